@@ -1,0 +1,63 @@
+"""The exceptions of headsearch: one tree, one root.
+
+A `UserError` is something the person at the keyboard can mend: the command line prints its message on one line and exits with 2.
+`InfeasibleHead` and `TrialStopped` are not mistakes; they are how a trial ends early.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HeadsearchError(Exception):
+    """Root of everything headsearch raises on purpose."""
+
+
+class UserError(HeadsearchError, ValueError):
+    """Bad input. The message is one line: what is wrong, where, and what was expected."""
+
+
+class SpaceError(UserError):
+    """A search space (or a head description) that cannot be read."""
+
+
+class ExperimentError(UserError):
+    """An experiment file or an override that cannot be read."""
+
+
+class DataError(UserError):
+    """Images or labels that cannot be used."""
+
+
+class BaseModelError(UserError):
+    """A base model that cannot be built, loaded, or fed."""
+
+
+class HeadError(UserError):
+    """A head that cannot be built on this base, or run on this feature map."""
+
+
+class RunError(UserError):
+    """A run directory that cannot be created, opened, or resumed."""
+
+
+class InfeasibleHead(HeadsearchError):
+    """A trial that trained to something worthless: collapsed or not finite. `str(error)` is the reason."""
+
+
+class TrialStopped(HeadsearchError):
+    """Raised inside a trial when the search has decided that it need not go on."""
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """A tail for an error message: `"; did you mean 'convnext'?"`, or the allowed names where none is near.
+
+    >>> did_you_mean("convnet", ["convnext", "vit"])
+    "; did you mean 'convnext'?"
+    """
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; expected one of: {', '.join(names)}" if names else ""

@@ -1,0 +1,61 @@
+"""What a head is, as data: a sequence of stages, each a family with its parameters. No torch here.
+
+`HeadConfig` is what the space draws, what a trial trains, what `head.yaml` records. The empty head (no stages) is the
+identity: it is how the control `none`, plain self-supervised learning, is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+Scalar = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of like blocks."""
+
+    family: str
+    """Name of a registered family, e.g. `convnext`."""
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+    """Every parameter of the family by name; `depth` is the number of blocks."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
+
+    def __hash__(self) -> int:
+        return hash((self.family, tuple(sorted(self.params.items(), key=lambda item: item[0]))))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stage, (self.family, dict(self.params))
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """A candidate auxiliary head."""
+
+    stages: tuple[Stage, ...] = ()
+    """In the order the feature map passes through them; empty for the control `none`."""
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self.stages)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks in all."""
+        return sum(int(stage.params.get("depth", 1) or 0) for stage in self.stages)
+
+    @property
+    def family(self) -> str:
+        """The family, `none` for the empty head, or the families joined by `+` in order of first appearance."""
+        return "+".join(dict.fromkeys(stage.family for stage in self.stages)) or "none"
+
+    def to_dict(self) -> dict[str, Any] | list[dict[str, Any]] | None:
+        """Plain data for YAML and JSON: `None`, `{family: params}`, or a list of those for several stages."""
+        stages: list[dict[str, Any]] = [{stage.family: dict(stage.params)} for stage in self.stages]
+        if not stages:
+            return None
+        return stages[0] if len(stages) == 1 else stages

@@ -1,0 +1,73 @@
+"""A family of heads: its parameters, declared once, and how to build one of its blocks.
+
+The declaration needs no torch, so that spaces can be read, checked and sampled in milliseconds; `block` imports torch and timm
+when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from headsearch.heads.config import Scalar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from headsearch.base_info import BaseInfo
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One knob of a family."""
+
+    name: str
+    kind: Literal["int", "float", "bool", "str"]
+    default: Scalar
+    doc: str
+    """One line, for `--help`, the JSON Schema and the docs."""
+    low: float | None = None
+    """Smallest value allowed (int and float)."""
+    high: float | None = None
+    """Largest value allowed (int and float)."""
+    choices: tuple[Scalar, ...] | None = None
+    """The only values allowed, where the family knows just these."""
+    nullable: bool = False
+    """Whether null is allowed: the family then derives the value from the base."""
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """What a family needs to build one block."""
+
+    width: int
+    """Channels in and out."""
+    grid: tuple[int, int]
+    """Height and width of the feature map, in positions."""
+    index: int
+    """Position of the block within its stage."""
+    shortcut: bool
+    """Whether the block keeps its residual; False only for the first block of a stage with `first_shortcut: false`."""
+    params: Mapping[str, Scalar]
+    """The stage's parameters, resolved for the base."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of block that heads are made of. All have `depth`, `first_shortcut` and `drop_path`."""
+
+    name: str
+    doc: str
+    """One line: what inductive bias it brings. With its source."""
+    parameters: tuple[Parameter, ...]
+    layout: Literal["BCHW", "BHWC", "BNC"]
+    """Memory layout its blocks work in; the head converts once per stage."""
+    block: Callable[[BlockSpec], nn.Module]
+    """Builds one block: a module from a feature map in `layout` to one of the same shape."""
+    grid_bound: bool = False
+    """Whether a built block is tied to one grid size (mixer-like families)."""
+    simplify: Callable[[Mapping[str, Scalar]], tuple[str, Mapping[str, Scalar]]] | None = None
+    """Maps parameters to the canonical (family, parameters) of the same network: drops what has no effect, resolves aliases."""
+    resolve: Callable[[Mapping[str, Scalar], BaseInfo], Mapping[str, Scalar]] | None = None
+    """Replaces what depends on the base (null defaults, clamps). Raises `HeadError` where the base cannot carry the head."""

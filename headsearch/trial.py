@@ -1,0 +1,98 @@
+"""What passes between a search and a trial: the context it runs in, and the scores it gives back. No torch here.
+
+Every executor calls the same function, `evaluate(config, context) -> TrialResult`, and forwards what it reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from headsearch.heads.config import HeadConfig
+
+
+@dataclass(frozen=True)
+class HeadCost:
+    """What a head costs during pretraining; afterwards it is thrown away and costs nothing."""
+
+    params: int
+    """Learnable numbers of the head."""
+    flops: int
+    """Floating-point operations of one forward pass for one image, a multiply-add counted as two."""
+    overhead: float | None = None
+    """Measured time of a training step over that of the same step without a head, minus 1; None when not measured."""
+
+
+@dataclass(frozen=True)
+class RungScores:
+    """What is measured at a rung. Unknown is None, never 0 or NaN."""
+
+    epoch: int
+    """Epochs trained so far."""
+    loss: float
+    """Mean training loss of the last epoch."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """Every discrepancy measure by name, `<measure>.<embedding|tokens>.<output|change>`; empty without a head."""
+    discrepancy: float | None = None
+    """The measure that the experiment ranks by; None without a head."""
+    knn: float | None = None
+    """k-NN accuracy of the frozen base in percent; None without labels."""
+    linear: float | None = None
+    """Linear-probe accuracy in percent; None before the full budget and without labels."""
+    rankme_base: float | None = None
+    """Effective rank of the base's embeddings."""
+    rankme_head: float | None = None
+    """Effective rank of the head's embeddings; None without a head."""
+    std_base: float | None = None
+    """Mean standard deviation over the features of the L2-normalised base embeddings, times sqrt(dim): 1 is isotropic, 0 collapsed."""
+    std_head: float | None = None
+    """The same for the head's embeddings; None without a head."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self) | {"measures": dict(self.measures)}
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """The end of a trial that ran its full budget."""
+
+    rungs: tuple[RungScores, ...]
+    """In order of epoch; the last is at the full budget."""
+    cost: HeadCost
+    seconds: float
+    """Wall time of this trial, over all its attempts."""
+    images_per_second: float | None = None
+    """Training throughput, scoring left out."""
+
+    @property
+    def final(self) -> RungScores:
+        """Scores at the full budget."""
+        return self.rungs[-1]
+
+
+class TrialContext(Protocol):
+    """What a trial may ask of the executor that runs it."""
+
+    @property
+    def seed(self) -> int:
+        """hash(study seed, head id, replicate): the same on every executor and in any order."""
+
+    @property
+    def workdir(self) -> Path:
+        """The trial's own folder: metrics and checkpoints go here and nowhere else."""
+
+    def report(self, scores: RungScores) -> None:
+        """Hand over the scores of a rung. Raises `TrialStopped` when the search wants no more of this trial."""
+
+    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
+        """Tell how far training is, for people to look at. Cheap enough to call at every step; never raises."""
+
+
+class Evaluate(Protocol):
+    """Scores one head; the same callable under every executor."""
+
+    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult:
+        """Train `config`'s head with the base on a short schedule and score it."""
