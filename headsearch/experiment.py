@@ -1,0 +1,324 @@
+"""The experiment: one YAML file that says which base, which images, which method, how long, and how to search.
+
+Comes in: a path or a shipped name, and `--set key=value` overrides. Goes out: an `Experiment`, complete and checked, that can
+be written back so that a run tells exactly what it did. Nothing here builds a model or opens an image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from headsearch.errors import ExperimentError, did_you_mean
+from headsearch.shipped import shipped_folder, shipped_names
+
+_Positive = Annotated[int, Field(ge=1)]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that also reads `1e-3` as the number it is; YAML 1.1 takes it for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class BaseSpec(_Section):
+    """The timm model to be improved."""
+
+    model: str = "vit_small_patch16_224"
+    """timm's name."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Passed to `timm.create_model`."""
+    weights: str | None = None
+    """null: random; `pretrained`: timm's; else a file of weights (safetensors or a plain state dict)."""
+
+
+class DataSpec(_Section):
+    """The images to learn from, and whether labels may be read to probe the base."""
+
+    dataset: str = "folder"
+    """`digits`, `folder`, `npz`, or one of timm's names (`torch/cifar10`, `hfds/...`, `wds/...`)."""
+    root: str | None = None
+    """Where the images lie."""
+    image_size: _Positive = 224
+    """Side of the square image that the base sees, in pixels."""
+    labels: Literal["probe", "none"] = "probe"
+    """`probe`: labels score the frozen base and nothing else. `none`: no label is read."""
+    augmentation: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the default augmentation of this kind of images."""
+
+
+class MethodSpec(_Section):
+    """The self-supervised objective."""
+
+    name: str = "mocov3"
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Options of the method, e.g. `temperature`."""
+
+
+class ProxySpec(_Section):
+    """The short schedule that scores a head."""
+
+    epochs: _Positive = 30
+    rungs: list[_Positive] = Field(default_factory=list)
+    """Epochs at which a trial is scored; empty: a quarter, a half and all of `epochs`."""
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    """Images per step; each gives two views."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1.0e-3
+    """Peak, after the warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
+    """null: a tenth of `epochs`."""
+    teacher_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Of the exponential moving average at the start; rises to 1 along a cosine."""
+    clip_gradient: Annotated[float, Field(gt=0)] | None = 3.0
+    """Largest global norm of the gradient; null: not clipped."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast where it is faster (accelerators that have it), else float32."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, …"""
+    keep_checkpoints: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        epochs = data.get("epochs", cls.model_fields["epochs"].default)
+        if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= 1:
+            if not data.get("rungs"):
+                data = {**data, "rungs": sorted({max(1, epochs // 4), max(1, epochs // 2), epochs})}
+            if data.get("warmup_epochs") is None:
+                data = {**data, "warmup_epochs": epochs / 10}
+        return data
+
+    @model_validator(mode="after")
+    def _rungs_end_at_the_budget(self) -> ProxySpec:
+        if list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != self.epochs:
+            raise ValueError(f"rungs must rise and end at epochs ({self.epochs}), got {list(self.rungs)}")
+        if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must not exceed epochs ({self.epochs})")
+        return self
+
+
+class InlineExecutor(_Section):
+    """Trials run one after the other in this process."""
+
+    kind: Literal["inline"] = "inline"
+
+
+Control = Literal["none", "same", "mlp"]
+Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
+
+
+class SearchSpec(_Section):
+    """How candidates are chosen, compared and run."""
+
+    space: str = "paper"
+    """A shipped name or a path."""
+    strategy: Literal["proxies"] = "proxies"
+    """`proxies`: every head is scored by a proxy of its own."""
+    sampler: Sampler = "tpe"
+    trials: _Positive = 24
+    """Distinct heads to train; controls and replicates are not counted."""
+    finalists: Annotated[int, Field(ge=0)] = 3
+    """The best heads, and the controls, are re-run until each has `replicates` seeds."""
+    replicates: _Positive = 3
+    controls: list[Control] = Field(default_factory=lambda: ["none", "same", "mlp"])
+    """Run before anything else."""
+    discrepancy: str = "cka.embedding.output"
+    """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
+    executor: InlineExecutor = Field(default_factory=InlineExecutor)
+    storage: str | None = None
+    """null: study.db in the run directory; or any Optuna storage URL."""
+
+    @model_validator(mode="after")
+    def _replicates_need_finalists(self) -> SearchSpec:
+        if "replicates" in self.model_fields_set and self.replicates > 1 and self.finalists == 0:
+            raise ValueError(f"replicates: {self.replicates} needs finalists of at least 1, got 0")
+        if len(set(self.controls)) != len(self.controls):
+            raise ValueError(f"controls must not repeat, got {self.controls}")
+        return self
+
+
+class Experiment(_Section):
+    """Everything that decides the outcome of a search."""
+
+    experiment: Literal["headsearch/experiment@1"] = "headsearch/experiment@1"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "headsearch"
+    base: BaseSpec = Field(default_factory=BaseSpec)
+    data: DataSpec = Field(default_factory=DataSpec)
+    method: MethodSpec = Field(default_factory=MethodSpec)
+    proxy: ProxySpec = Field(default_factory=lambda: ProxySpec.model_validate({}))
+    search: SearchSpec = Field(default_factory=SearchSpec)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    def to_yaml(self) -> str:
+        """The experiment with every key, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110)
+
+
+def load_experiment(source: str | Path | None, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment and apply overrides.
+
+    Args:
+        source: a path, a shipped name (`digits`), or None for the defaults alone.
+        overrides: `key=value` with dotted keys; the value is YAML. Choosing another `base.model` or `data.dataset` lets go of the
+            file's other keys of that section, which belong to the former choice.
+
+    Raises:
+        ExperimentError: one line that says where and what is wrong.
+    """
+    label = "experiment" if source is None else str(source)
+    data: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    if source is not None:
+        data, lines = _read(_find(source), label)
+    for override in overrides:
+        data = _without_what_belonged_to_the_former_choice(data, override)
+    if any(_split(override)[0] == ["proxy", "epochs"] for override in overrides):
+        # Rungs and warm-up belong to a budget: with another one they are derived anew, unless given too.
+        data["proxy"] = {
+            key: value
+            for key, value in data.get("proxy", {}).items()
+            if key not in ("rungs", "warmup_epochs")
+        }
+    for override in overrides:
+        _apply(data, override)
+    return parse_experiment(data, label, lines)
+
+
+def parse_experiment(
+    data: Mapping[str, Any], label: str = "experiment", lines: Mapping[str, int] | None = None
+) -> Experiment:
+    """Check plain data against the schema. Errors start with `label`, and the line where one is known."""
+    try:
+        return Experiment.model_validate(dict(data))
+    except ValidationError as error:
+        raise ExperimentError(_one_line(error, label, lines or {})) from None
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_file():
+        return path
+    shipped = shipped_folder("experiments") / f"{path.name.removesuffix('.yaml')}.yaml"
+    if shipped.is_file() and (path.parent == Path() or path.parent == Path("experiments")):
+        return shipped
+    if path.exists():
+        raise ExperimentError(f"{source}: not a file; an experiment is a YAML file")
+    hint = did_you_mean(path.name.removesuffix(".yaml"), shipped_names("experiments"))
+    raise ExperimentError(f"{source}: no such experiment, neither a file nor a shipped one{hint}")
+
+
+def _read(path: Path, label: str) -> tuple[dict[str, Any], dict[str, int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=_Loader)
+        data = _load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExperimentError(
+            f"{label}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
+        raise ExperimentError(f"{where}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"{label}: not valid YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        raise ExperimentError(
+            f"{label}: the file is empty; expected an experiment (headsearch init writes one)"
+        )
+    if not isinstance(data, dict):
+        raise ExperimentError(f"{label}:1: expected keys and values, got {type(data).__name__}")
+    return data, _lines(node)
+
+
+def _lines(node: yaml.Node | None, prefix: str = "") -> dict[str, int]:
+    """The line of every key, by its dotted path."""
+    found: dict[str, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = f"{prefix}{key.value}"
+            found[path] = key.start_mark.line + 1
+            found |= _lines(value, f"{path}.")
+    return found
+
+
+def _split(override: str) -> tuple[list[str], Any]:
+    key, separator, text = override.partition("=")
+    if not separator or not all(part for part in key.strip().split(".")):
+        raise ExperimentError(f"--set {override}: expected key=value, e.g. --set proxy.epochs=4")
+    try:
+        return key.strip().split("."), _load(text)
+    except yaml.YAMLError:
+        raise ExperimentError(f"--set {override}: the value is not valid YAML") from None
+
+
+def _without_what_belonged_to_the_former_choice(data: dict[str, Any], override: str) -> dict[str, Any]:
+    (section, *rest), value = _split(override)
+    chooser = {"base": "model", "data": "dataset", "method": "name"}.get(section)
+    former = data.get(section)
+    if rest == [chooser] and isinstance(former, dict) and former.get(chooser) != value:
+        return {**data, section: {}}
+    return data
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    keys, value = _split(override)
+    target = data
+    for depth, key in enumerate(keys[:-1]):
+        child = target.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ExperimentError(f"--set {override}: {'.'.join(keys[: depth + 1])} is not a section")
+        target = child
+    target[keys[-1]] = value
+
+
+def _one_line(error: ValidationError, label: str, lines: Mapping[str, int]) -> str:
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    known = next(
+        (lines[".".join(path[:end])] for end in range(len(path), 0, -1) if ".".join(path[:end]) in lines),
+        None,
+    )
+    where = f"{label}:{known}" if known else label
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key '{key}'{did_you_mean(path[-1], _keys_of(path[:-1]))}"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    got = first.get("input")
+    if first["type"] == "literal_error":
+        expected = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return f"{where}: {key}: {got!r} is not known{did_you_mean(str(got), expected)}"
+    shown = "" if first["type"] == "value_error" else f", got {got!r}"
+    return f"{where}: {key + ': ' if key else ''}{message}{shown}"
+
+
+def _keys_of(path: Sequence[str]) -> list[str]:
+    model: Any = Experiment
+    for part in path:
+        field = (
+            model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        )
+        if field is None:
+            return []
+        model = field.annotation
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
