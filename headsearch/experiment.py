@@ -123,6 +123,7 @@ class InlineExecutor(_Section):
 
 
 Control = Literal["none", "same", "mlp"]
+_CONTROLS: list[Control] = ["none", "same", "mlp"]
 Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
 
 
@@ -139,7 +140,7 @@ class SearchSpec(_Section):
     finalists: Annotated[int, Field(ge=0)] = 3
     """The best heads, and the controls, are re-run until each has `replicates` seeds."""
     replicates: _Positive = 3
-    controls: list[Control] = Field(default_factory=lambda: ["none", "same", "mlp"])
+    controls: list[Control] = Field(default_factory=lambda: _CONTROLS.copy())
     """Run before anything else."""
     discrepancy: str = "cka.embedding.output"
     """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
