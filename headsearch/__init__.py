@@ -1,3 +1,18 @@
 """headsearch: find the auxiliary head that makes a base vision model better, before anyone pays for pretraining."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headsearch.export import load_head as load_head
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load_head"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: `headsearch --help` must not wait for torch.
+    if name == "load_head":
+        from headsearch.export import load_head
+
+        return load_head
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

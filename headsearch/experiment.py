@@ -189,7 +189,9 @@ def load_experiment(source: str | Path | None, overrides: Sequence[str] = ()) ->
     data: dict[str, Any] = {}
     lines: dict[str, int] = {}
     if source is not None:
-        data, lines = _read(_find(source), label)
+        path = _find(source)
+        data, lines = _read(path, label)
+        _look_beside(path, data)
     for override in overrides:
         data = _without_what_belonged_to_the_former_choice(data, override)
     if any(_split(override)[0] == ["proxy", "epochs"] for override in overrides):
@@ -260,6 +262,15 @@ def _lines(node: yaml.Node | None, prefix: str = "") -> dict[str, int]:
             found[path] = key.start_mark.line + 1
             found |= _lines(value, f"{path}.")
     return found
+
+
+def _look_beside(path: Path, data: dict[str, Any]) -> None:
+    """A space named by a file that lies beside the experiment is found from any working directory."""
+    search = data.get("search")
+    if isinstance(search, dict) and isinstance(search.get("space"), str):
+        beside = path.parent / search["space"]
+        if beside.is_file():
+            search["space"] = str(beside)
 
 
 def _split(override: str) -> tuple[list[str], Any]:

@@ -1,0 +1,93 @@
+"""`headsearch doctor`: what is installed, what there is to compute on, and what would be slow and why."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+PACKAGES = ("headsearch", "torch", "torchvision", "timm", "lightly", "optuna", "numpy", "scipy", "scikit-learn", "pandas")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth knowing."""
+
+    topic: str
+    level: Literal["ok", "slow", "wrong"]
+    text: str
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Installed versions by package, with Python's; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Look at this machine. `folder` is where runs would be written. Imports torch, which takes seconds."""
+    return [*_packages(), *_devices(), *_processor(), *_storage(folder)]
+
+
+def report(findings: list[Finding]) -> dict[str, Any]:
+    """Plain data for `--format json`."""
+    return {"versions": versions(), "findings": [asdict(finding) for finding in findings]}
+
+
+def _packages() -> list[Finding]:
+    found = versions()
+    missing = [package for package in PACKAGES if package not in found]
+    findings = [Finding("packages", "wrong", f"{package} is not installed") for package in missing]
+    listed = ", ".join(f"{name} {version}" for name, version in found.items())
+    return [Finding("packages", "ok", listed), *findings]
+
+
+def _devices() -> list[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        reason = "no accelerator: training runs on the processor; fine for small bases at 16 to 32 pixels, too slow for 224"
+        return [Finding("devices", "slow", reason)]
+    findings = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        text = f"cuda:{index} {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            findings.append(Finding("devices", "ok", f"{text}, bfloat16"))
+        else:
+            findings.append(Finding("devices", "slow", f"{text}, no bfloat16: precision auto uses float32"))
+    return findings
+
+
+def _processor() -> list[Finding]:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = torch.get_num_threads()
+    findings = [Finding("processor", "ok", f"{cores} cores, torch uses {threads} threads, {platform.machine()}")]
+    if threads > cores:
+        text = f"torch uses {threads} threads on {cores} cores; set OMP_NUM_THREADS={cores}"
+        findings.append(Finding("processor", "slow", text))
+    return findings
+
+
+def _storage(folder: Path) -> list[Finding]:
+    existing = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    if not os.access(existing, os.W_OK):
+        return [Finding("storage", "wrong", f"{existing} cannot be written; choose another --out")]
+    level: Literal["ok", "wrong"] = "wrong" if free < 0.5 else "ok"
+    return [
+        Finding("storage", level, f"{free:.1f} GiB free at {existing}"),
+        Finding("storage", "ok", f"temporary files in {os.environ.get('TMPDIR', '/tmp')}, prefix {sys.prefix}"),
+    ]

@@ -1,0 +1,160 @@
+"""`head.yaml`: the chosen head, with all that a full pretraining needs to know, and the way back to a module.
+
+The file is plain data, meant to be read and kept under version control: the head's canonical config, the base and method that it
+was chosen for, its scores with their intervals, and where they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headsearch.base_info import BaseInfo
+from headsearch.errors import HeadError, did_you_mean
+
+if TYPE_CHECKING:
+    from headsearch.heads.build import Head
+
+VERSION: Literal["headsearch/head@1"] = "headsearch/head@1"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+_Size = Annotated[int, Field(ge=1)]
+
+
+class BaseFacts(_Section):
+    """`headsearch.base_info.BaseInfo`, less the model's name: what a head has to fit."""
+
+    family: str
+    width: _Size
+    grid: Annotated[list[_Size], Field(min_length=2, max_length=2)]
+    embedding_dim: _Size
+    depth: _Size
+    params: _Size
+    flops: _Size
+    image_size: _Size
+
+
+class ExportedBase(_Section):
+    """The base that the head was chosen for."""
+
+    model: str
+    kwargs: dict[str, Any]
+    weights: str | None
+    info: BaseFacts
+
+    def base_info(self) -> BaseInfo:
+        """The facts as the rest of the package knows them."""
+        height, width = self.info.grid
+        return BaseInfo(model=self.model, **self.info.model_dump(exclude={"grid"}), grid=(height, width))
+
+
+class ExportedData(_Section):
+    """The images that it was chosen on."""
+
+    dataset: str
+    image_size: Annotated[int, Field(ge=1)]
+
+
+class ExportedMethod(_Section):
+    """The self-supervised objective."""
+
+    name: str
+    kwargs: dict[str, Any]
+
+
+class Provenance(_Section):
+    """Where the scores come from."""
+
+    experiment: str
+    seed: int
+    space: str
+    space_hash: str
+    versions: dict[str, str]
+    trials: list[int]
+    """Numbers of the trials behind the scores."""
+
+
+class ExportedHead(_Section):
+    """The content of a `head.yaml`."""
+
+    head: Literal["headsearch/head@1"] = VERSION
+    head_id: str
+    config: dict[str, Any] | list[dict[str, Any]]
+    base: ExportedBase
+    data: ExportedData
+    method: ExportedMethod
+    scores: dict[str, bool | int | float | str | None]
+    """The head's row of `headsearch rank`; unknown is null."""
+    provenance: Provenance
+
+    def to_yaml(self) -> str:
+        """The file's text."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True)
+
+
+def read_head(path: str | Path) -> ExportedHead:
+    """Read and check a `head.yaml`.
+
+    Raises:
+        HeadError: one line that says what is wrong with the file, e.g. an unknown field, or a config that was changed by hand
+            and no longer is the head that its `head_id` names.
+    """
+    from headsearch.heads import parse_head
+    from headsearch.heads.canonical import canonical, head_id
+
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise HeadError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise HeadError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise HeadError(f"{path}: expected a head.yaml (headsearch export writes one), got {type(data).__name__}")
+    try:
+        exported = ExportedHead.model_validate(data)
+    except ValidationError as error:
+        raise HeadError(f"{path}: {_first(error)}") from None
+    try:
+        actual = head_id(canonical(parse_head(exported.config), exported.base.base_info()))
+    except HeadError as error:
+        raise HeadError(f"{path}: config: {error}") from None
+    if actual != exported.head_id:
+        raise HeadError(f"{path}: config describes {actual}, but head_id says {exported.head_id}; was one edited by hand?")
+    return exported
+
+
+def load_head(path: str | Path) -> Head:
+    """The head of a `head.yaml` as a module, freshly initialised.
+
+    It maps the base's last feature map, (B, width, H, W) before the final norm, to a map of the same shape;
+    `head.embed(map)` gives its embedding, (B, width).
+
+    Raises:
+        HeadError: as `read_head`, or where the config cannot be built for the base's width and grid.
+
+    >>> head = load_head("head.yaml")               # doctest: +SKIP
+    >>> head(torch.randn(2, 64, 4, 4)).shape        # doctest: +SKIP
+    torch.Size([2, 64, 4, 4])
+    """
+    from headsearch.heads import parse_head
+    from headsearch.heads.build import build_head
+
+    exported = read_head(path)
+    return build_head(parse_head(exported.config), exported.base.base_info())
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        allowed: Mapping[str, Any] = ExportedHead.model_fields
+        return f"unknown field '{key}'{did_you_mean(key, allowed) if '.' not in key else ''}"
+    return f"{key}: {first['msg'][0].lower() + first['msg'][1:]}"
