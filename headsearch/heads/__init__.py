@@ -1,0 +1,25 @@
+"""Heads: what they are as data (`HeadConfig`), the families they are made of, their canonical form, and how to build them.
+
+Importing this package is light; `headsearch.heads.build` imports torch and timm.
+"""
+
+from headsearch.heads.canonical import canonical, head_id
+from headsearch.heads.config import HeadConfig, Scalar, Stage
+from headsearch.heads.family import BlockSpec, Family, Parameter
+from headsearch.heads.registry import FAMILIES, family, parse_head, validate_stage, validate_value
+
+__all__ = [
+    "FAMILIES",
+    "BlockSpec",
+    "Family",
+    "HeadConfig",
+    "Parameter",
+    "Scalar",
+    "Stage",
+    "canonical",
+    "family",
+    "head_id",
+    "parse_head",
+    "validate_stage",
+    "validate_value",
+]

@@ -35,6 +35,9 @@ class Parameter:
     """The only values allowed, where the family knows just these."""
     nullable: bool = False
     """Whether null is allowed: the family then derives the value from the base."""
+    slug: str | None = None
+    """What stands before the value in a head's readable name (`k` in `convnext-d3-k7`); None leaves the value out.
+    A float is named only where it is not the default."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,35 @@ class BlockSpec:
     """Whether the block keeps its residual; False only for the first block of a stage with `first_shortcut: false`."""
     params: Mapping[str, Scalar]
     """The stage's parameters, resolved for the base."""
+
+    def integer(self, name: str) -> int:
+        """A parameter declared `int`."""
+        value = self.params[name]
+        assert isinstance(value, int)
+        return value
+
+    def real(self, name: str) -> float:
+        """A parameter declared `float`."""
+        value = self.params[name]
+        assert isinstance(value, float)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A parameter declared `bool`."""
+        value = self.params[name]
+        assert isinstance(value, bool)
+        return value
+
+    def text(self, name: str) -> str:
+        """A parameter declared `str`."""
+        value = self.params[name]
+        assert isinstance(value, str)
+        return value
+
+    @property
+    def drop_path(self) -> float:
+        """Probability of dropping a residual branch. A block without a shortcut has nothing to fall back on, and drops nothing."""
+        return self.real("drop_path") if self.shortcut else 0.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,127 @@
+"""The canonical form of a head, and its name: two descriptions of the same network share both. No torch here.
+
+Adjacent stages with the same parameters are one stage, so a head is defined by its sequence of blocks and not by how the
+description cuts it: Swin's alternation of shifted windows runs on through the whole stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headsearch.heads.common import MAX_DEPTH
+from headsearch.heads.config import HeadConfig, Scalar, Stage
+from headsearch.heads.registry import family, validate_stage
+
+if TYPE_CHECKING:
+    from headsearch.base_info import BaseInfo
+
+_LONGEST_SLUG = 48
+
+
+def canonical(config: HeadConfig, base: BaseInfo | None = None) -> HeadConfig:
+    """The one description of the network that `config` builds.
+
+    Defaults are filled in, values normalised, parameters without effect set to their defaults, and adjacent stages of like
+    blocks merged. With a base, what depends on it is settled too: the number of attention heads, windows larger than the
+    grid, ratios that give the same number of channels. Ids are therefore compared between heads made canonical for one base.
+
+    Raises `HeadError` for a value that is not allowed, and where the base cannot carry the head.
+    """
+    return HeadConfig(tuple(_merge(_canonical_stage(stage, base) for stage in config)))
+
+
+def head_id(config: HeadConfig) -> str:
+    """A readable name with a hash, e.g. `convnext-d3-k7-a1b2c3d4`, of a canonical config; `none` for the empty head.
+
+    Fit for a file name.
+    """
+    if not config.stages:
+        return "none"
+    text = json.dumps(config.to_dict(), sort_keys=True, separators=(",", ":"))
+    return f"{_slug(config)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _canonical_stage(stage: Stage, base: BaseInfo | None) -> Stage:
+    stage = validate_stage(stage.family, stage.params)
+    simplify = family(stage.family).simplify
+    if simplify is not None:
+        stage = validate_stage(*simplify(stage.params))
+    resolve = family(stage.family).resolve
+    if resolve is not None and base is not None:
+        stage = validate_stage(stage.family, resolve(stage.params, base))
+    return stage
+
+
+@dataclass
+class _Run:
+    """Blocks that belong to one stage."""
+
+    family: str
+    shared: dict[str, Scalar]
+    """Parameters other than those below."""
+    depth: int
+    first_shortcut: bool
+    drop_path: float | None
+    """None while there is no residual branch to drop: a single block without a shortcut goes with any value."""
+
+    def takes(self, other: _Run) -> bool:
+        """Whether the other run's blocks can follow in the same stage."""
+        return (
+            other.first_shortcut
+            and (self.family, self.shared) == (other.family, other.shared)
+            and self.drop_path in (None, other.drop_path)
+        )
+
+
+def _merge(stages: Iterable[Stage]) -> list[Stage]:
+    runs: list[_Run] = []
+    for stage in stages:
+        run = _run(stage)
+        if runs and runs[-1].takes(run):
+            runs[-1].depth += run.depth
+            runs[-1].drop_path = run.drop_path
+        else:
+            runs.append(run)
+    return [stage for run in runs for stage in _stages(run)]
+
+
+def _run(stage: Stage) -> _Run:
+    shared = dict(stage.params)
+    depth, first_shortcut, drop_path = (shared.pop(name) for name in ("depth", "first_shortcut", "drop_path"))
+    assert isinstance(depth, int)
+    assert isinstance(first_shortcut, bool)
+    assert isinstance(drop_path, float)
+    nothing_to_drop = depth == 1 and not first_shortcut
+    return _Run(stage.family, shared, depth, first_shortcut, None if nothing_to_drop else drop_path)
+
+
+def _stages(run: _Run) -> Iterable[Stage]:
+    """A run as stages of at most `MAX_DEPTH` blocks."""
+    for start in range(0, run.depth, MAX_DEPTH):
+        own: Mapping[str, Scalar] = {
+            "depth": min(MAX_DEPTH, run.depth - start),
+            "first_shortcut": run.first_shortcut or start > 0,
+            "drop_path": run.drop_path or 0.0,
+        }
+        yield validate_stage(run.family, {**own, **run.shared})
+
+
+def _slug(config: HeadConfig) -> str:
+    if len(config.stages) > 1:
+        slug = f"{config.family}-d{config.depth}"
+        return slug if len(slug) <= _LONGEST_SLUG else f"stack{len(config.stages)}-d{config.depth}"
+    stage = config.stages[0]
+    parts = [stage.family]
+    for parameter in family(stage.family).parameters:
+        value = stage.params[parameter.name]
+        if parameter.slug is not None and value is not None:
+            parts.append(
+                f"{parameter.slug}{value:g}" if isinstance(value, float) else f"{parameter.slug}{value}"
+            )
+    if not stage.params["first_shortcut"]:
+        parts.append("noshortcut")
+    return "-".join(parts)

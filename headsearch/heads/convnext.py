@@ -1,0 +1,49 @@
+"""ConvNeXt blocks: large depthwise kernels (Liu et al., arXiv 2201.03545), with V2's response normalisation (arXiv 2301.00808)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headsearch.heads.common import (
+    COMMON_PARAMETERS,
+    kernel_parameter,
+    mlp_ratio_parameter,
+    resolve_mlp_ratio,
+)
+from headsearch.heads.family import BlockSpec, Family, Parameter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def block(spec: BlockSpec) -> nn.Module:
+    """timm's `ConvNeXtBlock`, without LayerScale: from 1e-6 a short schedule hardly moves it."""
+    from timm.models.convnext import ConvNeXtBlock
+
+    from headsearch.heads.plain import PlainConvNeXtBlock
+
+    make = ConvNeXtBlock if spec.shortcut else PlainConvNeXtBlock
+    module: nn.Module = make(
+        spec.width,
+        kernel_size=spec.integer("kernel_size"),
+        mlp_ratio=spec.real("mlp_ratio"),
+        use_grn=spec.flag("use_grn"),
+        ls_init_value=None,
+        drop_path=spec.drop_path,
+    )
+    return module
+
+
+FAMILY = Family(
+    name="convnext",
+    doc="Local mixing by large depthwise kernels, the same at every position (ConvNeXt, arXiv 2201.03545).",
+    parameters=(
+        *COMMON_PARAMETERS,
+        kernel_parameter(7),
+        mlp_ratio_parameter(),
+        Parameter("use_grn", "bool", False, "global response normalisation in the MLP, as in ConvNeXt V2"),
+    ),
+    layout="BCHW",
+    block=block,
+    resolve=resolve_mlp_ratio,
+)

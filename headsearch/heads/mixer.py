@@ -1,0 +1,58 @@
+"""MLP-Mixer blocks: one MLP over the positions, one over the channels (Tolstikhin et al., arXiv 2105.01601)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from headsearch.heads.common import COMMON_PARAMETERS, mlp_ratio_parameter, resolve_mlp_ratio
+from headsearch.heads.config import Scalar
+from headsearch.heads.family import BlockSpec, Family, Parameter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from headsearch.base_info import BaseInfo
+
+
+def block(spec: BlockSpec) -> nn.Module:
+    """timm's `MixerBlock`. Its MLP over positions is sized by the width, as in the paper's models, not by the grid."""
+    from timm.models.mlp_mixer import MixerBlock
+
+    from headsearch.heads.plain import PlainMixerBlock
+
+    module: nn.Module = (MixerBlock if spec.shortcut else PlainMixerBlock)(
+        spec.width,
+        seq_len=spec.grid[0] * spec.grid[1],
+        mlp_ratio=(spec.real("token_mlp_ratio"), spec.real("mlp_ratio")),
+        drop_path=spec.drop_path,
+    )
+    return module
+
+
+def resolve(params: Mapping[str, Scalar], base: BaseInfo) -> Mapping[str, Scalar]:
+    """The canonical ratios of both MLPs."""
+    return resolve_mlp_ratio(resolve_mlp_ratio(params, base), base, name="token_mlp_ratio")
+
+
+FAMILY = Family(
+    name="mixer",
+    doc="Global mixing by an MLP over positions, each with weights of its own (MLP-Mixer, arXiv 2105.01601).",
+    parameters=(
+        *COMMON_PARAMETERS,
+        mlp_ratio_parameter(),
+        Parameter(
+            "token_mlp_ratio",
+            "float",
+            0.5,
+            "hidden units of the MLP over positions over the width",
+            low=0.5,
+            high=4.0,
+            slug="t",
+        ),
+    ),
+    layout="BNC",
+    block=block,
+    grid_bound=True,
+    resolve=resolve,
+)

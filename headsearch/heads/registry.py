@@ -1,0 +1,145 @@
+"""The families of heads by name, and the reading of head descriptions against their declarations. No torch here.
+
+A new family is one file beside this one and one line in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from headsearch.errors import HeadError, did_you_mean
+from headsearch.heads import (
+    convnext,
+    gmlp,
+    mbconv,
+    metaformer,
+    mixer,
+    mlp,
+    poolformer,
+    resmlp,
+    resnet,
+    swin,
+    vit,
+)
+from headsearch.heads.config import HeadConfig, Scalar, Stage
+from headsearch.heads.family import Family, Parameter
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "convnext": convnext.FAMILY,
+        "resnet": resnet.FAMILY,
+        "mbconv": mbconv.FAMILY,
+        "vit": vit.FAMILY,
+        "swin": swin.FAMILY,
+        "mixer": mixer.FAMILY,
+        "resmlp": resmlp.FAMILY,
+        "gmlp": gmlp.FAMILY,
+        "poolformer": poolformer.FAMILY,
+        "metaformer": metaformer.FAMILY,
+        "mlp": mlp.FAMILY,
+    }
+)
+"""Every family, by the name that spaces and head files use."""
+
+
+def family(name: str) -> Family:
+    """The family of that name. Raises `HeadError` naming the nearest."""
+    if name not in FAMILIES:
+        raise HeadError(f"unknown family of heads '{name}'{did_you_mean(name, FAMILIES)}")
+    return FAMILIES[name]
+
+
+def validate_value(family_name: str, parameter: Parameter, value: object) -> Scalar:
+    """The value as its parameter's type (7.0 becomes 7 where an integer is due). Raises `HeadError` saying what was expected."""
+    normal = _of_kind(parameter, value)
+    fits = normal is not None or (value is None and parameter.nullable)
+    if fits and normal is not None:
+        if parameter.choices is not None:
+            fits = normal in parameter.choices
+        elif isinstance(normal, int | float):
+            fits = (parameter.low is None or normal >= parameter.low) and (
+                parameter.high is None or normal <= parameter.high
+            )
+    if not fits:
+        raise HeadError(f"{family_name}.{parameter.name} is {_shown(value)}: expected {_expected(parameter)}")
+    return normal
+
+
+def validate_stage(family_name: str, params: Mapping[str, Any]) -> Stage:
+    """A stage with every parameter of the family, defaults filled in and values checked.
+
+    Raises `HeadError` naming the parameter, the value and what is allowed.
+    """
+    declared = {parameter.name: parameter for parameter in family(family_name).parameters}
+    for name in params:
+        if name not in declared:
+            raise HeadError(f"{family_name} has no parameter '{name}'{did_you_mean(str(name), declared)}")
+    return Stage(
+        family_name,
+        {
+            name: validate_value(family_name, parameter, params[name])
+            if name in params
+            else parameter.default
+            for name, parameter in declared.items()
+        },
+    )
+
+
+def parse_head(data: object) -> HeadConfig:
+    """The inverse of `HeadConfig.to_dict`: null, `{family: params}`, or a list of those. Raises `HeadError`.
+
+    >>> parse_head({"vit": {"depth": 1}}).stages[0].params["mlp_ratio"]
+    4.0
+    """
+    if data is None:
+        return HeadConfig()
+    items = data if isinstance(data, list) else [data]
+    return HeadConfig(tuple(_parse_stage(item) for item in items))
+
+
+def _parse_stage(item: object) -> Stage:
+    if isinstance(item, str):
+        return validate_stage(item, {})
+    if not isinstance(item, Mapping) or len(item) != 1:
+        raise HeadError(f"a head is {{family: parameters}}, a list of those, or null; got {item!r}")
+    [(name, params)] = item.items()
+    if not isinstance(name, str):
+        raise HeadError(f"a family of heads is a name, not {name!r}")
+    if params is not None and not isinstance(params, Mapping):
+        raise HeadError(f"the parameters of {name} are a mapping of names to values, not {params!r}")
+    return validate_stage(name, params or {})
+
+
+def _of_kind(parameter: Parameter, value: object) -> Scalar:
+    """The value as the parameter's type, or None where it is of another."""
+    match parameter.kind:
+        case "bool":
+            return value if isinstance(value, bool) else None
+        case "str":
+            return value if isinstance(value, str) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    if parameter.kind == "float":
+        return float(value)
+    return int(value) if value == int(value) else None
+
+
+def _expected(parameter: Parameter) -> str:
+    kinds = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text"}
+    if parameter.choices is not None:
+        text = f"one of {', '.join(_shown(choice) for choice in parameter.choices)}"
+    else:
+        text = kinds[parameter.kind]
+        if parameter.low is not None and parameter.high is not None:
+            text += f" from {parameter.low:g} to {parameter.high:g}"
+    return f"{text}, or null" if parameter.nullable else text
+
+
+def _shown(value: object) -> str:
+    """A value as it would be written in YAML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value) if isinstance(value, int | float) else repr(value)
