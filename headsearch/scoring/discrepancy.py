@@ -1,0 +1,169 @@
+"""How differently a base and a head represent the same held-out images; every discrepancy is 0 for the same up to rotation and scale.
+
+Three measures (debiased linear CKA, mutual k-NN, angular Procrustes) on two kinds of samples (embeddings, tokens) of two things
+(the head's output h(x), its change h(x) - x). Pure functions on tensors of shape (samples, features); the two sides may differ
+in their number of features. All are blind to rotation, isotropic scale and translation of either side.
+
+Undefined is NaN in the functions (too few samples, or a side that is the same for all samples) and absent from `discrepancies`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from headsearch.scoring.features import Features
+
+MEASURES: tuple[str, ...] = tuple(
+    f"{measure}.{samples}.{side}"
+    for measure in ("cka", "mutual_knn", "procrustes")
+    for samples in ("embedding", "tokens")
+    for side in ("output", "change")
+)
+"""Names of all discrepancies, `<measure>.<embedding|tokens>.<output|change>`."""
+
+_CONSTANT = 1e-10
+"""A side whose spread is below this share of its norm is taken to be the same for all samples: float64 rounding, not signal."""
+
+_ROWS_PER_CHUNK = 1024
+"""Rows of a distance matrix held at a time: an n x n matrix never exists."""
+
+
+def discrepancies(features: Features) -> dict[str, float]:
+    """Every discrepancy that is defined for these features, by name; empty without a head.
+
+    `cka` is 1 - debiased CKA (about 1 for unrelated representations, and a little above by chance), `mutual_knn` is 1 - the share
+    of common neighbours, `procrustes` is the angle in radians (at most pi/2).
+    """
+    sides = {
+        "embedding.output": (features.base_embedding, features.head_embedding),
+        "embedding.change": (features.base_embedding, features.change_embedding),
+        "tokens.output": (features.base_tokens, features.head_tokens),
+        "tokens.change": (features.base_tokens, features.change_tokens),
+    }
+    values: dict[str, float] = {}
+    for side, (base, head) in sides.items():
+        if head is None:
+            continue
+        values[f"cka.{side}"] = 1.0 - debiased_cka(base, head)
+        values[f"mutual_knn.{side}"] = 1.0 - mutual_knn(base, head)
+        values[f"procrustes.{side}"] = angular_procrustes(base, head)
+    return {name: max(values[name], 0.0) for name in MEASURES if not math.isnan(values.get(name, math.nan))}
+
+
+def debiased_cka(x_ND: Tensor, y_NE: Tensor) -> float:
+    """Linear centred kernel alignment with the unbiased HSIC estimator: 1 for equal up to rotation and scale, about 0 for unrelated.
+
+    HSIC of Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, equation 5, as debiased CKA in Nguyen et al.,
+    "Do Wide and Deep Networks Learn the Same Things?", ICLR 2021; CKA of Kornblith et al., ICML 2019. Works in the smaller of
+    feature space, O(n d e), and sample space, O(n^2 (d + e)), in float64. In [-1, 1]; NaN for fewer than 4 samples or a side
+    that is the same for all samples.
+
+    Raises:
+        ValueError: shapes that do not pair up, or values that are not finite.
+    """
+    _check_pair(x_ND, y_NE)
+    x, y = _unit(x_ND), _unit(y_NE)
+    if x is None or y is None or len(x) < 4:
+        return math.nan
+    normaliser = _hsic(x, x) * _hsic(y, y)
+    return _hsic(x, y) / math.sqrt(normaliser) if normaliser > 0 else math.nan
+
+
+def mutual_knn(x_ND: Tensor, y_NE: Tensor, k: int = 10) -> float:
+    """Mean share of the k nearest neighbours (Euclidean, a sample is not its own) that a sample has in common on both sides.
+
+    1 for the same neighbourhoods, k / (n - 1) by chance. After Huh et al., "The Platonic Representation Hypothesis", ICML 2024, who
+    take cosine neighbours; Euclidean ones are blind to translation too, as the other measures here are. NaN for k >= n - 1, where
+    everyone is a neighbour, or a side that is the same for all samples.
+
+    Raises:
+        ValueError: shapes that do not pair up, or values that are not finite.
+    """
+    _check_pair(x_ND, y_NE)
+    x, y = _unit(x_ND), _unit(y_NE)
+    if x is None or y is None or k >= len(x) - 1:
+        return math.nan
+    # Ranking neighbours needs no more precision than the features came with, and float32 is twice as fast.
+    x, y = x.to(_working_dtype(x_ND)), y.to(_working_dtype(y_NE))
+    common = 0
+    for start in range(0, len(x), _ROWS_PER_CHUNK):
+        rows = torch.arange(start, min(start + _ROWS_PER_CHUNK, len(x)), device=x.device)
+        pairs_RKK = _neighbours(x, rows, k)[:, :, None] == _neighbours(y, rows, k)[:, None, :]
+        common += int(pairs_RKK.sum())
+    return common / (k * len(x))
+
+
+def angular_procrustes(x_ND: Tensor, y_NE: Tensor) -> float:
+    """Angle in radians between the two sides after the best rotation: arccos of the nuclear norm of X^T Y, both centred and of unit norm.
+
+    Williams et al., "Generalized Shape Metrics on Neural Representations", NeurIPS 2021, equation 5; a true metric. In [0, pi/2]. Not
+    debiased: for few samples per feature, unrelated sides read far below pi/2. NaN for fewer than 2 samples or a side that is the same
+    for all samples.
+
+    Raises:
+        ValueError: shapes that do not pair up, or values that are not finite.
+    """
+    _check_pair(x_ND, y_NE)
+    x, y = _unit(x_ND), _unit(y_NE)
+    if x is None or y is None:
+        return math.nan
+    # The nuclear norm is that of X^T Y with each side's orthonormal factor taken off, at most n x n.
+    x, y = (torch.linalg.qr(side.T, mode="r").R.T if len(side) < side.shape[1] else side for side in (x, y))
+    similarity = float(torch.linalg.svdvals(x.T @ y).sum())
+    return math.acos(min(similarity, 1.0))
+
+
+def _check_pair(x_ND: Tensor, y_NE: Tensor) -> None:
+    if x_ND.ndim != 2 or y_NE.ndim != 2 or len(x_ND) != len(y_NE):
+        raise ValueError(
+            f"expected two (samples, features) tensors of as many samples, got {tuple(x_ND.shape)} and {tuple(y_NE.shape)}"
+        )
+    if not (torch.isfinite(x_ND).all() and torch.isfinite(y_NE).all()):
+        raise ValueError("features must be finite")
+
+
+def _unit(x_ND: Tensor) -> Tensor | None:
+    """`x_ND` in float64, centred and of Frobenius norm 1; None where all samples are the same."""
+    x = x_ND.double()
+    centred = x - x.mean(dim=0)
+    norm = float(centred.norm())
+    return centred / norm if norm > _CONSTANT * float(x.norm()) else None
+
+
+def _hsic(x_ND: Tensor, y_NE: Tensor) -> float:
+    """Unbiased HSIC of two linear kernels, without the factor 1 / (n (n - 3)), which CKA cancels.
+
+    With K = X X^T and its diagonal set to zero, and L likewise of Y:
+    tr(K L) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 / (n - 2) 1'K L1.
+    """
+    n = len(x_ND)
+    x_squares_N, y_squares_N = x_ND.square().sum(dim=1), y_NE.square().sum(dim=1)
+    x_rows_N = x_ND @ x_ND.sum(dim=0) - x_squares_N
+    y_rows_N = y_NE @ y_NE.sum(dim=0) - y_squares_N
+    trace = _gram_product(x_ND, y_NE) - x_squares_N @ y_squares_N
+    product_of_sums = x_rows_N.sum() * y_rows_N.sum() / ((n - 1) * (n - 2))
+    return float(trace + product_of_sums - 2.0 / (n - 2) * (x_rows_N @ y_rows_N))
+
+
+def _gram_product(x_ND: Tensor, y_NE: Tensor) -> Tensor:
+    """tr(X X^T Y Y^T), by features or by samples, whichever is less work; float64 scalar."""
+    n, d, e = len(x_ND), x_ND.shape[1], y_NE.shape[1]
+    if d * e <= n * (d + e):
+        return (x_ND.T @ y_NE).square().sum()
+    return ((x_ND @ x_ND.T) * (y_NE @ y_NE.T)).sum()
+
+
+def _working_dtype(x_ND: Tensor) -> torch.dtype:
+    return torch.float64 if x_ND.dtype == torch.float64 else torch.float32
+
+
+def _neighbours(x_ND: Tensor, rows_R: Tensor, k: int) -> Tensor:
+    """Indices of the `k` nearest other samples of each row, (R, k)."""
+    distances_RN = x_ND.square().sum(dim=1) - 2.0 * (x_ND[rows_R] @ x_ND.T)
+    distances_RN[torch.arange(len(rows_R), device=x_ND.device), rows_R] = math.inf
+    return distances_RN.topk(k, dim=1, largest=False).indices

@@ -1,0 +1,161 @@
+"""Features of held-out images: what the base sees, what the head makes of it, and what the head changed.
+
+In: a base, a head (or none), batches of images. Out: `Features` on the CPU in float32, ready for every measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from headsearch.base import Base
+    from headsearch.heads.build import Head
+
+_CHANGE_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the same images seen by base and head; the head's are None without a head. All float32 on the CPU."""
+
+    base_embedding: Tensor
+    """The base's embedding: its own norm and pooling."""
+    head_embedding: Tensor | None
+    """The head's embedding: LayerNorm(global average of h(x)), with the head's learned norm."""
+    change_embedding: Tensor | None
+    """LayerNorm without learned scale of the global average of h(x) - x."""
+    base_tokens: Tensor
+    """The base's last feature map x at M sampled positions, before its final norm."""
+    head_tokens: Tensor | None
+    """h(x) at the same positions."""
+    change_tokens: Tensor | None
+    """h(x) - x at the same positions."""
+
+
+def extract_features(
+    base: Base,
+    head: Head | None,
+    batches: Iterable[Tensor],
+    *,
+    prepare: Callable[[Tensor], Tensor],
+    max_tokens: int = 4096,
+    seed: int,
+) -> Features:
+    """Features of all images, in order, with base and head in eval mode (their modes are restored) and without gradients.
+
+    Args:
+        base: The base; its device is where the images go.
+        head: The head, or None for a trial without one.
+        batches: Images (B, C, H, W) as `prepare` takes them.
+        prepare: Turns a batch, on the base's device, into the base's input.
+        max_tokens: Positions kept over all images, drawn uniformly without replacement; the draw depends on `seed` and on how many
+            positions there are, not on the batch size.
+        seed: Of the draw of positions.
+
+    Raises:
+        ValueError: no batches.
+    """
+    base_parts: list[Tensor] = []
+    head_parts: list[Tensor] = []
+    change_parts: list[Tensor] = []
+    tokens = _TokenSample(max_tokens, seed)
+    with _evaluating(base, head):
+        for images in _on_device(batches, base):
+            output = base(prepare(images))
+            base_parts.append(_kept(output.embedding))
+            if head is None:
+                tokens.add(output.map)
+                continue
+            head_map = head(output.map)
+            change_map = head_map - output.map
+            head_parts.append(_kept(head.norm(head_map.mean(dim=(2, 3)))))
+            change_BC = change_map.float().mean(dim=(2, 3))
+            change_parts.append(
+                _kept(nn.functional.layer_norm(change_BC, change_BC.shape[1:], eps=_CHANGE_EPS))
+            )
+            tokens.add(output.map, head_map, change_map)
+    if not base_parts:
+        raise ValueError("no images to extract features from")
+    return Features(
+        base_embedding=torch.cat(base_parts),
+        head_embedding=torch.cat(head_parts) if head_parts else None,
+        change_embedding=torch.cat(change_parts) if change_parts else None,
+        base_tokens=tokens.maps[0],
+        head_tokens=tokens.maps[1] if head is not None else None,
+        change_tokens=tokens.maps[2] if head is not None else None,
+    )
+
+
+def extract_embeddings(
+    base: Base, batches: Iterable[Tensor], *, prepare: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Embeddings (N, D) of all images, in order, for the probes; float32 on the CPU. Arguments and modes as in `extract_features`.
+
+    Raises:
+        ValueError: no batches.
+    """
+    with _evaluating(base, None):
+        parts = [_kept(base(prepare(images)).embedding) for images in _on_device(batches, base)]
+    if not parts:
+        raise ValueError("no images to extract embeddings from")
+    return torch.cat(parts)
+
+
+class _TokenSample:
+    """A uniform sample of feature-map positions out of a stream of unknown length: those with the smallest random keys."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        # numpy's stream does not depend on how many numbers are drawn at a time; torch's does.
+        self._random = np.random.default_rng(seed)
+        self._keys = torch.empty(0, dtype=torch.float64)
+        self.maps: tuple[Tensor, ...] = ()
+        """The sampled positions of each map so far, (M, C), in the order of the stream."""
+
+    def add(self, *maps_BCHW: Tensor) -> None:
+        """Consider every position of these maps; all maps are sampled at the same positions."""
+        batch, _, height, width = maps_BCHW[0].shape
+        held = len(self._keys)
+        keys = torch.cat([self._keys, torch.from_numpy(self._random.random(batch * height * width))])
+        kept = keys.argsort()[: self._size].sort().values
+        old, new = kept[kept < held], kept[kept >= held] - held
+        fresh = tuple(
+            _kept(x_BCHW.flatten(2).mT.flatten(0, 1)[new.to(x_BCHW.device)]) for x_BCHW in maps_BCHW
+        )
+        self.maps = (
+            tuple(map(torch.cat, zip((x[old] for x in self.maps), fresh, strict=True))) if held else fresh
+        )
+        self._keys = keys[kept]
+
+
+def _kept(x: Tensor) -> Tensor:
+    return x.detach().float().cpu()
+
+
+def _on_device(batches: Iterable[Tensor], module: nn.Module) -> Iterator[Tensor]:
+    device = next(module.parameters()).device
+    for images in batches:
+        yield images.to(device, non_blocking=True)
+
+
+@contextmanager
+def _evaluating(base: nn.Module, head: nn.Module | None) -> Iterator[None]:
+    """Eval mode and no gradients inside; afterwards every submodule is in the mode it was in."""
+    modes = [
+        (module, module.training) for part in (base, head) if part is not None for module in part.modules()
+    ]
+    for module, _ in modes:
+        module.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
