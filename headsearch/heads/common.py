@@ -109,7 +109,7 @@ def canonical_ratio(ratio: float, hidden_of: Callable[[float], int], low: float)
     """
     hidden = hidden_of(ratio)
     for digits in range(18):
-        scale = 10**digits
+        scale = float(10**digits)
         smallest = math.ceil(low * scale)
         candidate = max(smallest, math.floor(ratio * scale))
         if hidden_of(candidate / scale) < hidden:

@@ -20,7 +20,7 @@ def block(spec: BlockSpec) -> nn.Module:
     """timm's `ConvNeXtBlock`, without LayerScale: from 1e-6 a short schedule hardly moves it."""
     from timm.models.convnext import ConvNeXtBlock
 
-    from headsearch.heads.plain import PlainConvNeXtBlock
+    from headsearch.heads.blocks import PlainConvNeXtBlock
 
     make = ConvNeXtBlock if spec.shortcut else PlainConvNeXtBlock
     module: nn.Module = make(

@@ -28,19 +28,20 @@ def _even_hidden(width: int, ratio: float) -> int:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `SpatialGatingBlock`, whose gate starts open, as in the paper."""
-    from timm.models.mlp_mixer import SpatialGatingBlock
+    from timm.models.mlp_mixer import SpatialGatingBlock, SpatialGatingUnit
 
-    from headsearch.heads.plain import PlainGatingBlock
+    from headsearch.heads.blocks import PlainGatingBlock
 
-    module = (SpatialGatingBlock if spec.shortcut else PlainGatingBlock)(
+    module: nn.Module = (SpatialGatingBlock if spec.shortcut else PlainGatingBlock)(
         spec.width,
         seq_len=spec.grid[0] * spec.grid[1],
         mlp_ratio=exact_ratio(spec.width, _even_hidden(spec.width, spec.real("mlp_ratio"))),
         drop_path=spec.drop_path,
     )
-    module.mlp_channels.gate.init_weights()
-    made: nn.Module = module
-    return made
+    for part in module.modules():
+        if isinstance(part, SpatialGatingUnit):
+            part.init_weights()
+    return module
 
 
 def resolve(params: Mapping[str, Scalar], base: BaseInfo) -> Mapping[str, Scalar]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headsearch.heads.common import COMMON_PARAMETERS, kernel_parameter
 from headsearch.heads.family import BlockSpec, Family, Parameter
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `InvertedResidual`; squeeze and excitation reduces to a quarter of the outer width, as in EfficientNet."""
-    from timm.layers.create_norm import get_norm_layer
     from timm.models._efficientnet_blocks import InvertedResidual, SqueezeExcite
 
-    squeeze = partial(SqueezeExcite, rd_channels=max(1, spec.width // 4)) if spec.flag("se") else None
+    from headsearch.heads.blocks import norm_2d
+
+    squeeze: Any = partial(SqueezeExcite, rd_channels=max(1, spec.width // 4)) if spec.flag("se") else None
     module: nn.Module = InvertedResidual(
         spec.width,
         spec.width,
@@ -25,7 +26,7 @@ def block(spec: BlockSpec) -> nn.Module:
         exp_ratio=spec.integer("exp_ratio"),
         noskip=not spec.shortcut,
         act_layer=spec.text("act"),
-        norm_layer=get_norm_layer(f"{spec.text('norm')}norm2d"),
+        norm_layer=norm_2d(spec.text("norm")),
         se_layer=squeeze,
         drop_path_rate=spec.drop_path,
     )

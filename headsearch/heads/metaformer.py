@@ -36,7 +36,7 @@ def block(spec: BlockSpec) -> nn.Module:
     from timm.models.metaformer import GroupNorm1NoBias, LayerNorm2dNoBias, Pooling, SepConv, StarReLU
     from torch import nn
 
-    from headsearch.heads.plain import MapAttention, make_metaformer_block
+    from headsearch.heads.blocks import MapAttention, make_metaformer_block
 
     mixer: type[nn.Module]
     options: dict[str, Any]

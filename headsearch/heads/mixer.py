@@ -19,7 +19,7 @@ def block(spec: BlockSpec) -> nn.Module:
     """timm's `MixerBlock`. Its MLP over positions is sized by the width, as in the paper's models, not by the grid."""
     from timm.models.mlp_mixer import MixerBlock
 
-    from headsearch.heads.plain import PlainMixerBlock
+    from headsearch.heads.blocks import PlainMixerBlock
 
     module: nn.Module = (MixerBlock if spec.shortcut else PlainMixerBlock)(
         spec.width,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """LayerNorm and timm's `Mlp` with a residual: the second half of a ViT block."""
-    from headsearch.heads.plain import MlpBlock
+    from headsearch.heads.blocks import MlpBlock
 
     return MlpBlock(spec.width, spec.real("mlp_ratio"), shortcut=spec.shortcut, drop_path=spec.drop_path)
 

@@ -38,7 +38,7 @@ def block(spec: BlockSpec) -> nn.Module:
     from timm.models.metaformer import Pooling
     from torch import nn
 
-    from headsearch.heads.plain import make_metaformer_block
+    from headsearch.heads.blocks import make_metaformer_block
 
     return make_metaformer_block(
         spec,

@@ -15,7 +15,7 @@ def block(spec: BlockSpec) -> nn.Module:
     """timm's `ResBlock`, whose scales start at 1: from 1e-4 a short schedule hardly moves them."""
     from timm.models.mlp_mixer import ResBlock
 
-    from headsearch.heads.plain import PlainResBlock
+    from headsearch.heads.blocks import PlainResBlock
 
     module: nn.Module = (ResBlock if spec.shortcut else PlainResBlock)(
         spec.width,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import COMMON_PARAMETERS, canonical_ratio, exact_ratio, hidden_width
+from headsearch.heads.common import COMMON_PARAMETERS, canonical_ratio, hidden_width
 from headsearch.heads.config import Scalar
 from headsearch.heads.family import BlockSpec, Family, Parameter
 
@@ -24,15 +24,14 @@ def block(spec: BlockSpec) -> nn.Module:
     The last norm starts at one, not at zero: a block without a shortcut would be dead from the start.
     """
     from timm.layers.create_act import get_act_layer
-    from timm.layers.create_norm import get_norm_layer
     from timm.layers.drop import DropPath
     from timm.models.resnet import BasicBlock
 
-    from headsearch.heads.plain import PlainBasicBlock, PlainWidthBottleneck, WidthBottleneck
+    from headsearch.heads.blocks import PlainBasicBlock, PlainWidthBottleneck, WidthBottleneck, norm_2d
 
     options = {
         "act_layer": get_act_layer(spec.text("act")),
-        "norm_layer": get_norm_layer(f"{spec.text('norm')}norm2d"),
+        "norm_layer": norm_2d(spec.text("norm")),
         "drop_path": DropPath(spec.drop_path) if spec.drop_path else None,
     }
     module: nn.Module
@@ -41,7 +40,7 @@ def block(spec: BlockSpec) -> nn.Module:
     else:
         inner = hidden_width(spec.width, spec.real("bottle_ratio"))
         make = WidthBottleneck if spec.shortcut else PlainWidthBottleneck
-        module = make(spec.width, spec.width, base_width=64 * exact_ratio(spec.width, inner), **options)
+        module = make(spec.width, inner, **options)
     return module
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `SwinTransformerBlock`; odd blocks shift, and a window as large as the grid is one window without a shift."""
-    from headsearch.heads.plain import PlainSwinBlock, SwinBlock
+    from headsearch.heads.blocks import PlainSwinBlock, SwinBlock
 
     window = spec.integer("window")
     module: nn.Module = (SwinBlock if spec.shortcut else PlainSwinBlock)(

@@ -25,7 +25,7 @@ def block(spec: BlockSpec) -> nn.Module:
     """timm's ViT `Block` with biases on the queries, keys and values, as its models have, and no LayerScale."""
     from timm.models.vision_transformer import Block
 
-    from headsearch.heads.plain import PlainTransformerBlock
+    from headsearch.heads.blocks import PlainTransformerBlock
 
     module: nn.Module = (Block if spec.shortcut else PlainTransformerBlock)(
         spec.width,

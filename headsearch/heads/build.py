@@ -1,0 +1,104 @@
+"""Building a head: from a `HeadConfig` and facts about the base to an `nn.Module` from feature map to feature map.
+
+Blocks keep the initialisation that timm's block classes give them (PyTorch's, independent of the width, and the gMLP's open
+gate), the same for all families: heads are told apart by their architecture, not by a model's recipe.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from headsearch.errors import HeadError
+from headsearch.heads.canonical import canonical, head_id
+from headsearch.heads.config import HeadConfig, Stage
+from headsearch.heads.family import BlockSpec, Family
+from headsearch.heads.registry import family
+
+if TYPE_CHECKING:
+    from headsearch.base_info import BaseInfo
+
+
+def build_head(config: HeadConfig, base: BaseInfo) -> Head:
+    """The network that `config` describes, for a base's feature map. Weights are drawn from torch's global generator:
+    the same canonical form after the same `torch.manual_seed` has the same weights.
+
+    Raises `HeadError` where the description is wrong or the base cannot carry the head.
+    """
+    return Head(canonical(config, base), base.width, base.grid)
+
+
+class Head(nn.Module):
+    """An auxiliary head: a map of the base's width in, a map of the same shape out. Without stages it is the identity."""
+
+    def __init__(self, config: HeadConfig, width: int, grid: tuple[int, int]) -> None:
+        """`config` is canonical for the base; `width` in channels, `grid` in positions (height, width)."""
+        super().__init__()
+        self.config = config
+        self.width = width
+        self.grid = grid
+        self.grid_bound = any(family(stage.family).grid_bound for stage in config)
+        self.stages = nn.ModuleList(_HeadStage(stage, width, grid) for stage in config)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        """The head's map. Raises `HeadError` for a map of another width, or of another grid where the head is tied to one."""
+        self._check(map_BCHW)
+        if not self.stages:
+            return map_BCHW
+        # With channels last in memory BHWC and BNC are views: this is the only copy, however often the layout changes.
+        x = map_BCHW.contiguous(memory_format=torch.channels_last)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def embed(self, map_BCHW: Tensor) -> Tensor:
+        """The embedding of the head's own map: LayerNorm of the mean over positions, BC."""
+        embedding: Tensor = self.norm(map_BCHW.mean(dim=(2, 3)))
+        return embedding
+
+    def _check(self, map_BCHW: Tensor) -> None:
+        channels, height, width = map_BCHW.shape[1:]
+        if channels != self.width:
+            raise HeadError(
+                f"head {head_id(self.config)} has width {self.width}: the map has {channels} channels"
+            )
+        if self.grid_bound and (height, width) != self.grid:
+            raise HeadError(
+                f"head {head_id(self.config)} is tied to a grid of {self.grid[0]}x{self.grid[1]} positions: the map has "
+                f"{height}x{width} (use images of one size, or a family that takes any grid)"
+            )
+
+
+class _HeadStage(nn.Module):
+    """The blocks of one stage, in the memory layout they work in. BCHW to BCHW."""
+
+    def __init__(self, stage: Stage, width: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        made = family(stage.family)
+        self.layout = made.layout
+        depth, first_shortcut = stage.params["depth"], stage.params["first_shortcut"]
+        assert isinstance(depth, int)
+        self.blocks = nn.Sequential(
+            *(
+                _build_block(made, stage, width, grid, index, shortcut=bool(first_shortcut) or index > 0)
+                for index in range(depth)
+            )
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if self.layout == "BCHW":
+            x: Tensor = self.blocks(x_BCHW)
+        elif self.layout == "BHWC":
+            x = self.blocks(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        else:
+            x = self.blocks(x_BCHW.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
+        return x
+
+
+def _build_block(
+    made: Family, stage: Stage, width: int, grid: tuple[int, int], index: int, *, shortcut: bool
+) -> nn.Module:
+    return made.block(BlockSpec(width=width, grid=grid, index=index, shortcut=shortcut, params=stage.params))
