@@ -1,0 +1,49 @@
+"""What a reader of a data set hands over: parts with undecoded images, and the seeded cut where there is no test split."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from headsearch.data.decode import Source
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that belong together, undecoded."""
+
+    source: Source
+    labels: list[int] | None
+    """Class number of every image; None where labels may not be read."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A data set as found, before decoding."""
+
+    train: Part
+    held_out: Part | None
+    """The test split; None where there is none and one must be cut off train."""
+    classes: list[str] | None
+    skipped: list[str] = field(default_factory=list)
+    """`name: reason` of files left out already."""
+
+
+def held_out_count(count: int) -> int:
+    """How many of `count` images are held out where there is no test split: 10 %, but at least the lesser of 1,000 and 20 %."""
+    return max(count // 10, min(1000, count // 5))
+
+
+def cut(source: Source, seed: int) -> tuple[list[int], list[int]]:
+    """Training and held-out positions, each in order.
+
+    An image's rank is a hash of the seed and its name: the same on every machine and for every version of any random
+    generator, and blind to labels, so that a model pretrained without labels can be probed with them on unseen images.
+    """
+
+    def rank(index: int) -> bytes:
+        return hashlib.blake2b(f"{seed}:{source.name(index)}".encode(), digest_size=16).digest()
+
+    ranked = sorted(range(len(source)), key=rank)
+    held = held_out_count(len(source))
+    return sorted(ranked[held:]), sorted(ranked[:held])

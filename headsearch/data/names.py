@@ -1,0 +1,38 @@
+"""Which data sets there are, by name. No torch here: an experiment file can be checked without loading anything."""
+
+from __future__ import annotations
+
+from headsearch.errors import DataError, did_you_mean
+
+OWN_NAMES = ("digits", "folder", "npz")
+
+TORCH_NAMES = (
+    "cifar10",
+    "cifar100",
+    "fashion_mnist",
+    "image_folder",
+    "imagenet",
+    "kmnist",
+    "mnist",
+    "places365",
+    "qmnist",
+)
+"""torchvision's data sets that timm knows, written `torch/<name>`."""
+
+OPEN_PREFIXES = ("hfds", "hfids", "tfds", "wds")
+"""timm's prefixes that any name may follow: Hugging Face (random access, streaming), TensorFlow data sets, WebDataset."""
+
+
+def check_dataset_name(dataset: str) -> None:
+    """Raise `DataError`, naming the nearest known name, unless this names a data set."""
+    prefix, separator, rest = dataset.partition("/")
+    if dataset in OWN_NAMES or (prefix in OPEN_PREFIXES and rest):
+        return
+    if prefix == "torch" and rest in TORCH_NAMES:
+        return
+    known = [*OWN_NAMES, *(f"torch/{name}" for name in TORCH_NAMES)]
+    if separator and prefix in OPEN_PREFIXES:
+        raise DataError(f"data.dataset: '{dataset}' names no data set after '{prefix}/'")
+    raise DataError(
+        f"data.dataset: unknown data set '{dataset}'{did_you_mean(dataset, [*known, 'hfds/...', 'wds/...'])}"
+    )

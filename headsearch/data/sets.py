@@ -1,0 +1,154 @@
+"""Image sets: what training and scoring iterate over, from memory or from files, with the same pixels in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from headsearch.data.decode import CorruptImage, Source, cores
+
+
+class ImageSet(Protocol):
+    """Square images of one size with, perhaps, labels."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Class numbers [N], int64; None where labels must not be or cannot be read."""
+
+    def __len__(self) -> int: ...
+
+    def batches(
+        self, batch_size: int, *, generator: torch.Generator | None = None, drop_last: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over the images as (uint8 pixels [B, 3, S, S], positions in the set [B], int64).
+
+        Shuffled by `generator` (on the CPU), in order where it is None. `drop_last` leaves out an incomplete last batch.
+        """
+
+
+def index_batches(
+    count: int, batch_size: int, generator: torch.Generator | None, drop_last: bool
+) -> Iterator[Tensor]:
+    """The positions of one pass, batch by batch: one place decides the order for every kind of set."""
+    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+    stop = count - count % batch_size if drop_last else count
+    for start in range(0, stop, batch_size):
+        yield order[start : start + batch_size]
+
+
+@dataclass(frozen=True)
+class MemoryImages:
+    """Images decoded once and kept as uint8."""
+
+    images: Tensor
+    """uint8 [N, 3, S, S]."""
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(
+        self, batch_size: int, *, generator: torch.Generator | None = None, drop_last: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `ImageSet.batches`. Batches in order are views of the set's memory: do not write to them."""
+        for index in index_batches(len(self), batch_size, generator, drop_last):
+            if generator is None:
+                first = int(index[0])
+                yield self.images[first : first + len(index)], index
+            else:
+                yield self.images.index_select(0, index), index
+
+
+@dataclass(frozen=True)
+class StreamedImages:
+    """Images decoded anew at every pass, by worker processes.
+
+    A file that cannot be read is left out of its batch, which is then smaller, and is named in `skipped` once.
+    """
+
+    source: Source
+    rows: list[int]
+    """Which images of the source belong to the set."""
+    canvas: int
+    labels: Tensor | None = None
+    skipped: list[str] = field(default_factory=list)
+    workers: int = max(cores() - 1, 0)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batches(
+        self, batch_size: int, *, generator: torch.Generator | None = None, drop_last: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `ImageSet.batches`."""
+        order = [batch.tolist() for batch in index_batches(len(self), batch_size, generator, drop_last)]
+        loader = DataLoader(
+            _Decoded(self.source, self.rows, self.canvas),
+            batch_sampler=order,
+            num_workers=self.workers,
+            collate_fn=_as_is,
+            pin_memory=torch.cuda.is_available(),
+            # Its own generator: a loader draws a seed for its workers, and must not advance the global one.
+            generator=torch.Generator().manual_seed(0),
+        )
+        for images, index, failures in loader:
+            self.skipped.extend(failure for failure in failures if failure not in self.skipped)
+            if len(index):
+                yield images, index
+
+
+class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, list[str]]]):
+    """What a worker runs: a whole batch at a time."""
+
+    def __init__(self, source: Source, rows: list[int], canvas: int) -> None:
+        self.source = source
+        self.rows = rows
+        self.canvas = canvas
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor, list[str]]:
+        images = torch.empty(len(index), 3, self.canvas, self.canvas, dtype=torch.uint8)
+        kept: list[int] = []
+        failures: list[str] = []
+        for position in index:
+            row = self.rows[position]
+            try:
+                pixels = self.source.read(row, self.canvas)
+            except CorruptImage as error:
+                failures.append(f"{self.source.name(row)}: {error}")
+                continue
+            images[len(kept)] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+            kept.append(position)
+        return images[: len(kept)], torch.tensor(kept, dtype=torch.long), failures
+
+
+def _as_is(batch: Any) -> Any:
+    """The batch is complete already; a named function, since workers may have to pickle it."""
+    return batch
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, read and split."""
+
+    name: str
+    """As in the experiment, e.g. `torch/cifar10`."""
+    train: ImageSet
+    held_out: ImageSet
+    """Never seen by self-supervised training: the test split where there is one, else a seeded part of train."""
+    classes: list[str] | None
+    """Names by class number; None without labels."""
+    mean: tuple[float, float, float]
+    """Of the training images' channels, on a scale of 0 to 1."""
+    std: tuple[float, float, float]
+    canvas: int
+    """Side of the images in the sets, in pixels: image_size up to image_size * 8/7."""
+    skipped: list[str]
+    """`name: reason` of every file left out; grows while streamed files are first read."""

@@ -1,0 +1,175 @@
+"""timm's data sets (`torch/...`, `hfds/...`, `wds/...`, ...), through `timm.data.create_dataset`.
+
+Random access is kept where timm has it. Its readers hand out undecoded files, which are decoded here: timm's own data set
+silently repeats the next image for one that is broken. Sequential data sets are read once, into memory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from timm.data.dataset_factory import create_dataset
+
+from headsearch.data.collection import Collection, Part
+from headsearch.data.decode import canvas_side, to_canvas
+from headsearch.data.sources import ArraySource, FileSource, ReaderSource
+from headsearch.errors import DataError
+
+_SPLITS = ("validation", "val", "test")
+"""Names of a held-out split, in order of preference."""
+
+_PACKAGES = {"hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow_datasets", "wds": "webdataset"}
+
+_DOWNLOADABLE = {
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "fashion_mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "mnist": "MNIST",
+    "qmnist": "QMNIST",
+}
+
+_ABSENT = (RuntimeError, ValueError, KeyError, OSError)
+"""What the libraries behind timm raise for a data set or a split that is not there."""
+
+
+def timm_collection(
+    dataset: str, root: str | None, with_labels: bool, image_size: int, memory_limit: int
+) -> Collection:
+    """Open a data set by timm's name; nothing is downloaded for `torch/...`.
+
+    Args:
+        dataset: timm's name.
+        root: its folder; where None, the library behind the name decides.
+        with_labels: read labels too.
+        image_size: in pixels; sequential data sets are resized while they are read.
+        memory_limit: bytes that a sequential data set may take, since it cannot be streamed in random order.
+
+    Raises:
+        DataError: it is not there, its package is not installed, it has no labels, or it is too large to be kept.
+    """
+    prefix, _, name = dataset.partition("/")
+    package = _PACKAGES.get(prefix)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise DataError(
+            f"data.dataset: '{dataset}' needs the package {package}; pip install {package.replace('_', '-')}"
+        )
+    if prefix in ("torch", "wds") and root is None:
+        raise DataError(f"data.root: '{dataset}' needs the folder that holds it")
+    try:
+        opened = create_dataset(dataset, root=root, split="train")
+    except _ABSENT as error:
+        raise DataError(_not_found(dataset, name, root, error)) from error
+    held_out = _open_held_out(dataset, root, opened)
+
+    def part(data: Any, split: str) -> Part:
+        return _part(data, f"{dataset} {split}", root, with_labels, image_size, memory_limit)
+
+    train = part(opened, "train")
+    classes = _class_names(opened, train.labels) if train.labels is not None else None
+    return Collection(train, None if held_out is None else part(held_out, "held out"), classes)
+
+
+def _not_found(dataset: str, name: str, root: str | None, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    place = "" if root is None else f" in '{root}'"
+    if dataset.startswith("torch/") and name in _DOWNLOADABLE:
+        loader = _DOWNLOADABLE[name]
+        command = f'python -c "from torchvision.datasets import {loader}; {loader}({root!r}, download=True)"'
+        return f"data.root: no '{dataset}'{place}; torchvision fetches it with: {command}"
+    return f"data.dataset: cannot open '{dataset}'{place}: {reason}"
+
+
+def _open_held_out(dataset: str, root: str | None, train: Any) -> Any | None:
+    """The held-out split, None where the data set has none."""
+    for split in _SPLITS:
+        try:
+            opened = create_dataset(dataset, root=root, split=split)
+        except _ABSENT:
+            continue
+        # timm answers a split that an image folder lacks with the whole folder.
+        if dataset == "torch/image_folder" and Path(opened.root) in (Path(str(root)), Path(train.root)):
+            continue
+        return opened
+    return None
+
+
+def _part(
+    data: Any, label: str, root: str | None, with_labels: bool, image_size: int, memory_limit: int
+) -> Part:
+    if not hasattr(data, "__getitem__"):
+        return _sequential(iter(data), label, with_labels, image_size, memory_limit)
+    labels = _labels(data, label) if with_labels else None
+    if hasattr(data, "imgs"):
+        return Part(
+            FileSource(Path(str(root)), [_relative(path, str(root)) for path, _ in data.imgs]), labels
+        )
+    if hasattr(data, "reader"):
+        return Part(ReaderSource(data.reader, label), labels)
+    return Part(ArraySource(np.asarray(data.data), label), labels)
+
+
+def _relative(path: str, root: str) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _labels(data: Any, label: str) -> list[int]:
+    """Class numbers without decoding an image."""
+    try:
+        targets = np.asarray(data.targets if hasattr(data, "targets") else list(data.reader.iter_targets()))
+    except (KeyError, AttributeError) as error:
+        raise DataError(f"data.labels: '{label}' has no labels; set data.labels to none") from error
+    return _checked(targets[:, 0] if targets.ndim == 2 else targets, label)
+
+
+def _checked(targets: Any, label: str) -> list[int]:
+    if (
+        not np.issubdtype(targets.dtype, np.integer)
+        or targets.ndim != 1
+        or (len(targets) and targets.min() < 0)
+    ):
+        raise DataError(
+            f"data.labels: '{label}' has no single class number per image; set data.labels to none"
+        )
+    numbers: list[int] = targets.tolist()
+    return numbers
+
+
+def _class_names(data: Any, labels: list[int]) -> list[str]:
+    count = max(labels) + 1
+    names: list[str] = [str(name) for name in getattr(data, "classes", [])]
+    by_name: dict[str, int] = getattr(getattr(data, "reader", None), "class_to_idx", None) or {}
+    if by_name:
+        names = sorted(by_name, key=lambda name: by_name[name])
+    return names if len(names) >= count else [str(number) for number in range(count)]
+
+
+def _sequential(
+    items: Iterator[tuple[Any, Any]], label: str, with_labels: bool, image_size: int, memory_limit: int
+) -> Part:
+    first = list(itertools.islice(items, 33))
+    canvas = canvas_side([min(image.size) for image, _ in first], image_size)
+    most = memory_limit // (3 * canvas * canvas)
+    pixels: list[NDArray[np.uint8]] = []
+    targets: list[int] = []
+    for image, target in itertools.chain(first, items):
+        if len(pixels) == most:
+            raise DataError(
+                f"data.dataset: '{label}' has more than {most} images, too many to keep; it can only be read from its"
+                " start: use hfds/... or an image folder for streaming"
+            )
+        pixels.append(to_canvas(image, canvas))
+        if with_labels:
+            targets.append(target)
+    if not pixels:
+        raise DataError(f"data.dataset: '{label}' has no images")
+    return Part(
+        ArraySource(np.stack(pixels), label), _checked(np.asarray(targets), label) if with_labels else None
+    )
