@@ -75,7 +75,7 @@ def extract_features(
                 continue
             head_map = head(output.map)
             change_map = head_map - output.map
-            head_parts.append(_kept(head.norm(head_map.mean(dim=(2, 3)))))
+            head_parts.append(_kept(head.embed(head_map)))
             change_BC = change_map.float().mean(dim=(2, 3))
             change_parts.append(
                 _kept(nn.functional.layer_norm(change_BC, change_BC.shape[1:], eps=_CHANGE_EPS))

@@ -1,0 +1,237 @@
+"""From the records of trials to the ranked table of heads. Pure functions.
+
+Only heads that ran their full budget and are feasible have a rank. Controls stand in their place among them without one; heads that
+are infeasible come last, with the reason. `docs/ranking.md` explains the rules.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics as stdlib_statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from headsearch.errors import RunError
+from headsearch.results.statistics import pooled_noise
+from headsearch.results.trials import TrialRecord, finite
+from headsearch.trial import RungScores
+
+By = Literal["pareto", "probe", "discrepancy"]
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """One head, averaged over its replicates. Unknown is None."""
+
+    rank: int | None
+    """From 1; None for controls that the search did not draw itself, and for infeasible heads."""
+    head_id: str
+    family: str
+    config: dict[str, Any] | list[dict[str, Any]] | None
+    """As `HeadConfig.to_dict` gives it."""
+    control: str | None
+    """`none`, `same` or `mlp`."""
+    discrepancy: float | None
+    discrepancy_sd: float | None
+    """Sample standard deviation over replicates; None with fewer than two."""
+    probe: float | None
+    """Percent: the linear probe where every finished trial has one, else k-NN."""
+    probe_sd: float | None
+    knn: float | None
+    linear: float | None
+    gain: float | None
+    """`probe` less that of the control `none`, in points."""
+    gain_low: float | None
+    """95% interval of the gain, for this head alone; None without replicates anywhere."""
+    gain_high: float | None
+    params: int | None
+    flops: int | None
+    overhead: float | None
+    replicates: int
+    """Trials that ran their full budget."""
+    pareto_layer: int | None
+    """From 1, in (discrepancy, probe) among ranked heads; None without labels and without a rank."""
+    feasible: bool
+    """False where any of its trials was infeasible: a head that collapses for some seeds is not to be relied on."""
+    reason: str | None
+    """Why it is infeasible."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        plain: dict[str, Any] = finite(asdict(self))
+        return plain
+
+
+def probe_score(scores: RungScores) -> float | None:
+    """The probe of one trial as a single number, in percent: the linear probe, or k-NN where there is no linear one."""
+    return scores.knn if scores.linear is None else scores.linear
+
+
+def heads_tried(records: Iterable[TrialRecord]) -> int:
+    """How many different heads the search itself trained, however far: what the best of them has to be judged against."""
+    return len({record.head_id for record in records if record.control is None and record.rungs})
+
+
+def rank(records: Iterable[TrialRecord], *, by: By, labels: bool) -> list[RankRow]:
+    """The ranking: one row per head that ran its full budget or is infeasible.
+
+    Args:
+        records: Trials of one study, in any order.
+        by: `pareto`: layers of (discrepancy, probe), both the higher the better, then probe, then cost; `probe` and `discrepancy`:
+            that score, then the other, then cost. Cost is parameters, then FLOPs; the last word is `head_id`'s.
+        labels: Whether the experiment probes; without labels `pareto` orders by discrepancy.
+
+    Raises:
+        RunError: ordering by probe without labels.
+    """
+    if by == "probe" and not labels:
+        raise RunError(
+            "cannot rank by probe: the experiment has data.labels: none; expected --by discrepancy"
+        )
+    heads: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.number):
+        heads[record.head_id].append(record)
+    finished = [record for group in heads.values() for record in _replicates(group)]
+    linear = all(record.rungs[-1].linear is not None for record in finished)
+    rows = [row for group in heads.values() if (row := _row(group, linear=linear)) is not None]
+    rows = _with_gains(rows)
+
+    ranked_ids = {
+        row.head_id
+        for row in rows
+        if row.feasible and any(record.control is None for record in heads[row.head_id])
+    }
+    ranked = [row for row in rows if row.head_id in ranked_ids]
+    layers = pareto_layers([_objectives(row) for row in ranked])
+    fronts = list(zip(layers, ranked, strict=True))
+
+    def key(row: RankRow) -> tuple[float | str, ...]:
+        cost = (_or_last(row.params), _or_last(row.flops), row.head_id)
+        discrepancy, probe = _objectives(row)
+        if by == "probe":
+            return (-probe, -discrepancy, *cost)
+        if by == "discrepancy" or not labels:
+            return (-discrepancy, -probe, *cost)
+        # The layer this row would be in; for ranked rows, the layer it is in.
+        layer = 1 + max(
+            (n for n, other in fronts if _dominates(_objectives(other), _objectives(row))), default=0
+        )
+        return (layer, -probe, *cost)
+
+    feasible = sorted((row for row in rows if row.feasible), key=key)
+    infeasible = sorted((row for row in rows if not row.feasible), key=lambda row: row.head_id)
+    places = {
+        row.head_id: n for n, row in enumerate((r for r in feasible if r.head_id in ranked_ids), start=1)
+    }
+    layer_of = {row.head_id: layer for layer, row in fronts} if labels else {}
+    return [
+        replace(row, rank=places.get(row.head_id), pareto_layer=layer_of.get(row.head_id))
+        for row in (*feasible, *infeasible)
+    ]
+
+
+def pareto_layers(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The layer of each point under non-dominated sorting, both coordinates the higher the better; the front is 1. Equal points share one.
+
+    >>> pareto_layers([(1.0, 2.0), (2.0, 1.0), (1.0, 1.0)])
+    [1, 1, 2]
+    """
+    highest_second: list[float] = []  # in each layer so far; decreasing from layer to layer
+    layer_of: dict[tuple[float, float], int] = {}
+    for point in sorted(set(points), reverse=True):
+        # Whatever came before is at least as good in the first coordinate, so only the second decides.
+        layer = sum(second >= point[1] for second in highest_second)
+        highest_second[layer : layer + 1] = [point[1]]
+        layer_of[point] = layer + 1
+    return [layer_of[point] for point in points]
+
+
+def _replicates(group: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials at full budget, one per seed: the same seed twice is the same trial, not a replicate."""
+    return list({record.seed: record for record in group if record.state == "complete"}.values())
+
+
+def _row(group: Sequence[TrialRecord], *, linear: bool) -> RankRow | None:
+    """The row of one head's trials; None where none ran its full budget and none is infeasible."""
+    complete = _replicates(group)
+    infeasible = [record for record in group if record.state == "infeasible"]
+    if not complete and not infeasible:
+        return None
+    scores = [record.rungs[-1] for record in complete]
+    discrepancies = _known(score.discrepancy for score in scores)
+    probes = _known(score.linear if linear else score.knn for score in scores)
+    cost = next((record.cost for record in group if record.cost is not None), None)
+    reason = infeasible[0].reason if infeasible else None
+    if infeasible and complete:
+        reason = f"{len(infeasible)} of {len(infeasible) + len(complete)} replicates: {reason}"
+    return RankRow(
+        rank=None,
+        head_id=group[0].head_id,
+        family=group[0].config.family,
+        config=group[0].config.to_dict(),
+        control=next((record.control for record in group if record.control is not None), None),
+        discrepancy=_mean(discrepancies),
+        discrepancy_sd=_deviation(discrepancies),
+        probe=_mean(probes),
+        probe_sd=_deviation(probes),
+        knn=_mean(_known(score.knn for score in scores)),
+        linear=_mean(_known(score.linear for score in scores)),
+        gain=None,
+        gain_low=None,
+        gain_high=None,
+        params=cost.params if cost else None,
+        flops=cost.flops if cost else None,
+        overhead=_mean(_known(record.cost.overhead for record in complete if record.cost is not None)),
+        replicates=len(complete),
+        pareto_layer=None,
+        feasible=not infeasible,
+        reason=reason,
+    )
+
+
+def _with_gains(rows: Sequence[RankRow]) -> list[RankRow]:
+    """The rows with their gain over the control `none`; the control itself gains nothing and has none."""
+    control = next(
+        (row for row in rows if row.control == "none" and row.feasible and row.probe is not None), None
+    )
+    noise = pooled_noise([(row.replicates, row.probe_sd) for row in rows if row.feasible])
+    with_gains = []
+    for row in rows:
+        if control is None or control.probe is None or row is control or row.probe is None:
+            with_gains.append(row)
+            continue
+        gain = row.probe - control.probe
+        low, high = noise.interval(gain, row.replicates, control.replicates) if noise else (None, None)
+        with_gains.append(replace(row, gain=gain, gain_low=low, gain_high=high))
+    return with_gains
+
+
+def _objectives(row: RankRow) -> tuple[float, float]:
+    """(discrepancy, probe) for comparing; unknown is worse than anything known."""
+    return _or_worst(row.discrepancy), _or_worst(row.probe)
+
+
+def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return a != b and a[0] >= b[0] and a[1] >= b[1]
+
+
+def _or_worst(score: float | None) -> float:
+    return -math.inf if score is None else score
+
+
+def _or_last(cost: int | None) -> float:
+    return math.inf if cost is None else cost
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return stdlib_statistics.fmean(values) if values else None
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    return stdlib_statistics.stdev(values) if len(values) > 1 else None

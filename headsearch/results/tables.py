@@ -1,0 +1,177 @@
+"""Rankings and trials as tables for people (rich, 100 columns) and as JSON and CSV for programs.
+
+Nothing is told by colour alone. JSON never holds NaN; what is unknown is null in JSON, empty in CSV, `-` in a table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from headsearch.results.ranking import RankRow
+from headsearch.results.trials import TrialRecord, trial_rows
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_UNKNOWN = "-"
+
+_TRIAL_COLUMNS = (
+    "number",
+    "state",
+    "head_id",
+    "family",
+    "control",
+    "seed",
+    "replicate",
+    "rungs",
+    "epoch",
+    "loss",
+    "discrepancy",
+    "knn",
+    "linear",
+    "seconds",
+    "images_per_second",
+    "duplicate_of",
+    "reason",
+)
+
+
+def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
+    """The ranking for a terminal: controls named in the place of a rank, infeasible heads with their reasons below.
+
+    Without labels the columns that need them are left out. FLOPs and the spread of discrepancies are in JSON and CSV only.
+    """
+    columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("discrepancy", True)]
+    if labels:
+        columns += [("probe %", True), ("gain [95%]", True), ("layer", True)]
+    columns += [("params", True), ("time", True), ("n", True)]
+    table = _table(columns)
+    for row in (row for row in rows if row.feasible):
+        place = row.control if row.rank is None else str(row.rank)
+        cells = [place or _UNKNOWN, row.head_id, _number(row.discrepancy, ".2f")]
+        if labels:
+            deviation = "" if row.probe_sd is None else f" ±{row.probe_sd:.1f}"
+            cells += [_number(row.probe, ".1f") + deviation, _gain(row), _number(row.pareto_layer, "d")]
+        overhead = _UNKNOWN if row.overhead is None else f"{100.0 * row.overhead:+.0f}%"
+        table.add_row(*map(_plain, [*cells, _scaled(row.params), overhead, str(row.replicates)]))
+    infeasible = [
+        f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in rows if not row.feasible
+    ]
+    if infeasible:
+        table.caption = _plain("\n".join(infeasible))
+        table.caption_justify = "left"
+    return table
+
+
+def rank_json(rows: Iterable[RankRow]) -> str:
+    """A JSON array with one object per row."""
+    return _json([row.to_dict() for row in rows])
+
+
+def rank_csv(rows: Iterable[RankRow]) -> str:
+    """CSV with a header; `config` as JSON."""
+    return _csv([field.name for field in fields(RankRow)], (row.to_dict() for row in rows))
+
+
+def trial_table(records: Iterable[TrialRecord]) -> Table:
+    """Every trial for a terminal."""
+    columns = [("#", True), ("state", False), ("head", False), ("rep", True), ("epoch", True), ("loss", True)]
+    columns += [("discr.", True), ("k-NN", True), ("linear", True), ("seconds", True)]
+    table = _table(columns)
+    for row in trial_rows(records):
+        name = row["head_id"] if row["control"] is None else f"{row['head_id']} (control {row['control']})"
+        state = row["state"] if row["duplicate_of"] is None else f"{row['state']} of {row['duplicate_of']}"
+        if row["reason"] is not None:
+            name = f"{name}\n{row['reason']}"
+        cells = [
+            str(row["number"]),
+            state,
+            name,
+            str(row["replicate"]),
+            _number(row["epoch"], "d"),
+            _number(row["loss"], ".3f"),
+        ]
+        cells += [
+            _number(row["discrepancy"], ".2f"),
+            _number(row["knn"], ".1f"),
+            _number(row["linear"], ".1f"),
+        ]
+        table.add_row(*map(_plain, [*cells, _number(row["seconds"], ".0f")]))
+    return table
+
+
+def trial_json(records: Iterable[TrialRecord]) -> str:
+    """A JSON array with one object per trial."""
+    return _json(trial_rows(records))
+
+
+def trial_csv(records: Iterable[TrialRecord]) -> str:
+    """CSV with a header; the epochs of the rungs as JSON."""
+    return _csv(_TRIAL_COLUMNS, trial_rows(records))
+
+
+def _json(rows: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(rows, indent=2, allow_nan=False)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {
+                name: json.dumps(value) if isinstance(value, dict | list) else value
+                for name, value in row.items()
+            }
+        )
+    return text.getvalue().removesuffix("\n")
+
+
+def _table(columns: Iterable[tuple[str, bool]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header, number in columns:
+        if number:
+            table.add_column(header, justify="right", no_wrap=True)
+        else:
+            table.add_column(header, overflow="fold")
+    return table
+
+
+def _plain(cell: str) -> str:
+    """Text that rich prints as it is: brackets are ours, not markup."""
+    from rich.markup import escape
+
+    return escape(cell)
+
+
+def _number(value: float | None, how: str) -> str:
+    return _UNKNOWN if value is None else format(value, how)
+
+
+def _gain(row: RankRow) -> str:
+    interval = (
+        f" [{row.gain_low:.1f}, {row.gain_high:.1f}]"
+        if row.gain_low is not None and row.gain_high is not None
+        else ""
+    )
+    return _UNKNOWN if row.gain is None else f"{row.gain:+.1f}{interval}"
+
+
+def _scaled(count: int | None) -> str:
+    """A count with three digits and a unit: `1.23M`."""
+    if count is None:
+        return _UNKNOWN
+    value, unit = float(count), ""
+    for unit in ("", "k", "M", "G", "T"):
+        if abs(value) < 999.5 or unit == "T":
+            break
+        value /= 1000.0
+    return f"{value:.3g}{unit}"
