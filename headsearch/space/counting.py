@@ -1,0 +1,131 @@
+"""Exact number of descriptions in a space, by formula.
+
+Without shared draws the count is a sum over branches and a product over parameters. A draw shared by `{same: x}` happens once
+however often it is named, so the count is kept as a polynomial: each term holds the *set* of shared draws a head makes (sets are
+idempotent under union, as sharing is) and the number of ways to make all its other draws. A shared number of slots is split into
+one term per value, because the other factors depend on it.
+"""
+
+from __future__ import annotations
+
+from headsearch.errors import SpaceError
+from headsearch.heads.config import Scalar
+from headsearch.space.domains import Domain
+from headsearch.space.tree import (
+    Blocks,
+    HeadNode,
+    OneOf,
+    SharedHead,
+    SharedValue,
+    Stack,
+    distinct_nodes,
+    values_of,
+)
+
+Atom = tuple[str, Scalar]
+"""A shared draw: (name, value), the value None where the count does not depend on it."""
+Polynomial = dict[frozenset[Atom], int]
+
+MAX_TERM_PAIRS = 2_000_000
+
+
+def is_finite(root: HeadNode) -> bool:
+    """Whether no continuum is reachable."""
+    return all(
+        _domain(source).count is not None for node in distinct_nodes(root) for source in values_of(node)
+    )
+
+
+def count_descriptions(root: HeadNode) -> int | None:
+    """Number of distinct sequences of decisions; None for a continuum. `SpaceError` if too many draws are shared to tell."""
+    if not is_finite(root):
+        return None
+    nodes = distinct_nodes(root)
+    split = {
+        node.repeat.name for node in nodes if isinstance(node, Stack) and isinstance(node.repeat, SharedValue)
+    }
+    known: dict[int, Polynomial] = {}
+    for node in nodes:
+        known[id(node)] = _polynomial(node, known, split)
+    total = known[id(root)]
+    shared_heads = {node.name: node for node in nodes if isinstance(node, SharedHead)}
+    for name in reversed(
+        shared_heads
+    ):  # `nodes` has children first, so a head's own shared draws come after it here
+        total = _substitute(total, (name, None), known[id(shared_heads[name].head)])
+    weights = {
+        source.name: source.domain.count
+        for node in nodes
+        for source in values_of(node)
+        if isinstance(source, SharedValue)
+    }
+    return sum(ways * _weight(term, weights) for term, ways in total.items())
+
+
+def _polynomial(node: HeadNode, known: dict[int, Polynomial], split: set[str]) -> Polynomial:
+    if isinstance(node, SharedHead):
+        return {frozenset({(node.name, None)}): 1}
+    if isinstance(node, Blocks):
+        product: Polynomial = {frozenset(): 1}
+        for _, source in node.parameters:
+            product = _multiply(product, _draw(source, split))
+        return product
+    total: Polynomial = {}
+    if isinstance(node, OneOf):
+        for branch in node.branches:
+            _add(total, known[id(branch)])
+        return total
+    power: Polynomial = {frozenset(): 1}
+    slots = 0
+    for value in sorted(int(value or 0) for value in _domain(node.repeat).values()):
+        while slots < value:
+            power = _multiply(power, known[id(node.each)])
+            slots += 1
+        if isinstance(node.repeat, SharedValue):
+            _add(total, _multiply({frozenset({(node.repeat.name, value)}): 1}, power))
+        else:
+            _add(total, power)
+    return total
+
+
+def _draw(source: Domain | SharedValue, split: set[str]) -> Polynomial:
+    if not isinstance(source, SharedValue):
+        return {frozenset(): source.count or 0}
+    if source.name in split:
+        return {frozenset({(source.name, value)}): 1 for value in source.domain.values()}
+    return {frozenset({(source.name, None)}): 1}
+
+
+def _add(total: Polynomial, more: Polynomial) -> None:
+    for term, ways in more.items():
+        total[term] = total.get(term, 0) + ways
+
+
+def _multiply(left: Polynomial, right: Polynomial) -> Polynomial:
+    if len(left) * len(right) > MAX_TERM_PAIRS:
+        raise SpaceError("too many shared draws ({same: …}) to count this space; expected fewer shared names")
+    product: Polynomial = {}
+    for left_term, left_ways in left.items():
+        for right_term, right_ways in right.items():
+            term = left_term | right_term
+            if len({name for name, _ in term}) == len(term):  # else one shared draw would have two values
+                product[term] = product.get(term, 0) + left_ways * right_ways
+    return product
+
+
+def _substitute(polynomial: Polynomial, atom: Atom, meaning: Polynomial) -> Polynomial:
+    result: Polynomial = {}
+    for term, ways in polynomial.items():
+        _add(result, _multiply({term - {atom}: ways}, meaning) if atom in term else {term: ways})
+    return result
+
+
+def _weight(term: frozenset[Atom], weights: dict[str, int | None]) -> int:
+    product = 1
+    for name, value in term:
+        product *= 1 if value is not None else (weights[name] or 0)
+    return product
+
+
+def _domain(source: Domain | SharedValue) -> Domain:
+    return source.domain if isinstance(source, SharedValue) else source

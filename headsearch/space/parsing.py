@@ -1,0 +1,367 @@
+"""From the nodes of a YAML file to the tree of a space: every word checked, every definition resolved, every mistake located."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from headsearch.errors import HeadError, did_you_mean
+from headsearch.heads import FAMILIES, validate_value
+from headsearch.heads.config import Scalar
+from headsearch.heads.family import Family, Parameter
+from headsearch.space.domains import Choice, Domain, Fixed, Integer, Real, scalar_text
+from headsearch.space.source import ListNode, MapNode, Node, ScalarNode, Where, describe
+from headsearch.space.tree import Blocks, HeadNode, OneOf, SharedHead, SharedValue, Stack, children
+from headsearch.space.values import read_choice, read_integer, read_real
+
+VALUE_KINDS = ("choice", "int", "float")
+HEAD_KINDS = ("one_of", "stack")
+NAME_KINDS = ("ref", "same")
+OPTIONS = {
+    "choice": ("default",),
+    "int": ("step", "log", "default"),
+    "float": ("log", "default"),
+    "one_of": ("default",),
+}
+"""What may stand beside the keyword of a domain."""
+
+MAX_DEFINITIONS = 200
+MAX_NODES = 5_000
+MAX_LEVELS = 40
+MAX_SLOTS = 32
+MAX_STAGES = 128
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SLOT = re.compile(r"slot\d+")
+
+
+class TreeParser:
+    """Builds trees from nodes, given the definitions of the file."""
+
+    def __init__(self, definitions: MapNode | None) -> None:
+        self.definitions: dict[str, Node] = {}
+        self.resolving: list[str] = []
+        self.heads: dict[str, HeadNode] = {}
+        self.shared_heads: dict[str, SharedHead] = {}
+        self.shared_names: set[str] = set()
+        self.sizes: dict[int, tuple[int, int, int]] = {}
+        if definitions is not None:
+            self._define(definitions)
+
+    def _define(self, node: MapNode) -> None:
+        reserved = {*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS, "family", "repeat", "each", "default", "none"}
+        if len(node.items) > MAX_DEFINITIONS:
+            raise node.where.error(f"{len(node.items)} definitions; expected at most {MAX_DEFINITIONS}")
+        for name, where in node.keys.items():
+            if not _NAME.fullmatch(name):
+                raise where.error(
+                    f"'{name}' as the name of a definition; expected letters, digits and underscores"
+                )
+            if name in FAMILIES:
+                raise where.error(f"the definition '{name}' has the name of a family; expected another name")
+            if name in reserved or _SLOT.fullmatch(name):
+                raise where.error(f"the definition '{name}' has a reserved name; expected another name")
+        self.definitions = dict(node.items)
+
+    def parse(self, head: Node) -> HeadNode:
+        """The tree of the whole space; checks definitions that nothing uses, too."""
+        self.shared_names = {
+            name for node in (head, *self.definitions.values()) for name in _named_by_same(node)
+        }
+        for name, node in self.definitions.items():
+            self._kind_of_definition(name, node.where)
+        tree = self.head(head)
+        for name, node in self.definitions.items():
+            if self._kind_of_definition(name, node.where) == "head":
+                self._defined_head(name, node.where)
+            else:
+                self._defined_value(name, node.where)
+        return tree
+
+    # --- heads
+
+    def head(self, node: Node) -> HeadNode:
+        """The tree of a node that stands for a head."""
+        if not isinstance(node, MapNode):
+            hint = ""
+            if isinstance(node, ScalarNode) and node.value in FAMILIES:
+                hint = f"; did you mean {{{node.value}: {{}}}}?"
+            raise node.where.error(
+                f"{describe(node)} as a head; expected a family with its parameters, one_of, stack, ref or same{hint}"
+            )
+        keyword = _keyword(node, (*HEAD_KINDS, *NAME_KINDS), FAMILIES, "head")
+        if keyword in VALUE_KINDS:
+            raise node.keys[keyword].error(
+                f"'{keyword}' draws a value, and a head is expected here; expected one_of, with a list of heads"
+            )
+        if keyword == "one_of":
+            tree: HeadNode = self._one_of(node)
+        elif keyword == "stack":
+            tree = self._stack(node.items["stack"])
+        elif keyword == "ref":
+            return self._defined_head(*self._name_in(node, keyword))
+        elif keyword == "same":
+            name, where = self._name_in(node, keyword)
+            target = self._defined_head(name, where)
+            tree = self.shared_heads.setdefault(name, SharedHead(name, target))
+        else:
+            tree = self._blocks(keyword, node)
+        self._bound(tree, node.where)
+        return tree
+
+    def _bound(self, tree: HeadNode, where: Where) -> None:
+        """Refuse trees that definitions have multiplied beyond reason: what is walked is the tree, not its text."""
+        below = [self.sizes[id(child)] for child in children(tree)]
+        nodes = 1 + sum(size[0] for size in below)
+        levels = 1 + max((size[1] for size in below), default=0)
+        stages = max((size[2] for size in below), default=1)
+        if isinstance(tree, Stack):
+            domain = tree.repeat.domain if isinstance(tree.repeat, SharedValue) else tree.repeat
+            stages *= max(int(value or 0) for value in domain.values())
+        if nodes > MAX_NODES:
+            raise where.error(f"{nodes} heads once definitions are put in; expected at most {MAX_NODES}")
+        if levels > MAX_LEVELS:
+            raise where.error(
+                f"heads nested {levels} deep once definitions are put in; expected at most {MAX_LEVELS}"
+            )
+        if stages > MAX_STAGES:
+            raise where.error(f"a head of up to {stages} stages; expected at most {MAX_STAGES}")
+        self.sizes[id(tree)] = nodes, levels, stages
+
+    def _one_of(self, node: MapNode) -> OneOf:
+        items = node.items["one_of"]
+        if not isinstance(items, ListNode) or not items.items:
+            wrong = "an empty list" if isinstance(items, ListNode) else describe(items)
+            raise items.where.error(f"{wrong} under 'one_of'; expected a list of at least one head")
+        branches: list[HeadNode] = []
+        labels: list[str] = []
+        for item in items.items:
+            branch = self.head(item)
+            # A shared head's decisions bear its own name; no other branch may take that for its decisions.
+            taken = {*labels} if isinstance(branch, SharedHead) else {*labels, *self.shared_names}
+            label = name = self._label(item)
+            number = 2
+            while label in taken:
+                label, number = f"{name}#{number}", number + 1
+            branches.append(branch)
+            labels.append(label)
+        default: int | None = None
+        if "default" in node.items:
+            wanted = node.items["default"]
+            if not isinstance(wanted, ScalarNode) or wanted.value not in labels:
+                tail = did_you_mean(str(wanted.value), labels) if isinstance(wanted, ScalarNode) else ""
+                raise wanted.where.error(f"{describe(wanted)} as the default is not among the heads{tail}")
+            default = labels.index(str(wanted.value))
+        return OneOf(Choice(tuple(labels), default), tuple(branches))
+
+    def _label(self, item: Node) -> str:
+        assert isinstance(item, MapNode)
+        keyword = _keyword(item, (*HEAD_KINDS, *NAME_KINDS), FAMILIES, "head")
+        return self._name_in(item, keyword)[0] if keyword in NAME_KINDS else keyword
+
+    def _stack(self, node: Node) -> Stack:
+        if not isinstance(node, MapNode):
+            raise node.where.error(f"{describe(node)} under 'stack'; expected 'repeat' and 'each'")
+        node.refuse_unknown(("repeat", "each"), "key of stack")
+        for key in ("repeat", "each"):
+            if key not in node.items:
+                raise node.where.error(
+                    f"a stack without '{key}'; expected 'repeat' (how many) and 'each' (the head in every slot)"
+                )
+        source = self.value(node.items["repeat"])
+        domain = source.domain if isinstance(source, SharedValue) else source
+        where = node.items["repeat"].where
+        if isinstance(domain, Real) or domain.count is None or domain.count > MAX_SLOTS:
+            raise where.error(f"'repeat' is {domain}; expected whole numbers from 1 to {MAX_SLOTS}")
+        for value in domain.values():
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SLOTS:
+                raise where.error(
+                    f"'repeat' may be {scalar_text(value)}; expected whole numbers from 1 to {MAX_SLOTS}"
+                )
+        return Stack(source, self.head(node.items["each"]))
+
+    def _blocks(self, family_name: str, node: MapNode) -> Blocks:
+        family = FAMILIES[family_name]
+        body = node.items[family_name]
+        if isinstance(body, ScalarNode) and body.value is None:
+            body = MapNode({}, body.where, {})
+        if not isinstance(body, MapNode):
+            raise body.where.error(
+                f"{describe(body)} under '{family_name}'; expected a mapping of its parameters, or {{}} for its defaults"
+            )
+        body.refuse_unknown(
+            [parameter.name for parameter in family.parameters], f"parameter of {family_name}"
+        )
+        sources: list[tuple[str, Domain | SharedValue]] = []
+        for parameter in family.parameters:
+            written = body.items.get(parameter.name)
+            if written is None:
+                sources.append((parameter.name, Fixed(parameter.default)))
+            else:
+                sources.append((parameter.name, self._parameter(family, parameter, written)))
+        return Blocks(
+            family_name, tuple(sources), tuple(parameter.default for parameter in family.parameters)
+        )
+
+    # --- values
+
+    def _parameter(self, family: Family, parameter: Parameter, node: Node) -> Domain | SharedValue:
+        """The domain of a parameter, every value of which the family allows."""
+        if isinstance(node, ListNode):
+            raise node.where.error("a list as a value; expected {choice: […]} to draw one of several")
+        source = self.value(node)
+        domain = source.domain if isinstance(source, SharedValue) else source
+        if (
+            isinstance(domain, Real)
+            and domain.count is None
+            and (parameter.kind != "float" or parameter.choices is not None)
+        ):
+            expected = (
+                "one of its choices" if parameter.choices is not None else f"a value of kind {parameter.kind}"
+            )
+            raise node.where.error(
+                f"{family.name}.{parameter.name} is drawn from {domain}; expected {expected}"
+            )
+        whole_range = isinstance(domain, Integer) and parameter.choices is None
+        values = (
+            iter((domain.low, domain.high))
+            if whole_range and isinstance(domain, Integer)
+            else domain.values()
+        )
+        positions = _positions(node) if whole_range or not isinstance(domain, Integer) else []
+        checked: list[Scalar] = []
+        for index, value in enumerate(values):
+            try:
+                checked.append(validate_value(family.name, parameter, value))
+            except HeadError as error:
+                position = positions[index] if index < len(positions) else node.where
+                raise position.error(str(error)) from None
+        if isinstance(source, Fixed):
+            return Fixed(checked[0])
+        return Choice(tuple(checked), source.default) if isinstance(source, Choice) else source
+
+    def value(self, node: Node) -> Domain | SharedValue:
+        """The domain of a node that stands for a value."""
+        if isinstance(node, ScalarNode):
+            return Fixed(node.value)
+        if isinstance(node, ListNode):
+            raise node.where.error("a list as a value; expected {choice: […]} to draw one of several")
+        keyword = _keyword(node, (*VALUE_KINDS, *NAME_KINDS), FAMILIES, "value")
+        if keyword in NAME_KINDS:
+            name, where = self._name_in(node, keyword)
+            domain = self._defined_value(name, where)
+            if keyword == "ref" or isinstance(domain, SharedValue):
+                return domain
+            return SharedValue(name, domain)
+        if keyword not in VALUE_KINDS:
+            raise node.keys[keyword].error(
+                f"'{keyword}' is a head, and a value is expected here; expected a literal, choice, int or float"
+            )
+        if keyword == "choice":
+            return read_choice(node)
+        return read_integer(node) if keyword == "int" else read_real(node)
+
+    # --- definitions
+
+    def _name_in(self, node: MapNode, keyword: str) -> tuple[str, Where]:
+        """The name of a definition that `{ref: name}` or `{same: name}` refers to."""
+        target = node.items[keyword]
+        if not isinstance(target, ScalarNode) or not isinstance(target.value, str):
+            raise target.where.error(
+                f"{describe(target)} under '{keyword}'; expected the name of a definition"
+            )
+        if target.value not in self.definitions:
+            known = did_you_mean(target.value, self.definitions) or "; nothing is defined under 'define'"
+            raise target.where.error(f"'{target.value}' is not defined{known}")
+        return target.value, target.where
+
+    def _kind_of_definition(self, name: str, where: Where) -> str:
+        """`value` or `head`, following references; a cycle is an error."""
+        with _Resolving(self.resolving, name, where):
+            node = self.definitions[name]
+            if not isinstance(node, MapNode):
+                return "value"
+            keyword = _keyword(node, (*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS), FAMILIES, "definition")
+            if keyword in NAME_KINDS:
+                return self._kind_of_definition(*self._name_in(node, keyword))
+            return "value" if keyword in VALUE_KINDS else "head"
+
+    def _defined_head(self, name: str, where: Where) -> HeadNode:
+        if name not in self.heads:
+            if self._kind_of_definition(name, where) != "head":
+                raise where.error(f"'{name}' is defined as a value, and a head is expected here")
+            with _Resolving(self.resolving, name, where):
+                self.heads[name] = self.head(self.definitions[name])
+        return self.heads[name]
+
+    def _defined_value(self, name: str, where: Where) -> Domain | SharedValue:
+        if self._kind_of_definition(name, where) != "value":
+            raise where.error(f"'{name}' is defined as a head, and a value is expected here")
+        with _Resolving(self.resolving, name, where):
+            return self.value(self.definitions[name])
+
+
+class _Resolving:
+    """Marks a definition as being resolved; meeting it again meanwhile is a cycle."""
+
+    def __init__(self, names: list[str], name: str, where: Where) -> None:
+        if name in names:
+            raise where.error(
+                f"definitions go round in a circle: {' → '.join([*names[names.index(name) :], name])}; expected an end"
+            )
+        if len(names) >= MAX_LEVELS:
+            raise where.error(f"definitions refer to each other more than {MAX_LEVELS} deep")
+        self.names, self.name = names, name
+
+    def __enter__(self) -> None:
+        self.names.append(self.name)
+
+    def __exit__(self, *_: object) -> None:
+        self.names.pop()
+
+
+def _keyword(node: MapNode, keywords: tuple[str, ...], families: Mapping[str, Family], what: str) -> str:
+    """The one key of a mapping that says what it is; options beside it are checked."""
+    every = (*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS, *families)
+    found = [key for key in node.items if key in every]
+    if len(found) > 1:
+        hint = "; expected one_of, with a list" if what != "value" else ""
+        raise node.keys[found[1]].error(
+            f"'{found[0]}' and '{found[1]}' in one mapping; expected one of them{hint}"
+        )
+    if not found:
+        options = {option for options in OPTIONS.values() for option in options}
+        key = next((key for key in node.items if key not in options), None)
+        if key is None:
+            raise node.where.error(
+                f"a mapping that says nothing as a {what}; expected one of: {', '.join(keywords)}"
+            )
+        known = (*keywords, *(families if what != "value" else ()))
+        raise node.keys[key].error(
+            f"unknown {'family' if what == 'head' else what} '{key}'{did_you_mean(key, known)}"
+        )
+    node.refuse_unknown((found[0], *OPTIONS.get(found[0], ())), f"key beside '{found[0]}'")
+    return found[0]
+
+
+def _positions(node: Node) -> list[Where]:
+    """Where the values of a domain stand, in the order that the domain lists them; empty where they are defined elsewhere."""
+    if not isinstance(node, MapNode):
+        return [node.where]
+    for keyword in VALUE_KINDS:
+        listed = node.items.get(keyword)
+        if isinstance(listed, ListNode):
+            return [item.where for item in listed.items]
+    return []
+
+
+def _named_by_same(node: Node) -> Iterator[str]:
+    """Every name under `same`, anywhere below a node."""
+    if isinstance(node, ListNode):
+        for item in node.items:
+            yield from _named_by_same(item)
+    elif isinstance(node, MapNode):
+        for key, item in node.items.items():
+            if key == "same" and isinstance(item, ScalarNode) and isinstance(item.value, str):
+                yield item.value
+            yield from _named_by_same(item)

@@ -1,0 +1,128 @@
+"""Reads `choice`, `int` and `float`: the domains that stand on their own."""
+
+from __future__ import annotations
+
+from headsearch.heads.config import Scalar
+from headsearch.space.domains import Choice, Integer, Real, same_scalar, scalar_text
+from headsearch.space.source import ListNode, MapNode, Node, ScalarNode, describe
+
+MAX_CHOICES = 1_000
+
+
+def read_choice(node: MapNode) -> Choice:
+    """`{choice: [a, b, …], default: a}`."""
+    listed = node.items["choice"]
+    if not isinstance(listed, ListNode):
+        raise listed.where.error(f"{describe(listed)} under 'choice'; expected a list of values")
+    if not 1 <= len(listed.items) <= MAX_CHOICES:
+        size = "no values" if not listed.items else f"{len(listed.items)} values"
+        raise listed.where.error(f"a choice of {size}; expected from 1 to {MAX_CHOICES}")
+    options: list[Scalar] = []
+    for item in listed.items:
+        if not isinstance(item, ScalarNode):
+            raise item.where.error(
+                f"{describe(item)} in a choice; expected plain values (one_of chooses among heads)"
+            )
+        if any(same_scalar(item.value, option) for option in options):
+            raise item.where.error(
+                f"{scalar_text(item.value)} is given twice in a choice; expected distinct values"
+            )
+        options.append(item.value)
+    choice = Choice(tuple(options))
+    if "default" not in node.items:
+        return choice
+    default = node.items["default"]
+    if not isinstance(default, ScalarNode) or default.value not in choice:
+        raise default.where.error(
+            f"{describe(default)} as the default is not among the values; expected one of {choice}"
+        )
+    return Choice(
+        choice.options, next(i for i, option in enumerate(options) if same_scalar(option, default.value))
+    )
+
+
+def read_integer(node: MapNode) -> Integer:
+    """`{int: [low, high], step: 1, log: false, default: low}`; `high` is lowered to the last number that `step` reaches."""
+    first, last = _bounds(node, "int")
+    low, high = _whole(first), _whole(last)
+    step = _whole(node.items["step"]) if "step" in node.items else 1
+    if step < 1:
+        raise node.items["step"].where.error(f"a step of {step}; expected at least 1")
+    log = _flag(node, "log")
+    if log and low < 1:
+        raise first.where.error(f"a lower bound of {low} with 'log'; expected at least 1")
+    if log and step != 1:
+        raise node.items["step"].where.error("'step' together with 'log'; expected one of them")
+    domain = Integer(low, high - (high - low) % step, step, log)
+    if "default" not in node.items:
+        return domain
+    default = node.items["default"]
+    if not isinstance(default, ScalarNode) or default.value not in domain:
+        raise default.where.error(
+            f"{describe(default)} as the default is outside the domain; expected one of {domain}"
+        )
+    return Integer(low, domain.high, step, log, _whole(default))
+
+
+def read_real(node: MapNode) -> Real:
+    """`{float: [low, high], log: false, default: low}`."""
+    first, last = _bounds(node, "float")
+    log = _flag(node, "log")
+    low, high = _number(first), _number(last)
+    if log and low <= 0:
+        raise first.where.error(f"a lower bound of {low:g} with 'log'; expected more than 0")
+    domain = Real(low, high, log)
+    if "default" not in node.items:
+        return domain
+    default = node.items["default"]
+    if not isinstance(default, ScalarNode) or default.value not in domain:
+        raise default.where.error(
+            f"{describe(default)} as the default is outside the domain; expected a number in {domain}"
+        )
+    return Real(low, high, log, _number(default))
+
+
+def _bounds(node: MapNode, keyword: str) -> tuple[Node, Node]:
+    listed = node.items[keyword]
+    if not isinstance(listed, ListNode) or len(listed.items) != 2:
+        wrong = f"a list of {len(listed.items)}" if isinstance(listed, ListNode) else describe(listed)
+        raise listed.where.error(f"{wrong} under '{keyword}'; expected two bounds, [low, high]")
+    first, last = listed.items
+    read = _whole if keyword == "int" else _number
+    low, high = read(first), read(last)
+    if low > high:
+        raise listed.where.error(
+            f"the bounds are the wrong way round: [{low:g}, {high:g}]; did you mean [{high:g}, {low:g}]?"
+        )
+    return first, last
+
+
+def _whole(node: Node) -> int:
+    if (
+        not isinstance(node, ScalarNode)
+        or isinstance(node.value, bool)
+        or not isinstance(node.value, int | float)
+    ):
+        raise node.where.error(f"{describe(node)}; expected a whole number")
+    if node.value != int(node.value):
+        raise node.where.error(f"{describe(node)}; expected a whole number")
+    return int(node.value)
+
+
+def _number(node: Node) -> float:
+    if (
+        not isinstance(node, ScalarNode)
+        or isinstance(node.value, bool)
+        or not isinstance(node.value, int | float)
+    ):
+        raise node.where.error(f"{describe(node)}; expected a number")
+    return float(node.value)
+
+
+def _flag(node: MapNode, key: str) -> bool:
+    flag = node.items.get(key)
+    if flag is None:
+        return False
+    if not isinstance(flag, ScalarNode) or not isinstance(flag.value, bool):
+        raise flag.where.error(f"{describe(flag)} under '{key}'; expected true or false")
+    return flag.value
