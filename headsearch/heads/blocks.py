@@ -164,7 +164,7 @@ class MapAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:
         """Attend between all positions."""
         x_BNC: Tensor = super().forward(x.flatten(2).transpose(1, 2))  # type: ignore[no-untyped-call]
-        return x_BNC.transpose(1, 2).unflatten(2, x.shape[2:])
+        return x_BNC.transpose(1, 2).reshape(x.shape)
 
 
 def make_metaformer_block(
