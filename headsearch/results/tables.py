@@ -46,7 +46,7 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
 
     Without labels the columns that need them are left out. FLOPs and the spread of discrepancies are in JSON and CSV only.
     """
-    columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("discrepancy", True)]
+    columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("discr.", True)]
     if labels:
         columns += [("probe %", True), ("gain [95%]", True), ("layer", True)]
     columns += [("params", True), ("time", True), ("n", True)]

@@ -63,4 +63,4 @@ def _block_cost(stage: Stage, index: int, width: int, grid: tuple[int, int]) -> 
 def _flops(block: nn.Module, x: torch.Tensor) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         block(x)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
