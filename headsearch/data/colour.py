@@ -28,8 +28,8 @@ def saturation_matrices(factor: Tensor) -> Tensor:
 def hue_matrices(turns: Tensor) -> Tensor:
     """Turn colours about the grey axis by `turns` [B] of a full circle; returns [B, 3, 3].
 
-    A rotation in YIQ: grey stays, brightness stays. torchvision turns in HSV instead, where brightness changes with hue; for a
-    tenth of a turn the two differ by a few hundredths on photographs.
+    A rotation in YIQ: grey stays, brightness stays. torchvision turns in HSV instead, where brightness changes with hue and which
+    is not linear; on two photographs a tenth of a turn differed by 0.03 to 0.08 (mean absolute difference).
     """
     to_yiq = torch.tensor(_TO_YIQ, dtype=torch.float64)
     # Grey has no chroma: the rows for I and Q must sum to 0 exactly, and the tabled values do to 4 digits only.

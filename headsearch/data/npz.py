@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,16 @@ def npz(path: Path, with_labels: bool) -> Collection:
     if not path.is_file():
         raise DataError(f"data.root: no file '{path}'; dataset 'npz' needs a .npz file")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"data.root: '{path}' is not a .npz file")
-            return _read(file, path, with_labels)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"data.root: cannot read '{path}' as .npz: {' '.join(str(error).split())}") from error
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.lib.npyio.NpzFile):
+            with file:
+                return _read(file, path, with_labels)
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"data.root: cannot read '{path}' as .npz: {reason}") from error
+    raise DataError(f"data.root: '{path}' is not a .npz file but a single array")
 
 
 def _read(file: Mapping[str, Any], path: Path, with_labels: bool) -> Collection:

@@ -1,0 +1,184 @@
+"""Decoding: every mode and orientation, broken files, and the choice of the canvas."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from sklearn.datasets import load_sample_image
+
+from headsearch.data.decode import (
+    CorruptImage,
+    canvas_side,
+    choose_canvas,
+    decode_all,
+    decode_file,
+    header_size,
+)
+from headsearch.data.sources import ArraySource, FileSource
+
+
+def photo(width: int = 96, height: int = 64) -> Image.Image:
+    return Image.fromarray(load_sample_image("flower.jpg")).resize((width, height))
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> io.BytesIO:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "TGA"])
+def test_lossless_formats_give_the_centre_square_exactly(kind: str) -> None:
+    pixels = decode_file(encoded(photo(96, 64), kind), 64)
+    np.testing.assert_array_equal(pixels, np.asarray(photo(96, 64))[:, 16:80])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "JPEG2000"])
+def test_lossy_formats_give_nearly_the_centre_square(kind: str) -> None:
+    smooth = photo(24, 16).resize((96, 64), Image.Resampling.BICUBIC)
+    pixels = decode_file(encoded(smooth, kind), 64).astype(int)
+    assert np.abs(pixels - np.asarray(smooth)[:, 16:80]).mean() < 6
+
+
+def test_a_large_jpeg_decoded_at_reduced_size_looks_the_same() -> None:
+    large = photo(1536, 1024)
+    full = large.resize((64, 64), Image.Resampling.BILINEAR, box=(256, 0, 1280, 1024))
+    pixels = decode_file(encoded(large, "JPEG", quality=95), 64).astype(int)
+    assert np.abs(pixels - np.asarray(full)).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_orientation_tags_are_followed(orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encoded(photo(96, 64), kind, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+    width, height = upright.size
+    left, top = (width - 64) // 2, (height - 64) // 2
+    expected = np.asarray(upright.crop((left, top, left + 64, top + 64)))
+    file.seek(0)
+    np.testing.assert_array_equal(decode_file(file, 64), expected)
+
+
+def test_grey_palette_and_one_bit_images_become_rgb() -> None:
+    for mode in ("L", "P", "1"):
+        image = photo(32, 32).convert(mode)
+        np.testing.assert_array_equal(
+            decode_file(encoded(image, "PNG"), 32), np.asarray(image.convert("RGB"))
+        )
+
+
+def test_sixteen_bit_grey_keeps_its_upper_bits() -> None:
+    values = np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64
+    pixels = decode_file(encoded(Image.fromarray(values), "PNG"), 32)
+    np.testing.assert_array_equal(pixels[..., 0], values >> 8)
+    np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
+
+
+def test_transparent_pixels_become_white() -> None:
+    image = Image.new("RGBA", (8, 8), (200, 10, 10, 0))
+    image.putpixel((3, 4), (1, 2, 3, 255))
+    pixels = decode_file(encoded(image, "PNG"), 8)
+    assert pixels[4, 3].tolist() == [1, 2, 3]
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+
+
+def test_cmyk_jpegs_become_rgb() -> None:
+    pixels = decode_file(encoded(photo(64, 64).convert("CMYK"), "JPEG"), 64)
+    assert pixels.shape == (64, 64, 3)
+    assert np.abs(pixels.astype(int) - np.asarray(photo(64, 64))).mean() < 10
+
+
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"]),
+    keep=st.floats(0, 1),
+    spoilt=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=8),
+)
+@settings(max_examples=150, deadline=None)
+def test_broken_bytes_are_corrupt_and_nothing_else(
+    kind: str, keep: float, spoilt: list[tuple[float, int]]
+) -> None:
+    data = bytearray(encoded(photo(24, 16), kind).getvalue())
+    data = data[: int(keep * len(data))]
+    for place, value in spoilt:
+        if data:
+            data[int(place * len(data))] = value
+    try:
+        assert decode_file(io.BytesIO(bytes(data)), 16).shape == (16, 16, 3)
+    except CorruptImage as error:
+        reason = str(error)
+    else:
+        reason = "none"
+    assert reason
+    assert "\n" not in reason
+
+
+def test_reasons_name_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("hello")
+    whole = encoded(photo(200, 200), "JPEG").getvalue()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CorruptImage, match="not an image"):
+        decode_file(str(tmp_path / "text.jpg"), 32)
+    with pytest.raises(CorruptImage, match="truncated"):
+        decode_file(str(tmp_path / "half.jpg"), 32)
+    with pytest.raises(CorruptImage, match="No such file"):
+        header_size(str(tmp_path / "gone.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("sides", "image_size", "canvas"),
+    [
+        ([32, 32], 32, 32),
+        ([8], 16, 16),
+        ([500, 375, 400], 224, 256),
+        ([33], 32, 33),
+        ([64, 40, 35], 32, 37),
+        ([], 32, 32),
+    ],
+)
+def test_the_canvas_lies_between_the_image_size_and_eight_sevenths_of_it(
+    sides: list[int], image_size: int, canvas: int
+) -> None:
+    assert canvas_side(sides, image_size) == canvas
+
+
+def numbered(count: int) -> NDArray[np.uint8]:
+    return np.arange(count, dtype=np.uint8)[:, None, None].repeat(4, axis=1).repeat(4, axis=2)
+
+
+def test_many_images_keep_their_order_and_broken_ones_leave_no_gap(tmp_path: Path) -> None:
+    broken = {0, 37, 64, 199}
+    files = [f"{number:03}.png" for number in range(200)]
+    for number, file in enumerate(files):
+        Image.fromarray(numbered(200)[number]).save(tmp_path / file)
+    for number in broken:
+        (tmp_path / files[number]).write_bytes(b"broken")
+    progress: list[int] = []
+    images, kept, failures = decode_all(FileSource(tmp_path, files), range(200), 4, progress.append)
+    assert kept == [number for number in range(200) if number not in broken]
+    assert images[:, 0, 0, 0].tolist() == kept
+    assert failures == [f"{files[number]}: not an image that Pillow can read" for number in sorted(broken)]
+    assert sum(progress) == 200
+
+
+def test_the_canvas_is_chosen_from_the_images_that_can_be_read(tmp_path: Path) -> None:
+    photo(300, 200).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    assert choose_canvas(FileSource(tmp_path, ["b.png", "a.png"]), 190) == 200
+
+
+def test_arrays_are_resized_like_files() -> None:
+    image = np.asarray(photo(48, 48))
+    expected, _, _ = decode_all(ArraySource(image[None], "x"), [0], 20)
+    from_file = decode_file(encoded(photo(48, 48), "PNG"), 20)
+    assert torch.equal(expected[0], torch.from_numpy(from_file.transpose(2, 0, 1).copy()))

@@ -1,0 +1,209 @@
+"""`load_data` from end to end: splits, labels, statistics, memory or streaming, and what bad input gets."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from headsearch.data import load_data
+from headsearch.data.collection import cut, held_out_count
+from headsearch.data.digits import _HELD_OUT
+from headsearch.data.load import pixel_statistics
+from headsearch.data.sets import Dataset, MemoryImages, StreamedImages
+from headsearch.data.sources import FileSource
+from headsearch.errors import DataError
+
+
+def load(dataset: str, root: Path | None = None, **options: object) -> Dataset:
+    settings = {"image_size": 16, "labels": "probe", "seed": 0} | options
+    return load_data(dataset, root=None if root is None else str(root), **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 24, 20, 3), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        folder = tmp_path / ("cat", "dog", "eel")[number % 3]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    return tmp_path
+
+
+def test_digits_are_split_in_the_shares_of_their_classes() -> None:
+    target, held_out = load_digits().target, []
+    by_class = defaultdict(list)
+    for index, label in enumerate(target):
+        by_class[label].append(index)
+    quotas = {label: len(rows) * 517 / 1797 for label, rows in by_class.items()}
+    counts = {label: int(quota) for label, quota in quotas.items()}
+    for label in sorted(quotas, key=lambda label: counts[label] - quotas[label])[
+        : 517 - sum(counts.values())
+    ]:
+        counts[label] += 1
+    for label, rows in by_class.items():
+        rows.sort(key=lambda row: hashlib.blake2b(f"0:{row}".encode(), digest_size=16).digest())
+        held_out += rows[: counts[label]]
+    assert sorted(held_out) == [row for row in range(1797) if _HELD_OUT >> row & 1]
+
+
+def test_digits() -> None:
+    data = load("digits")
+    assert (len(data.train), len(data.held_out), data.canvas) == (1280, 517, 16)
+    assert data.classes == list("0123456789")
+    assert isinstance(data.train, MemoryImages)
+    assert isinstance(data.held_out, MemoryImages)
+    assert data.train.images.shape == (1280, 3, 16, 16)
+    everything = {image.numpy().tobytes() for image in data.train.images}
+    assert not everything & {image.numpy().tobytes() for image in data.held_out.images}
+    kept = np.array([not _HELD_OUT >> row & 1 for row in range(1797)])
+    assert data.train.labels is not None
+    np.testing.assert_array_equal(data.train.labels.numpy(), load_digits().target[kept])
+    small = torch.nn.functional.interpolate(
+        torch.from_numpy(load_digits().images[kept])[:, None], size=16, mode="bilinear"
+    )
+    assert (data.train.images[:, :1] - small * 255 / 16).abs().max() <= 1.5
+    assert load("digits", seed=5).train.labels.equal(data.train.labels)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "folder"])
+def test_without_labels_there_is_no_label_and_the_same_images_are_held_out(dataset: str, pets: Path) -> None:
+    root = pets if dataset == "folder" else None
+    labelled, unlabelled = load(dataset, root), load(dataset, root, labels="none")
+    assert unlabelled.train.labels is unlabelled.held_out.labels is unlabelled.classes is None
+    assert isinstance(labelled.held_out, MemoryImages)
+    assert isinstance(unlabelled.held_out, MemoryImages)
+    assert torch.equal(labelled.held_out.images, unlabelled.held_out.images)
+
+
+@pytest.mark.parametrize(
+    ("count", "held"), [(10, 2), (1000, 200), (5000, 1000), (8000, 1000), (50_000, 5000)]
+)
+def test_a_tenth_is_held_out_or_the_lesser_of_a_thousand_and_a_fifth(count: int, held: int) -> None:
+    assert held_out_count(count) == held
+
+
+def test_the_cut_depends_on_seed_and_name_alone() -> None:
+    source = FileSource(Path(), [f"{number}.png" for number in range(500)])
+    train, held_out = cut(source, 0)
+    assert sorted(train + held_out) == list(range(500))
+    assert len(held_out) == 100
+    assert cut(source, 0) == (train, held_out)
+    assert cut(source, 1) != (train, held_out)
+    backwards = FileSource(Path(), source.files[::-1])
+    assert {backwards.files[row] for row in cut(backwards, 0)[1]} == {source.files[row] for row in held_out}
+
+
+def test_a_folder_is_cut_decoded_and_labelled(pets: Path) -> None:
+    data = load("folder", pets)
+    assert (len(data.train), len(data.held_out)) == (48, 12)
+    assert data.classes == ["cat", "dog", "eel"]
+    assert data.canvas == 18
+    assert isinstance(data.train, MemoryImages)
+    assert data.train.labels is not None
+    names = sorted((path.parent.name, path) for path in pets.rglob("*.png"))
+    first = next(
+        row
+        for row in range(60)
+        if row in cut(FileSource(pets, [str(p.relative_to(pets)) for _, p in names]), 0)[0]
+    )
+    expected = np.asarray(
+        Image.open(names[first][1]).resize((18, 18), Image.Resampling.BILINEAR, box=(0, 2, 20, 22))
+    )
+    np.testing.assert_array_equal(data.train.images[0].numpy(), expected.transpose(2, 0, 1))
+    assert data.classes[int(data.train.labels[0])] == names[first][0]
+
+
+def test_memory_and_streaming_give_the_same_images_labels_and_statistics(pets: Path) -> None:
+    kept, streamed = load("folder", pets), load("folder", pets, memory_limit=1000)
+    assert isinstance(kept.train, MemoryImages)
+    assert isinstance(streamed.train, StreamedImages)
+    for one, other in [(kept.train, streamed.train), (kept.held_out, streamed.held_out)]:
+        first = list(one.batches(7, generator=torch.Generator().manual_seed(1)))
+        second = list(other.batches(7, generator=torch.Generator().manual_seed(1)))
+        assert all(
+            torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(first, second, strict=True)
+        )
+        assert one.labels is not None
+        assert other.labels is not None
+        assert torch.equal(one.labels, other.labels)
+    assert (kept.mean, kept.std) == (streamed.mean, streamed.std)
+
+
+def test_progress_ends_at_the_number_of_images(pets: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    load("folder", pets, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (60, 60)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_broken_files_are_left_out_and_named(pets: Path) -> None:
+    (pets / "cat/00.png").write_bytes(b"\x89PNG broken")
+    (pets / "dog/empty.jpg").touch()
+    data = load("folder", pets)
+    assert len(data.train) + len(data.held_out) == 59
+    assert sorted(entry.split(":")[0] for entry in data.skipped) == ["cat/00.png", "dog/empty.jpg"]
+
+
+def test_statistics_agree_with_numpy() -> None:
+    images = torch.randint(
+        0, 200, (700, 3, 5, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+    mean, std = pixel_statistics(images)
+    values = images.numpy() / 255
+    np.testing.assert_allclose(mean, values.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, values.std(axis=(0, 2, 3)), rtol=1e-9)
+    assert pixel_statistics(torch.full((2, 3, 4, 4), 7, dtype=torch.uint8))[1] == (1 / 255,) * 3
+
+
+def test_bad_input_gets_one_line(tmp_path: Path, pets: Path) -> None:
+    single, tiny, broken = tmp_path / "single", tmp_path / "tiny", tmp_path / "broken"
+    for number in range(10):
+        (single / "only").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(single / f"only/{number}.png")
+        (broken / "a").mkdir(parents=True, exist_ok=True)
+        (broken / f"a/{number}.png").write_bytes(b"broken")
+    for name in ("a", "b"):
+        (tiny / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tiny / name / "1.png")
+    for dataset, root, options, message in [
+        ("digit", None, {}, "unknown data set 'digit'; did you mean 'digits'?"),
+        ("torch/cifar11", None, {}, "did you mean 'torch/cifar10'?"),
+        ("wds/", None, {}, "names no data set after 'wds/'"),
+        ("folder", None, {}, "needs the path of its folder"),
+        ("npz", None, {}, "needs the path of its file"),
+        ("folder", tmp_path / "gone", {}, "no folder"),
+        ("folder", single, {}, "one class only"),
+        ("folder", tiny, {}, "no held-out images"),
+        (
+            "folder",
+            pets / "cat",
+            {"labels": "none", "min_train_images": 256},
+            "has 16 images to train on, fewer than the 256",
+        ),
+        ("folder", broken, {"labels": "none"}, "(10 files left out, the first: a/"),
+        (
+            "folder",
+            broken,
+            {"labels": "none", "memory_limit": 0},
+            "can be read; the first: a/0.png: not an image",
+        ),
+    ]:
+        with pytest.raises(DataError) as error:
+            load(dataset, root, **options)
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+    assert len(load("folder", single, labels="none").train) == 8
+
+
+def test_names_can_be_checked_without_torch() -> None:
+    code = "import headsearch.data, headsearch.data.names, headsearch.data.recipe, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
