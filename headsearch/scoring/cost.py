@@ -31,22 +31,31 @@ def head_cost(config: HeadConfig, base: BaseInfo) -> HeadCost:
     stages = canonical(config, base).stages
     if not stages:
         return HeadCost(params=0, flops=0)
-    blocks = [
-        _block_cost(stage, index, base.width, base.grid)
-        for stage in stages
-        for index in range(int(stage.params["depth"] or 0))
-    ]
+    blocks = [cost for stage in stages for cost in _stage_costs(stage, base)]
     norm_params = 2 * base.width
     return HeadCost(
         params=norm_params + sum(params for params, _ in blocks), flops=sum(flops for _, flops in blocks)
     )
 
 
+def _stage_costs(stage: Stage, base: BaseInfo) -> list[tuple[int, int]]:
+    """(params, flops) of each block."""
+    depth, first_shortcut = stage.params["depth"], stage.params["first_shortcut"]
+    assert isinstance(depth, int)
+    # What a block cannot know is the same for all in the key, so that stages of any depth share their blocks.
+    block = Stage(stage.family, {**stage.params, "depth": 1, "first_shortcut": True, "drop_path": 0.0})
+    return [
+        _block_cost(block, index, bool(first_shortcut) or index > 0, base.width, base.grid)
+        for index in range(depth)
+    ]
+
+
 @lru_cache(maxsize=4096)
-def _block_cost(stage: Stage, index: int, width: int, grid: tuple[int, int]) -> tuple[int, int]:
+def _block_cost(
+    stage: Stage, index: int, shortcut: bool, width: int, grid: tuple[int, int]
+) -> tuple[int, int]:
     """(params, flops) of one block."""
     kind = family(stage.family)
-    shortcut = index > 0 or bool(stage.params["first_shortcut"])
     with torch.device("meta"):
         block = kind.block(
             BlockSpec(width=width, grid=grid, index=index, shortcut=shortcut, params=stage.params)
