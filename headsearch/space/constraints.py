@@ -138,7 +138,7 @@ def parse_constraint(text: str, where: Where, text_offset: int | None = 0) -> Co
     try:
         expression = ast.parse(stripped, mode="eval").body
     except SyntaxError as error:
-        here = place.at((error.offset or 1) - 1)
+        here = place.at((error.offset or len(stripped) + 1) - 1)  # 0 stands for the end
         raise here.error(f"'{shorten(stripped)}' is not an expression; {_ALLOWED}") from None
     except (ValueError, MemoryError, RecursionError):
         raise where.error(f"'{shorten(stripped)}' cannot be read; {_ALLOWED}") from None

@@ -162,7 +162,7 @@ class TreeParser:
     def _stack(self, node: Node) -> Stack:
         if not isinstance(node, MapNode):
             raise node.where.error(f"{describe(node)} under 'stack'; expected 'repeat' and 'each'")
-        node.refuse_unknown(("repeat", "each"), "key of stack")
+        node.refuse_unknown(("repeat", "each"), "key", " of stack")
         for key in ("repeat", "each"):
             if key not in node.items:
                 raise node.where.error(
@@ -190,7 +190,7 @@ class TreeParser:
                 f"{describe(body)} under '{family_name}'; expected a mapping of its parameters, or {{}} for its defaults"
             )
         body.refuse_unknown(
-            [parameter.name for parameter in family.parameters], f"parameter of {family_name}"
+            [parameter.name for parameter in family.parameters], "parameter", f" of {family_name}"
         )
         sources: list[tuple[str, Domain | SharedValue]] = []
         for parameter in family.parameters:
@@ -235,7 +235,10 @@ class TreeParser:
                 checked.append(validate_value(family.name, parameter, value))
             except HeadError as error:
                 position = positions[index] if index < len(positions) else node.where
-                raise position.error(str(error)) from None
+                near = (
+                    did_you_mean(value, map(str, parameter.choices or ())) if isinstance(value, str) else ""
+                )
+                raise position.error(f"{error}{near if 'did you mean' in near else ''}") from None
         if isinstance(source, Fixed):
             return Fixed(checked[0])
         return Choice(tuple(checked), source.default) if isinstance(source, Choice) else source
@@ -340,7 +343,7 @@ def _keyword(node: MapNode, keywords: tuple[str, ...], families: Mapping[str, Fa
         raise node.keys[key].error(
             f"unknown {'family' if what == 'head' else what} '{key}'{did_you_mean(key, known)}"
         )
-    node.refuse_unknown((found[0], *OPTIONS.get(found[0], ())), f"key beside '{found[0]}'")
+    node.refuse_unknown((found[0], *OPTIONS.get(found[0], ())), "key", f" beside '{found[0]}'")
     return found[0]
 
 

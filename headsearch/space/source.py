@@ -71,12 +71,12 @@ class MapNode:
     keys: dict[str, Where]
     """Where each key stands."""
 
-    def refuse_unknown(self, allowed: Iterable[str], what: str) -> None:
-        """Raise `SpaceError` at the first key that is not `allowed`."""
+    def refuse_unknown(self, allowed: Iterable[str], what: str, context: str = "") -> None:
+        """Raise `SpaceError` at the first key that is not `allowed`: `unknown <what> 'key' <context>`."""
         allowed = list(allowed)
         for key, where in self.keys.items():
             if key not in allowed:
-                raise where.error(f"unknown {what} '{key}'{did_you_mean(key, allowed)}")
+                raise where.error(f"unknown {what} '{key}'{context}{did_you_mean(key, allowed)}")
 
 
 Node = ScalarNode | ListNode | MapNode
