@@ -1,0 +1,165 @@
+"""Where trials run. An executor asks the coordinator for jobs, evaluates them, and hands back how they ended.
+
+The coordinator decides and writes; an executor never sees the study. A job and an outcome are plain data, so that they can travel to
+another process or another machine, where `attempt` runs a job just as it does here:
+
+    while (job := jobs.next_job()) is not None:
+        jobs.settle(job, attempt(evaluate, job, report, progress))
+
+`inline.py` is exactly that loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from headsearch.errors import HeadError, InfeasibleHead, TrialStopped, UserError
+from headsearch.heads.config import HeadConfig
+from headsearch.trial import Evaluate, RungScores, TrialResult
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training to be done. The same number, seed and folder again when it is resumed."""
+
+    number: int
+    config: HeadConfig
+    head_id: str
+    seed: int
+    replicate: int
+    control: str | None
+    """Which control this is; None for a searched head."""
+    workdir: Path
+    """The trial's own folder; it exists."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The search wanted no more of this trial after a rung. Its scores have been reported."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial gave no result."""
+
+    reason: str
+    """One line."""
+    kind: Literal["infeasible", "failed", "halt"]
+    """`infeasible`: the head's own fault (collapsed, not finite, out of memory, cannot be built here); the search goes on.
+    `failed`: unexpected; the search goes on, unless nothing works.
+    `halt`: nothing is wrong with the head, and every other trial would end the same (disk full, data gone); the search ends, and the
+    trial can be resumed."""
+    details: str = ""
+    """Traceback, for the trial's folder."""
+
+
+Outcome = TrialResult | Stopped | Failed
+
+
+class JobSource(Protocol):
+    """What an executor sees of the coordinator. To be called from one thread of the coordinating process only."""
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to hand out and nothing to wait for."""
+
+    def next_job(self) -> Job | None:
+        """A job to run, recorded as running; None when there is none now: `done`, or others must be settled first."""
+
+    def report(self, job: Job, scores: RungScores) -> bool:
+        """Record the scores of a rung; whether the trial shall go on."""
+
+    def progress(self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
+        """Pass on how far a trial is, for people to look at."""
+
+    def settle(self, job: Job, outcome: Outcome) -> None:
+        """Record how a job ended. Raises `RunError` where the search cannot go on."""
+
+
+class Executor(Protocol):
+    """Runs jobs until the source is done."""
+
+    def run(self, jobs: JobSource, evaluate: Evaluate) -> None:
+        """Evaluate every job that `jobs` hands out. On KeyboardInterrupt, let go of what runs without settling it."""
+
+
+Report = Callable[[Job, RungScores], bool]
+Progress = Callable[[Job, float, int, float, float], None]
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """The `TrialContext` of a job: forwards what the trial reports."""
+
+    job: Job
+    on_report: Report
+    on_progress: Progress
+
+    @property
+    def seed(self) -> int:
+        return self.job.seed
+
+    @property
+    def workdir(self) -> Path:
+        return self.job.workdir
+
+    def report(self, scores: RungScores) -> None:
+        if not self.on_report(self.job, scores):
+            raise TrialStopped(f"stopped at epoch {scores.epoch}")
+
+    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
+        self.on_progress(self.job, epoch, epochs, loss, images_per_second)
+
+
+def attempt(evaluate: Evaluate, job: Job, report: Report, progress: Progress) -> Outcome:
+    """Run a job to its end, whatever that is. KeyboardInterrupt and SystemExit pass through; so does what `report` raises by itself."""
+    raised_by_search: list[BaseException] = []
+
+    def guarded(job: Job, scores: RungScores) -> bool:
+        try:
+            return report(job, scores)
+        except BaseException as error:
+            raised_by_search.append(error)
+            raise
+
+    try:
+        return evaluate(job.config, JobContext(job, guarded, progress))
+    except TrialStopped:
+        return Stopped()
+    except Exception as error:
+        if error in raised_by_search:
+            # The study could not be written: that is no outcome of the trial.
+            raise
+        return failure(error)
+
+
+def failure(error: Exception) -> Failed:
+    """What an exception raised by a trial says about it."""
+    details = "".join(traceback.format_exception(error))
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, InfeasibleHead | HeadError):
+        return Failed(reason, "infeasible", details)
+    if _out_of_memory(error):
+        return Failed(f"out of memory: {reason}"[:300], "infeasible", details)
+    if isinstance(error, UserError):
+        return Failed(reason, "halt", details)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Failed(f"no space left on the device ({error.filename or 'while writing'})", "halt", details)
+    return Failed(f"{type(error).__name__}: {reason}"[:300], "failed", details)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    # Only a trial that imported torch can have raised its error; the toy objective and its workers must do without.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    # torch has no type of its own for the host's memory.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
