@@ -1,0 +1,325 @@
+"""The ledger: a persistent Optuna study, the only truth about the trials of a run. It has one writer.
+
+One Optuna trial per training. What the trial *is* (head, seed, replicate, control, and the decisions of the sampler) is written in the
+transaction that creates it; how it *ended* is written as one attribute, then its state. A trial that has the former and not the latter was
+interrupted, and is resumed.
+
+    complete → COMPLETE    stopped → PRUNED    infeasible, failed → FAIL    duplicate → as the trial that answers it
+
+Values are [discrepancy, probe], or [discrepancy] without labels. Optuna wants a number where the control `none` has no discrepancy: it is
+given 0.0, since the empty head is the identity; the scores themselves keep null.
+
+All records are kept in memory too, so that nothing is ever read back: the cost of a trial does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from headsearch.errors import RunError
+from headsearch.heads import HeadConfig
+from headsearch.results.ranking import probe_score
+from headsearch.results.trials import State, TrialRecord, finite
+from headsearch.run_directory import RunDirectory
+from headsearch.search.draws import Draw
+from headsearch.search.reading import decode, read_sqlite, read_study
+from headsearch.trial import RungScores, TrialResult
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from optuna.trial import TrialState
+
+METRICS = ("discrepancy", "probe")
+"""Names of the objectives, in order; without labels only the first."""
+
+
+class Ledger:
+    """The study of one run, open for writing."""
+
+    def __init__(self, storage: BaseStorage, name: str, *, labels: bool) -> None:
+        """Open the study `name`, which exists. `labels` tells whether its trials have a probe."""
+        self._storage = storage
+        self._labels = labels
+        self._records: dict[int, TrialRecord] = {}
+        self._draws: dict[int, Draw] = {}
+        self._ids: dict[int, int] = {}
+        self._next_number = 0
+        with _one_line():
+            self._study = storage.get_study_id_from_name(name)
+            for trial in storage.get_all_trials(self._study, deepcopy=False):
+                self._next_number = trial.number + 1
+                record = decode(trial.number, trial.user_attrs)
+                if record is None:
+                    continue
+                self._records[trial.number] = record
+                self._ids[trial.number] = trial._trial_id
+                if trial.params or "sampler" in trial.user_attrs:
+                    state = trial.user_attrs.get("sampler", {})
+                    self._draws[trial.number] = Draw(trial.params, trial.distributions, state)
+                if record.state != "running" and not trial.state.is_finished():
+                    # Killed between the two writes that end a trial: the first says it all.
+                    self._close(record)
+
+    @classmethod
+    def create(cls, storage: BaseStorage, name: str, *, labels: bool, facts: Mapping[str, Any]) -> Ledger:
+        """Make the study. `facts` about the run are kept with it. Raises `RunError` where the name is taken."""
+        import optuna
+
+        metrics = METRICS if labels else METRICS[:1]
+        with _one_line():
+            try:
+                study = optuna.create_study(
+                    storage=storage, study_name=name, directions=["maximize"] * len(metrics)
+                )
+            except optuna.exceptions.DuplicatedStudyError:
+                raise RunError(
+                    f"search.storage: it has a study '{name}' already; expected another name"
+                ) from None
+            study.set_user_attr("headsearch", dict(facts))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(metrics))
+        return cls(storage, name, labels=labels)
+
+    @staticmethod
+    def exists(storage: BaseStorage, name: str) -> bool:
+        """Whether the storage has a study of this name."""
+        with _one_line():
+            return any(study.study_name == name for study in storage.get_all_studies())
+
+    @property
+    def records(self) -> Sequence[TrialRecord]:
+        """Every trial, by number."""
+        return list(self._records.values())
+
+    def record(self, number: int) -> TrialRecord:
+        """One trial."""
+        return self._records[number]
+
+    def draw(self, number: int) -> Draw | None:
+        """The decisions behind a trial that the search drew; None for controls and replicates."""
+        return self._draws.get(number)
+
+    def values(self, record: TrialRecord) -> list[float] | None:
+        """What Optuna is told of a trial; None where it has no result."""
+        if record.duplicate_of is not None:
+            return self.values(self._records[record.duplicate_of])
+        if record.state != "complete":
+            return None
+        final = record.rungs[-1]
+        values = [0.0 if final.discrepancy is None else final.discrepancy]
+        if self._labels:
+            probe = probe_score(final)
+            assert probe is not None, "a trial with labels has a probe; the coordinator checks"
+            values.append(probe)
+        return values
+
+    def start(
+        self,
+        config: HeadConfig,
+        head_id: str,
+        *,
+        seed: int,
+        replicate: int,
+        control: str | None = None,
+        draw: Draw | None = None,
+    ) -> TrialRecord:
+        """Record a training as running. The record has its number."""
+        record = TrialRecord(
+            number=self._next_number,
+            state="running",
+            head_id=head_id,
+            config=config,
+            control=control,
+            seed=seed,
+            replicate=replicate,
+            rungs=(),
+            cost=None,
+            seconds=None,
+            images_per_second=None,
+            reason=None,
+            duplicate_of=None,
+        )
+        self._create(record, draw)
+        return record
+
+    def duplicate(
+        self, config: HeadConfig, of: TrialRecord, *, control: str | None = None, draw: Draw | None = None
+    ) -> TrialRecord:
+        """Record a head that an earlier trial answers."""
+        record = replace(
+            of,
+            number=self._next_number,
+            state="duplicate",
+            config=config,
+            control=control,
+            seconds=0.0,
+            images_per_second=None,
+            duplicate_of=of.number,
+        )
+        self._create(record, draw)
+        return record
+
+    def report(self, number: int, scores: RungScores) -> TrialRecord:
+        """Record the scores of a rung. A resumed trial may report a rung again; the last word counts."""
+        record = self._with_rung(number, scores)
+        with _one_line():
+            rungs = finite([rung.to_dict() for rung in record.rungs])
+            self._storage.set_trial_user_attr(self._ids[number], "rungs", rungs)
+        return record
+
+    def complete(self, number: int, result: TrialResult) -> TrialRecord:
+        """Record the result of a full budget."""
+        return self._end(
+            replace(
+                self._records[number],
+                state="complete",
+                rungs=result.rungs,
+                cost=result.cost,
+                seconds=result.seconds,
+                images_per_second=result.images_per_second,
+            )
+        )
+
+    def end(self, number: int, state: State, reason: str, seconds: float | None) -> TrialRecord:
+        """Record that a trial was `stopped`, is `infeasible`, or has `failed`. Rungs reported before are kept."""
+        assert state in ("stopped", "infeasible", "failed"), f"unexpected {state}, of {get_args(State)}"
+        return self._end(replace(self._records[number], state=state, reason=reason, seconds=seconds))
+
+    def _with_rung(self, number: int, scores: RungScores) -> TrialRecord:
+        record = self._records[number]
+        earlier = tuple(rung for rung in record.rungs if rung.epoch < scores.epoch)
+        self._records[number] = replace(record, rungs=(*earlier, scores))
+        return self._records[number]
+
+    def _create(self, record: TrialRecord, draw: Draw | None) -> None:
+        from optuna.trial import FrozenTrial
+
+        values = self.values(record)
+        state = self._optuna_state(record)
+        now = datetime.now()
+        trial = FrozenTrial(
+            number=record.number,
+            state=state,
+            value=None,
+            values=values,
+            datetime_start=now,
+            datetime_complete=now if state.is_finished() else None,
+            params=dict(draw.params) if draw else {},
+            distributions=dict(draw.distributions) if draw else {},
+            user_attrs=_identity(record)
+            | ({"sampler": dict(draw.sampler_state)} if draw and draw.sampler_state else {}),
+            system_attrs={},
+            intermediate_values={},
+            trial_id=-1,
+        )
+        if record.state != "running":
+            trial.user_attrs["outcome"] = _outcome(record)
+        with _one_line():
+            self._ids[record.number] = self._storage.create_new_trial(self._study, template_trial=trial)
+        self._records[record.number] = record
+        if draw is not None:
+            self._draws[record.number] = draw
+        self._next_number += 1
+
+    def _end(self, record: TrialRecord) -> TrialRecord:
+        with _one_line():
+            self._storage.set_trial_user_attr(self._ids[record.number], "outcome", _outcome(record))
+            self._records[record.number] = record
+            self._close(record)
+        return record
+
+    def _close(self, record: TrialRecord) -> None:
+        self._storage.set_trial_state_values(
+            self._ids[record.number], self._optuna_state(record), self.values(record)
+        )
+
+    def _optuna_state(self, record: TrialRecord) -> TrialState:
+        from optuna.trial import TrialState
+
+        if record.state == "duplicate":
+            return TrialState.FAIL if self.values(record) is None else TrialState.COMPLETE
+        return {
+            "running": TrialState.RUNNING,
+            "complete": TrialState.COMPLETE,
+            "stopped": TrialState.PRUNED,
+            "infeasible": TrialState.FAIL,
+            "failed": TrialState.FAIL,
+        }[record.state]
+
+
+def finite_scores(scores: RungScores) -> bool:
+    """Whether the loss and everything known of the objectives is a number."""
+    known = (scores.loss, scores.discrepancy, scores.knn, scores.linear)
+    return all(math.isfinite(value) for value in known if value is not None)
+
+
+def read_records(run: str | Path) -> list[TrialRecord]:
+    """Every trial of a run directory, by number, as it is now; also while a search writes it.
+
+    Raises:
+        RunError: no such run, or its study cannot be read.
+    """
+    directory = RunDirectory.open(run)
+    storage = directory.experiment().search.storage
+    name = directory.facts().study
+    if storage is None:
+        return read_sqlite(directory.study_path, name)
+    from headsearch.search.storage import open_storage
+
+    try:
+        return read_study(open_storage(storage), name)
+    except KeyError:
+        raise RunError(f"{directory.path}: its storage has no study '{name}'") from None
+
+
+def _identity(record: TrialRecord) -> dict[str, Any]:
+    """What a trial is, as attributes; the first two are for people who look with optuna-dashboard."""
+    return {
+        "head_id": record.head_id,
+        "family": record.config.family,
+        "trial": {
+            "config": record.config.to_dict(),
+            "control": record.control,
+            "seed": record.seed,
+            "replicate": record.replicate,
+        },
+    }
+
+
+def _outcome(record: TrialRecord) -> dict[str, Any]:
+    """How a trial ended."""
+    plain: dict[str, Any] = finite(
+        {
+            "state": record.state,
+            "rungs": [rung.to_dict() for rung in record.rungs],
+            "cost": None if record.cost is None else asdict(record.cost),
+            "seconds": record.seconds,
+            "images_per_second": record.images_per_second,
+            "reason": record.reason,
+            "duplicate_of": record.duplicate_of,
+        }
+    )
+    return plain
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """A storage that fails ends the search with one line; what it holds by then is safe."""
+    import sqlalchemy.exc
+    from optuna.exceptions import StorageInternalError
+
+    try:
+        yield
+    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        cause = getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error
+        raise RunError(
+            f"the study cannot be written: {' '.join(str(cause).split())}; what is finished is safe, go on with --resume"
+        ) from error
