@@ -1,0 +1,224 @@
+"""Proposes the next head: an Optuna sampler decides, the space draws, its constraints judge.
+
+The sampler looks at a study of its own, in memory, which holds what it proposed and how that scored, and nothing else: no controls
+(they have no parameters, and would empty the intersection of parameters that GP and NSGA-II work on), no replicates (they would weigh a
+head twice), no draws that a constraint refused. It is rebuilt from the ledger when a search is resumed. A sampler is made anew for every
+proposal, with a seed of its own, so that proposal k depends on the history, the seed and k alone: not on when the process began.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from headsearch.base_info import BaseInfo
+from headsearch.errors import ExperimentError, SpaceError
+from headsearch.heads import HeadConfig
+from headsearch.heads.canonical import canonical, head_id
+from headsearch.heads.config import Scalar
+from headsearch.search.draws import Draw, OptunaChooser, all_decisions, default_decisions
+from headsearch.search.seeds import derived_seed
+
+if TYPE_CHECKING:
+    from headsearch.space import Space
+    from headsearch.trial import HeadCost
+
+CostFunction = Callable[[HeadConfig, BaseInfo], "HeadCost"]
+
+SAMPLER_DRAWS = 50
+"""Draws by the sampler for one proposal. A sampler that keeps proposing what the constraints refuse is then replaced by chance."""
+MAX_DRAWS = 1000
+"""Draws in all for one proposal."""
+PATIENCE = 5
+"""Duplicates in a row after which an untried head is looked for."""
+POPULATION = 10
+"""Heads per generation of NSGA-II. Optuna's 50 would make a search of usual size its first, random generation."""
+
+SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(multivariate=True, group=True, seed=seed),
+    "random": lambda seed: RandomSampler(seed=seed),
+    "nsga2": lambda seed: NSGAIISampler(population_size=POPULATION, seed=seed),
+    "gp": lambda seed: GPSampler(seed=seed, warn_independent_sampling=False),
+    # Decides nothing: the grid is counted through.
+    "grid": lambda seed: RandomSampler(seed=seed),
+}
+"""Samplers by name, made from a seed."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A head to try."""
+
+    config: HeadConfig
+    """Canonical for the base."""
+    head_id: str
+    draw: Draw
+    position: int
+    """Its place in the proposer's own study, for `tell`."""
+
+
+class Proposer:
+    """Proposes heads of one space for one base."""
+
+    def __init__(
+        self,
+        space: Space,
+        base: BaseInfo,
+        *,
+        sampler: str,
+        seed: int,
+        objectives: int,
+        cost_function: CostFunction | None = None,
+    ) -> None:
+        """`objectives` scores are maximised. `cost_function` is needed where a constraint speaks of cost.
+
+        Raises:
+            ExperimentError: the grid of a space with a continuum.
+        """
+        if sampler == "grid" and not space.is_finite:
+            raise ExperimentError(
+                f"search.sampler: grid needs a finite space, and {space.name} has a float domain; expected tpe, random, nsga2 or gp"
+            )
+        self._space = space
+        self._base = base
+        self._sampler = sampler
+        self._seed = seed
+        self._cost_function = cost_function
+        with _quiet():
+            self._study = optuna.create_study(
+                directions=["maximize"] * objectives, sampler=RandomSampler(seed=0)
+            )
+        self._asked = 0
+        self._duplicates_in_a_row = 0
+        self._untried = all_decisions(space) if space.is_finite else None
+        self._refusals: Counter[str] = Counter()
+
+    def remember(self, draw: Draw, values: Sequence[float] | None, *, running: bool, duplicate: bool) -> int:
+        """Take over an earlier proposal from the ledger, in the order they were made. Returns its position.
+
+        `values` are None for a trial without a result; `running` ones are told later.
+        """
+        state = TrialState.RUNNING if running else TrialState.FAIL if values is None else TrialState.COMPLETE
+        self._study.add_trial(
+            optuna.create_trial(
+                state=state,
+                values=None if values is None else list(values),
+                params=dict(draw.params),
+                distributions=dict(draw.distributions),
+                system_attrs=dict(draw.sampler_state),
+            )
+        )
+        self._count(duplicate=duplicate)
+        return len(self._study.get_trials(deepcopy=False)) - 1
+
+    def tell(self, position: int, values: Sequence[float] | None) -> None:
+        """The scores of a proposal; None where there are none (infeasible, failed, stopped)."""
+        if values is None:
+            self._study.tell(position, state=TrialState.FAIL)
+        else:
+            self._study.tell(position, list(values))
+
+    def propose(self, tried: Collection[str], running: Collection[str]) -> Proposal | None:
+        """The next head. It may be one of `tried`, which the sampler then wants told, but none of `running`.
+
+        Returns None when no head but those is left.
+
+        Raises:
+            SpaceError: the constraints refuse every draw, and the space is too large to look at all of it.
+        """
+        self._refusals.clear()
+        proposal = self._propose(tried, running)
+        if proposal is not None:
+            self._count(duplicate=proposal.head_id in tried)
+        return proposal
+
+    def _propose(self, tried: Collection[str], running: Collection[str]) -> Proposal | None:
+        if self._asked == 0:
+            proposal = self._allowed(self._given(default_decisions(self._space)))
+            if proposal is not None and proposal.head_id not in running:
+                return proposal
+        if self._sampler == "grid" or self._duplicates_in_a_row >= PATIENCE:
+            return self._find_untried(tried, running)
+        for attempt in range(MAX_DRAWS):
+            proposal = self._allowed(self._drawn(attempt))
+            if proposal is None:
+                continue
+            if proposal.head_id not in running:
+                return proposal
+            self._forget(proposal)
+        return self._find_untried(tried, running)
+
+    def _find_untried(self, tried: Collection[str], running: Collection[str]) -> Proposal | None:
+        """A head that nobody has tried: the first in the order of enumeration, or any where there is no such order."""
+        if self._untried is not None:
+            # Never started over: what has been tried stays tried.
+            for decisions in self._untried:
+                proposal = self._allowed(self._given(decisions))
+                if proposal is not None:
+                    if proposal.head_id not in tried and proposal.head_id not in running:
+                        return proposal
+                    self._forget(proposal)
+            return None
+        found = 0
+        for attempt in range(SAMPLER_DRAWS, SAMPLER_DRAWS + MAX_DRAWS):
+            proposal = self._allowed(self._drawn(attempt))
+            if proposal is not None:
+                found += 1
+                if proposal.head_id not in tried and proposal.head_id not in running:
+                    return proposal
+                self._forget(proposal)
+        if found == 0:
+            refused = ", ".join(f"{count} by '{reason}'" for reason, count in self._refusals.most_common(3))
+            raise SpaceError(
+                f"{self._space.name}: {self._refusals.total()} draws in a row were refused ({refused}); expected looser constraints"
+            )
+        return None
+
+    def _drawn(self, attempt: int) -> optuna.Trial:
+        """A trial that the sampler decides; by chance alone after many attempts."""
+        seed = derived_seed("proposal", self._seed, self._asked, attempt) % 2**32
+        with _quiet():
+            make = SAMPLERS[self._sampler] if attempt < SAMPLER_DRAWS else SAMPLERS["random"]
+            self._study.sampler = make(seed)
+        return self._study.ask()
+
+    def _given(self, decisions: Mapping[str, Scalar]) -> optuna.Trial:
+        """A trial that is decided already."""
+        self._study.enqueue_trial(dict(decisions))
+        return self._study.ask()
+
+    def _allowed(self, trial: optuna.Trial) -> Proposal | None:
+        """The head that a trial decides on, or None where it is refused; the sampler then never hears of it."""
+        config = self._space.draw(OptunaChooser(trial))
+        reason = self._space.refusal(config, self._base, self._cost_function)
+        if reason is not None:
+            self._refusals[reason] += 1
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        head = canonical(config, self._base)
+        noted = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
+        state = {key: value for key, value in noted.items() if key != "fixed_params"}
+        return Proposal(head, head_id(head), Draw(trial.params, trial.distributions, state), trial.number)
+
+    def _forget(self, proposal: Proposal) -> None:
+        self._study.tell(proposal.position, state=TrialState.FAIL)
+
+    def _count(self, *, duplicate: bool) -> None:
+        self._asked += 1
+        self._duplicates_in_a_row = self._duplicates_in_a_row + 1 if duplicate else 0
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801
+    """Without Optuna's notices that an argument we rely on is experimental."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
