@@ -1,0 +1,80 @@
+"""The self-supervised methods, by name. Importing this needs no torch; building a method does.
+
+A new method is one file beside this one, its options in `options.py`, and one line in the table below.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from headsearch.errors import ExperimentError, did_you_mean
+from headsearch.methods.options import (
+    BYOLOptions,
+    DINOOptions,
+    MethodOptions,
+    MoCoV3Options,
+    SimCLROptions,
+)
+
+if TYPE_CHECKING:
+    from headsearch.methods.method import Method
+
+__all__ = ["METHODS", "build_method", "check_method"]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    module: str
+    class_name: str
+    options: type[MethodOptions]
+
+
+METHODS: Mapping[str, _Entry] = {
+    "byol": _Entry("headsearch.methods.byol", "BYOL", BYOLOptions),
+    "dino": _Entry("headsearch.methods.dino", "DINO", DINOOptions),
+    "mocov3": _Entry("headsearch.methods.mocov3", "MoCoV3", MoCoV3Options),
+    "simclr": _Entry("headsearch.methods.simclr", "SimCLR", SimCLROptions),
+}
+"""Every method by the name that experiments use."""
+
+
+def check_method(name: str, options: Mapping[str, Any]) -> MethodOptions:
+    """The options of a method, checked and completed. Needs no torch.
+
+    >>> check_method("mocov3", {"temperature": 0.1}).temperature
+    0.1
+
+    Raises:
+        ExperimentError: an unknown method or option (the nearest known one is named), or a value out of bounds.
+    """
+    if name not in METHODS:
+        raise ExperimentError(f"method.name: unknown method '{name}'{did_you_mean(name, METHODS)}")
+    schema = METHODS[name].options
+    try:
+        return schema.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            hint = did_you_mean(option, schema.model_fields)
+            raise ExperimentError(f"method.kwargs: {name} has no option '{option}'{hint}") from None
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise ExperimentError(f"method.kwargs.{option}: {message}, got {first['input']!r}") from None
+
+
+def build_method(name: str, *, width: int, **options: Any) -> Method:
+    """Build a method for a base of the given width (channels), from which sizes that are not chosen are derived.
+
+    Raises:
+        ExperimentError: as `check_method`.
+    """
+    checked = check_method(name, options)
+    entry = METHODS[name]
+    method_class = getattr(importlib.import_module(entry.module), entry.class_name)
+    method: Method = method_class(width, checked)
+    return method

@@ -1,0 +1,37 @@
+"""BYOL: predict the teacher's embedding of the other view; the predictor and the slow teacher prevent collapse.
+
+ℓ(q, z) = mean_i ‖ q_i/‖q_i‖ − z_i/‖z_i‖ ‖² = 2 − 2 · mean_i cos(q_i, z_i).
+
+Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, arXiv 2006.07733, equation 2.
+"""
+
+from __future__ import annotations
+
+from lightly.loss import NegativeCosineSimilarity
+from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
+from torch import Tensor, nn
+
+from headsearch.methods.method import Method, scaled_size
+from headsearch.methods.options import BYOLOptions
+
+
+class BYOL(Method):
+    """Two-layer projectors and predictors, batch norm in the hidden layer."""
+
+    def __init__(self, width: int, options: BYOLOptions) -> None:
+        super().__init__()
+        self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=4096)
+        self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=256)
+        self.negative_cosine = NegativeCosineSimilarity()
+
+    def projector(self, in_dim: int) -> nn.Module:
+        projector: nn.Module = BYOLProjectionHead(in_dim, self.hidden_dim, self.output_dim)
+        return projector
+
+    def predictor(self) -> nn.Module:
+        predictor: nn.Module = BYOLPredictionHead(self.output_dim, self.hidden_dim, self.output_dim)
+        return predictor
+
+    def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
+        negative_cosine: Tensor = self.negative_cosine(student_BD, target_BD)
+        return 2 + 2 * negative_cosine

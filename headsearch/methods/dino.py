@@ -1,0 +1,66 @@
+"""DINO: predict the teacher's soft assignment of the image to learned prototypes.
+
+ℓ(s, t) = −mean_i Σ_k P_ik log softmax(s_i / τ_s)_k, with P = softmax((t − c) / τ_t): the teacher is centred by a moving average c
+of its outputs and sharpened by a low temperature τ_t, which rises at the start.
+
+Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021, arXiv 2104.14294.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from lightly.models.modules.center import Center
+from lightly.models.modules.heads import DINOProjectionHead
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headsearch.methods.method import Method, scaled_size
+from headsearch.methods.options import DINOOptions
+
+
+class DINO(Method):
+    """Projectors without batch norm that end in prototypes of unit length, no predictors."""
+
+    def __init__(self, width: int, options: DINOOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=2048)
+        self.bottleneck_dim = scaled_size(options.bottleneck_dim, width, factor=4, paper=256)
+        self.output_dim = scaled_size(options.output_dim, width, factor=16, paper=65536)
+        self.center = Center((1, self.output_dim), momentum=options.center_momentum)
+        self.teacher_temperature = options.warmup_teacher_temperature
+
+    def projector(self, in_dim: int) -> nn.Module:
+        projector: nn.Module = DINOProjectionHead(
+            in_dim,
+            self.hidden_dim,
+            self.bottleneck_dim,
+            self.output_dim,
+            freeze_last_layer=self.options.freeze_last_layer,
+        )
+        return projector
+
+    def begin_step(self, epoch: float, epochs: int) -> None:
+        start, end = self.options.warmup_teacher_temperature, self.options.teacher_temperature
+        warmup = self.options.warmup_fraction * epochs
+        part = min(1.0, epoch / warmup) if warmup > 0 else 1.0
+        self.teacher_temperature = start + (end - start) * part
+
+    def targets(self, teacher_outputs: Sequence[Tensor]) -> list[Tensor]:
+        targets = [
+            F.softmax((output - self.center.value) / self.teacher_temperature, dim=-1)
+            for output in teacher_outputs
+        ]
+        self.center.update(torch.cat(list(teacher_outputs)))
+        return targets
+
+    def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
+        log_assignment_BD = F.log_softmax(student_BD / self.options.student_temperature, dim=-1)
+        return -(target_BD * log_assignment_BD).sum(dim=-1).mean()
+
+    def after_backward(self, projectors: Iterable[nn.Module], epoch: float) -> None:
+        for projector in projectors:
+            assert isinstance(projector, DINOProjectionHead)
+            projector.cancel_last_layer_gradients(epoch)

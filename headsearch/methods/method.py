@@ -1,0 +1,44 @@
+"""What a self-supervised method is to headsearch: projectors, predictors, and the loss between a student and a target.
+
+Which output is compared with which is no business of a method; `headsearch.hssl` pairs them. Shapes: B images, D features.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+
+def scaled_size(option: int | None, width: int, *, factor: int, paper: int) -> int:
+    """A layer's size: the option where one is given, else `factor` times the base's width and at most the paper's size."""
+    return option if option is not None else min(paper, factor * width)
+
+
+class Method(nn.Module, ABC):
+    """One self-supervised objective. A module, since it may carry state (DINO's centre) that checkpoints must hold."""
+
+    @abstractmethod
+    def projector(self, in_dim: int) -> nn.Module:
+        """A new projector from embeddings of `in_dim` features; all projectors of a method agree in their output size."""
+
+    def predictor(self) -> nn.Module | None:
+        """A new predictor, which only the student has and applies after its projector; None where the method has none."""
+        return None
+
+    def begin_step(self, epoch: float, epochs: int) -> None:
+        """Called before every step with the (fractional) epochs trained so far, out of `epochs`."""
+        del epoch, epochs
+
+    def targets(self, teacher_outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Turn the teacher's projections (BD, one per view) into what students are compared with; called once a step."""
+        return list(teacher_outputs)
+
+    @abstractmethod
+    def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
+        """ℓ(student, target): the scalar loss of one view's student output against another view's target, in float32."""
+
+    def after_backward(self, projectors: Iterable[nn.Module], epoch: float) -> None:
+        """Called between the backward pass and the optimiser's step, with the student's projectors."""
+        del projectors, epoch

@@ -1,0 +1,48 @@
+"""MoCo v3: tell the teacher's embedding of the same image from those of the others in the batch.
+
+ℓ(q, k) = −2τ · mean_i log( exp(q_i·k_i/τ) / Σ_j exp(q_i·k_j/τ) ), with q and k of unit length.
+
+Chen, Xie & He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021, arXiv 2104.02057.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from lightly.models.modules.heads import MoCoProjectionHead
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headsearch.methods.method import Method, scaled_size
+from headsearch.methods.options import MoCoV3Options
+
+
+class MoCoV3(Method):
+    """Three-layer projectors and two-layer predictors, batch norm after every layer."""
+
+    def __init__(self, width: int, options: MoCoV3Options) -> None:
+        super().__init__()
+        self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=4096)
+        self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=256)
+        self.temperature = options.temperature
+
+    def projector(self, in_dim: int) -> nn.Module:
+        projector: nn.Module = MoCoProjectionHead(
+            in_dim, self.hidden_dim, self.output_dim, num_layers=3, batch_norm=True
+        )
+        return projector
+
+    def predictor(self) -> nn.Module:
+        predictor: nn.Module = MoCoProjectionHead(
+            self.output_dim, self.hidden_dim, self.output_dim, num_layers=2, batch_norm=True
+        )
+        return predictor
+
+    def targets(self, teacher_outputs: Sequence[Tensor]) -> list[Tensor]:
+        return [F.normalize(output, dim=-1) for output in teacher_outputs]
+
+    def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
+        similarity_BB = F.normalize(student_BD, dim=-1) @ target_BD.T
+        own = torch.arange(len(student_BD), device=student_BD.device)
+        return 2 * self.temperature * F.cross_entropy(similarity_BB / self.temperature, own)

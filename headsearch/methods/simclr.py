@@ -1,0 +1,35 @@
+"""SimCLR: the normalised temperature-scaled cross-entropy (NT-Xent) over the 2B embeddings of a batch.
+
+SimCLR itself has no teacher. In the student/teacher pairing the two embeddings of an image are the student's of one view and
+the teacher's of the other: each of the 2B embeddings must find its partner among the 2B − 1 others, and the gradient flows
+through the student's B alone. With a teacher equal to the student, both orders of views together give SimCLR's own gradient.
+
+Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, arXiv 2002.05709, equation 1.
+"""
+
+from __future__ import annotations
+
+from lightly.loss import NTXentLoss
+from lightly.models.modules.heads import SimCLRProjectionHead
+from torch import Tensor, nn
+
+from headsearch.methods.method import Method, scaled_size
+from headsearch.methods.options import SimCLROptions
+
+
+class SimCLR(Method):
+    """Two-layer projectors with batch norm, no predictors."""
+
+    def __init__(self, width: int, options: SimCLROptions) -> None:
+        super().__init__()
+        self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=2048)
+        self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=128)
+        self.nt_xent = NTXentLoss(temperature=options.temperature)
+
+    def projector(self, in_dim: int) -> nn.Module:
+        projector: nn.Module = SimCLRProjectionHead(in_dim, self.hidden_dim, self.output_dim)
+        return projector
+
+    def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
+        loss: Tensor = self.nt_xent(student_BD, target_BD)
+        return loss
