@@ -1,0 +1,45 @@
+"""Where a proxy trains, and how precisely: `auto` is settled here, once."""
+
+from __future__ import annotations
+
+import torch
+
+from headsearch.errors import ExperimentError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `proxy.device` names; `auto` is the accelerator where there is one, else the CPU.
+
+    Raises:
+        ExperimentError: no such kind of device, or none here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ExperimentError(
+            f"proxy.device: '{name}' is no device; expected auto, cpu, cuda or cuda:N"
+        ) from None
+    if device.type not in ("cpu", "cuda"):
+        raise ExperimentError(f"proxy.device: '{name}' is not supported; expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ExperimentError(
+            f"proxy.device: '{name}' is not here; this machine has {torch.cuda.device_count()} CUDA device(s)"
+        )
+    return device
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """bfloat16 where autocast is wanted, None for plain float32.
+
+    `auto` takes bfloat16 on accelerators that have it. On a CPU it takes float32: in bfloat16 a small ViT is slower even with
+    AVX-512 BF16 instructions (its matrices are too small to make up for the casts), though a Swin or ResNet may gain.
+    """
+    if precision == "auto":
+        return (
+            torch.bfloat16
+            if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            else None
+        )
+    return torch.bfloat16 if precision == "bfloat16" else None
