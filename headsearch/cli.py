@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands, so that `--help`, `rank`, `spa
 
 from __future__ import annotations
 
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,9 @@ from headsearch.errors import HeadsearchError, RunError, UserError
 from headsearch.space.commands import space_app
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from headsearch.experiment import Experiment
     from headsearch.results.ranking import RankRow
 
 
@@ -65,7 +69,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -76,22 +82,30 @@ def _root(
 )
 def run(
     experiment: Annotated[
-        str | None, typer.Argument(help="An experiment file or a shipped name. Default: digits, or, with --data, the defaults.")
+        str | None,
+        typer.Argument(
+            help="An experiment file or a shipped name. Default: digits, or, with --data, the defaults."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<name>.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="timm model; the same as --set base.model=...")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Folder of images; the same as --set data.dataset=folder --set data.root=...")
+        str | None,
+        typer.Option(help="Folder of images; the same as --set data.dataset=folder --set data.root=..."),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run directory where it was interrupted.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the run directory where it was interrupted.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the ranked table.")] = False,
 ) -> None:
     """Search: train base and head on a short schedule, head by head, and rank the heads."""
     import json
 
     from headsearch.experiment import load_experiment
-    from headsearch.progress import progress_observer
+    from headsearch.progress import progress_display
     from headsearch.search.run import run_search
 
     shorthand = []
@@ -102,43 +116,46 @@ def run(
     source = experiment if experiment is not None or data is not None else "digits"
     spec = load_experiment(source, [*shorthand, *(overrides or [])])
     where = out or Path("runs") / spec.name
-    with progress_observer(quiet=quiet) as observer:
-        try:
-            run_search(spec, where, resume=resume, observer=observer)
-        except KeyboardInterrupt:
-            observer.close()
-            named = f" {experiment}" if experiment is not None else ""
-            chosen = "".join(f" --set {_quoted(item)}" for item in [*shorthand, *(overrides or [])])
-            typer.echo(
-                f"interrupted; everything finished is safe. Go on with:  headsearch run{named}{chosen} --out {where} --resume", err=True
-            )
-            raise typer.Exit(130) from None
-    rows, labels = _ranked(where, RankBy.pareto)
-    _print_ranking(rows, labels)
-    best = next((row for row in rows if row.rank == 1), None)
-    if best is not None:
+    try:
+        with progress_display(quiet=quiet) as display:
+            run_search(spec, where, resume=resume, observer=display)
+    except KeyboardInterrupt:
+        if not where.exists():
+            raise
+        chosen = [f"--set {shlex.quote(item)}" for item in (*shorthand, *(overrides or []))]
+        again = " ".join(
+            ["headsearch run", *([experiment] if experiment else []), *chosen, f"--out {where}", "--resume"]
+        )
+        typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {again}", err=True)
+        raise typer.Exit(130) from None
+    rows, spec = _ranked(where, RankBy.pareto)
+    _print_ranking(rows, spec)
+    if any(row.rank == 1 for row in rows):
         typer.echo(f"\nTake the best one with:  headsearch export {where} --rank 1 --out head.yaml", err=True)
 
 
 @app.command(epilog="Example:  headsearch rank runs/digits --by probe --format csv > heads.csv")
 def rank(
     run: Run,
-    by: Annotated[RankBy, typer.Option(help="pareto: layers of (discrepancy, probe), then probe, then cost.")] = RankBy.pareto,
+    by: Annotated[
+        RankBy, typer.Option(help="pareto: layers of (discrepancy, probe), then probe, then cost.")
+    ] = RankBy.pareto,
     output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
 ) -> None:
     """Print the ranked heads of a run, with their gain over the control."""
     from headsearch.results import tables
 
-    rows, labels = _ranked(run, by)
+    rows, spec = _ranked(run, by)
     if output is TableFormat.table:
-        _print_ranking(rows, labels)
+        _print_ranking(rows, spec)
     else:
         typer.echo(tables.rank_json(rows) if output is TableFormat.json else tables.rank_csv(rows))
 
 
 @app.command(epilog="Example:  headsearch trials runs/digits --format json")
 def trials(
-    run: Run, output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table
+    run: Run,
+    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
 ) -> None:
     """Print every trial of a run: state, head, seed, replicate, rungs, seconds, reason."""
     from headsearch.results import tables
@@ -181,11 +198,16 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
             (folder / name).write_text((templates / name).read_text(encoding="utf-8"), encoding="utf-8")
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
-    typer.echo(f"wrote {folder / names[0]} and {folder / names[1]}; edit them, then:  headsearch run {names[0]}", err=True)
+    typer.echo(
+        f"wrote {folder / names[0]} and {folder / names[1]}; edit them, then:  headsearch run {names[0]}",
+        err=True,
+    )
 
 
 @app.command()
-def doctor(output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table) -> None:
+def doctor(
+    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+) -> None:
     """Tell versions, devices and storage, and what would be slow and why."""
     import json
 
@@ -199,8 +221,36 @@ def doctor(output: Annotated[ReportFormat, typer.Option("--format", help="How to
         return
     table = Table("", "topic", "finding", box=None)
     for finding in findings:
-        table.add_row({"ok": "ok", "slow": "slow", "wrong": "WRONG"}[finding.level], finding.topic, finding.text)
+        table.add_row(
+            {"ok": "ok", "slow": "slow", "wrong": "WRONG"}[finding.level], finding.topic, finding.text
+        )
     _console().print(table)
+
+
+def _ranked(run: Path, by: RankBy) -> tuple[list[RankRow], Experiment]:
+    from headsearch.results.ranking import rank as rank_heads
+    from headsearch.run_directory import RunDirectory
+    from headsearch.search.ledger import read_records
+
+    experiment = RunDirectory.open(run).experiment()
+    return rank_heads(read_records(run), by=by.value, labels=experiment.data.labels == "probe"), experiment
+
+
+def _print_ranking(rows: list[RankRow], experiment: Experiment) -> None:
+    from headsearch.results import tables
+    from headsearch.results.statistics import verdict
+
+    console = _console()
+    console.print(tables.rank_table(rows, labels=experiment.data.labels == "probe"))
+    console.print(verdict(rows), markup=False)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    # A table in a pipe is cut to 80 columns otherwise, whatever it holds.
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
 
 
 def main() -> NoReturn:

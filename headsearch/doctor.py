@@ -11,7 +11,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-PACKAGES = ("headsearch", "torch", "torchvision", "timm", "lightly", "optuna", "numpy", "scipy", "scikit-learn", "pandas")
+PACKAGES = (
+    "headsearch",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightly",
+    "optuna",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,9 @@ def _processor() -> list[Finding]:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = torch.get_num_threads()
-    findings = [Finding("processor", "ok", f"{cores} cores, torch uses {threads} threads, {platform.machine()}")]
+    findings = [
+        Finding("processor", "ok", f"{cores} cores, torch uses {threads} threads, {platform.machine()}")
+    ]
     if threads > cores:
         text = f"torch uses {threads} threads on {cores} cores; set OMP_NUM_THREADS={cores}"
         findings.append(Finding("processor", "slow", text))
@@ -89,5 +102,7 @@ def _storage(folder: Path) -> list[Finding]:
     level: Literal["ok", "wrong"] = "wrong" if free < 0.5 else "ok"
     return [
         Finding("storage", level, f"{free:.1f} GiB free at {existing}"),
-        Finding("storage", "ok", f"temporary files in {os.environ.get('TMPDIR', '/tmp')}, prefix {sys.prefix}"),
+        Finding(
+            "storage", "ok", f"temporary files in {os.environ.get('TMPDIR', '/tmp')}, prefix {sys.prefix}"
+        ),
     ]

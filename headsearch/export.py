@@ -6,7 +6,8 @@ was chosen for, its scores with their intervals, and where they come from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,10 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headsearch.base_info import BaseInfo
-from headsearch.errors import HeadError, did_you_mean
+from headsearch.errors import HeadError, RunError, did_you_mean
 
 if TYPE_CHECKING:
     from headsearch.heads.build import Head
+    from headsearch.results.ranking import RankRow
 
 VERSION: Literal["headsearch/head@1"] = "headsearch/head@1"
 
@@ -30,8 +32,9 @@ _Size = Annotated[int, Field(ge=1)]
 
 
 class BaseFacts(_Section):
-    """`headsearch.base_info.BaseInfo`, less the model's name: what a head has to fit."""
+    """`headsearch.base_info.BaseInfo`: what a head has to fit."""
 
+    model: str
     family: str
     width: _Size
     grid: Annotated[list[_Size], Field(min_length=2, max_length=2)]
@@ -53,7 +56,7 @@ class ExportedBase(_Section):
     def base_info(self) -> BaseInfo:
         """The facts as the rest of the package knows them."""
         height, width = self.info.grid
-        return BaseInfo(model=self.model, **self.info.model_dump(exclude={"grid"}), grid=(height, width))
+        return BaseInfo(**self.info.model_dump(exclude={"grid"}), grid=(height, width))
 
 
 class ExportedData(_Section):
@@ -100,6 +103,74 @@ class ExportedHead(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True)
 
 
+def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | None = None) -> ExportedHead:
+    """Write a head of a run to `out`.
+
+    Args:
+        run: a run directory.
+        out: the file to write; written whole or not at all.
+        rank: position in the default ranking, from 1.
+        head_id: a head by name instead, controls too.
+
+    Raises:
+        RunError: no such head, or a file that cannot be written.
+    """
+    from headsearch.results.ranking import rank as rank_heads
+    from headsearch.run_directory import RunDirectory, write_atomically
+    from headsearch.search.ledger import read_records
+
+    directory = RunDirectory.open(run)
+    experiment, facts = directory.experiment(), directory.facts()
+    records = read_records(run)
+    rows = rank_heads(records, by="pareto", labels=experiment.data.labels == "probe")
+    row = _chosen(run, rows, rank, head_id)
+    if not row.config:
+        raise RunError(
+            f"{run}: '{row.head_id}' is plain self-supervised learning without a head: nothing to export"
+        )
+    exported = ExportedHead(
+        head_id=row.head_id,
+        config=row.config,
+        base=ExportedBase(
+            model=experiment.base.model,
+            kwargs=experiment.base.kwargs,
+            weights=experiment.base.weights,
+            info=BaseFacts(**{**asdict(facts.base), "grid": list(facts.base.grid)}),
+        ),
+        data=ExportedData(dataset=experiment.data.dataset, image_size=experiment.data.image_size),
+        method=ExportedMethod(name=experiment.method.name, kwargs=experiment.method.kwargs),
+        scores={key: value for key, value in row.to_dict().items() if key not in ("head_id", "config")},
+        provenance=Provenance(
+            experiment=experiment.name,
+            seed=experiment.seed,
+            space=Path(experiment.search.space).stem,
+            space_hash=facts.space_hash,
+            versions=dict(facts.versions),
+            trials=[record.number for record in records if record.head_id == row.head_id],
+        ),
+    )
+    try:
+        write_atomically(out, exported.to_yaml())
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+    return exported
+
+
+def _chosen(run: str | Path, rows: Sequence[RankRow], rank: int, head_id: str | None) -> RankRow:
+    if head_id is not None:
+        found = next((row for row in rows if row.head_id == head_id), None)
+        if found is None:
+            raise RunError(
+                f"{run}: no head '{head_id}'{did_you_mean(head_id, [row.head_id for row in rows])}"
+            )
+        return found
+    found = next((row for row in rows if row.rank == rank), None)
+    if found is None:
+        ranked = sum(row.rank is not None for row in rows)
+        raise RunError(f"{run}: no head at rank {rank}; {ranked} are ranked")
+    return found
+
+
 def read_head(path: str | Path) -> ExportedHead:
     """Read and check a `head.yaml`.
 
@@ -117,7 +188,9 @@ def read_head(path: str | Path) -> ExportedHead:
     except yaml.YAMLError as error:
         raise HeadError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise HeadError(f"{path}: expected a head.yaml (headsearch export writes one), got {type(data).__name__}")
+        raise HeadError(
+            f"{path}: expected a head.yaml (headsearch export writes one), got {type(data).__name__}"
+        )
     try:
         exported = ExportedHead.model_validate(data)
     except ValidationError as error:
@@ -127,7 +200,9 @@ def read_head(path: str | Path) -> ExportedHead:
     except HeadError as error:
         raise HeadError(f"{path}: config: {error}") from None
     if actual != exported.head_id:
-        raise HeadError(f"{path}: config describes {actual}, but head_id says {exported.head_id}; was one edited by hand?")
+        raise HeadError(
+            f"{path}: config describes {actual}, but head_id says {exported.head_id}; was one edited by hand?"
+        )
     return exported
 
 
