@@ -10,7 +10,7 @@ import pytest
 from headsearch.base_info import BaseInfo
 from headsearch.errors import SpaceError
 from headsearch.heads import canonical
-from headsearch.space import load_space, shipped_spaces
+from headsearch.space import load_space, parse_space, shipped_spaces
 
 DIGITS = BaseInfo("vit_tiny_patch16_224", "vit", 64, (4, 4), 64, 4, 204_000, 7_000_000, 16)
 
@@ -63,3 +63,9 @@ def test_unreadable_files_are_one_line(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SpaceError, match="not text in UTF-8"):
         load_space(binary)
+
+
+def test_the_example_in_the_docs_is_a_space() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "space.md").read_text(encoding="utf-8")
+    example = text.split("## A file")[1].split("```yaml\n")[1].split("```")[0]
+    assert parse_space(example, "docs").count() == 8 + 4
