@@ -46,7 +46,12 @@ class TrialRecord:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; what is not finite is null."""
         plain: dict[str, Any] = finite(
-            asdict(self) | {"config": self.config.to_dict(), "rungs": [rung.to_dict() for rung in self.rungs]}
+            vars(self)
+            | {
+                "config": self.config.to_dict(),
+                "rungs": [rung.to_dict() for rung in self.rungs],
+                "cost": asdict(self.cost) if self.cost is not None else None,
+            }
         )
         return plain
 

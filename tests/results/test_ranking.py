@@ -1,0 +1,267 @@
+"""The ranking: who is in it, in what order, and with what numbers."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.study._multi_objective import _fast_non_domination_rank
+
+from headsearch.errors import RunError
+from headsearch.heads import HeadConfig, parse_head
+from headsearch.results.ranking import heads_tried, pareto_layers, probe_score, rank
+from headsearch.results.statistics import pooled_noise
+from headsearch.results.trials import TrialRecord
+from headsearch.trial import HeadCost, RungScores
+
+VIT = parse_head({"vit": {}})
+
+
+def record(
+    head_id, probe=None, discrepancy=None, *, state="complete", control=None, replicate=0, params=100, seed=None,
+    config=VIT, reason=None, linear=None, number=0, overhead=None,
+):  # fmt: skip
+    rungs = (RungScores(12, 1.0, discrepancy=discrepancy, knn=probe, linear=linear),)
+    return TrialRecord(
+        number=number,
+        state=state,
+        head_id=head_id,
+        config=config,
+        control=control,
+        seed=replicate if seed is None else seed,
+        replicate=replicate,
+        rungs=rungs if state in ("complete", "stopped") else (),
+        cost=HeadCost(params, 2 * params, overhead),
+        seconds=1.0,
+        images_per_second=1.0,
+        reason=reason,
+        duplicate_of=None,
+    )
+
+
+def none(probe, replicate=0):
+    return record("none", probe, None, control="none", replicate=replicate, config=HeadConfig(), params=0)
+
+
+def order(records, by="pareto", labels=True):
+    return [(row.rank, row.head_id) for row in rank(records, by=by, labels=labels)]
+
+
+def brute_force_layers(points):
+    layers, left, layer = {}, set(points), 1
+    while left:
+        front = {p for p in left if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in left)}
+        layers |= dict.fromkeys(front, layer)
+        left -= front
+        layer += 1
+    return [layers[p] for p in points]
+
+
+small = st.integers(0, 6).map(float)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(small, small), max_size=40))
+def test_layers_are_those_of_peeling_fronts_off_one_by_one(points):
+    assert pareto_layers(points) == brute_force_layers(points)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 100)), min_size=1, max_size=40))
+def test_layers_are_optunas(points):
+    expected = _fast_non_domination_rank(-np.array(points)) + 1
+    assert pareto_layers(points) == expected.tolist()
+
+
+def test_pareto_orders_by_layer_then_probe_then_cost_then_name():
+    records = [
+        record("dominated", 80.0, 0.5),
+        record("different", 70.0, 0.9),
+        record("good", 90.0, 0.6),
+        record("worst", 60.0, 0.1),
+        record("twin-dear", 70.0, 0.9, params=200),
+        record("b-twin", 70.0, 0.9),
+    ]
+    expected = ["good", "b-twin", "different", "twin-dear", "dominated", "worst"]
+    assert order(records) == list(enumerate(expected, start=1))
+    assert [row.pareto_layer for row in rank(records, by="pareto", labels=True)] == [1, 1, 1, 1, 2, 3]
+
+
+def test_other_orders():
+    records = [record("a", 80.0, 0.5), record("b", 70.0, 0.9), record("c", 90.0, 0.6), record("d", 80.0, 0.7)]
+    assert [name for _, name in order(records, "probe")] == ["c", "d", "a", "b"]
+    assert [name for _, name in order(records, "discrepancy")] == ["b", "d", "c", "a"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.randoms(use_true_random=False), st.sampled_from(["pareto", "probe", "discrepancy"]))
+def test_the_order_of_the_records_does_not_matter(shuffler, by):
+    draws = random.Random(0)
+    records = [
+        record(
+            f"head-{n % 8}", draws.choice([70.0, 80.0]), draws.choice([0.3, 0.4]), replicate=n // 8, number=n
+        )
+        for n in range(16)
+    ]
+    shuffled = records.copy()
+    shuffler.shuffle(shuffled)
+    assert rank(shuffled, by=by, labels=True) == rank(records, by=by, labels=True)
+
+
+def test_replicates_are_averaged_into_one_row():
+    [row] = rank(
+        [
+            record("a", 80.0, 0.5, replicate=0, overhead=0.1),
+            record("a", 84.0, 0.7, replicate=1, overhead=0.3),
+        ],
+        by="pareto",
+        labels=True,
+    )
+    assert (row.replicates, row.probe, row.discrepancy, row.overhead) == (
+        2,
+        82.0,
+        pytest.approx(0.6),
+        pytest.approx(0.2),
+    )
+    assert row.probe_sd == pytest.approx(statistics.stdev([80.0, 84.0]))
+    assert row.discrepancy_sd == pytest.approx(statistics.stdev([0.5, 0.7]))
+
+
+def test_one_seed_run_twice_is_no_replicate():
+    [row] = rank(
+        [record("a", 80.0, 0.5, seed=7), record("a", 80.0, 0.5, seed=7, replicate=1)],
+        by="pareto",
+        labels=True,
+    )
+    assert (row.replicates, row.probe_sd) == (1, None)
+
+
+def test_only_full_budget_and_feasible_heads_are_ranked():
+    records = [
+        record("stopped", 99.0, 0.9, state="stopped"),
+        record("failed", state="failed"),
+        record("running", state="running"),
+        record("flat", state="infeasible", reason="the head collapsed"),
+        record("fine", 60.0, 0.1),
+    ]
+    rows = rank(records, by="pareto", labels=True)
+    assert [(row.rank, row.head_id, row.feasible, row.reason) for row in rows] == [
+        (1, "fine", True, None),
+        (None, "flat", False, "the head collapsed"),
+    ]
+    assert rows[1].replicates == 0
+    assert rows[1].probe is None
+
+
+def test_a_head_that_collapses_for_one_seed_is_not_ranked():
+    records = [
+        record("shaky", 99.0, 0.9),
+        record("shaky", state="infeasible", replicate=1, reason="the base collapsed"),
+        record("sound", 60.0, 0.1),
+    ]
+    rows = rank(records, by="probe", labels=True)
+    assert [(row.rank, row.head_id) for row in rows] == [(1, "sound"), (None, "shaky")]
+    assert rows[1].reason == "1 of 2 replicates: the base collapsed"
+    assert not rows[1].feasible
+
+
+def test_a_replicate_that_broke_for_another_reason_does_not_count_against_a_head():
+    rows = rank([record("a", 80.0, 0.5), record("a", state="failed", replicate=1)], by="pareto", labels=True)
+    assert [(row.rank, row.replicates) for row in rows] == [(1, 1)]
+
+
+def test_controls_stand_in_their_place_without_a_rank():
+    records = [
+        none(70.0),
+        record("vit", 80.0, 0.2, control="same"),
+        record("good", 90.0, 0.5),
+        record("bad", 75.0, 0.1),
+    ]
+    assert order(records, "probe") == [(1, "good"), (None, "vit"), (2, "bad"), (None, "none")]
+    assert order(records, "pareto") == [(1, "good"), (None, "vit"), (2, "bad"), (None, "none")]
+    controls = {row.head_id: row.control for row in rank(records, by="probe", labels=True)}
+    assert controls == {"good": None, "vit": "same", "bad": None, "none": "none"}
+
+
+def test_controls_do_not_push_heads_to_a_deeper_layer():
+    records = [none(70.0), record("vit", 95.0, 0.9, control="same"), record("good", 90.0, 0.5)]
+    layers = {row.head_id: row.pareto_layer for row in rank(records, by="pareto", labels=True)}
+    assert layers == {"good": 1, "vit": None, "none": None}
+
+
+def test_a_control_that_the_search_drew_too_is_ranked():
+    drawn = replace(record("vit", state="duplicate", number=5), duplicate_of=1)
+    records = [record("vit", 80.0, 0.2, control="same", number=1), drawn]
+    [row] = rank(records, by="pareto", labels=True)
+    assert (row.rank, row.control, row.replicates) == (1, "same", 1)
+
+
+def test_the_probe_is_linear_only_where_all_have_it():
+    both = [record("a", 80.0, 0.5, linear=90.0), record("b", 85.0, 0.5, linear=88.0)]
+    assert {row.head_id: row.probe for row in rank(both, by="probe", labels=True)} == {"a": 90.0, "b": 88.0}
+    mixed = [both[0], record("b", 85.0, 0.5)]
+    assert {row.head_id: row.probe for row in rank(mixed, by="probe", labels=True)} == {"a": 80.0, "b": 85.0}
+    assert [row.linear for row in rank(mixed, by="probe", labels=True)] == [None, 90.0]
+
+
+def test_the_probe_of_one_trial():
+    assert probe_score(RungScores(1, 0.1, knn=70.0, linear=80.0)) == 80.0
+    assert probe_score(RungScores(1, 0.1, knn=70.0)) == 70.0
+    assert probe_score(RungScores(1, 0.1)) is None
+
+
+def test_without_labels_the_order_is_that_of_discrepancy():
+    records = [record("a", None, 0.2), record("b", None, 0.8), none(None)]
+    rows = rank(records, by="pareto", labels=False)
+    assert [(row.rank, row.head_id) for row in rows] == [(1, "b"), (2, "a"), (None, "none")]
+    assert {(row.probe, row.gain, row.pareto_layer) for row in rows} == {(None, None, None)}
+    with pytest.raises(RunError, match="labels: none"):
+        rank(records, by="probe", labels=False)
+
+
+def test_gains_are_over_the_control_with_the_noise_of_all_replicated_rows():
+    records = [
+        none(70.0, 0),
+        none(72.0, 1),
+        record("a", 80.0, 0.5),
+        record("b", 75.0, 0.5),
+        record("b", 79.0, 0.5, replicate=1),
+    ]
+    rows = {row.head_id: row for row in rank(records, by="pareto", labels=True)}
+    noise = pooled_noise([(2, statistics.stdev([70.0, 72.0])), (2, statistics.stdev([75.0, 79.0]))])
+    assert noise is not None
+    assert rows["a"].gain == pytest.approx(9.0)
+    assert (rows["a"].gain_low, rows["a"].gain_high) == pytest.approx(noise.interval(9.0, 1, 2))
+    assert (rows["b"].gain_low, rows["b"].gain_high) == pytest.approx(noise.interval(6.0, 2, 2))
+    assert (rows["none"].gain, rows["none"].gain_low) == (None, None)
+
+
+def test_without_replicates_a_gain_has_no_interval_and_without_a_control_there_is_none():
+    rows = {row.head_id: row for row in rank([none(70.0), record("a", 80.0, 0.5)], by="pareto", labels=True)}
+    assert (rows["a"].gain, rows["a"].gain_low, rows["a"].gain_high) == (10.0, None, None)
+    [row] = rank([record("a", 80.0, 0.5)], by="pareto", labels=True)
+    assert row.gain is None
+
+
+def test_what_is_unknown_is_none_and_sorts_last():
+    records = [record("unknown", 80.0, None), record("broken", float("nan"), 0.5), record("known", 80.0, 0.1)]
+    rows = rank(records, by="discrepancy", labels=True)
+    assert [row.head_id for row in rows] == ["broken", "known", "unknown"]
+    assert rows[0].probe is None
+    assert rows[2].discrepancy is None
+
+
+def test_heads_tried_counts_heads_that_were_stopped_too_and_no_controls():
+    records = [
+        none(70.0),
+        record("a", 80.0, 0.5),
+        record("a", 80.0, 0.5, replicate=1),
+        record("b", 70.0, 0.5, state="stopped"),
+        record("c", state="duplicate"),
+    ]
+    assert heads_tried(records) == 2
