@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from torch import nn
 
 _BLOCK = re.compile(r"(Block(2d|V2)?|Bottleneck|Residual|SeparableConv)$")
+_ATTENDS = re.compile(r"Attention|Attn")
 
 _FAMILY_BY_NAME = (
     (re.compile(r"^Swin"), "swin"),
@@ -42,7 +43,7 @@ def nearest_family(model: nn.Module) -> str:
     for pattern, family in _FAMILY_BY_NAME:
         if pattern.search(name):
             return family
-    if any("Attention" in type(module).__name__ for module in block.modules()):
+    if any(_ATTENDS.search(type(module).__name__) for module in block.modules()):
         return "vit"
     convolutions = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
     if any(module.groups == module.in_channels > 1 for module in convolutions):

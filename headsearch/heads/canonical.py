@@ -118,10 +118,12 @@ def _slug(config: HeadConfig) -> str:
     parts = [stage.family]
     for parameter in family(stage.family).parameters:
         value = stage.params[parameter.name]
-        if parameter.slug is not None and value is not None:
-            parts.append(
-                f"{parameter.slug}{value:g}" if isinstance(value, float) else f"{parameter.slug}{value}"
-            )
+        if parameter.slug is None or value is None:
+            continue
+        if not isinstance(value, float):
+            parts.append(f"{parameter.slug}{value}")
+        elif value != parameter.default:
+            parts.append(f"{parameter.slug}{value:g}")
     if not stage.params["first_shortcut"]:
         parts.append("noshortcut")
     return "-".join(parts)
