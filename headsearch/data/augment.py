@@ -1,8 +1,8 @@
 """Augmented views of a batch of uint8 images, on the batch's device, with random parameters of their own for every image.
 
-Crop, flip, resize and blur are one matrix per axis (`geometry`), the colour changes and the normalisation one matrix and
-offset (`colour`). A view is three batched products: uint8 in, normalised float out. Order, as in BYOL: crop, flip, colour,
-grayscale, blur, clip, solarize. (Blur and colour are linear, so blurring first gives the same pixels before clipping.)
+Crop, flip, resize and blur are one matrix per axis (`geometry`), the colour changes one matrix and offset (`colour`), so a view is
+three batched products. Order, as in BYOL: crop, flip, colour, grayscale, blur, clip, solarize, normalise. (Blur and colour
+changes are linear and commute, but for the clipping; the mean that contrast turns about is taken after the blur.)
 """
 
 from __future__ import annotations
@@ -160,16 +160,13 @@ class Views:
         view = torch.bmm(view.view(count, size * channels, width), columns.transpose(1, 2))
         view_BC = view.view(count, size, channels, size).transpose(1, 2).reshape(count, channels, size * size)
 
-        gain, bias = self._normalisation(view.device)
         matrix, offset = colour_transforms(draw.factors, view_BC.mean(dim=2) / 255)
-        # Values of 0 to 255 in, normalised values out: out = gain * (matrix @ in + 255 * offset) + bias.
-        matrix = gain[:, None] * matrix
-        offset = 255 * gain * offset + bias
-        view_BC = torch.baddbmm(offset[:, :, None], matrix, view_BC)
-        low, high = bias[:, None], (255 * gain + bias)[:, None]
-        view_BC.clamp_(low, high)
+        view_BC = torch.bmm(matrix / 255, view_BC).add_(offset[:, :, None]).clamp_(0, 1)
         if len(draw.solarized):
-            threshold = (255 * self.augmentation.solarize_threshold * gain + bias)[:, None]
             drawn = view_BC[draw.solarized]
-            view_BC[draw.solarized] = torch.where(drawn >= threshold, low + high - drawn, drawn)
+            view_BC[draw.solarized] = torch.where(
+                drawn >= self.augmentation.solarize_threshold, 1 - drawn, drawn
+            )
+        gain, bias = self._normalisation(view.device)
+        view_BC.mul_(255 * gain[:, None]).add_(bias[:, None])
         return view_BC.view(count, channels, size, size)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from timm.data.dataset_factory import create_dataset
+from torch.utils.data import IterableDataset
 
 from headsearch.data.collection import Collection, Part
 from headsearch.data.decode import canvas_side, to_canvas
@@ -104,7 +105,7 @@ def _open_held_out(dataset: str, root: str | None, train: Any) -> Any | None:
 def _part(
     data: Any, label: str, root: str | None, with_labels: bool, image_size: int, memory_limit: int
 ) -> Part:
-    if not hasattr(data, "__getitem__"):
+    if isinstance(data, IterableDataset):
         return _sequential(iter(data), label, with_labels, image_size, memory_limit)
     labels = _labels(data, label) if with_labels else None
     if hasattr(data, "imgs"):
