@@ -19,8 +19,8 @@ from headsearch.space.commands import space_app
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from headsearch.experiment import Experiment
     from headsearch.results.ranking import RankRow
+    from headsearch.results.trials import TrialRecord
 
 
 class TableFormat(StrEnum):
@@ -128,8 +128,8 @@ def run(
         )
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {again}", err=True)
         raise typer.Exit(130) from None
-    rows, spec = _ranked(where, RankBy.pareto)
-    _print_ranking(rows, spec)
+    rows, records, labels = _rank(where, RankBy.pareto)
+    _print_ranking(rows, records, labels)
     if any(row.rank == 1 for row in rows):
         typer.echo(f"\nTake the best one with:  headsearch export {where} --rank 1 --out head.yaml", err=True)
 
@@ -145,9 +145,9 @@ def rank(
     """Print the ranked heads of a run, with their gain over the control."""
     from headsearch.results import tables
 
-    rows, spec = _ranked(run, by)
+    rows, records, labels = _rank(run, by)
     if output is TableFormat.table:
-        _print_ranking(rows, spec)
+        _print_ranking(rows, records, labels)
     else:
         typer.echo(tables.rank_json(rows) if output is TableFormat.json else tables.rank_csv(rows))
 
@@ -227,22 +227,25 @@ def doctor(
     _console().print(table)
 
 
-def _ranked(run: Path, by: RankBy) -> tuple[list[RankRow], Experiment]:
+def _rank(run: Path, by: RankBy) -> tuple[list[RankRow], list[TrialRecord], bool]:
+    """The ranking of a run, the trials behind it, and whether they were probed with labels."""
     from headsearch.results.ranking import rank as rank_heads
     from headsearch.run_directory import RunDirectory
     from headsearch.search.ledger import read_records
 
-    experiment = RunDirectory.open(run).experiment()
-    return rank_heads(read_records(run), by=by.value, labels=experiment.data.labels == "probe"), experiment
+    labels = RunDirectory.open(run).experiment().data.labels == "probe"
+    records = read_records(run)
+    return rank_heads(records, by=by.value, labels=labels), records, labels
 
 
-def _print_ranking(rows: list[RankRow], experiment: Experiment) -> None:
+def _print_ranking(rows: list[RankRow], records: list[TrialRecord], labels: bool) -> None:
     from headsearch.results import tables
+    from headsearch.results.ranking import heads_tried
     from headsearch.results.statistics import verdict
 
     console = _console()
-    console.print(tables.rank_table(rows, labels=experiment.data.labels == "probe"))
-    console.print(verdict(rows), markup=False)
+    console.print(tables.rank_table(rows, labels=labels))
+    console.print(verdict(rows, tried=heads_tried(records)), markup=False)
 
 
 def _console() -> Console:
