@@ -1,0 +1,281 @@
+"""Whole proxies of tiny models: scores, determinism, resuming, and the ways a trial can end early."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headsearch.errors import DataError, InfeasibleHead, RunError, TrialStopped
+from headsearch.experiment import Experiment, parse_experiment
+from headsearch.heads.config import HeadConfig
+from headsearch.heads.registry import parse_head
+from headsearch.scoring.discrepancy import MEASURES
+from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.trainer import Trainer
+from headsearch.trial import RungScores, TrialResult
+
+CONVNEXT = parse_head({"convnext": {"depth": 1, "kernel_size": 3, "drop_path": 0.2}})
+NONE = HeadConfig()
+
+
+class Context:
+    """Keeps what is reported; `stop_at` is the rung at which the search has seen enough."""
+
+    def __init__(self, workdir: Path, seed: int = 0, stop_at: int | None = None) -> None:
+        self.workdir = workdir
+        self.seed = seed
+        self.stop_at = stop_at
+        self.reported: list[RungScores] = []
+        self.told: list[tuple[float, int, float, float]] = []
+
+    def report(self, scores: RungScores) -> None:
+        self.reported.append(scores)
+        if scores.epoch == self.stop_at:
+            raise TrialStopped
+
+    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
+        self.told.append((epoch, epochs, loss, images_per_second))
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 images of two kinds, bright above or bright below, and 40 to test on."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 96), ("test", 40)):
+        labels = np.arange(count) % 2
+        pixels = random.integers(0, 120, size=(count, 16, 16, 3))
+        for image, label in zip(pixels, labels, strict=True):
+            image[8 * label : 8 * label + 8] += 120
+        arrays |= {f"{split}_images": pixels.astype(np.uint8), f"{split}_labels": labels}
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def make_experiment(images: Path, **sections: dict[str, Any]) -> Experiment:
+    defaults: dict[str, dict[str, Any]] = {
+        "base": {
+            "model": "vit_tiny_patch16_224",
+            "kwargs": {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "drop_path_rate": 0.2},
+        },
+        "data": {"dataset": "npz", "root": str(images), "image_size": 16},
+        "proxy": {"epochs": 4, "rungs": [2, 4], "batch_size": 32, "device": "cpu"},
+    }
+    if "proxy" in sections:
+        del defaults["proxy"]["rungs"]
+    return parse_experiment(
+        {name: defaults.get(name, {}) | sections.get(name, {}) for name in {*defaults, *sections}}
+    )
+
+
+def files_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def evaluate(experiment: Experiment, config: HeadConfig, workdir: Path, seed: int = 0) -> TrialResult:
+    return ProxyEvaluator(experiment)(config, Context(workdir, seed))
+
+
+def test_a_trial_with_a_head_has_every_score(images: Path, tmp_path: Path) -> None:
+    context = Context(tmp_path)
+    result = ProxyEvaluator(make_experiment(images))(CONVNEXT, context)
+    assert [scores.epoch for scores in result.rungs] == [2, 4]
+    assert context.reported == list(result.rungs)
+    final = result.final
+    assert set(final.measures) == set(MEASURES)
+    assert final.discrepancy == final.measures["cka.embedding.output"]
+    assert final.knn is not None
+    assert 0 <= final.knn <= 100
+    assert final.linear is not None
+    assert final.linear > 80
+    assert result.rungs[0].linear is None
+    assert None not in (final.rankme_base, final.rankme_head, final.std_base, final.std_head)
+    assert result.cost.params > 0
+    assert result.cost.overhead is not None
+    assert result.cost.overhead > 0
+    assert result.images_per_second is not None
+    assert result.images_per_second > 0
+    assert files_in(tmp_path) == ["metrics.jsonl"]
+
+
+def test_a_control_has_no_scores_of_a_head(images: Path, tmp_path: Path) -> None:
+    result = evaluate(make_experiment(images), NONE, tmp_path)
+    final = result.final
+    assert final.measures == {}
+    assert (final.discrepancy, final.rankme_head, final.std_head) == (None, None, None)
+    assert (result.cost.params, result.cost.flops, result.cost.overhead) == (0, 0, 0.0)
+
+
+def test_without_labels_none_is_read(images: Path, tmp_path: Path) -> None:
+    arrays = np.load(images)
+    unlabelled = tmp_path / "unlabelled.npz"
+    np.savez(unlabelled, train_images=arrays["train_images"], test_images=arrays["test_images"])
+    experiment = make_experiment(
+        unlabelled, data={"dataset": "npz", "root": str(unlabelled), "image_size": 16, "labels": "none"}
+    )
+    final = evaluate(experiment, CONVNEXT, tmp_path / "trial").final
+    assert (final.knn, final.linear) == (None, None)
+    assert final.discrepancy is not None
+    with_labels = evaluate(make_experiment(images), CONVNEXT, tmp_path / "labelled").final
+    assert final.measures == with_labels.measures
+
+
+@pytest.mark.parametrize("method", ["dino", "byol", "simclr"])
+def test_every_method_trains(images: Path, tmp_path: Path, method: str) -> None:
+    experiment = make_experiment(images, method={"name": method})
+    rungs = evaluate(experiment, CONVNEXT, tmp_path).rungs
+    assert all(np.isfinite(scores.loss) for scores in rungs)
+
+
+def test_the_same_seed_gives_the_same_scores_and_another_seed_others(images: Path, tmp_path: Path) -> None:
+    experiment = make_experiment(images)
+    evaluator = ProxyEvaluator(experiment)
+    torch.manual_seed(5)
+    first = evaluator(CONVNEXT, Context(tmp_path / "a", seed=1))
+    torch.manual_seed(6)
+    evaluator(NONE, Context(tmp_path / "b", seed=1))
+    again = evaluator(CONVNEXT, Context(tmp_path / "c", seed=1))
+    elsewhere = pickle.loads(pickle.dumps(evaluator))(CONVNEXT, Context(tmp_path / "d", seed=1))
+    other = evaluator(CONVNEXT, Context(tmp_path / "e", seed=2))
+    assert first.rungs == again.rungs == elsewhere.rungs
+    assert first.rungs != other.rungs
+
+
+def test_the_global_random_state_is_left_as_it_was(images: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    evaluate(make_experiment(images), CONVNEXT, tmp_path)
+    assert torch.equal(torch.rand(1), expected)
+
+
+class Killed(BaseException):
+    """What a crash looks like from inside."""
+
+
+def final_weights(workdir: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(workdir / "checkpoint.pt", weights_only=True)["trainer"]
+    flat = {f"hssl.{name}": value for name, value in state["hssl"].items()}
+    for number, moments in state["optimizer"]["state"].items():
+        flat |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    return flat
+
+
+@pytest.mark.parametrize("killed_at_step", [6, 7, 10], ids=["after a rung", "within an epoch", "later"])
+def test_a_killed_trial_resumes_bit_for_bit(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at_step: int
+) -> None:
+    experiment = make_experiment(
+        images, proxy={"epochs": 4, "rungs": [2, 4], "batch_size": 32, "keep_checkpoints": True}
+    )
+    whole = Context(tmp_path / "whole")
+    expected = ProxyEvaluator(experiment, checkpoint_seconds=0.0)(CONVNEXT, whole)
+
+    unpatched = Trainer.step
+
+    def step_until_killed(trainer: Trainer, views: Any, step: int) -> torch.Tensor:
+        if step == killed_at_step:
+            raise Killed
+        return unpatched(trainer, views, step)
+
+    evaluator = ProxyEvaluator(experiment, checkpoint_seconds=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step_until_killed)
+        with pytest.raises(Killed):
+            evaluator(CONVNEXT, Context(tmp_path / "resumed"))
+    resumed = Context(tmp_path / "resumed")
+    result = evaluator(CONVNEXT, resumed)
+
+    assert result.rungs == expected.rungs
+    assert resumed.reported == whole.reported
+    weights, resumed_weights = final_weights(whole.workdir), final_weights(resumed.workdir)
+    assert weights.keys() == resumed_weights.keys()
+    assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
+    logs = [
+        [json.loads(line) for line in (context.workdir / "metrics.jsonl").read_text().splitlines()]
+        for context in (whole, resumed)
+    ]
+    for log in logs:
+        for record in log:
+            record.pop("images_per_second", None)
+    assert logs[0] == logs[1]
+
+
+def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) -> None:
+    experiment = make_experiment(
+        images, proxy={"epochs": 2, "rungs": [1, 2], "batch_size": 32, "keep_checkpoints": True}
+    )
+    evaluator = ProxyEvaluator(experiment)
+    evaluator(CONVNEXT, Context(tmp_path, seed=1))
+    with pytest.raises(RunError, match="belongs to another trial"):
+        evaluator(CONVNEXT, Context(tmp_path, seed=2))
+    with pytest.raises(RunError, match="belongs to another trial"):
+        evaluator(NONE, Context(tmp_path, seed=1))
+
+
+def test_a_stopped_trial_ends_at_its_rung_and_leaves_no_checkpoint(images: Path, tmp_path: Path) -> None:
+    context = Context(tmp_path, stop_at=2)
+    with pytest.raises(TrialStopped):
+        ProxyEvaluator(make_experiment(images))(CONVNEXT, context)
+    assert [scores.epoch for scores in context.reported] == [2]
+    assert files_in(tmp_path) == ["metrics.jsonl"]
+
+
+def test_a_trial_that_blows_up_is_infeasible(images: Path, tmp_path: Path) -> None:
+    experiment = make_experiment(
+        images, proxy={"epochs": 4, "batch_size": 32, "learning_rate": 1e30, "clip_gradient": None}
+    )
+    with pytest.raises(InfeasibleHead, match="not finite"):
+        evaluate(experiment, CONVNEXT, tmp_path)
+
+
+def test_a_trial_that_collapses_is_infeasible(images: Path, tmp_path: Path) -> None:
+    # So much decay leaves nothing but biases: all images look the same.
+    experiment = make_experiment(
+        images, proxy={"epochs": 4, "rungs": [1, 2, 3, 4], "batch_size": 32, "weight_decay": 900.0}
+    )
+    context = Context(tmp_path)
+    with pytest.raises(InfeasibleHead, match="collapsed"):
+        ProxyEvaluator(experiment)(CONVNEXT, context)
+    assert len(context.reported) >= 1
+
+
+def test_progress_tells_how_far_training_is(images: Path, tmp_path: Path) -> None:
+    context = Context(tmp_path)
+    ProxyEvaluator(make_experiment(images, proxy={"epochs": 30, "batch_size": 32}))(NONE, context)
+    assert context.told
+    epochs = [epoch for epoch, *_ in context.told]
+    assert epochs == sorted(epochs)
+    assert 0 < epochs[0] <= epochs[-1] <= 30
+    assert all(total == 30 and np.isfinite(loss) and speed > 0 for _, total, loss, speed in context.told)
+
+
+def test_fewer_images_than_a_batch_are_a_mistake(images: Path) -> None:
+    experiment = make_experiment(images, proxy={"epochs": 1, "batch_size": 128})
+    with pytest.raises(DataError, match="96 images"):
+        ProxyEvaluator(experiment).prepare()
+
+
+def test_given_weights_are_where_every_trial_starts(images: Path, tmp_path: Path) -> None:
+    experiment = make_experiment(images)
+    torch.manual_seed(3)
+    evaluator = ProxyEvaluator(experiment)
+    weights = evaluator._new_base().model.state_dict()
+    torch.save(weights, tmp_path / "base.pth")
+    given = make_experiment(
+        images, base={**experiment.base.model_dump(), "weights": str(tmp_path / "base.pth")}
+    )
+    evaluator = ProxyEvaluator(given)
+    evaluator.prepare()
+    for seed in (0, 1):
+        started = evaluator._trainer(CONVNEXT, seed, evaluator._shared).hssl
+        for network in (started.student, started.teacher):
+            state = network.base.model.state_dict()
+            assert all(torch.equal(state[name], weights[name]) for name in weights)
