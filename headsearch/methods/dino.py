@@ -8,6 +8,7 @@ Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -33,13 +34,16 @@ class DINO(Method):
         self.teacher_temperature = options.warmup_teacher_temperature
 
     def projector(self, in_dim: int) -> nn.Module:
-        projector: nn.Module = DINOProjectionHead(
-            in_dim,
-            self.hidden_dim,
-            self.bottleneck_dim,
-            self.output_dim,
-            freeze_last_layer=self.options.freeze_last_layer,
-        )
+        with warnings.catch_warnings():
+            # lightly still takes torch's older weight norm, which tells every user that it is deprecated.
+            warnings.filterwarnings("ignore", message=".*weight_norm.*", category=FutureWarning)
+            projector: nn.Module = DINOProjectionHead(
+                in_dim,
+                self.hidden_dim,
+                self.bottleneck_dim,
+                self.output_dim,
+                freeze_last_layer=self.options.freeze_last_layer,
+            )
         return projector
 
     def begin_step(self, epoch: float, epochs: int) -> None:

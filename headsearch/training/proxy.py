@@ -69,7 +69,8 @@ class ProxyEvaluator:
             UserError: device, method, augmentation, data or base cannot be used.
         """
         if self._shared is None:
-            self._shared = self._load()
+            with torch.random.fork_rng(devices=[]):
+                self._shared = self._load()
 
     def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult:
         """Train `config`'s head with the base and score it; resumes where the context's work directory holds a checkpoint.
