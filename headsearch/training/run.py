@@ -95,7 +95,7 @@ class ProxyRun:
             self.context.report(scores)
         proxy = self.trainer.proxy
         while self._state.epoch < proxy.epochs:
-            loss = self._train_epoch()
+            loss = self.train_epoch()
             if self._state.epoch in proxy.rungs:
                 scores = self._score(loss)
                 self._save()
@@ -117,7 +117,7 @@ class ProxyRun:
         """Training throughput, scoring left out."""
         return self._state.images / max(self._state.train_seconds, 1e-9)
 
-    def _train_epoch(self) -> float:
+    def train_epoch(self) -> float:
         """Train to the end of the present epoch; its mean loss."""
         state, trainer, seed = self._state, self.trainer, self.context.seed
         order = derived_generator(seed, "order", state.epoch)

@@ -45,14 +45,14 @@ class Context:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """96 images of two kinds, bright above or bright below, and 40 to test on."""
+    """96 images of two kinds, reddish or bluish, and 40 to test on."""
     random = np.random.default_rng(0)
     arrays = {}
     for split, count in (("train", 96), ("test", 40)):
         labels = np.arange(count) % 2
         pixels = random.integers(0, 120, size=(count, 16, 16, 3))
         for image, label in zip(pixels, labels, strict=True):
-            image[8 * label : 8 * label + 8] += 120
+            image[:, :, 2 * label] += 120
         arrays |= {f"{split}_images": pixels.astype(np.uint8), f"{split}_labels": labels}
     path = tmp_path_factory.mktemp("images") / "images.npz"
     np.savez(path, **arrays)
