@@ -224,7 +224,7 @@ class Coordinator:
                 if not self._running:
                     self._exhausted = True
                     self._observer.note(
-                        f"every head of the space has been tried: {self._heads} of {self._plan.trials} trials"
+                        f"every head of the space has been tried; {self._heads} trained, {self._plan.trials} were asked for"
                     )
                 return None
             twin = self._first.get(proposal.head_id)

@@ -68,7 +68,7 @@ class ToyEvaluator:
                 written = checkpoint.with_suffix(".new")
                 written.write_text(json.dumps(saved), encoding="utf-8")
                 written.replace(checkpoint)
-        checkpoint.unlink(missing_ok=True)
+        # The checkpoint stays: should the search be killed before it has written the result down, nothing is trained again.
         return TrialResult(
             rungs=tuple(rungs),
             cost=toy_cost(config),

@@ -1,0 +1,93 @@
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+
+from headsearch.errors import DataError, HeadError, InfeasibleHead, RunError
+from headsearch.heads.config import HeadConfig, Stage
+from headsearch.search.executors import Failed, Job, Stopped, attempt, failure
+from headsearch.testing.toy import ToyEvaluator
+from headsearch.trial import RungScores, TrialResult
+
+CONFIG = HeadConfig((Stage("mixer", {"depth": 2}),))
+
+
+def job(tmp_path: Path) -> Job:
+    return Job(number=0, config=CONFIG, head_id="mixer", seed=3, replicate=0, control=None, workdir=tmp_path)
+
+
+def silent(*_: object) -> None:
+    pass
+
+
+def test_a_job_that_runs_through_gives_its_result_and_reports_every_rung(tmp_path: Path) -> None:
+    reported: list[RungScores] = []
+    outcome = attempt(
+        ToyEvaluator(), job(tmp_path), lambda _, scores: reported.append(scores) or True, silent
+    )
+    assert isinstance(outcome, TrialResult)
+    assert list(outcome.rungs) == reported
+    assert [scores.epoch for scores in reported] == [1, 3, 9]
+
+
+def test_a_trial_ends_at_the_rung_where_the_search_wants_no_more_of_it(tmp_path: Path) -> None:
+    outcome = attempt(ToyEvaluator(), job(tmp_path), lambda _, scores: scores.epoch < 3, silent)
+    assert outcome == Stopped()
+    assert (tmp_path / "epochs.txt").read_text().split() == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (InfeasibleHead("collapsed"), "infeasible", "collapsed"),
+        (HeadError("num_heads must divide the width"), "infeasible", "num_heads must divide the width"),
+        (MemoryError(), "infeasible", "out of memory: MemoryError"),
+        (
+            RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "infeasible",
+            "out of memory",
+        ),
+        (DataError("images: gone"), "halt", "images: gone"),
+        (OSError(28, "No space left on device", "x.pt"), "halt", "no space left on the device (x.pt)"),
+        (KeyError("key"), "failed", "KeyError: 'key'"),
+        (ValueError("two\nlines"), "failed", "ValueError: two lines"),
+    ],
+)
+def test_an_exception_says_whose_fault_it_is_in_one_line(error: Exception, kind: str, reason: str) -> None:
+    outcome = failure(error)
+    assert outcome.kind == kind
+    assert outcome.reason.startswith(reason)
+    assert "\n" not in outcome.reason
+
+
+def test_running_out_of_a_device_s_memory_is_the_head_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A stand-in for the module, since the real one takes seconds to import; the real class is a RuntimeError too.
+    class FakeTorch:
+        class OutOfMemoryError(RuntimeError):
+            pass
+
+    monkeypatch.setitem(sys.modules, "torch", FakeTorch)
+    assert failure(FakeTorch.OutOfMemoryError("CUDA out of memory")).kind == "infeasible"
+
+
+def test_a_study_that_cannot_be_written_is_no_outcome_of_the_trial(tmp_path: Path) -> None:
+    def report(_: Job, scores: RungScores) -> bool:
+        raise RunError("the study cannot be written")
+
+    with pytest.raises(RunError, match="the study cannot be written"):
+        attempt(ToyEvaluator(), job(tmp_path), report, silent)
+
+
+def test_ctrl_c_passes_through(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(ToyEvaluator(), job(tmp_path), lambda *_: True, interrupt)
+
+
+def test_jobs_and_outcomes_travel_between_processes(tmp_path: Path) -> None:
+    done = attempt(ToyEvaluator(), job(tmp_path), lambda *_: True, silent)
+    for thing in (job(tmp_path), done, Stopped(), Failed("why", "failed", "trace"), ToyEvaluator()):
+        assert pickle.loads(pickle.dumps(thing)) == thing

@@ -1,0 +1,204 @@
+import random
+from collections.abc import Mapping
+
+import pytest
+
+from headsearch.errors import ExperimentError, SpaceError
+from headsearch.heads import HeadConfig
+from headsearch.heads.canonical import canonical, head_id
+from headsearch.search.draws import all_decisions
+from headsearch.search.proposer import SAMPLERS, Proposal, Proposer
+from headsearch.space import Space, load_space, parse_space
+from headsearch.testing.toy import limits, toy_cost
+from headsearch.testing.toy_search import TOY_BASE
+
+TINY = load_space("tiny")
+TINY_HEADS = {head_id(canonical(config, TOY_BASE)) for config in TINY.enumerate()}
+FLOAT = parse_space(
+    "space: headsearch/space@1\nhead: {mixer: {depth: {int: [1, 3]}, mlp_ratio: {float: [1, 4]}}}",
+    "float.yaml",
+)
+
+
+def proposer(space: Space = TINY, sampler: str = "tpe", seed: int = 0) -> Proposer:
+    return Proposer(
+        space,
+        TOY_BASE,
+        sampler=sampler,
+        seed=seed,
+        objectives=2,
+        cost_function=lambda config, _: toy_cost(config),
+    )
+
+
+def score(config: HeadConfig) -> list[float]:
+    probe, discrepancy = limits(config)
+    return [discrepancy, probe]
+
+
+def search(
+    subject: Proposer, proposals: int, tried: Mapping[str, list[float]] | None = None
+) -> list[Proposal]:
+    """Every proposal is scored at once; duplicates count as proposals."""
+    known = dict(tried or {})
+    made = []
+    for _ in range(proposals):
+        proposal = subject.propose(known, ())
+        if proposal is None:
+            break
+        known.setdefault(proposal.head_id, score(proposal.config))
+        subject.tell(proposal.position, known[proposal.head_id])
+        made.append(proposal)
+    return made
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_stays_in_a_conditional_space_and_tries_the_default_first(sampler: str) -> None:
+    # GP and TPE draw by chance until they have seen ten; GP takes seconds for each of the others.
+    made = search(proposer(sampler=sampler), 11 if sampler == "gp" else 20)
+    assert made[0].config == canonical(TINY.default(), TOY_BASE)
+    assert {proposal.head_id for proposal in made} <= TINY_HEADS
+    assert all(proposal.head_id == head_id(proposal.config) for proposal in made)
+    assert len({proposal.head_id for proposal in made}) >= 8
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "grid"])
+def test_a_rebuilt_proposer_goes_on_as_the_old_one_would_have(sampler: str) -> None:
+    whole = search(proposer(sampler=sampler), 45)
+    for cut in (1, 13, 31):
+        rebuilt = proposer(sampler=sampler)
+        known: dict[str, list[float]] = {}
+        for proposal in whole[:cut]:
+            duplicate = proposal.head_id in known
+            known[proposal.head_id] = score(proposal.config)
+            rebuilt.remember(proposal.draw, known[proposal.head_id], running=False, duplicate=duplicate)
+        following = search(rebuilt, len(whole) - cut, known)
+        assert [p.head_id for p in following] == [p.head_id for p in whole[cut:]]
+
+
+def test_a_running_proposal_is_remembered_and_told_later() -> None:
+    whole = search(proposer(), 20)
+    rebuilt = proposer()
+    known: dict[str, list[float]] = {}
+    for n, proposal in enumerate(whole[:15]):
+        values = score(proposal.config)
+        position = rebuilt.remember(
+            proposal.draw,
+            None if n == 14 else values,
+            running=n == 14,
+            duplicate=proposal.head_id in known,
+        )
+        known[proposal.head_id] = values
+    rebuilt.tell(position, values)
+    assert [p.head_id for p in search(rebuilt, 5, known)] == [p.head_id for p in whole[15:]]
+
+
+def test_other_seeds_propose_other_heads() -> None:
+    first, second = ([p.head_id for p in search(proposer(seed=seed), 8)] for seed in (0, 1))
+    assert first[0] == second[0]
+    assert first[1:] != second[1:]
+
+
+def test_the_grid_counts_through_the_space_in_order() -> None:
+    made = [proposal.head_id for proposal in search(proposer(sampler="grid"), 1000)]
+    order = list(dict.fromkeys(head_id(canonical(config, TOY_BASE)) for config in TINY.enumerate()))
+    assert made[0] == head_id(canonical(TINY.default(), TOY_BASE))
+    assert made[1:] == [identity for identity in order if identity != made[0]]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
+def test_every_head_of_a_finite_space_is_found_and_then_the_search_is_over(sampler: str) -> None:
+    subject = proposer(sampler=sampler)
+    known: dict[str, list[float]] = {}
+    in_a_row = longest = 0
+    while (proposal := subject.propose(known, ())) is not None:
+        in_a_row = in_a_row + 1 if proposal.head_id in known else 0
+        longest = max(longest, in_a_row)
+        known[proposal.head_id] = score(proposal.config)
+        subject.tell(proposal.position, known[proposal.head_id])
+    assert set(known) == TINY_HEADS
+    assert 1 <= longest <= 5
+
+
+def test_what_is_running_is_not_proposed_again() -> None:
+    subject = proposer(sampler="random")
+    running = {proposal.head_id for _ in range(20) if (proposal := subject.propose((), ())) is not None}
+    for _ in range(20):
+        proposal = subject.propose((), running)
+        assert proposal is not None
+        assert proposal.head_id not in running
+        running.add(proposal.head_id)
+
+
+def test_constraints_hold_for_every_proposal() -> None:
+    space = parse_space(
+        "space: headsearch/space@1\n"
+        "head: {one_of: [{mixer: {depth: {int: [1, 4]}}}, {vit: {depth: {int: [1, 4]}}}]}\n"
+        "constraints: ['params <= 2000', 'family == \"vit\" or depth == 1']",
+        "tight.yaml",
+    )
+    known: dict[str, list[float]] = {}
+    heads = [proposal.config for proposal in search(proposer(space), 20, known)]
+    # toy_cost: a thousand parameters a block.
+    assert {(head.family, head.depth) for head in heads} == {("mixer", 1), ("vit", 1), ("vit", 2)}
+
+
+def test_a_space_that_the_constraints_empty_says_which_constraint_refused_how_often() -> None:
+    space = parse_space(
+        "space: headsearch/space@1\nhead: {mixer: {mlp_ratio: {float: [1, 4]}}}\nconstraints: ['mlp_ratio < 0.5']",
+        "no.yaml",
+    )
+    with pytest.raises(SpaceError, match=r"2001 draws in a row were refused \(2001 by 'mlp_ratio < 0.5'\)"):
+        proposer(space, sampler="random").propose((), ())
+
+
+def test_refused_draws_leave_no_trace_in_what_the_sampler_sees() -> None:
+    space = parse_space(
+        "space: headsearch/space@1\nhead: {mixer: {depth: {int: [1, 12]}, mlp_ratio: {float: [1, 4]}}}\nconstraints: ['depth <= 2']",
+        "mostly.yaml",
+    )
+    whole = search(proposer(space), 25)
+    rebuilt = proposer(space)
+    for proposal in whole[:20]:
+        rebuilt.remember(proposal.draw, score(proposal.config), running=False, duplicate=False)
+    known = {proposal.head_id: score(proposal.config) for proposal in whole[:20]}
+    assert [p.head_id for p in search(rebuilt, 5, known)] == [p.head_id for p in whole[20:]]
+
+
+def test_the_grid_of_a_continuum_is_refused_in_one_line() -> None:
+    with pytest.raises(
+        ExperimentError, match=r"search.sampler: grid needs a finite space, and float.yaml has a float domain"
+    ):
+        proposer(FLOAT, sampler="grid")
+
+
+def test_decisions_come_in_the_order_of_enumeration() -> None:
+    class Given:
+        def __init__(self, decisions: Mapping[str, object]) -> None:
+            self.decisions = decisions
+
+        def categorical(self, name: str, choices: object) -> object:
+            return self.decisions[name]
+
+        def integer(self, name: str, low: int, high: int, step: int, log: bool) -> object:
+            return self.decisions[name]
+
+        def real(self, name: str, low: float, high: float, log: bool) -> object:
+            return self.decisions[name]
+
+    drawn = [TINY.draw(Given(decisions)) for decisions in all_decisions(TINY)]  # type: ignore[arg-type]
+    assert drawn == list(TINY.enumerate())
+
+
+def test_tpe_finds_better_heads_than_chance() -> None:
+    space = parse_space(
+        "space: headsearch/space@1\nhead: {one_of: ["
+        "{convnext: {depth: {int: [1, 6]}, kernel_size: {choice: [3, 5, 7, 9]}, mlp_ratio: {choice: [1.0, 2.0, 3.0, 4.0]}}},"
+        "{mixer: {depth: {int: [1, 6]}, mlp_ratio: {choice: [1.0, 2.0, 3.0, 4.0]}}},"
+        "{vit: {depth: {int: [1, 6]}, mlp_ratio: {choice: [1.0, 2.0, 3.0, 4.0]}}}]}",
+        "larger.yaml",
+    )
+    rng = random.Random(0)
+    chance = sum(sum(score(space.sample(rng))) for _ in range(300)) / 300
+    late = [sum(score(p.config)) for seed in range(4) for p in search(proposer(space, seed=seed), 40)[25:]]
+    assert sum(late) / len(late) > chance + 1.5
