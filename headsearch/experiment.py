@@ -148,9 +148,16 @@ class SearchSpec(_Section):
     storage: str | None = None
     """null: study.db in the run directory; or any Optuna storage URL."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_finalists_no_replicates(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("finalists") == 0 and "replicates" not in data:
+            return {**data, "replicates": 1}
+        return data
+
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:
-        if "replicates" in self.model_fields_set and self.replicates > 1 and self.finalists == 0:
+        if self.replicates > 1 and self.finalists == 0:
             raise ValueError(f"replicates: {self.replicates} needs finalists of at least 1, got 0")
         if len(set(self.controls)) != len(self.controls):
             raise ValueError(f"controls must not repeat, got {self.controls}")

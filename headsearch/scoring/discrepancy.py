@@ -15,16 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from headsearch.scoring.names import MEASURES
+
 if TYPE_CHECKING:
     from headsearch.scoring.features import Features
-
-MEASURES: tuple[str, ...] = tuple(
-    f"{measure}.{samples}.{side}"
-    for measure in ("cka", "mutual_knn", "procrustes")
-    for samples in ("embedding", "tokens")
-    for side in ("output", "change")
-)
-"""Names of all discrepancies, `<measure>.<embedding|tokens>.<output|change>`."""
 
 _CONSTANT = 1e-10
 """A side whose spread is below this share of its norm is taken to be the same for all samples: float64 rounding, not signal."""

@@ -15,6 +15,7 @@ from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.results.trials import TrialRecord
 from headsearch.run_directory import RunDirectory, RunFacts
+from headsearch.search.checks import check_experiment
 from headsearch.search.coordinator import Coordinator, SearchPlan
 from headsearch.search.executors import Executor
 from headsearch.search.executors.inline import InlineExecutor
@@ -71,7 +72,7 @@ def run_search(
         UserError: bad input; a run directory that exists, is at work, or is of another experiment; a disk that is full.
         KeyboardInterrupt: passed on. What is finished is safe, what was running is resumed from its checkpoint.
     """
-    # Known at once, so said before the seconds that reading the base and the images takes.
+    check_experiment(experiment)
     _check_target(experiment, read_space(experiment.search.space)[0], out, resume=resume)
     return conduct(experiment, gather(experiment), out, resume=resume, observer=observer)
 

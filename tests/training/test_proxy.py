@@ -15,7 +15,7 @@ from headsearch.errors import DataError, InfeasibleHead, RunError, TrialStopped
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
-from headsearch.scoring.discrepancy import MEASURES
+from headsearch.scoring.names import MEASURES
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.trainer import Trainer
 from headsearch.trial import RungScores, TrialResult

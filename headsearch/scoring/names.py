@@ -1,0 +1,9 @@
+"""Names of the discrepancy measures. No torch here: an experiment can be checked without computing anything."""
+
+MEASURES: tuple[str, ...] = tuple(
+    f"{measure}.{samples}.{side}"
+    for measure in ("cka", "mutual_knn", "procrustes")
+    for samples in ("embedding", "tokens")
+    for side in ("output", "change")
+)
+"""`<measure>.<embedding|tokens>.<output|change>`."""

@@ -1,0 +1,41 @@
+"""What can be wrong with an experiment and is known at once: said before the seconds that torch, a base and images take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headsearch.data.names import check_dataset_name
+from headsearch.errors import DataError, ExperimentError, did_you_mean
+from headsearch.experiment import Experiment
+from headsearch.methods import check_method
+from headsearch.scoring.names import MEASURES
+from headsearch.training.augmentation import build_augmentation
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """Check names, options and paths. Needs no torch; the base and what lies in the data are checked when they are loaded.
+
+    Raises:
+        UserError: one line that names the key, what it holds and what was expected.
+    """
+    measure = experiment.search.discrepancy
+    if measure not in MEASURES:
+        raise ExperimentError(
+            f"search.discrepancy: unknown measure '{measure}'{did_you_mean(measure, MEASURES)}"
+        )
+    check_method(experiment.method.name, experiment.method.kwargs)
+    _check_data(experiment)
+    build_augmentation(experiment.data)
+
+
+def _check_data(experiment: Experiment) -> None:
+    dataset, root = experiment.data.dataset, experiment.data.root
+    check_dataset_name(dataset)
+    if dataset in ("folder", "npz"):
+        kind = "folder of images" if dataset == "folder" else ".npz file"
+        if root is None:
+            raise DataError(
+                f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
+            )
+        if not Path(root).exists():
+            raise DataError(f"data.root: no {kind} at '{root}'")
