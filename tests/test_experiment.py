@@ -1,0 +1,134 @@
+"""The experiment schema: defaults, overrides, and errors on one line that say where and what."""
+
+from pathlib import Path
+
+import pytest
+
+from headsearch.errors import ExperimentError
+from headsearch.experiment import Experiment, load_experiment
+from headsearch.shipped import shipped_names
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "my.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_every_key_has_a_default() -> None:
+    experiment = load_experiment(None)
+    assert experiment.method.name == "mocov3"
+    assert experiment.search.controls == ["none", "same", "mlp"]
+    assert experiment.proxy.rungs[-1] == experiment.proxy.epochs
+
+
+@pytest.mark.parametrize("name", shipped_names("experiments"))
+def test_shipped_experiments_are_good_and_survive_being_written(name: str, tmp_path: Path) -> None:
+    experiment = load_experiment(name)
+    assert load_experiment(write(tmp_path, experiment.to_yaml())) == experiment
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["search.finalists=0"],
+        ["proxy.epochs=1"],
+        ["proxy.epochs=2"],
+        ["data.labels=none"],
+        ["proxy.clip_gradient=null"],
+    ],
+    ids=str,
+)
+def test_what_is_written_reads_back_the_same(overrides: list[str], tmp_path: Path) -> None:
+    experiment = load_experiment(None, overrides)
+    assert load_experiment(write(tmp_path, experiment.to_yaml())) == experiment
+
+
+def test_overrides_change_any_key_and_keep_the_rest(tmp_path: Path) -> None:
+    file = write(tmp_path, "name: x\nproxy: {epochs: 8, learning_rate: 1e-3}\nseed: 5\n")
+    experiment = load_experiment(file, ["proxy.learning_rate=2e-3", "search.controls=[none]", "seed=7"])
+    assert experiment.proxy.learning_rate == pytest.approx(0.002)
+    assert experiment.proxy.epochs == 8
+    assert experiment.search.controls == ["none"]
+    assert experiment.seed == 7
+
+
+def test_rungs_belong_to_a_budget_and_are_derived_anew_with_another_one(tmp_path: Path) -> None:
+    file = write(tmp_path, "proxy: {epochs: 40, rungs: [10, 20, 40], warmup_epochs: 5}")
+    assert load_experiment(file).proxy.rungs == [10, 20, 40]
+    shorter = load_experiment(file, ["proxy.epochs=4"]).proxy
+    assert shorter.rungs[-1] == 4
+    assert shorter.warmup_epochs == pytest.approx(0.4)
+    assert load_experiment(file, ["proxy.rungs=[3, 6]", "proxy.epochs=6"]).proxy.rungs == [3, 6]
+
+
+def test_another_base_or_data_set_lets_go_of_what_belonged_to_the_former(tmp_path: Path) -> None:
+    file = write(tmp_path, "base: {model: a, kwargs: {depth: 4}}\ndata: {dataset: digits, image_size: 16}")
+    assert load_experiment(file, ["base.model=b"]).base.kwargs == {}
+    assert load_experiment(file, ["base.model=a"]).base.kwargs == {"depth": 4}
+    assert load_experiment(file, ["base.kwargs={width: 2}", "base.model=b"]).base.kwargs == {"width": 2}
+    assert load_experiment(file, ["data.dataset=folder"]).data.image_size == Experiment().data.image_size
+
+
+def test_a_space_beside_the_experiment_is_found_from_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("")
+    file = write(tmp_path, "search: {space: space.yaml}")
+    assert load_experiment(file).search.space == str(tmp_path / "space.yaml")
+    assert load_experiment(write(tmp_path, "search: {space: tiny}")).search.space == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "my.yaml: the file is empty"),
+        ("- a", "my.yaml:1: expected keys and values, got list"),
+        ("a: [1", "my.yaml:1:6: not valid YAML"),
+        ("name: x\nproxi: 3", "my.yaml:2: unknown key 'proxi'; did you mean 'proxy'?"),
+        ("proxy:\n  epoch: 3", "my.yaml:2: unknown key 'proxy.epoch'; did you mean 'epochs'?"),
+        ("proxy:\n  epochs: yes", "my.yaml:2: proxy.epochs: input should be a valid integer, got True"),
+        ("proxy: {epochs: 0}", "my.yaml:1: proxy.epochs: input should be greater than or equal to 1, got 0"),
+        ("proxy: {learning_rate: .nan}", "proxy.learning_rate"),
+        ("proxy: {epochs: 4, rungs: [1, 2]}", "rungs must rise and end at epochs (4), got [1, 2]"),
+        ("proxy: {epochs: 4, rungs: [4, 2, 4]}", "rungs must rise and end at epochs (4)"),
+        ("search: {sampler: tpee}", "search.sampler: 'tpee' is not known; did you mean 'tpe'?"),
+        ("search: {controls: [nne]}", "did you mean 'none'?"),
+        ("search: {controls: [none, none]}", "controls must not repeat"),
+        ("search: {finalists: 0, replicates: 2}", "needs finalists"),
+        ("name: ../up", "name"),
+        ("seed: -1", "seed"),
+        ("experiment: headsearch/experiment@9", "headsearch/experiment@1"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_where_and_what(text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError) as caught:
+        load_experiment(write(tmp_path, text))
+    message = str(caught.value)
+    assert expected in message
+    assert "\n" not in message
+    assert "my.yaml" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("proxy", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("proxy.epochs.more=1", "proxy.epochs is not a section"),
+        ("proxy.epochs=[1", "not valid YAML"),
+        ("poxy.epochs=1", "did you mean 'proxy'"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=expected.replace("'", ".")):
+        load_experiment(write(tmp_path, "proxy: {epochs: 3}"), [override])
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match="neither a file nor a shipped one; did you mean 'digits'"):
+        load_experiment("digit")
+    with pytest.raises(ExperimentError, match="not a file"):
+        load_experiment(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ExperimentError, match=r"binary\.yaml: cannot be read"):
+        load_experiment(tmp_path / "binary.yaml")
