@@ -87,12 +87,27 @@ class ProxyEvaluator:
         assert self._shared is not None
         device = self._shared.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            return self._evaluate(config, context, self._shared)
+            run = self.start(config, context)
+            try:
+                rungs = run.run()
+            except (InfeasibleHead, TrialStopped):
+                self._end(run)
+                raise
+            self._end(run)
+            cost = self._cost(config, run.trainer, context.seed, self._shared)
+        return TrialResult(rungs, cost, run.seconds, run.images_per_second)
 
-    def _evaluate(self, config: HeadConfig, context: TrialContext, shared: _Shared) -> TrialResult:
+    def start(self, config: HeadConfig, context: TrialContext) -> ProxyRun:
+        """The run of a trial, resumed from its checkpoint where there is one, but not gone on with. Seeds the global generator.
+
+        Raises `UserError` as calling the evaluator does.
+        """
+        self.prepare()
+        assert self._shared is not None
+        shared = self._shared
         trainer = self._trainer(config, context.seed, shared)
         context.workdir.mkdir(parents=True, exist_ok=True)
-        run = ProxyRun(
+        return ProxyRun(
             trainer,
             shared.scorer,
             shared.dataset.train,
@@ -101,14 +116,6 @@ class ProxyEvaluator:
             identity=self._identity(config, trainer.hssl.student.base, context.seed),
             checkpoint_seconds=self.checkpoint_seconds,
         )
-        try:
-            rungs = run.run()
-        except (InfeasibleHead, TrialStopped):
-            self._end(run)
-            raise
-        self._end(run)
-        cost = self._cost(config, trainer, context.seed, shared)
-        return TrialResult(rungs, cost, run.seconds, run.images_per_second)
 
     def _end(self, run: ProxyRun) -> None:
         if not self.experiment.proxy.keep_checkpoints:
