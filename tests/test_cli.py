@@ -129,7 +129,7 @@ def test_an_exported_head_loads_and_runs_on_the_bases_feature_map(finished: Path
     feature_map = torch.randn(2, width, *grid)
     assert head(feature_map).shape == feature_map.shape
     assert head.embed(head(feature_map)).shape == (2, width)
-    assert sum(p.numel() for p in head.stages.parameters()) == written["scores"]["params"]
+    assert sum(p.numel() for p in head.parameters()) == written["scores"]["params"]
 
 
 def test_export_refuses_what_is_not_there(finished: Path, tmp_path: Path) -> None:
