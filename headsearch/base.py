@@ -78,6 +78,15 @@ def check_base(model: str, *, image_size: int, kwargs: Mapping[str, Any] | None 
         return _measure(made, model, image_size, meta)
 
 
+def check_size(base: Base, size: int) -> None:
+    """Check that a base built for one image size takes another too, as local crops ask of it.
+
+    Raises `BaseModelError` where it does not.
+    """
+    device = next(base.parameters()).device
+    _measure(base.model, base.info.model, size, device)
+
+
 def _forward(model: nn.Module, images_BCHW: Tensor) -> BaseOutput:
     final, maps = model.forward_intermediates(  # type: ignore[operator]
         images_BCHW, indices=1, norm=False, output_fmt="NCHW", intermediates_only=False

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from headsearch.data.names import check_dataset_name
-from headsearch.errors import DataError, ExperimentError, did_you_mean
+from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
+from headsearch.heads import FAMILIES
 from headsearch.methods import check_method
 from headsearch.scoring.names import MEASURES
+from headsearch.space import Space
 from headsearch.training.augmentation import build_augmentation
 
 
@@ -26,6 +28,22 @@ def check_experiment(experiment: Experiment) -> None:
     check_method(experiment.method.name, experiment.method.kwargs)
     _check_data(experiment)
     build_augmentation(experiment.data)
+
+
+def check_grids(experiment: Experiment, space: Space) -> None:
+    """Refuse heads that are tied to one grid where the views have several: local crops give smaller feature maps.
+
+    Raises:
+        SpaceError: names the families.
+    """
+    if build_augmentation(experiment.data).local_crops == 0:
+        return
+    bound = sorted(name for name in space.families if FAMILIES[name].grid_bound)
+    if bound:
+        raise SpaceError(
+            f"{space.where}: {', '.join(bound)} heads are tied to one grid, and local crops have another; "
+            f"expected a space without them, or data.augmentation.local_crops of 0"
+        )
 
 
 def _check_data(experiment: Experiment) -> None:

@@ -15,7 +15,7 @@ from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.results.trials import TrialRecord
 from headsearch.run_directory import RunDirectory, RunFacts
-from headsearch.search.checks import check_experiment
+from headsearch.search.checks import check_experiment, check_grids
 from headsearch.search.coordinator import Coordinator, SearchPlan
 from headsearch.search.executors import Executor
 from headsearch.search.executors.inline import InlineExecutor
@@ -73,7 +73,9 @@ def run_search(
         KeyboardInterrupt: passed on. What is finished is safe, what was running is resumed from its checkpoint.
     """
     check_experiment(experiment)
-    _check_target(experiment, read_space(experiment.search.space)[0], out, resume=resume)
+    space, _ = read_space(experiment.search.space)
+    check_grids(experiment, space)
+    _check_target(experiment, space, out, resume=resume)
     return conduct(experiment, gather(experiment), out, resume=resume, observer=observer)
 
 
@@ -133,6 +135,7 @@ def conduct(
     with directory.lock(), _study(experiment, directory, shared, new=not resume) as ledger:
         if resume:
             directory.extend(experiment)
+        stopping = experiment.search.stopping
         plan = SearchPlan(
             seed=experiment.seed,
             trials=experiment.search.trials,
@@ -140,7 +143,9 @@ def conduct(
             replicates=experiment.search.replicates,
             controls=materials.controls,
             labels=experiment.data.labels == "probe",
-            epochs=experiment.proxy.epochs,
+            rungs=tuple(experiment.proxy.rungs),
+            reduction=stopping.reduction if stopping.kind == "asha" else None,
+            keep_checkpoints=experiment.proxy.keep_checkpoints,
         )
         coordinator = Coordinator(plan, ledger, proposer, directory.trial_folder, watcher)
         watcher.search_started(coordinator.status(), resumed=resume)

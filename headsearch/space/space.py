@@ -16,7 +16,7 @@ from headsearch.space.constraints import Constraint
 from headsearch.space.counting import count_descriptions, is_finite
 from headsearch.space.domains import Chooser, RandomChooser
 from headsearch.space.source import Where
-from headsearch.space.tree import HeadNode, enumerate_walks, node_data, walk
+from headsearch.space.tree import HeadNode, enumerate_walks, families_of, node_data, walk
 from headsearch.trial import HeadCost
 
 FORMAT = "headsearch/space@1"
@@ -45,6 +45,11 @@ class Space:
     """Conditions on every head, in the order written. Drawing does not look at them: `violated` does."""
     where: Where
     """Where the head is described, for messages."""
+
+    @property
+    def families(self) -> frozenset[str]:
+        """Every family that a head of this space may have, before constraints."""
+        return families_of(self.head)
 
     def draw(self, chooser: Chooser) -> HeadConfig:
         """The head that `chooser` decides on, every parameter of every stage filled in. Constraints are not applied."""

@@ -60,6 +60,16 @@ class SharedHead:
 
 HeadNode = Blocks | OneOf | Stack | SharedHead
 
+
+def families_of(node: HeadNode) -> frozenset[str]:
+    """Every family that a head below `node` may have."""
+    if isinstance(node, Blocks):
+        return frozenset({node.family})
+    if isinstance(node, OneOf):
+        return frozenset().union(*map(families_of, node.branches))
+    return families_of(node.each if isinstance(node, Stack) else node.head)
+
+
 Pick = Callable[[str, Domain, Scalar], Scalar]
 """Decides: (name, domain, the value to try first where the domain names none) → value."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headsearch.base import Base, load_base
+from headsearch.base import Base, check_size, load_base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
@@ -137,6 +137,8 @@ class ProxyEvaluator:
             min_train_images=proxy.batch_size,
         )
         views = Views(augmentation, image_size=data.image_size, mean=dataset.mean, std=dataset.std)
+        if augmentation.local_crops:
+            check_size(base, views.local_size)
         scorer = Scorer(
             dataset,
             views,
