@@ -1,0 +1,164 @@
+"""From an experiment to a ranking, with nothing replaced: digits, every method, every family, bases of several kinds."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from headsearch.experiment import Experiment, load_experiment
+from headsearch.heads import FAMILIES, parse_head
+from headsearch.results.ranking import rank
+from headsearch.run_directory import RunDirectory
+from headsearch.scoring.names import MEASURES
+from headsearch.search.ledger import read_records
+from headsearch.search.run import run_search
+from headsearch.training.proxy import ProxyEvaluator
+from headsearch.trial import RungScores, TrialResult
+
+SMALL = "base.kwargs={patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}"
+
+
+class Alone:
+    """A trial context without a search around it."""
+
+    def __init__(self, workdir: Path) -> None:
+        self.seed = 0
+        self.workdir = workdir
+
+    def report(self, scores: RungScores) -> None: ...
+
+    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None: ...
+
+
+def digits(*overrides: str) -> Experiment:
+    """One epoch with few, large batches."""
+    return load_experiment("digits", [SMALL, "proxy.epochs=1", "proxy.batch_size=320", *overrides])
+
+
+def train(experiment: Experiment, head: object, folder: Path) -> TrialResult:
+    return ProxyEvaluator(experiment)(parse_head(head), Alone(folder))
+
+
+def is_scored(result: TrialResult, *, head: bool) -> None:
+    final = result.final
+    assert set(final.measures) <= set(MEASURES)
+    assert bool(final.measures) is head
+    assert (final.discrepancy is not None) is head
+    assert final.knn is not None
+    assert final.knn > 15.0, "ten classes: chance is 10 %"
+    assert final.linear is not None
+    assert final.linear > 30.0
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> ProxyEvaluator:
+    """Shared by the families: images are read once."""
+    return ProxyEvaluator(digits())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains(family: str, evaluator: ProxyEvaluator, tmp_path: Path) -> None:
+    result = evaluator(parse_head({family: {"depth": 2, "first_shortcut": False}}), Alone(tmp_path))
+    is_scored(result, head=True)
+    assert result.cost.params > 0
+
+
+def test_a_stack_of_families_trains(evaluator: ProxyEvaluator, tmp_path: Path) -> None:
+    is_scored(
+        evaluator(parse_head([{"convnext": {"depth": 1}}, {"mixer": {"depth": 1}}]), Alone(tmp_path)),
+        head=True,
+    )
+
+
+@pytest.mark.parametrize("method", ["dino", "mocov3", "byol", "simclr"])
+@pytest.mark.parametrize("head", [None, {"convnext": {"depth": 1}}], ids=["without a head", "with one"])
+def test_every_method_trains(method: str, head: object, tmp_path: Path) -> None:
+    is_scored(train(digits(f"method.name={method}"), head, tmp_path), head=head is not None)
+
+
+@pytest.mark.parametrize(
+    ("model", "kwargs"),
+    [
+        ("resnet10t", "{channels: [8, 8, 16, 16]}"),
+        ("convnext_atto", "{depths: [1, 1, 1, 1], dims: [8, 8, 16, 16]}"),
+        (
+            "swin_tiny_patch4_window7_224",
+            "{patch_size: 2, window_size: 2, embed_dim: 8, depths: [1, 1], num_heads: [1, 1]}",
+        ),
+        ("mixer_s16_224", "{embed_dim: 16, num_blocks: 1}"),
+        ("mobilenetv3_small_050", "{}"),
+        (
+            "vit_small_patch14_reg4_dinov2",
+            "{patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2, init_values: null, global_pool: avg}",
+        ),
+    ],
+)
+def test_bases_of_every_kind_train(model: str, kwargs: str, tmp_path: Path) -> None:
+    experiment = digits(f"base.model={model}", f"base.kwargs={kwargs}", "data.image_size=32")
+    result = train(experiment, {"vit": {"depth": 1}}, tmp_path)
+    assert result.final.discrepancy is not None
+    assert result.final.linear is not None
+
+
+def test_a_search_without_labels_reads_none_and_ranks_by_discrepancy(tmp_path: Path) -> None:
+    overrides = [
+        "data.labels=none",
+        "search.trials=3",
+        "search.finalists=1",
+        "search.replicates=2",
+        "search.controls=[none, mlp]",
+    ]
+    summary = run_search(digits(*overrides), tmp_path / "run")
+    for record in summary.records:
+        assert record.state == "complete"
+        assert all(rung.knn is None and rung.linear is None for rung in record.rungs)
+    rows = rank(summary.records, by="pareto", labels=False)
+    ranked = [row for row in rows if row.rank is not None]
+    assert len(ranked) == 3
+    discrepancies = [row.discrepancy for row in ranked if row.discrepancy is not None]
+    assert discrepancies == sorted(discrepancies, reverse=True)
+    assert all(row.probe is None and row.gain is None and row.pareto_layer is None for row in rows)
+    assert ranked[0].replicates == 2
+
+
+def test_a_folder_of_images_is_searched_and_what_is_corrupt_is_left_out(tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 12)):
+        for label, colour in enumerate(("red", "green")):
+            folder = tmp_path / "images" / split / colour
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 80, (20, 24, 3), dtype=np.uint8)
+                pixels[..., label] += 150
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    (tmp_path / "images" / "train" / "red" / "broken.png").write_bytes(b"not an image")
+    experiment = load_experiment(
+        None,
+        [
+            "data.dataset=folder",
+            f"data.root={tmp_path / 'images'}",
+            "data.image_size=16",
+            "base.model=vit_tiny_patch16_224",
+            SMALL,
+            "proxy.epochs=2",
+            "proxy.batch_size=16",
+            "search.space=tiny",
+            "search.trials=1",
+            "search.finalists=0",
+            "search.controls=[none]",
+        ],
+    )
+    summary = run_search(experiment, tmp_path / "run")
+    assert [record.state for record in summary.records] == ["complete", "complete"]
+    assert all(record.rungs[-1].linear == 100.0 for record in summary.records), "colours are easy"
+    assert RunDirectory.open(tmp_path / "run").experiment() == experiment
+    assert read_records(tmp_path / "run") == list(summary.records)
+    log = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "trials" / "0" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [entry["epoch"] for entry in log if "learning_rate" in entry] == [1, 2]
+    assert not list((tmp_path / "run").rglob("checkpoint*"))
