@@ -15,9 +15,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headsearch.errors import ExperimentError, did_you_mean
+from headsearch.schema_errors import one_line
 from headsearch.shipped import shipped_folder, shipped_names
 
 _Positive = Annotated[int, Field(ge=1)]
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 class _Loader(yaml.SafeLoader):
@@ -71,12 +76,19 @@ class MethodSpec(_Section):
     """Options of the method, e.g. `temperature`."""
 
 
+def default_rungs(epochs: int, *, stopping: bool) -> list[int]:
+    """A quarter, a half and all of the epochs; where trials may be stopped a ninth, a third and all, which saves more
+    (docs/stopping.md)."""
+    early = (round(epochs / 9), round(epochs / 3)) if stopping else (epochs // 4, epochs // 2)
+    return sorted({max(1, early[0]), max(1, early[1]), epochs})
+
+
 class ProxySpec(_Section):
     """The short schedule that scores a head."""
 
     epochs: _Positive = 30
     rungs: list[_Positive] = Field(default_factory=list)
-    """Epochs at which a trial is scored; empty: a quarter, a half and all of `epochs`."""
+    """Epochs at which a trial is scored, and may be stopped; empty: `default_rungs`."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     """Images per step; each gives two views."""
     learning_rate: Annotated[float, Field(gt=0)] = 1.0e-3
@@ -100,9 +112,9 @@ class ProxySpec(_Section):
         if not isinstance(data, dict):
             return data
         epochs = data.get("epochs", cls.model_fields["epochs"].default)
-        if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= 1:
+        if _is_count(epochs):
             if not data.get("rungs"):
-                data = {**data, "rungs": sorted({max(1, epochs // 4), max(1, epochs // 2), epochs})}
+                data = {**data, "rungs": default_rungs(epochs, stopping=False)}
             if data.get("warmup_epochs") is None:
                 data = {**data, "warmup_epochs": epochs / 10}
         return data
@@ -116,7 +128,20 @@ class ProxySpec(_Section):
         return self
 
 
-class InlineExecutor(_Section):
+class HalvingSpec(_Section):
+    """Asynchronous successive halving: at every rung the best `1/reduction` so far go on."""
+
+    kind: Literal["asha"] = "asha"
+    reduction: Annotated[int, Field(ge=2)] = 3
+
+
+class NoStoppingSpec(_Section):
+    """Every trial runs its full budget."""
+
+    kind: Literal["none"] = "none"
+
+
+class InlineSpec(_Section):
     """Trials run one after the other in this process."""
 
     kind: Literal["inline"] = "inline"
@@ -144,7 +169,9 @@ class SearchSpec(_Section):
     """Run before anything else."""
     discrepancy: str = "cka.embedding.output"
     """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
-    executor: InlineExecutor = Field(default_factory=InlineExecutor)
+    stopping: Annotated[HalvingSpec | NoStoppingSpec, Field(discriminator="kind")] = HalvingSpec()
+    """Whether trials may end before their full budget. Controls and replicates never do."""
+    executor: InlineSpec = InlineSpec()
     storage: str | None = None
     """null: study.db in the run directory; or any Optuna storage URL."""
 
@@ -176,6 +203,21 @@ class Experiment(_Section):
     search: SearchSpec = Field(default_factory=SearchSpec)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rungs_suit_the_stopping(cls, data: Any) -> Any:
+        # Here and not in the proxy's own section, because it takes two sections to know.
+        if not isinstance(data, dict):
+            return data
+        proxy, search = data.get("proxy", {}), data.get("search", {})
+        if not isinstance(proxy, dict) or not isinstance(search, dict) or proxy.get("rungs"):
+            return data
+        stopping = search.get("stopping", {"kind": "asha"})
+        epochs = proxy.get("epochs", ProxySpec.model_fields["epochs"].default)
+        if isinstance(stopping, dict) and stopping.get("kind") == "asha" and _is_count(epochs):
+            return {**data, "proxy": {**proxy, "rungs": default_rungs(epochs, stopping=True)}}
+        return data
+
     def to_yaml(self) -> str:
         """The experiment with every key, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110)
@@ -186,8 +228,8 @@ def load_experiment(source: str | Path | None, overrides: Sequence[str] = ()) ->
 
     Args:
         source: a path, a shipped name (`digits`), or None for the defaults alone.
-        overrides: `key=value` with dotted keys; the value is YAML. Choosing another `base.model` or `data.dataset` lets go of the
-            file's other keys of that section, which belong to the former choice.
+        overrides: `key=value` with dotted keys; the value is YAML. Choosing another `base.model`, `data.dataset` or
+            `search.executor.kind` lets go of the file's other keys of that section, which belong to the former choice.
 
     Raises:
         ExperimentError: one line that says where and what is wrong.
@@ -200,7 +242,7 @@ def load_experiment(source: str | Path | None, overrides: Sequence[str] = ()) ->
         data, lines = _read(path, label)
         _look_beside(path, data)
     for override in overrides:
-        data = _without_what_belonged_to_the_former_choice(data, override)
+        _drop_what_belonged_to_the_former_choice(data, override)
     if any(_split(override)[0] == ["proxy", "epochs"] for override in overrides):
         # Rungs and warm-up belong to a budget: with another one they are derived anew, unless given too.
         data["proxy"] = {
@@ -220,7 +262,7 @@ def parse_experiment(
     try:
         return Experiment.model_validate(dict(data))
     except ValidationError as error:
-        raise ExperimentError(_one_line(error, label, lines or {})) from None
+        raise ExperimentError(one_line(error, Experiment, label, lines or {})) from None
 
 
 def _find(source: str | Path) -> Path:
@@ -290,13 +332,26 @@ def _split(override: str) -> tuple[list[str], Any]:
         raise ExperimentError(f"--set {override}: the value is not valid YAML") from None
 
 
-def _without_what_belonged_to_the_former_choice(data: dict[str, Any], override: str) -> dict[str, Any]:
-    (section, *rest), value = _split(override)
-    chooser = {"base": "model", "data": "dataset", "method": "name"}.get(section)
-    former = data.get(section)
-    if rest == [chooser] and isinstance(former, dict) and former.get(chooser) != value:
-        return {**data, section: {}}
-    return data
+_CHOOSERS = {
+    ("base",): "model",
+    ("data",): "dataset",
+    ("method",): "name",
+    ("search", "stopping"): "kind",
+    ("search", "executor"): "kind",
+}
+"""The key of a section that decides what its other keys mean."""
+
+
+def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str) -> None:
+    (*section, chooser), value = _split(override)
+    if not section or _CHOOSERS.get(tuple(section)) != chooser:
+        return
+    parent: Any = data
+    for key in section[:-1]:
+        parent = parent.get(key) if isinstance(parent, dict) else None
+    former = parent.get(section[-1]) if isinstance(parent, dict) else None
+    if isinstance(former, dict) and former.get(chooser) != value:
+        parent[section[-1]] = {}
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -308,36 +363,3 @@ def _apply(data: dict[str, Any], override: str) -> None:
             raise ExperimentError(f"--set {override}: {'.'.join(keys[: depth + 1])} is not a section")
         target = child
     target[keys[-1]] = value
-
-
-def _one_line(error: ValidationError, label: str, lines: Mapping[str, int]) -> str:
-    first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
-    known = next(
-        (lines[".".join(path[:end])] for end in range(len(path), 0, -1) if ".".join(path[:end]) in lines),
-        None,
-    )
-    where = f"{label}:{known}" if known else label
-    if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key '{key}'{did_you_mean(path[-1], _keys_of(path[:-1]))}"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    got = first.get("input")
-    if first["type"] == "literal_error":
-        expected = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return f"{where}: {key}: {got!r} is not known{did_you_mean(str(got), expected)}"
-    shown = "" if first["type"] == "value_error" else f", got {got!r}"
-    return f"{where}: {key + ': ' if key else ''}{message}{shown}"
-
-
-def _keys_of(path: Sequence[str]) -> list[str]:
-    model: Any = Experiment
-    for part in path:
-        field = (
-            model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        )
-        if field is None:
-            return []
-        model = field.annotation
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []

@@ -12,6 +12,10 @@ from typing import Any, Protocol
 
 from headsearch.heads.config import HeadConfig
 
+CHECKPOINTS = "checkpoint.*"
+"""What a trial that can be resumed keeps its state in, as a pattern of names in its work directory. The search removes these files, once
+the end of the trial is written down."""
+
 
 @dataclass(frozen=True)
 class HeadCost:
@@ -85,7 +89,9 @@ class TrialContext(Protocol):
         """The trial's own folder: metrics and checkpoints go here and nowhere else."""
 
     def report(self, scores: RungScores) -> None:
-        """Hand over the scores of a rung. Raises `TrialStopped` when the search wants no more of this trial."""
+        """Hand over the scores of a rung. Raises `TrialStopped` when the search wants no more of this trial.
+
+        A trial that is resumed reports a rung again unless it knows that the search has heard of it."""
 
     def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
         """Tell how far training is, for people to look at. Cheap enough to call at every step; never raises."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headsearch.errors import ExperimentError
-from headsearch.experiment import Experiment, load_experiment
+from headsearch.experiment import Experiment, HalvingSpec, load_experiment
 from headsearch.shipped import shipped_names
 
 
@@ -63,6 +63,27 @@ def test_rungs_belong_to_a_budget_and_are_derived_anew_with_another_one(tmp_path
     assert load_experiment(file, ["proxy.rungs=[3, 6]", "proxy.epochs=6"]).proxy.rungs == [3, 6]
 
 
+def test_rungs_suit_the_stopping_unless_they_are_given(tmp_path: Path) -> None:
+    assert load_experiment(write(tmp_path, "proxy: {epochs: 27}")).proxy.rungs == [3, 9, 27]
+    file = write(tmp_path, "proxy: {epochs: 40}\nsearch: {stopping: {kind: none}}")
+    assert load_experiment(file).proxy.rungs == [10, 20, 40]
+    assert load_experiment(file, ["search.stopping.kind=asha"]).proxy.rungs == [4, 13, 40]
+    given = write(tmp_path, "proxy: {epochs: 40, rungs: [5, 40]}")
+    assert load_experiment(given).proxy.rungs == [5, 40]
+    assert load_experiment(None, ["proxy.epochs=1"]).proxy.rungs == [1]
+
+
+def test_another_kind_lets_go_of_what_belonged_to_the_former(tmp_path: Path) -> None:
+    file = write(tmp_path, "search: {stopping: {kind: asha, reduction: 4}}")
+    assert load_experiment(file, ["search.stopping.kind=none"]).search.stopping.kind == "none"
+    assert load_experiment(file, ["search.stopping.kind=asha"]).search.stopping == HalvingSpec(reduction=4)
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_experiments_with_published_tables_stop_nothing(name: str) -> None:
+    assert load_experiment(name).search.stopping.kind == "none"
+
+
 def test_another_base_or_data_set_lets_go_of_what_belonged_to_the_former(tmp_path: Path) -> None:
     file = write(tmp_path, "base: {model: a, kwargs: {depth: 4}}\ndata: {dataset: digits, image_size: 16}")
     assert load_experiment(file, ["base.model=b"]).base.kwargs == {}
@@ -89,6 +110,20 @@ def test_a_space_beside_the_experiment_is_found_from_anywhere(tmp_path: Path) ->
         ("proxy:\n  epochs: yes", "my.yaml:2: proxy.epochs: input should be a valid integer, got True"),
         ("proxy: {epochs: 0}", "my.yaml:1: proxy.epochs: input should be greater than or equal to 1, got 0"),
         ("proxy: {learning_rate: .nan}", "proxy.learning_rate"),
+        (
+            "search: {stopping: {kind: ahsa}}",
+            "1: search.stopping.kind: 'ahsa' is not known; did you mean 'asha'?",
+        ),
+        ("search: {stopping: none}", "1: search.stopping: expected {kind: asha} or {kind: none}, got 'none'"),
+        ("search: {stopping: {reduction: 2}}", "expected {kind: asha} or {kind: none}, got {'reduction': 2}"),
+        (
+            "search: {stopping: {kind: asha, redction: 2}}",
+            "unknown key 'search.stopping.redction'; did you mean 'reduction'?",
+        ),
+        (
+            "search: {stopping: {kind: asha, reduction: 1}}",
+            "search.stopping.reduction: input should be greater than or equal to 2, got 1",
+        ),
         ("proxy: {epochs: 4, rungs: [1, 2]}", "rungs must rise and end at epochs (4), got [1, 2]"),
         ("proxy: {epochs: 4, rungs: [4, 2, 4]}", "rungs must rise and end at epochs (4)"),
         ("search: {sampler: tpee}", "search.sampler: 'tpee' is not known; did you mean 'tpe'?"),

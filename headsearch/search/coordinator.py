@@ -6,6 +6,7 @@ What comes next follows from the records alone, so that a search that was killed
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from headsearch.search.ledger import Ledger, finite_scores
 from headsearch.search.observer import Observer, SearchStatus, StageName
 from headsearch.search.proposer import Proposal, Proposer
 from headsearch.search.seeds import trial_seed
-from headsearch.trial import RungScores, TrialResult
+from headsearch.search.stopping import Decision, Objectives, SuccessiveHalving
+from headsearch.trial import CHECKPOINTS, RungScores, TrialResult
 
 FAILURES_BEFORE_GIVING_UP = 3
 """Trials that fail unexpectedly before any has succeeded, after which more of them would teach nothing."""
@@ -41,8 +43,12 @@ class SearchPlan:
     """By name, canonical for the base; run in this order."""
     labels: bool
     """Whether trials have a probe."""
-    epochs: int
-    """Full budget of a trial."""
+    rungs: tuple[int, ...]
+    """Epochs at which trials report; the last is the full budget."""
+    reduction: int | None
+    """At every rung the best one of so many goes on; None: trials are never stopped."""
+    keep_checkpoints: bool = False
+    """Whether a trial's checkpoint stays when the trial has ended."""
 
 
 class Coordinator:
@@ -63,6 +69,7 @@ class Coordinator:
         self._folder = folder
         self._observer = observer
 
+        self._stopping = None if plan.reduction is None else SuccessiveHalving(plan.rungs, plan.reduction)
         self._running: dict[int, TrialRecord] = {}
         self._interrupted: deque[TrialRecord] = deque()
         self._positions: dict[int, int] = {}
@@ -80,6 +87,9 @@ class Coordinator:
         self._succeeded = False
         self._failed_in_a_row = 0
         self._seconds: list[float] = []
+        """Of trials that ran their full budget."""
+        self._shares: list[float] = []
+        """Of the full budget, that trials used until they finished or were stopped."""
         self._load()
 
     @property
@@ -89,8 +99,12 @@ class Coordinator:
 
     def next_job(self) -> Job | None:
         """The next training. Duplicates are answered on the way."""
-        if self._interrupted:
-            return self._hand_out(self._interrupted.popleft())
+        while self._interrupted:
+            record = self._interrupted.popleft()
+            if all(said.go_on for said in self._ledger.decisions(record.number).values()):
+                return self._hand_out(record)
+            # Killed between the decision to stop it and its end.
+            self._conclude(self._stopped(record.number))
         for name, config in self._plan.controls.items():
             if name not in self._controls and (job := self._next_control(name, config)) is not None:
                 return job
@@ -102,12 +116,14 @@ class Coordinator:
         return next(self._replicates(), None)
 
     def report(self, job: Job, scores: RungScores) -> bool:
-        """Record a rung. Every trial goes on to its full budget."""
-        if scores.epoch < self._plan.epochs:
+        """Record a rung, and whether the trial goes on to the next. Both are written before the answer is given."""
+        decision = None
+        if scores.epoch < self._plan.rungs[-1]:
+            decision = self._decide(job, scores)
             # The last rung comes with the result.
-            self._ledger.report(job.number, scores)
+            self._ledger.report(job.number, scores, decision)
         self._observer.rung_reached(job, scores)
-        return True
+        return decision is None or decision.go_on
 
     def progress(self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
         """Pass on to the observer."""
@@ -128,18 +144,12 @@ class Coordinator:
         if isinstance(outcome, TrialResult):
             record = self._ledger.complete(job.number, outcome)
         elif isinstance(outcome, Stopped):
-            last = self._ledger.record(job.number).rungs[-1:]
-            reason = f"stopped at epoch {last[0].epoch}" if last else "stopped"
-            record = self._ledger.end(job.number, "stopped", reason, None)
+            record = self._stopped(job.number)
         else:
             self._keep_details(job, outcome)
             kind: State = "infeasible" if outcome.kind == "infeasible" else "failed"
             record = self._ledger.end(job.number, kind, outcome.reason, None)
-        del self._running[job.number]
-        self._absorb(record)
-        if job.number in self._positions:
-            self._proposer.tell(self._positions.pop(job.number), self._ledger.values(record))
-        self._observer.trial_ended(record, self.status())
+        self._conclude(record)
         self._give_up_if_nothing_works(record)
 
     def status(self) -> SearchStatus:
@@ -155,18 +165,74 @@ class Coordinator:
             stage=self._stage(),
             settled=self._settled,
             expected=max(self._settled + len(self._running), len(plan.controls) + heads + again),
-            seconds_per_trial=sum(self._seconds) / len(self._seconds) if self._seconds else None,
+            seconds_per_trial=self._seconds_per_trial(),
             at_work=len(self._running),
         )
+
+    def _seconds_per_trial(self) -> float | None:
+        if not self._seconds:
+            return None
+        return sum(self._seconds) / len(self._seconds) * sum(self._shares) / len(self._shares)
+
+    def _decide(self, job: Job, scores: RungScores) -> Decision | None:
+        """What the policy says; None where it is not asked: controls and replicates are wanted in full, and compared with nobody."""
+        objectives = self._objectives(scores)
+        if self._stopping is None or job.control is not None or job.replicate > 0 or objectives is None:
+            return None
+        go_on = self._stopping.decide(job.number, scores.epoch, objectives)
+        return Decision(job.number, scores.epoch, objectives, go_on)
+
+    def _objectives(self, scores: RungScores) -> Objectives | None:
+        """What trials are compared by before their full budget; None where that is not measured or not a number."""
+        # The linear probe is for the full budget; an empty head has no discrepancy, being the identity.
+        known = (scores.discrepancy or 0.0, *((scores.knn,) if self._plan.labels else ()))
+        objectives = tuple(value for value in known if value is not None and math.isfinite(value))
+        return objectives if len(objectives) == len(known) else None
+
+    def _stopped(self, number: int) -> TrialRecord:
+        """Record that a trial was told to stop."""
+        last = self._ledger.record(number).rungs[-1]
+        reason = f"stopped at epoch {last.epoch}, not among the best 1/{self._plan.reduction} of those scored there so far"
+        return self._ledger.end(number, "stopped", reason, None)
+
+    def _conclude(self, record: TrialRecord) -> None:
+        """All that follows from the end of a trial, once it is written down."""
+        del self._running[record.number]
+        self._absorb(record)
+        if record.state == "infeasible" and self._stopping is not None:
+            self._stopping.withdraw(record.number)
+        if record.number in self._positions:
+            position = self._positions.pop(record.number)
+            self._proposer.tell(
+                position, self._ledger.values(record), stopped=self._ledger.answer(record).state == "stopped"
+            )
+        self._discard_checkpoint(record)
+        self._observer.trial_ended(record, self.status())
+
+    def _discard_checkpoint(self, record: TrialRecord) -> None:
+        """Remove what the trial would have been resumed from. Only now: until its end was written down it could have been needed."""
+        if self._plan.keep_checkpoints or record.state == "duplicate":
+            return
+        for file in self._folder(record.number).glob(CHECKPOINTS):
+            file.unlink(missing_ok=True)
 
     def _load(self) -> None:
         """Take over the records of former sessions, in the order in which they were made."""
         for record in self._ledger.records:
             draw = self._ledger.draw(record.number)
             running = record.state == "running"
+            if self._stopping is not None and record.state != "infeasible":
+                self._stopping.remember(self._ledger.decisions(record.number).values())
+            if not running:
+                # A session that was killed may have left it.
+                self._discard_checkpoint(record)
             if draw is not None:
                 position = self._proposer.remember(
-                    draw, self._ledger.values(record), running=running, duplicate=record.state == "duplicate"
+                    draw,
+                    self._ledger.values(record),
+                    running=running,
+                    stopped=self._ledger.answer(record).state == "stopped",
+                    duplicate=record.state == "duplicate",
                 )
                 if running:
                     self._positions[record.number] = position
@@ -198,6 +264,9 @@ class Coordinator:
             self._first[record.head_id] = record
         if record.state == "complete" and record.seconds is not None:
             self._seconds.append(record.seconds)
+            self._shares.append(1.0)
+        elif record.state == "stopped":
+            self._shares.append(record.rungs[-1].epoch / self._plan.rungs[-1])
 
     def _stage(self) -> StageName:
         if any(name not in self._controls for name in self._plan.controls):
@@ -232,7 +301,9 @@ class Coordinator:
                 return self._start(proposal.config, proposal.head_id, replicate=0, proposal=proposal)
             record = self._ledger.duplicate(proposal.config, twin, draw=proposal.draw)
             self._begin(record)
-            self._proposer.tell(proposal.position, self._ledger.values(record))
+            self._proposer.tell(
+                proposal.position, self._ledger.values(record), stopped=twin.state == "stopped"
+            )
             self._observer.trial_ended(record, self.status())
 
     def _replicates(self) -> Iterator[Job]:

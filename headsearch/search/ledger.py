@@ -9,6 +9,9 @@ interrupted, and is resumed.
 Values are [discrepancy, probe], or [discrepancy] without labels. Optuna wants a number where the control `none` has no discrepancy: it is
 given 0.0, since the empty head is the identity; the scores themselves keep null.
 
+While a trial runs, the attribute `rungs` holds its scores, each with what the stopping policy compared and said (`objectives`, `go_on`) where it
+was asked. That stays when the trial has ended, and is all that the policy is rebuilt from.
+
 All records are kept in memory too, so that nothing is ever read back: the cost of a trial does not grow with their number.
 """
 
@@ -29,7 +32,8 @@ from headsearch.results.ranking import probe_score
 from headsearch.results.trials import State, TrialRecord, finite
 from headsearch.run_directory import RunDirectory
 from headsearch.search.draws import Draw
-from headsearch.search.reading import decode, read_sqlite, read_study
+from headsearch.search.reading import decisions, decode, read_sqlite, read_study, said
+from headsearch.search.stopping import Decision
 from headsearch.trial import RungScores, TrialResult
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ class Ledger:
         self._labels = labels
         self._records: dict[int, TrialRecord] = {}
         self._draws: dict[int, Draw] = {}
+        self._decisions: dict[int, dict[int, Decision]] = {}
         self._ids: dict[int, int] = {}
         self._next_number = 0
         with _one_line():
@@ -60,6 +65,7 @@ class Ledger:
                     continue
                 self._records[trial.number] = record
                 self._ids[trial.number] = trial._trial_id
+                self._decisions[trial.number] = decisions(trial.number, trial.user_attrs)
                 if trial.params or "sampler" in trial.user_attrs:
                     state = trial.user_attrs.get("sampler", {})
                     self._draws[trial.number] = Draw(trial.params, trial.distributions, state)
@@ -107,10 +113,17 @@ class Ledger:
         """The decisions behind a trial that the search drew; None for controls and replicates."""
         return self._draws.get(number)
 
+    def decisions(self, number: int) -> Mapping[int, Decision]:
+        """What the stopping policy said about a trial, by epoch."""
+        return self._decisions.get(number, {})
+
+    def answer(self, record: TrialRecord) -> TrialRecord:
+        """The trial that a duplicate stands for; any other is its own answer."""
+        return record if record.duplicate_of is None else self._records[record.duplicate_of]
+
     def values(self, record: TrialRecord) -> list[float] | None:
         """What Optuna is told of a trial; None where it has no result."""
-        if record.duplicate_of is not None:
-            return self.values(self._records[record.duplicate_of])
+        record = self.answer(record)
         if record.state != "complete":
             return None
         final = record.rungs[-1]
@@ -167,13 +180,22 @@ class Ledger:
         self._create(record, draw)
         return record
 
-    def report(self, number: int, scores: RungScores) -> TrialRecord:
-        """Record the scores of a rung. A resumed trial may report a rung again; the last word counts."""
-        record = self._with_rung(number, scores)
+    def report(self, number: int, scores: RungScores, decision: Decision | None = None) -> None:
+        """Record the scores of a rung, and what the stopping policy said to them where it was asked.
+
+        A resumed trial may report a rung again: the last scores count, and the first decision.
+        """
+        record = self._records[number]
+        decided = self._decisions.setdefault(number, {})
+        if scores in record.rungs and (decision is None or decision.epoch in decided):
+            return
+        if decision is not None:
+            decided.setdefault(decision.epoch, decision)
+        earlier = tuple(rung for rung in record.rungs if rung.epoch < scores.epoch)
+        self._records[number] = record = replace(record, rungs=(*earlier, scores))
+        rungs = [finite(rung.to_dict()) | said(decided.get(rung.epoch)) for rung in record.rungs]
         with _one_line():
-            rungs = finite([rung.to_dict() for rung in record.rungs])
             self._storage.set_trial_user_attr(self._ids[number], "rungs", rungs)
-        return record
 
     def complete(self, number: int, result: TrialResult) -> TrialRecord:
         """Record the result of a full budget."""
@@ -192,12 +214,6 @@ class Ledger:
         """Record that a trial was `stopped`, is `infeasible`, or has `failed`. Rungs reported before are kept."""
         assert state in ("stopped", "infeasible", "failed"), f"unexpected {state}, of {get_args(State)}"
         return self._end(replace(self._records[number], state=state, reason=reason, seconds=seconds))
-
-    def _with_rung(self, number: int, scores: RungScores) -> TrialRecord:
-        record = self._records[number]
-        earlier = tuple(rung for rung in record.rungs if rung.epoch < scores.epoch)
-        self._records[number] = replace(record, rungs=(*earlier, scores))
-        return self._records[number]
 
     def _create(self, record: TrialRecord, draw: Draw | None) -> None:
         from optuna.trial import FrozenTrial
@@ -244,15 +260,13 @@ class Ledger:
     def _optuna_state(self, record: TrialRecord) -> TrialState:
         from optuna.trial import TrialState
 
-        if record.state == "duplicate":
-            return TrialState.FAIL if self.values(record) is None else TrialState.COMPLETE
         return {
             "running": TrialState.RUNNING,
             "complete": TrialState.COMPLETE,
             "stopped": TrialState.PRUNED,
             "infeasible": TrialState.FAIL,
             "failed": TrialState.FAIL,
-        }[record.state]
+        }[self.answer(record).state]
 
 
 def finite_scores(scores: RungScores) -> bool:

@@ -23,7 +23,7 @@ class SearchStatus:
     expected: int
     """Trainings in all, as far as can be told now."""
     seconds_per_trial: float | None
-    """Mean wall time of those that ran their full budget; None before the first."""
+    """Mean wall time of those that ran their full budget, times the mean share of it that trials used; None before the first."""
     at_work: int
     """Trials running now."""
 

@@ -100,12 +100,20 @@ class Proposer:
         self._untried = all_decisions(space) if space.is_finite else None
         self._refusals: Counter[str] = Counter()
 
-    def remember(self, draw: Draw, values: Sequence[float] | None, *, running: bool, duplicate: bool) -> int:
+    def remember(
+        self,
+        draw: Draw,
+        values: Sequence[float] | None,
+        *,
+        running: bool = False,
+        stopped: bool = False,
+        duplicate: bool = False,
+    ) -> int:
         """Take over an earlier proposal from the ledger, in the order they were made. Returns its position.
 
         `values` are None for a trial without a result; `running` ones are told later.
         """
-        state = TrialState.RUNNING if running else TrialState.FAIL if values is None else TrialState.COMPLETE
+        state = TrialState.RUNNING if running else _state(values, stopped=stopped)
         self._study.add_trial(
             optuna.create_trial(
                 state=state,
@@ -118,12 +126,15 @@ class Proposer:
         self._count(duplicate=duplicate)
         return len(self._study.get_trials(deepcopy=False)) - 1
 
-    def tell(self, position: int, values: Sequence[float] | None) -> None:
-        """The scores of a proposal; None where there are none (infeasible, failed, stopped)."""
-        if values is None:
-            self._study.tell(position, state=TrialState.FAIL)
-        else:
-            self._study.tell(position, list(values))
+    def tell(self, position: int, values: Sequence[float] | None, *, stopped: bool = False) -> None:
+        """The scores of a proposal; None where there are none (infeasible, failed, or `stopped` before its full budget).
+
+        A stopped one is pruned: TPE then takes it for worse than all that finished, by no stated amount. Scores of a rung would be no
+        result, and a proposal that failed would be forgotten.
+        """
+        self._study.tell(
+            position, None if values is None else list(values), state=_state(values, stopped=stopped)
+        )
 
     def propose(self, tried: Collection[str], running: Collection[str]) -> Proposal | None:
         """The next head. It may be one of `tried`, which the sampler then wants told, but none of `running`.
@@ -213,6 +224,12 @@ class Proposer:
     def _count(self, *, duplicate: bool) -> None:
         self._asked += 1
         self._duplicates_in_a_row = self._duplicates_in_a_row + 1 if duplicate else 0
+
+
+def _state(values: Sequence[float] | None, *, stopped: bool) -> TrialState:
+    if values is not None:
+        return TrialState.COMPLETE
+    return TrialState.PRUNED if stopped else TrialState.FAIL
 
 
 class _quiet(warnings.catch_warnings):  # noqa: N801

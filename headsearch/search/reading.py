@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from headsearch.errors import RunError
 from headsearch.results.trials import TrialRecord
+from headsearch.search.stopping import Decision
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -37,7 +38,10 @@ def decode(number: int, attributes: Mapping[str, Any]) -> TrialRecord | None:
         return None
     outcome = attributes.get("outcome") or {
         "state": "running",
-        "rungs": attributes.get("rungs", []),
+        "rungs": [
+            {key: value for key, value in rung.items() if key not in ("objectives", "go_on")}
+            for rung in attributes.get("rungs", [])
+        ],
         "cost": None,
         "seconds": None,
         "images_per_second": None,
@@ -47,6 +51,20 @@ def decode(number: int, attributes: Mapping[str, Any]) -> TrialRecord | None:
     return TrialRecord.from_dict(
         {"number": number, "head_id": attributes["head_id"], **attributes["trial"], **outcome}
     )
+
+
+def said(decision: Decision | None) -> dict[str, Any]:
+    """What the stopping policy said at a rung, as it is kept beside the rung's scores."""
+    return {} if decision is None else {"objectives": list(decision.objectives), "go_on": decision.go_on}
+
+
+def decisions(number: int, attributes: Mapping[str, Any]) -> dict[int, Decision]:
+    """The inverse of `said` for all rungs of a trial, by epoch."""
+    return {
+        rung["epoch"]: Decision(number, rung["epoch"], tuple(rung["objectives"]), rung["go_on"])
+        for rung in attributes.get("rungs", [])
+        if "go_on" in rung
+    }
 
 
 def read_sqlite(path: Path, study: str) -> list[TrialRecord]:

@@ -73,8 +73,7 @@ class SuccessiveHalving:
         self.reduction = reduction
         self._reported: dict[int, dict[int, Objectives]] = {epoch: {} for epoch in rungs}
         self._decisions: dict[tuple[int, int], Decision] = {}
-        for decision in decisions:
-            self._remember(decision)
+        self.remember(decisions)
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -94,6 +93,11 @@ class SuccessiveHalving:
         go_on = epoch == self.rungs[-1] or number in survivors(reported, self.reduction)
         self._remember(Decision(number, epoch, objectives, go_on))
         return go_on
+
+    def remember(self, decisions: Iterable[Decision]) -> None:
+        """Take over what was decided before, in any order."""
+        for decision in decisions:
+            self._remember(decision)
 
     def withdraw(self, number: int) -> None:
         """Compare nobody with trial `number` any more: it turned out infeasible. A collapsed head may look very different."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from headsearch.base_info import BaseInfo
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads import HeadConfig, Stage
 from headsearch.heads.canonical import canonical
-from headsearch.search.run import Materials, read_space
+from headsearch.results.trials import TrialRecord
+from headsearch.search.observer import Observer
+from headsearch.search.run import Materials, conduct, read_space
 from headsearch.space import parse_space
 from headsearch.testing.toy import ToyEvaluator, toy_cost
+from headsearch.trial import Evaluate
 
 TOY_BASE = BaseInfo(
     model="toy",
@@ -27,20 +32,22 @@ TOY_BASE = BaseInfo(
 
 
 def toy_experiment(labels: str = "probe", seed: int = 0, **search: Any) -> Experiment:
-    """An experiment of nine epochs with rungs at 1, 3 and 9; `search` are keys of its section of that name."""
+    """An experiment of nine epochs with rungs at 1, 3 and 9, and no early stopping unless asked for. `search` are keys of its section
+    of that name."""
     return parse_experiment(
         {
             "name": "toy",
             "data": {"labels": labels},
-            "proxy": {"epochs": 9, "rungs": [1, 3, 9]},
-            "search": {"space": "tiny", **search},
+            # Told to use the CPU, nobody imports torch to look for an accelerator.
+            "proxy": {"epochs": 9, "rungs": [1, 3, 9], "device": "cpu"},
+            "search": {"space": "tiny", "stopping": {"kind": "none"}, **search},
             "seed": seed,
         }
     )
 
 
 def toy_materials(
-    experiment: Experiment, evaluate: ToyEvaluator | None = None, *, space: str | None = None
+    experiment: Experiment, evaluate: Evaluate | None = None, *, space: str | None = None
 ) -> Materials:
     """The materials of a toy search. `space` is the text of a space in place of the one that the experiment names."""
     if space is None:
@@ -60,3 +67,36 @@ def toy_materials(
         evaluate=evaluate or ToyEvaluator(labels=experiment.data.labels == "probe"),
         cost_function=lambda config, base: toy_cost(config),
     )
+
+
+def run_toy(
+    out: Path,
+    experiment: Experiment,
+    evaluate: Evaluate | None = None,
+    *,
+    space: str | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> list[TrialRecord]:
+    """Search on the toy objective and write the run directory `out`; every trial of it."""
+    materials = toy_materials(experiment, evaluate, space=space)
+    return list(conduct(experiment, materials, out, resume=resume, observer=observer).records)
+
+
+def results(records: Iterable[TrialRecord]) -> list[tuple[object, ...]]:
+    """All of the records that must not depend on when a search was interrupted, run by one worker."""
+    return [
+        (
+            r.number,
+            r.state,
+            r.head_id,
+            r.control,
+            r.replicate,
+            r.seed,
+            r.rungs,
+            r.cost,
+            r.reason,
+            r.duplicate_of,
+        )
+        for r in records
+    ]

@@ -18,6 +18,18 @@ FLOAT = parse_space(
     "space: headsearch/space@1\nhead: {mixer: {depth: {int: [1, 3]}, mlp_ratio: {float: [1, 4]}}}",
     "float.yaml",
 )
+FOUR = parse_space(
+    """
+space: headsearch/space@1
+head:
+  one_of:
+    - mixer: {depth: {int: [1, 3]}, mlp_ratio: {float: [1, 4]}}
+    - resmlp: {depth: {int: [1, 3]}, mlp_ratio: {float: [1, 4]}}
+    - convnext: {depth: {int: [1, 3]}, mlp_ratio: {float: [1, 4]}}
+    - gmlp: {depth: {int: [1, 3]}, mlp_ratio: {float: [1, 4]}}
+""",
+    "four.yaml",
+)
 
 
 def proposer(space: Space = TINY, sampler: str = "tpe", seed: int = 0) -> Proposer:
@@ -118,6 +130,24 @@ def test_every_head_of_a_finite_space_is_found_and_then_the_search_is_over(sampl
         subject.tell(proposal.position, known[proposal.head_id])
     assert set(known) == TINY_HEADS
     assert 1 <= longest <= 5
+
+
+def test_tpe_avoids_what_was_stopped_and_forgets_what_failed() -> None:
+    proposed = {}
+    for stopped in (True, False):
+        proposed[stopped] = 0
+        for seed in range(3):
+            subject = proposer(FOUR, seed=seed)
+            for asked in range(40):
+                proposal = subject.propose((), ())
+                assert proposal is not None
+                bad = proposal.config.family == "mixer"
+                subject.tell(
+                    proposal.position, None if bad else score(proposal.config), stopped=bad and stopped
+                )
+                proposed[stopped] += bad and asked >= 12
+    # By chance it would be a quarter of them: 21.
+    assert 2 * proposed[True] < proposed[False], proposed
 
 
 def test_what_is_running_is_not_proposed_again() -> None:

@@ -8,61 +8,27 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
 
 from headsearch.errors import RunError, SpaceError
-from headsearch.experiment import Experiment
 from headsearch.heads import HeadConfig
 from headsearch.results.trials import TrialRecord
 from headsearch.search.executors import Job
 from headsearch.search.ledger import read_records
 from headsearch.search.observer import SearchStatus, SilentObserver
-from headsearch.search.run import conduct
 from headsearch.search.seeds import trial_seed
 from headsearch.testing.toy import ToyEvaluator
-from headsearch.testing.toy_search import toy_experiment, toy_materials
+from headsearch.testing.toy_search import results, toy_experiment, toy_materials
+from headsearch.testing.toy_search import run_toy as run
 from headsearch.trial import TrialContext, TrialResult
 
 SMALL = """
 space: headsearch/space@1
 head: {one_of: [{mixer: {depth: {int: [1, 2]}}}, {vit: {depth: {choice: [1, 3]}}}]}
 """
-
-
-def run(
-    out: Path,
-    experiment: Experiment,
-    evaluate: Callable[[HeadConfig, TrialContext], TrialResult] | None = None,
-    *,
-    space: str | None = None,
-    resume: bool = False,
-    observer: SilentObserver | None = None,
-) -> list[TrialRecord]:
-    materials = toy_materials(experiment, evaluate, space=space)  # type: ignore[arg-type]
-    return list(conduct(experiment, materials, out, resume=resume, observer=observer).records)
-
-
-def results(records: list[TrialRecord]) -> list[tuple[object, ...]]:
-    """All that must not depend on when a search was interrupted."""
-    return [
-        (
-            r.number,
-            r.state,
-            r.head_id,
-            r.control,
-            r.replicate,
-            r.seed,
-            r.rungs,
-            r.cost,
-            r.reason,
-            r.duplicate_of,
-        )
-        for r in records
-    ]
 
 
 def trial_of(out: Path, number: int) -> optuna.trial.FrozenTrial:
@@ -354,9 +320,9 @@ def test_ctrl_c_loses_nothing_that_is_finished(tmp_path: Path, sampler: str) -> 
 KILLED = """
 import sys
 from pathlib import Path
-from headsearch.search.run import conduct
 from headsearch.testing.toy import ToyEvaluator
-from headsearch.testing.toy_search import toy_experiment, toy_materials
+from headsearch.testing.toy_search import results, toy_experiment, toy_materials
+from headsearch.testing.toy_search import run_toy as run
 experiment = toy_experiment(trials=8, finalists=2, replicates=2)
 out = Path(sys.argv[1])
 conduct(experiment, toy_materials(experiment, ToyEvaluator(seconds_per_epoch=0.004)), out, resume=out.exists())
