@@ -147,6 +147,20 @@ class InlineSpec(_Section):
     kind: Literal["inline"] = "inline"
 
 
+class ProcessSpec(_Section):
+    """Trials run in worker processes on this machine."""
+
+    kind: Literal["process"] = "process"
+    workers: _Positive = 2
+    """They divide the cores among them."""
+    workers_per_gpu: _Positive = 1
+    """How many may share a GPU, where trials run on GPUs."""
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial whose worker was lost is taken up by another."""
+    timeout: Annotated[float, Field(gt=0)] = 1800.0
+    """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
+
+
 Control = Literal["none", "same", "mlp"]
 _CONTROLS: list[Control] = ["none", "same", "mlp"]
 Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
@@ -171,7 +185,7 @@ class SearchSpec(_Section):
     """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
     stopping: Annotated[HalvingSpec | NoStoppingSpec, Field(discriminator="kind")] = HalvingSpec()
     """Whether trials may end before their full budget. Controls and replicates never do."""
-    executor: InlineSpec = InlineSpec()
+    executor: Annotated[InlineSpec | ProcessSpec, Field(discriminator="kind")] = InlineSpec()
     storage: str | None = None
     """null: study.db in the run directory; or any Optuna storage URL."""
 

@@ -4,5 +4,6 @@
 - `coordinator.py`: the stages (controls, heads, replicates of the finalists); the single writer.
 - `proposer.py`: the next head, drawn from the space by an Optuna sampler.
 - `ledger.py`: the study, the only truth about the trials of a run.
+- `stopping.py`: which trials may go on past a rung.
 - `executors/`: where a trial runs. They evaluate and report, and never see the study.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from headsearch.data.names import check_dataset_name
@@ -10,6 +11,7 @@ from headsearch.experiment import Experiment
 from headsearch.heads import FAMILIES
 from headsearch.methods import check_method
 from headsearch.scoring.names import MEASURES
+from headsearch.search.executors.placement import available_cores, divide
 from headsearch.space import Space
 from headsearch.training.augmentation import build_augmentation
 
@@ -25,6 +27,8 @@ def check_experiment(experiment: Experiment) -> None:
         raise ExperimentError(
             f"search.discrepancy: unknown measure '{measure}'{did_you_mean(measure, MEASURES)}"
         )
+    if experiment.search.executor.kind == "process":
+        divide(experiment.search.executor, available_cores(), None, os.environ)
     check_method(experiment.method.name, experiment.method.kwargs)
     _check_data(experiment)
     build_augmentation(experiment.data)

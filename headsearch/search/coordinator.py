@@ -129,6 +129,10 @@ class Coordinator:
         """Pass on to the observer."""
         self._observer.trial_progress(job, epoch, epochs, loss, images_per_second)
 
+    def note(self, text: str) -> None:
+        """Pass on to the observer."""
+        self._observer.note(text)
+
     def settle(self, job: Job, outcome: Outcome) -> None:
         """Record how a job ended, and tell the proposer.
 
@@ -155,16 +159,15 @@ class Coordinator:
     def status(self) -> SearchStatus:
         """How far the search is."""
         plan = self._plan
-        again = (
-            (min(plan.finalists, plan.trials) + len(plan.controls)) * (plan.replicates - 1)
-            if plan.finalists
-            else 0
-        )
+        replicated = min(plan.finalists, plan.trials) + len(plan.controls) if plan.finalists else 0
         heads = self._heads if self._exhausted else max(plan.trials, self._heads)
         return SearchStatus(
             stage=self._stage(),
             settled=self._settled,
-            expected=max(self._settled + len(self._running), len(plan.controls) + heads + again),
+            expected=max(
+                self._settled + len(self._running),
+                len(plan.controls) + heads + replicated * (plan.replicates - 1),
+            ),
             seconds_per_trial=self._seconds_per_trial(),
             at_work=len(self._running),
         )
@@ -191,8 +194,8 @@ class Coordinator:
 
     def _stopped(self, number: int) -> TrialRecord:
         """Record that a trial was told to stop."""
-        last = self._ledger.record(number).rungs[-1]
-        reason = f"stopped at epoch {last.epoch}, not among the best 1/{self._plan.reduction} of those scored there so far"
+        epoch = self._ledger.record(number).rungs[-1].epoch
+        reason = f"stopped at epoch {epoch}, not among the best 1/{self._plan.reduction} of those scored there so far"
         return self._ledger.end(number, "stopped", reason, None)
 
     def _conclude(self, record: TrialRecord) -> None:
@@ -203,9 +206,7 @@ class Coordinator:
             self._stopping.withdraw(record.number)
         if record.number in self._positions:
             position = self._positions.pop(record.number)
-            self._proposer.tell(
-                position, self._ledger.values(record), stopped=self._ledger.answer(record).state == "stopped"
-            )
+            self._proposer.tell(position, self._ledger.values(record), stopped=self._ledger.stopped(record))
         self._discard_checkpoint(record)
         self._observer.trial_ended(record, self.status())
 
@@ -231,7 +232,7 @@ class Coordinator:
                     draw,
                     self._ledger.values(record),
                     running=running,
-                    stopped=self._ledger.answer(record).state == "stopped",
+                    stopped=self._ledger.stopped(record),
                     duplicate=record.state == "duplicate",
                 )
                 if running:

@@ -117,13 +117,16 @@ class Ledger:
         """What the stopping policy said about a trial, by epoch."""
         return self._decisions.get(number, {})
 
-    def answer(self, record: TrialRecord) -> TrialRecord:
-        """The trial that a duplicate stands for; any other is its own answer."""
+    def stopped(self, record: TrialRecord) -> bool:
+        """Whether a trial, or the one that answers it, was stopped."""
+        return self._answer(record).state == "stopped"
+
+    def _answer(self, record: TrialRecord) -> TrialRecord:
         return record if record.duplicate_of is None else self._records[record.duplicate_of]
 
     def values(self, record: TrialRecord) -> list[float] | None:
         """What Optuna is told of a trial; None where it has no result."""
-        record = self.answer(record)
+        record = self._answer(record)
         if record.state != "complete":
             return None
         final = record.rungs[-1]
@@ -266,7 +269,7 @@ class Ledger:
             "stopped": TrialState.PRUNED,
             "infeasible": TrialState.FAIL,
             "failed": TrialState.FAIL,
-        }[self.answer(record).state]
+        }[self._answer(record).state]
 
 
 def finite_scores(scores: RungScores) -> bool:

@@ -19,6 +19,8 @@ from headsearch.search.checks import check_experiment, check_grids
 from headsearch.search.coordinator import Coordinator, SearchPlan
 from headsearch.search.executors import Executor
 from headsearch.search.executors.inline import InlineExecutor
+from headsearch.search.executors.placement import place_workers
+from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SilentObserver
 from headsearch.search.proposer import CostFunction, Proposer
@@ -101,6 +103,9 @@ def gather(experiment: Experiment) -> Materials:
     space.validate(base, head_cost)
     evaluate = ProxyEvaluator(experiment)
     evaluate.prepare()
+    if experiment.search.executor.kind != "inline":
+        # Workers read images of their own: what was read here, to see that it is good, is let go.
+        evaluate = ProxyEvaluator(experiment)
     makers = {"none": lambda info: HeadConfig(), "same": same_head, "mlp": mlp_head}
     controls: dict[str, HeadConfig] = {name: makers[name](base) for name in experiment.search.controls}
     return Materials(space, space_text, base, controls, evaluate, head_cost)
@@ -129,6 +134,7 @@ def conduct(
         objectives=2 if experiment.data.labels == "probe" else 1,
         cost_function=materials.cost_function,
     )
+    executor = build_executor(experiment)
     url = experiment.search.storage
     shared = None if url is None else open_storage(url)
     directory = RunDirectory(out) if resume else _create(experiment, materials, out)
@@ -149,14 +155,18 @@ def conduct(
         )
         coordinator = Coordinator(plan, ledger, proposer, directory.trial_folder, watcher)
         watcher.search_started(coordinator.status(), resumed=resume)
-        build_executor(experiment).run(coordinator, materials.evaluate)
+        executor.run(coordinator, materials.evaluate)
         watcher.search_ended(coordinator.status())
         return RunSummary(directory.path, tuple(ledger.records))
 
 
 def build_executor(experiment: Experiment) -> Executor:
-    """The executor that the experiment names."""
-    return {"inline": InlineExecutor}[experiment.search.executor.kind]()
+    """The executor that the experiment names. Raises `ExperimentError` where this machine is too small for it."""
+    spec = experiment.search.executor
+    if spec.kind == "inline":
+        return InlineExecutor()
+    placements = place_workers(spec, experiment.proxy.device)
+    return ProcessExecutor(placements, max_retries=spec.max_retries, timeout=spec.timeout)
 
 
 def read_space(source: str) -> tuple[Space, str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from headsearch.errors import InfeasibleHead
 from headsearch.heads.config import HeadConfig, Stage
 from headsearch.trial import HeadCost, RungScores, TrialContext, TrialResult
 
-Failure = Literal["collapse", "error", "memory", "disk"]
+Failure = Literal["collapse", "error", "memory", "disk", "die"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class ToyEvaluator:
     checkpoints: bool = True
     """Whether an epoch ends with a checkpoint in the trial's folder."""
     failures: Mapping[str, Failure] = field(default_factory=dict)
-    """How trials end whose first stage is of this family; `none` is the empty head."""
+    """How trials end whose first stage is of this family; `none` is the empty head. `die` takes the whole process along."""
 
     def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult:
         """Train in words only: one epoch after the other, from the checkpoint where there is one."""
@@ -107,6 +109,8 @@ class ToyEvaluator:
                 raise MemoryError("toy out of memory")
             case "disk":
                 raise OSError(28, "No space left on device", "checkpoint.json")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
             case None:
                 return
 

@@ -6,7 +6,7 @@ another process or another machine, where `attempt` runs a job just as it does h
     while (job := jobs.next_job()) is not None:
         jobs.settle(job, attempt(evaluate, job, report, progress))
 
-`inline.py` is exactly that loop.
+`inline.py` is exactly that loop; `process.py` keeps several worker processes busy.
 """
 
 from __future__ import annotations
@@ -77,6 +77,9 @@ class JobSource(Protocol):
 
     def progress(self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
         """Pass on how far a trial is, for people to look at."""
+
+    def note(self, text: str) -> None:
+        """Pass on something worth a line, e.g. that a worker was lost."""
 
     def settle(self, job: Job, outcome: Outcome) -> None:
         """Record how a job ended. Raises `RunError` where the search cannot go on."""

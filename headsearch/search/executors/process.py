@@ -1,0 +1,209 @@
+"""Trials in worker processes on this machine. The coordinating process hands out jobs, answers at rungs, and writes; workers train.
+
+Workers are spawned, not forked: CUDA and threads do not survive a fork. A worker that dies, or says nothing for too long and is killed,
+leaves a checkpoint behind, from which another takes up its trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from headsearch.search.executors import Failed, Job, JobSource
+from headsearch.search.executors.placement import Placement
+from headsearch.search.executors.worker import Ended, Message, Progressed, Ready, Reported, work
+from headsearch.trial import Evaluate
+
+START_SECONDS = 300.0
+"""A worker that has just been started may take so long, at least, to import what it needs."""
+END_SECONDS = 5.0
+"""For an idle worker to end by itself."""
+
+
+class ProcessExecutor:
+    """Evaluates jobs in worker processes, one per placement."""
+
+    def __init__(self, placements: Sequence[Placement], *, max_retries: int, timeout: float) -> None:
+        """A trial whose worker is lost is given to another `max_retries` times. A worker is lost when it dies, or says nothing for
+        `timeout` seconds."""
+        self._placements = placements
+        self._max_retries = max_retries
+        self._timeout = timeout
+
+    def run(self, jobs: JobSource, evaluate: Evaluate) -> None:
+        """Evaluate every job that `jobs` hands out. However this ends, no worker outlives it."""
+        packed = pickle.dumps(evaluate)
+        team = [_Worker(place, packed, self._timeout) for place in self._placements]
+        again: deque[Job] = deque()
+        losses: Counter[int] = Counter()
+        try:
+            while True:
+                for worker in team:
+                    if worker.job is None:
+                        job = again.popleft() if again else jobs.next_job()
+                        if job is None:
+                            break
+                        worker.start(job)
+                busy = [worker for worker in team if worker.job is not None]
+                if not busy:
+                    assert jobs.done, "nobody is at work, so there is nothing to wait for"
+                    break
+                for worker in _heard(busy):
+                    try:
+                        _attend(worker, jobs)
+                    except _Gone:
+                        self._lose(worker, f"ended unexpectedly ({worker.kill()})", jobs, again, losses)
+                for worker in busy:
+                    if worker.overdue:
+                        worker.kill()
+                        self._lose(
+                            worker, f"gave no sign of life for {self._timeout:g} s", jobs, again, losses
+                        )
+            for worker in team:
+                worker.dismiss()
+        finally:
+            # Struck before any is waited for: a second Ctrl-C meanwhile leaves none behind.
+            for worker in team:
+                worker.strike()
+            for worker in team:
+                worker.kill()
+
+    def _lose(
+        self, worker: _Worker, how: str, jobs: JobSource, again: deque[Job], losses: Counter[int]
+    ) -> None:
+        """Have a lost worker's trial run again, or give it up."""
+        job, worker.job = worker.job, None
+        assert job is not None, "only busy workers are listened to"
+        losses[job.number] += 1
+        if losses[job.number] <= self._max_retries:
+            jobs.note(f"trial {job.number}: its worker {how}; another takes it up from its checkpoint")
+            again.append(job)
+        else:
+            times = f", {losses[job.number]} times" if losses[job.number] > 1 else ""
+            jobs.settle(job, Failed(f"its worker {how}{times}", "failed"))
+
+
+class _Gone(Exception):
+    """The process of a worker is no more."""
+
+
+@dataclass
+class _Worker:
+    """A place for a process, which is started when there is work, and anew after it was lost."""
+
+    placement: Placement
+    packed: bytes
+    timeout: float
+    job: Job | None = None
+    process: SpawnProcess | None = None
+    pipe: Connection | None = None
+    until: float = 0.0
+    """When a busy worker will have been silent for too long, on the monotonic clock."""
+
+    @property
+    def overdue(self) -> bool:
+        """Whether a busy worker has been silent for too long."""
+        if self.job is None or self.pipe is None or time.monotonic() <= self.until:
+            return False
+        # What it has said may be waiting, where it was the coordinator that had no time.
+        return not self.pipe.poll()
+
+    def start(self, job: Job) -> None:
+        """Hand over a job."""
+        if self.pipe is not None:
+            try:
+                self.pipe.send(job)
+            except OSError:
+                # It died while it was idle: nobody's trial is lost.
+                self.kill()
+        if self.pipe is None:
+            context = multiprocessing.get_context("spawn")
+            self.pipe, theirs = context.Pipe()
+            # Not a daemon, which may have no children: trials start loaders.
+            self.process = context.Process(target=work, args=(theirs, self.placement, self.packed))
+            self.process.start()
+            theirs.close()
+            self.pipe.send(job)
+            self.until = time.monotonic() + max(self.timeout, START_SECONDS)
+        else:
+            self.until = time.monotonic() + self.timeout
+        self.job = job
+
+    def receive(self) -> Message:
+        """The next message. Raises `_Gone`."""
+        assert self.pipe is not None
+        try:
+            message: Message = self.pipe.recv()
+        except (EOFError, OSError):
+            raise _Gone from None
+        self.until = time.monotonic() + self.timeout
+        return message
+
+    def answer(self, go_on: bool) -> None:
+        """Let the trial go on from a rung, or not."""
+        assert self.pipe is not None
+        # Where it is gone, the next `receive` says so.
+        with contextlib.suppress(OSError):
+            self.pipe.send(go_on)
+
+    def dismiss(self) -> None:
+        """Let an idle process end."""
+        if self.pipe is not None and self.process is not None:
+            with contextlib.suppress(OSError):
+                self.pipe.send(None)
+            self.process.join(END_SECONDS)
+
+    def strike(self) -> None:
+        """Kill the process and all it has started; do not wait for it."""
+        if self.process is not None and self.process.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            # Where it had no time to make its group.
+            self.process.kill()
+
+    def kill(self) -> str:
+        """End the process and all it has started, now. Returns how it ended, for people."""
+        if self.process is None or self.pipe is None or self.process.pid is None:
+            return "never started"
+        self.strike()
+        self.process.join()
+        code = self.process.exitcode
+        self.process.close()
+        self.pipe.close()
+        self.process = self.pipe = None
+        return (
+            f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+        )
+
+
+def _heard(busy: Sequence[_Worker]) -> list[_Worker]:
+    """Wait until a worker has something to say, or one is overdue, or so long that a signal is noticed; those that have."""
+    pipes = {worker.pipe: worker for worker in busy if worker.pipe is not None}
+    patience = min(worker.until for worker in busy) - time.monotonic()
+    return [pipes[pipe] for pipe in wait(list(pipes), timeout=max(0.0, min(patience, 1.0)))]  # type: ignore[index]
+
+
+def _attend(worker: _Worker, jobs: JobSource) -> None:
+    """Act on one message. Raises `_Gone`."""
+    message = worker.receive()
+    job = worker.job
+    assert job is not None, "a worker speaks of its job"
+    match message:
+        case Ready():
+            return
+        case Progressed(epoch, epochs, loss, images_per_second):
+            jobs.progress(job, epoch, epochs, loss, images_per_second)
+        case Reported(scores):
+            worker.answer(jobs.report(job, scores))
+        case Ended(outcome):
+            worker.job = None
+            jobs.settle(job, outcome)

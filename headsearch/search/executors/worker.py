@@ -1,0 +1,96 @@
+"""What runs in a worker process: trials, one after the other, and messages about them over a pipe. Light until the evaluator is unpacked.
+
+coordinator → worker    a `Job`, then the answer (bool) to each `Reported`; None when there are no more jobs
+worker → coordinator    `Ready` once, then per job any number of `Progressed` and `Reported`, and one `Ended`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+
+from headsearch.search.executors import Job, Outcome, attempt
+from headsearch.search.executors.placement import Placement
+from headsearch.trial import Evaluate, RungScores
+
+PROGRESS_SECONDS = 0.1
+"""Between two messages about progress; a trial may tell more often."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has started."""
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """How far the worker's trial is."""
+
+    epoch: float
+    epochs: int
+    loss: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The worker's trial has reached a rung, and waits to be told whether it goes on."""
+
+    scores: RungScores
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The worker's trial has ended; the worker waits for another."""
+
+    outcome: Outcome
+
+
+Message = Ready | Progressed | Reported | Ended
+
+
+def work(pipe: Connection, placement: Placement, packed: bytes) -> None:
+    """Run the jobs that come through `pipe` with the pickled evaluator in `packed`, which is unpacked here: it may import torch."""
+    # A group of its own: Ctrl-C in the terminal is the coordinator's business, and what a trial starts (loaders) ends with the worker.
+    os.setpgid(0, 0)
+    threading.Thread(target=_end_with_the_coordinator, daemon=True).start()
+    placement.apply()
+    evaluate: Evaluate = pickle.loads(packed)
+    placement.apply()
+    with contextlib.suppress(EOFError, ConnectionError):
+        _serve(pipe, evaluate)
+
+
+def _serve(pipe: Connection, evaluate: Evaluate) -> None:
+    last = 0.0
+
+    def progress(job: Job, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= PROGRESS_SECONDS:
+            last = now
+            pipe.send(Progressed(epoch, epochs, loss, images_per_second))
+
+    def report(job: Job, scores: RungScores) -> bool:
+        pipe.send(Reported(scores))
+        go_on: bool = pipe.recv()
+        return go_on
+
+    pipe.send(Ready())
+    while (job := pipe.recv()) is not None:
+        pipe.send(Ended(attempt(evaluate, job, report, progress)))
+
+
+def _end_with_the_coordinator() -> None:
+    """Wait until the coordinating process is gone, however it went, and end this one with all that it has started."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has been started by a coordinator"
+    wait([parent.sentinel])
+    os.killpg(0, signal.SIGKILL)

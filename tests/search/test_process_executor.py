@@ -1,0 +1,329 @@
+"""Trials in worker processes: the scores of an inline search, and what becomes of them when workers or the coordinator die."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headsearch.errors import ExperimentError
+from headsearch.experiment import Experiment, ProcessSpec, load_experiment
+from headsearch.results.trials import TrialRecord
+from headsearch.search.executors import Job
+from headsearch.search.executors.placement import (
+    Placement,
+    available_cores,
+    divide,
+    visible_gpus,
+)
+from headsearch.search.ledger import read_records
+from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.search.run import run_search
+from headsearch.testing.toy import ToyEvaluator
+from headsearch.testing.toy_search import run_toy, toy_experiment
+
+two_cores = pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
+
+SLOW_TOY = ToyEvaluator(seconds_per_epoch=0.01)
+
+
+def processes(executor: dict[str, Any] | None = None, **search: Any) -> Experiment:
+    """A search whose heads do not depend on the order in which trials end: all of a grid."""
+    kind = {"kind": "process", "workers": 2, **(executor or {})}
+    return toy_experiment(
+        **{"trials": 12, "finalists": 12, "replicates": 2, "sampler": "grid", "executor": kind, **search}
+    )
+
+
+def scores(records: list[TrialRecord]) -> dict[tuple[str, int], tuple[object, ...]]:
+    """What a search found, whatever the order."""
+    found = {
+        (r.head_id, r.replicate): (r.state, r.seed, r.rungs, r.cost)
+        for r in records
+        if r.state != "duplicate"
+    }
+    assert len(found) == sum(r.state != "duplicate" for r in records), (
+        "a head was trained twice with one seed"
+    )
+    return found
+
+
+def workers_of(coordinator: int) -> list[int]:
+    """The worker processes of a coordinator, by `/proc`."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                is_worker = parent == coordinator and b"spawn_main" in (folder / "cmdline").read_bytes()
+            except (OSError, IndexError):
+                continue
+            if is_worker:
+                found.append(int(folder.name))
+    return found
+
+
+def alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def gone(found: list[int], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(map(alive, found)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(map(alive, found))
+
+
+def epochs_trained(out: Path) -> int:
+    return sum(len((folder / "epochs.txt").read_text().split()) for folder in (out / "trials").iterdir())
+
+
+@two_cores
+def test_two_workers_find_what_one_process_finds(tmp_path: Path) -> None:
+    at_work: list[int] = []
+    pids: set[int] = set()
+
+    class Watcher(SilentObserver):
+        def trial_started(self, job: Job, status: SearchStatus) -> None:
+            at_work.append(status.at_work)
+
+        def rung_reached(self, job: Job, scores: object) -> None:
+            pids.update(workers_of(os.getpid()))
+
+    inline = run_toy(
+        tmp_path / "inline", toy_experiment(trials=12, finalists=12, replicates=2, sampler="grid")
+    )
+    parallel = run_toy(tmp_path / "parallel", processes(), SLOW_TOY, observer=Watcher())
+    assert scores(parallel) == scores(inline)
+    assert max(at_work) == 2
+    assert len(pids) == 2, "workers are kept from trial to trial"
+    assert gone(list(pids), 0)
+    assert not list((tmp_path / "parallel").glob("trials/*/checkpoint*"))
+
+
+@two_cores
+def test_workers_stop_early_where_the_policy_says(tmp_path: Path) -> None:
+    stopping = {"kind": "asha", "reduction": 3}
+    records = run_toy(tmp_path / "run", processes(stopping=stopping, finalists=2), SLOW_TOY)
+    stopped = [r for r in records if r.state == "stopped"]
+    assert stopped
+    for record in stopped:
+        trained = (tmp_path / "run" / "trials" / str(record.number) / "epochs.txt").read_text().split()
+        assert len(trained) == record.rungs[-1].epoch
+    assert all(r.state == "complete" for r in records if r.control or r.replicate)
+
+
+def kill_at_random(tmp_path: Path, kills: int) -> None:
+    """A search whose workers are killed at random moments while it runs; nothing may be lost, and hardly anything done twice."""
+    notes: list[str] = []
+    rng = random.Random(1)
+    killed: set[int] = set()
+
+    class Killer(SilentObserver):
+        due = 0.0
+
+        def trial_progress(self, job: Job, *_: object) -> None:
+            now = time.monotonic()
+            if now >= self.due and len(killed) < kills:
+                # The worker that speaks is at work; where in its trial it is by now is chance.
+                victims = [pid for pid in workers_of(os.getpid()) if pid not in killed]
+                if victims:
+                    time.sleep(rng.uniform(0, 0.03))
+                    victim = rng.choice(victims)
+                    os.kill(victim, signal.SIGKILL)
+                    killed.add(victim)
+                    self.due = now + rng.uniform(0, 0.1)
+
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    experiment = processes({"max_retries": kills})
+    records = run_toy(tmp_path / "run", experiment, SLOW_TOY, observer=Killer())
+    assert len(killed) == kills
+    lost = [note for note in notes if "ended unexpectedly (signal SIGKILL); another takes it up" in note]
+    assert len(lost) >= kills // 2
+    undisturbed = run_toy(
+        tmp_path / "undisturbed", toy_experiment(trials=12, finalists=12, replicates=2, sampler="grid")
+    )
+    assert scores(records) == scores(undisturbed)
+    budget = 9 * sum(r.state == "complete" for r in records)
+    assert budget <= epochs_trained(tmp_path / "run") <= budget + len(lost)
+    assert read_records(tmp_path / "run") == records
+
+
+@two_cores
+def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
+    kill_at_random(tmp_path, 8)
+
+
+@two_cores
+@pytest.mark.slow
+def test_fifty_killed_workers_lose_nothing(tmp_path: Path) -> None:
+    kill_at_random(tmp_path, 50)
+
+
+def test_a_trial_that_kills_every_worker_fails_and_the_search_goes_on(tmp_path: Path) -> None:
+    experiment = processes({"workers": 1, "max_retries": 1}, trials=2, finalists=0, replicates=1)
+    records = run_toy(tmp_path / "run", experiment, ToyEvaluator(failures={"mlp": "die"}))
+    assert [(r.control, r.state) for r in records[:3]] == [
+        ("none", "complete"),
+        ("same", "complete"),
+        ("mlp", "failed"),
+    ]
+    assert records[2].reason == "its worker ended unexpectedly (signal SIGKILL), 2 times"
+    assert all(r.state == "complete" for r in records[3:])
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(tmp_path: Path) -> None:
+    notes: list[str] = []
+    halted: list[int] = []
+
+    class Halting(SilentObserver):
+        def rung_reached(self, job: Job, reached: object) -> None:
+            if job.number == 1 and not halted:
+                # As a worker that waits for a broken device: it neither ends nor says anything.
+                halted.extend(workers_of(os.getpid()))
+                os.kill(halted[0], signal.SIGSTOP)
+
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    experiment = processes({"workers": 1, "timeout": 1.0}, trials=1, finalists=0, replicates=1)
+    records = run_toy(tmp_path / "run", experiment, SLOW_TOY, observer=Halting())
+    assert notes == [
+        "trial 1: its worker gave no sign of life for 1 s; another takes it up from its checkpoint"
+    ]
+    assert gone(halted, 0)
+    undisturbed = toy_experiment(trials=1, finalists=0, replicates=1, sampler="grid")
+    assert scores(records) == scores(run_toy(tmp_path / "undisturbed", undisturbed))
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+from headsearch.testing.toy import ToyEvaluator
+from headsearch.testing.toy_search import run_toy, toy_experiment
+experiment = toy_experiment(trials=12, finalists=12, replicates=2, sampler="grid", executor={"kind": "process", "workers": 2})
+out = Path(sys.argv[1])
+run_toy(out, experiment, ToyEvaluator(seconds_per_epoch=0.02), resume=out.exists())
+"""
+
+
+@two_cores
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_workers_end_with_the_coordinator_and_the_search_resumes(tmp_path: Path, end: signal.Signals) -> None:
+    out = tmp_path / "run"
+    search = subprocess.Popen(
+        [sys.executable, "-c", SEARCH, str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("trials/*/epochs.txt"))) < 5 and time.monotonic() < deadline:
+        assert search.poll() is None, search.communicate()[1]
+        time.sleep(0.01)
+    workers = workers_of(search.pid)
+    assert len(workers) == 2
+    if end == signal.SIGINT:
+        # As a terminal does it: to the whole group.
+        os.killpg(search.pid, end)
+    else:
+        search.send_signal(end)
+    _, errors = search.communicate(timeout=60)
+    assert search.returncode != 0
+    assert gone(workers)
+    if end == signal.SIGINT:
+        assert errors.count("Traceback") == 1, "only the coordinator speaks of it"
+    before = read_records(out)
+    assert {r.state for r in before} == {"complete", "running"}
+    experiment = toy_experiment(trials=12, finalists=12, replicates=2, sampler="grid")
+    records = run_toy(out, experiment, resume=True)
+    assert [r for r in records if r in before] == [r for r in before if r.state == "complete"]
+    assert scores(records) == scores(run_toy(tmp_path / "undisturbed", experiment))
+
+
+def test_cores_are_divided_and_gpus_given_in_turn() -> None:
+    assert divide(ProcessSpec(workers=3), 8, None, {}) == [Placement(2)] * 3
+    assert divide(ProcessSpec(workers=2), 8, None, {"OMP_NUM_THREADS": "1"}) == [Placement(1)] * 2
+    assert [place.gpu for place in divide(ProcessSpec(workers=2), 4, ["0", "1", "2"], {})] == ["0", "1"]
+    shared = divide(ProcessSpec(workers=4, workers_per_gpu=2), 4, ["5", "7"], {})
+    assert [place.gpu for place in shared] == ["5", "7", "5", "7"]
+    assert visible_gpus(2, {"CUDA_VISIBLE_DEVICES": "3, GPU-abc"}) == ["3", "GPU-abc"]
+    assert visible_gpus(2, {}) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "cores", "gpus", "message"),
+    [
+        (
+            {"workers": 3},
+            2,
+            None,
+            r"workers: 3 workers, but this machine has 2 core\(s\); expected at most 2",
+        ),
+        (
+            {"workers": 4},
+            8,
+            ["0"],
+            r"4 workers, 1 per GPU, need 4 GPU\(s\), and there are 1; expected at most 1",
+        ),
+        (
+            {"workers": 5, "workers_per_gpu": 2},
+            8,
+            ["0", "1"],
+            r"need 3 GPU\(s\), and there are 2; expected at most 4",
+        ),
+    ],
+)
+def test_more_workers_than_the_machine_can_hold_are_refused(
+    spec: dict[str, Any], cores: int, gpus: list[str] | None, message: str
+) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        divide(ProcessSpec(**spec), cores, gpus, {})
+
+
+def test_a_machine_that_is_too_small_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match="10000 workers, but this machine has"):
+        run_toy(tmp_path / "run", processes({"workers": 10_000}))
+    experiment = load_experiment("digits", ["search.executor.kind=process", "search.executor.workers=10000"])
+    with pytest.raises(ExperimentError, match="10000 workers, but this machine has"):
+        run_search(experiment, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@two_cores
+@pytest.mark.slow
+def test_real_trials_score_the_same_in_workers_of_one_thread(tmp_path: Path) -> None:
+    import torch
+
+    settings = [
+        "proxy.epochs=2",
+        "proxy.rungs=[1, 2]",
+        "proxy.device=cpu",
+        "search.trials=2",
+        "search.finalists=0",
+        "search.replicates=1",
+        "search.sampler=grid",
+    ]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        inline = run_search(load_experiment("digits", settings), tmp_path / "inline").records
+    finally:
+        torch.set_num_threads(threads)
+    cores = available_cores()
+    process = [*settings, "search.executor.kind=process", f"search.executor.workers={cores}"]
+    parallel = run_search(load_experiment("digits", process), tmp_path / "parallel").records
+
+    def found(records: tuple[TrialRecord, ...]) -> dict[str, tuple[object, ...]]:
+        return {r.head_id: (r.state, r.seed, r.rungs) for r in records}
+
+    assert {r.state for r in inline} == {"complete"}
+    assert found(parallel) == found(inline)
