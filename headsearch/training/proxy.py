@@ -20,7 +20,6 @@ from headsearch.base import Base, check_size, load_base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
-from headsearch.errors import InfeasibleHead, TrialStopped
 from headsearch.experiment import Experiment
 from headsearch.heads.build import build_head
 from headsearch.heads.canonical import canonical, head_id
@@ -76,7 +75,8 @@ class ProxyEvaluator:
         """Train `config`'s head with the base and score it; resumes where the context's work directory holds a checkpoint.
 
         Everything random follows from `context.seed`: on a CPU the same seed gives the same scores. Base, projectors of the base,
-        batches and views are the same for all heads with the same seed. The global random state is left as it was.
+        batches and views are the same for all heads with the same seed. The global random state is left as it was. The checkpoint stays,
+        for whoever has written down how the trial ended to remove: until then a crash would have it trained again.
 
         Raises:
             InfeasibleHead: it collapsed or became non-finite.
@@ -88,12 +88,7 @@ class ProxyEvaluator:
         device = self._shared.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             run = self.start(config, context)
-            try:
-                rungs = run.run()
-            except (InfeasibleHead, TrialStopped):
-                self._end(run)
-                raise
-            self._end(run)
+            rungs = run.run()
             cost = self._cost(config, run.trainer, context.seed, self._shared)
         return TrialResult(rungs, cost, run.seconds, run.images_per_second)
 
@@ -116,10 +111,6 @@ class ProxyEvaluator:
             identity=self._identity(config, trainer.hssl.student.base, context.seed),
             checkpoint_seconds=self.checkpoint_seconds,
         )
-
-    def _end(self, run: ProxyRun) -> None:
-        if not self.experiment.proxy.keep_checkpoints:
-            run.checkpoint.unlink(missing_ok=True)
 
     def _load(self) -> _Shared:
         experiment = self.experiment

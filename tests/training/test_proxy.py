@@ -17,6 +17,7 @@ from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
 from headsearch.scoring.names import MEASURES
 from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.run import ProxyRun
 from headsearch.training.trainer import Trainer
 from headsearch.trial import RungScores, TrialResult
 
@@ -102,7 +103,7 @@ def test_a_trial_with_a_head_has_every_score(images: Path, tmp_path: Path) -> No
     assert result.cost.overhead > 0
     assert result.images_per_second is not None
     assert result.images_per_second > 0
-    assert files_in(tmp_path) == ["metrics.jsonl"]
+    assert sorted(files_in(tmp_path)) == ["checkpoint.pt", "metrics.jsonl"]
 
 
 def test_a_control_has_no_scores_of_a_head(images: Path, tmp_path: Path) -> None:
@@ -172,9 +173,7 @@ def final_weights(workdir: Path) -> dict[str, torch.Tensor]:
 def test_a_killed_trial_resumes_bit_for_bit(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at_step: int
 ) -> None:
-    experiment = make_experiment(
-        images, proxy={"epochs": 4, "rungs": [2, 4], "batch_size": 32, "keep_checkpoints": True}
-    )
+    experiment = make_experiment(images)
     whole = Context(tmp_path / "whole")
     expected = ProxyEvaluator(experiment, checkpoint_seconds=0.0)(CONVNEXT, whole)
 
@@ -209,10 +208,7 @@ def test_a_killed_trial_resumes_bit_for_bit(
 
 
 def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) -> None:
-    experiment = make_experiment(
-        images, proxy={"epochs": 2, "rungs": [1, 2], "batch_size": 32, "keep_checkpoints": True}
-    )
-    evaluator = ProxyEvaluator(experiment)
+    evaluator = ProxyEvaluator(make_experiment(images))
     evaluator(CONVNEXT, Context(tmp_path, seed=1))
     with pytest.raises(RunError, match="belongs to another trial"):
         evaluator(CONVNEXT, Context(tmp_path, seed=2))
@@ -220,12 +216,34 @@ def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) 
         evaluator(NONE, Context(tmp_path, seed=1))
 
 
-def test_a_stopped_trial_ends_at_its_rung_and_leaves_no_checkpoint(images: Path, tmp_path: Path) -> None:
+def test_a_stopped_trial_ends_at_its_rung(images: Path, tmp_path: Path) -> None:
     context = Context(tmp_path, stop_at=2)
     with pytest.raises(TrialStopped):
         ProxyEvaluator(make_experiment(images))(CONVNEXT, context)
     assert [scores.epoch for scores in context.reported] == [2]
-    assert files_in(tmp_path) == ["metrics.jsonl"]
+
+
+def test_a_trial_whose_end_nobody_wrote_down_is_not_trained_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = ProxyEvaluator(make_experiment(images))
+    first, second, stopped = (
+        Context(tmp_path / "a"),
+        Context(tmp_path / "a"),
+        Context(tmp_path / "b", stop_at=2),
+    )
+    expected = evaluator(CONVNEXT, first)
+    with pytest.raises(TrialStopped):
+        evaluator(CONVNEXT, stopped)
+
+    def no_epoch(_: ProxyRun) -> float:
+        raise AssertionError("it was trained to its end before")
+
+    monkeypatch.setattr(ProxyRun, "train_epoch", no_epoch)
+    assert evaluator(CONVNEXT, second).rungs == expected.rungs
+    assert second.reported == first.reported
+    with pytest.raises(TrialStopped):
+        evaluator(CONVNEXT, Context(tmp_path / "b", stop_at=2))
 
 
 def test_a_trial_that_blows_up_is_infeasible(images: Path, tmp_path: Path) -> None:
