@@ -195,7 +195,7 @@ class Coordinator:
     def _stopped(self, number: int) -> TrialRecord:
         """Record that a trial was told to stop."""
         epoch = self._ledger.record(number).rungs[-1].epoch
-        reason = f"stopped at epoch {epoch}, not among the best 1/{self._plan.reduction} of those scored there so far"
+        reason = f"not among the best 1/{self._plan.reduction} so far at epoch {epoch}"
         return self._ledger.end(number, "stopped", reason, None)
 
     def _conclude(self, record: TrialRecord) -> None:

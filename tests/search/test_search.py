@@ -321,11 +321,10 @@ KILLED = """
 import sys
 from pathlib import Path
 from headsearch.testing.toy import ToyEvaluator
-from headsearch.testing.toy_search import results, toy_experiment, toy_materials
-from headsearch.testing.toy_search import run_toy as run
+from headsearch.testing.toy_search import run_toy, toy_experiment
 experiment = toy_experiment(trials=8, finalists=2, replicates=2)
 out = Path(sys.argv[1])
-conduct(experiment, toy_materials(experiment, ToyEvaluator(seconds_per_epoch=0.004)), out, resume=out.exists())
+run_toy(out, experiment, ToyEvaluator(seconds_per_epoch=0.004), resume=out.exists())
 """
 
 
