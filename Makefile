@@ -39,6 +39,8 @@ format: $(READY)  ## Mend style and format
 bench: $(READY)  ## Run the benchmarks; each prints a table and says against what
 	$(BIN)/python benchmarks/proxy_step.py
 	$(BIN)/python benchmarks/orchestration.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/stopping.py
 
 clean:  ## Remove the environment and caches; runs are kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
