@@ -19,7 +19,7 @@ class SearchStatus:
     stage: StageName
     """What the next trainings are."""
     settled: int
-    """Trainings that have ended, in this session and before; duplicates are not trainings."""
+    """Trainings that have ended, before a resume too; duplicates are not trainings."""
     expected: int
     """Trainings in all, as far as can be told now."""
     seconds_per_trial: float | None
