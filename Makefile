@@ -22,7 +22,7 @@ demo: $(READY)  ## Search heads for a tiny ViT on the embedded digits; ends with
 	$(BIN)/headsearch run demo --out runs/demo
 
 test: $(READY)  ## Run the tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(READY)  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
