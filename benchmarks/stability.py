@@ -74,17 +74,17 @@ def report(run: Path) -> dict[str, list[dict[str, Any]]]:
         {
             "rung": epoch,
             "score": name,
-            **agreement(means(found, SCORES[name], place), means(found, SCORES[final], -1)),
+            **agreement(means(found, SCORES[name], place), means(found, SCORES[name], -1)),
         }
         for place, epoch in enumerate(rungs[:-1])
-        for name, final in (("knn", "linear"), ("cka.embedding.output", "cka.embedding.output"))
+        for name in ("knn", "cka.embedding.output")
     ]
     against_probe = [
-        {"score": name, **agreement(means(found, score, -1), means(found, SCORES["linear"], -1))}
+        {"score": name, **agreement(means(found, score, -1), means(found, SCORES["knn"], -1))}
         for name, score in SCORES.items()
-        if name != "linear"
+        if name != "knn"
     ]
-    return {"between_seeds": between_seeds, "early_rungs": early, "against_linear_probe": against_probe}
+    return {"between_seeds": between_seeds, "early_rungs": early, "against_knn": against_probe}
 
 
 def means(found: Sequence[tuple[TrialRecord, TrialRecord]], score: Score, rung: int) -> list[float | None]:
@@ -107,8 +107,8 @@ def main() -> None:
         return
     titles = {
         "between_seeds": "Between two seeds, at the full budget",
-        "early_rungs": "An early rung against the full budget (k-NN there against the linear probe here), means of two seeds",
-        "against_linear_probe": "Against the linear probe at the full budget, means of two seeds",
+        "early_rungs": "An early rung against the full budget, means of two seeds",
+        "against_knn": "Against k-NN at the full budget, means of two seeds",
     }
     console = Console(width=120, highlight=False)
     for key, rows in found.items():

@@ -37,7 +37,7 @@ class RankRow:
     discrepancy_sd: float | None
     """Sample standard deviation over replicates; None with fewer than two."""
     probe: float | None
-    """Percent: the linear probe where every finished trial has one, else k-NN."""
+    """Percent: k-NN accuracy of the frozen base."""
     probe_sd: float | None
     knn: float | None
     linear: float | None
@@ -65,8 +65,8 @@ class RankRow:
 
 
 def probe_score(scores: RungScores) -> float | None:
-    """The probe of one trial as a single number, in percent: the linear probe, or k-NN where there is no linear one."""
-    return scores.knn if scores.linear is None else scores.linear
+    """The probe as a single number, in percent: k-NN accuracy (`docs/decisions/004-probe.md`); None without labels."""
+    return scores.knn
 
 
 def heads_tried(records: Iterable[TrialRecord]) -> int:
@@ -93,9 +93,7 @@ def rank(records: Iterable[TrialRecord], *, by: By, labels: bool) -> list[RankRo
     heads: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.number):
         heads[record.head_id].append(record)
-    finished = [record for group in heads.values() for record in _replicates(group)]
-    linear = all(record.rungs[-1].linear is not None for record in finished)
-    rows = [row for group in heads.values() if (row := _row(group, linear=linear)) is not None]
+    rows = [row for group in heads.values() if (row := _row(group)) is not None]
     rows = _with_gains(rows)
 
     ranked_ids = {
@@ -153,7 +151,7 @@ def _replicates(group: Iterable[TrialRecord]) -> list[TrialRecord]:
     return list({record.seed: record for record in group if record.state == "complete"}.values())
 
 
-def _row(group: Sequence[TrialRecord], *, linear: bool) -> RankRow | None:
+def _row(group: Sequence[TrialRecord]) -> RankRow | None:
     """The row of one head's trials; None where none ran its full budget and none is infeasible."""
     complete = _replicates(group)
     infeasible = [record for record in group if record.state == "infeasible"]
@@ -161,7 +159,7 @@ def _row(group: Sequence[TrialRecord], *, linear: bool) -> RankRow | None:
         return None
     scores = [record.rungs[-1] for record in complete]
     discrepancies = _known(score.discrepancy for score in scores)
-    probes = _known(score.linear if linear else score.knn for score in scores)
+    probes = _known(map(probe_score, scores))
     cost = next((record.cost for record in group if record.cost is not None), None)
     reason = infeasible[0].reason if infeasible else None
     if infeasible and complete:

@@ -48,7 +48,7 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
     """
     columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("discr.", True)]
     if labels:
-        columns += [("probe %", True), ("gain [95%]", True), ("k-NN", True), ("layer", True)]
+        columns += [("probe %", True), ("gain [95%]", True), ("linear", True), ("layer", True)]
     columns += [("params", True), ("time", True), ("n", True)]
     table = _table(columns)
     for row in (row for row in rows if row.feasible):
@@ -57,7 +57,7 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
         if labels:
             deviation = "" if row.probe_sd is None else f" ±{row.probe_sd:.1f}"
             cells += [_number(row.probe, ".1f") + deviation, _gain(row)]
-            cells += [_number(row.knn, ".1f"), _number(row.pareto_layer, "d")]
+            cells += [_number(row.linear, ".1f"), _number(row.pareto_layer, "d")]
         overhead = _UNKNOWN if row.overhead is None else f"{100.0 * row.overhead:+.0f}%"
         table.add_row(*map(_plain, [*cells, _scaled(row.params), overhead, str(row.replicates)]))
     infeasible = [

@@ -187,8 +187,8 @@ class Coordinator:
 
     def _objectives(self, scores: RungScores) -> Objectives | None:
         """What trials are compared by before their full budget; None where that is not measured or not a number."""
-        # The linear probe is for the full budget; an empty head has no discrepancy, being the identity.
-        known = (scores.discrepancy or 0.0, *((scores.knn,) if self._plan.labels else ()))
+        # An empty head has no discrepancy, being the identity.
+        known = (scores.discrepancy or 0.0, *((probe_score(scores),) if self._plan.labels else ()))
         objectives = tuple(value for value in known if value is not None and math.isfinite(value))
         return objectives if len(objectives) == len(known) else None
 

@@ -201,18 +201,18 @@ def test_a_control_that_the_search_drew_too_is_ranked():
     assert (row.rank, row.control, row.replicates) == (1, "same", 1)
 
 
-def test_the_probe_is_linear_only_where_all_have_it():
+def test_the_probe_is_knn_and_the_linear_probe_stands_beside_it():
     both = [record("a", 80.0, 0.5, linear=90.0), record("b", 85.0, 0.5, linear=88.0)]
-    assert {row.head_id: row.probe for row in rank(both, by="probe", labels=True)} == {"a": 90.0, "b": 88.0}
-    mixed = [both[0], record("b", 85.0, 0.5)]
-    assert {row.head_id: row.probe for row in rank(mixed, by="probe", labels=True)} == {"a": 80.0, "b": 85.0}
-    assert [row.linear for row in rank(mixed, by="probe", labels=True)] == [None, 90.0]
+    rows = rank(both, by="probe", labels=True)
+    assert [(row.head_id, row.probe, row.knn, row.linear) for row in rows] == [
+        ("b", 85.0, 85.0, 88.0),
+        ("a", 80.0, 80.0, 90.0),
+    ]
 
 
 def test_the_probe_of_one_trial():
-    assert probe_score(RungScores(1, 0.1, knn=70.0, linear=80.0)) == 80.0
-    assert probe_score(RungScores(1, 0.1, knn=70.0)) == 70.0
-    assert probe_score(RungScores(1, 0.1)) is None
+    assert probe_score(RungScores(1, 0.1, knn=70.0, linear=80.0)) == 70.0
+    assert probe_score(RungScores(1, 0.1, linear=80.0)) is None
 
 
 def test_without_labels_the_order_is_that_of_discrepancy():

@@ -49,7 +49,7 @@ def test_controls_then_heads_then_replicates_of_the_best_and_of_the_controls(tmp
     assert again[0].head_id == "none"
     # The best by Pareto layer: no head that was not chosen dominates one that was.
     chosen = {r.head_id for r in again if r.control is None}
-    final = {r.head_id: (r.rungs[-1].discrepancy or 0.0, r.rungs[-1].linear or 0.0) for r in heads}
+    final = {r.head_id: (r.rungs[-1].discrepancy or 0.0, r.rungs[-1].knn or 0.0) for r in heads}
     for identity, point in final.items():
         if identity not in chosen:
             assert not any(point[0] > final[c][0] and point[1] > final[c][1] for c in chosen)
@@ -125,7 +125,7 @@ def test_optuna_sees_states_values_names_and_parameters(tmp_path: Path) -> None:
         assert trial.state.name == names[record.state]
         if record.state == "complete":
             final = record.rungs[-1]
-            assert trial.values == [final.discrepancy or 0.0, final.linear]
+            assert trial.values == [final.discrepancy or 0.0, final.knn]
         if record.control is None:
             assert "family" in trial.params
     none = records[0]
