@@ -1,0 +1,63 @@
+"""`rank`, `trials` and `export`: what came out of a search. They answer at once: no torch, no Optuna."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headsearch.commands.common import RankBy, Run, TableFormat, console, print_ranking, rank_run
+from headsearch.errors import RunError
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example:  headsearch rank runs/digits --by probe --format csv > heads.csv")
+def rank(
+    run: Run,
+    by: Annotated[
+        RankBy, typer.Option(help="pareto: layers of (discrepancy, probe), then probe, then cost.")
+    ] = RankBy.pareto,
+    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+) -> None:
+    """Print the ranked heads of a run, with their gain over the control."""
+    from headsearch.results import tables
+
+    rows, records, labels = rank_run(run, by)
+    if output is TableFormat.table:
+        print_ranking(rows, records, labels)
+    else:
+        typer.echo(tables.rank_json(rows) if output is TableFormat.json else tables.rank_csv(rows))
+
+
+@app.command(epilog="Example:  headsearch trials runs/digits --format json")
+def trials(
+    run: Run,
+    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+) -> None:
+    """Print every trial of a run: state, head, seed, replicate, rungs, seconds, reason."""
+    from headsearch.results import tables
+    from headsearch.search.ledger import read_records
+
+    records = read_records(run)
+    if output is TableFormat.table:
+        console().print(tables.trial_table(records))
+    else:
+        typer.echo(tables.trial_json(records) if output is TableFormat.json else tables.trial_csv(records))
+
+
+@app.command(epilog="Example:  headsearch export runs/digits --rank 1 --out head.yaml")
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    rank: Annotated[int | None, typer.Option(min=1, help="Position in the ranking. Default: 1.")] = None,
+    head: Annotated[str | None, typer.Option(help="A head_id instead of a position.")] = None,
+) -> None:
+    """Write the chosen head, its base, its scores and where they come from to a head.yaml."""
+    from headsearch.export import export_head
+
+    if rank is not None and head is not None:
+        raise RunError("--rank and --head exclude each other; give one")
+    exported = export_head(run, out, rank=rank or 1, head_id=head)
+    typer.echo(f"{out}: {exported.head_id}", err=True)

@@ -1,0 +1,115 @@
+"""`run`, `init` and `doctor`: starting a search."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headsearch.commands.common import RankBy, ReportFormat, console, print_ranking, rank_run
+from headsearch.errors import RunError
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples:  headsearch run   |   headsearch run --base resnet18 --data ~/images --set data.image_size=64   |   "
+    "headsearch run digits --set search.trials=4 --out runs/try   |   headsearch run my.yaml --resume"
+)
+def run(
+    experiment: Annotated[
+        str | None,
+        typer.Argument(
+            help="An experiment file or a shipped name. Default: digits, or, with --data, the defaults."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<name>.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="timm model; the same as --set base.model=...")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder of images; the same as --set data.dataset=folder --set data.root=..."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the run directory where it was interrupted.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the ranked table.")] = False,
+) -> None:
+    """Search: train base and head on a short schedule, head by head, and rank the heads."""
+    import json
+
+    from headsearch.experiment import load_experiment
+    from headsearch.progress import progress_display
+    from headsearch.search.run import run_search
+
+    shorthand = []
+    if base is not None:
+        shorthand.append(f"base.model={json.dumps(base)}")
+    if data is not None:
+        shorthand += ["data.dataset=folder", f"data.root={json.dumps(data)}"]
+    source = experiment if experiment is not None or data is not None else "digits"
+    spec = load_experiment(source, [*shorthand, *(overrides or [])])
+    where = out or Path("runs") / spec.name
+    try:
+        with progress_display(quiet=quiet) as display:
+            run_search(spec, where, resume=resume, observer=display)
+    except KeyboardInterrupt:
+        if not where.exists():
+            raise
+        chosen = [f"--set {shlex.quote(item)}" for item in (*shorthand, *(overrides or []))]
+        again = " ".join(
+            ["headsearch run", *([experiment] if experiment else []), *chosen, f"--out {where}", "--resume"]
+        )
+        typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {again}", err=True)
+        raise typer.Exit(130) from None
+    rows, records, labels = rank_run(where, RankBy.pareto)
+    print_ranking(rows, records, labels)
+    if any(row.rank == 1 for row in rows):
+        typer.echo(f"\nTake the best one with:  headsearch export {where} --rank 1 --out head.yaml", err=True)
+
+
+@app.command(epilog="Example:  headsearch init my-search && cd my-search && headsearch run experiment.yaml")
+def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write.")] = Path()) -> None:
+    """Write a commented experiment and space to start from."""
+    templates = Path(__file__).parent.parent / "templates"
+    names = ("experiment.yaml", "space.yaml")
+    for name in names:
+        if (folder / name).exists():
+            raise RunError(f"{folder / name}: exists already; remove it or choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).write_text((templates / name).read_text(encoding="utf-8"), encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+    typer.echo(
+        f"wrote {folder / names[0]} and {folder / names[1]}; edit them, then:  headsearch run {names[0]}",
+        err=True,
+    )
+
+
+@app.command()
+def doctor(
+    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+) -> None:
+    """Tell versions, devices and storage, and what would be slow and why."""
+    import json
+
+    from rich.table import Table
+
+    from headsearch.doctor import examine, report
+
+    findings = examine(Path("runs"))
+    if output is ReportFormat.json:
+        typer.echo(json.dumps(report(findings), indent=2))
+        return
+    table = Table("", "topic", "finding", box=None)
+    for finding in findings:
+        table.add_row(
+            {"ok": "ok", "slow": "slow", "wrong": "WRONG"}[finding.level], finding.topic, finding.text
+        )
+    console().print(table)

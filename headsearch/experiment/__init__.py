@@ -1,0 +1,34 @@
+"""The experiment: one YAML file that says which base, which images, which method, how long, and how to search.
+
+Comes in: a path or a shipped name, and `--set key=value` overrides. Goes out: an `Experiment`, complete and checked, that can
+be written back so that a run tells exactly what it did. Nothing here builds a model or opens an image.
+"""
+
+from headsearch.experiment.loading import load_experiment, parse_experiment
+from headsearch.experiment.schema import Experiment
+from headsearch.experiment.search import (
+    HalvingSpec,
+    InlineSpec,
+    NoStoppingSpec,
+    ProcessSpec,
+    Sampler,
+    SearchSpec,
+)
+from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, ProxySpec, default_rungs
+
+__all__ = [
+    "BaseSpec",
+    "DataSpec",
+    "Experiment",
+    "HalvingSpec",
+    "InlineSpec",
+    "MethodSpec",
+    "NoStoppingSpec",
+    "ProcessSpec",
+    "ProxySpec",
+    "Sampler",
+    "SearchSpec",
+    "default_rungs",
+    "load_experiment",
+    "parse_experiment",
+]

@@ -1,0 +1,51 @@
+"""The schema of a whole experiment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from headsearch.experiment.search import SearchSpec
+from headsearch.experiment.sections import (
+    BaseSpec,
+    DataSpec,
+    MethodSpec,
+    ProxySpec,
+    Section,
+    default_rungs,
+    is_count,
+)
+
+
+class Experiment(Section):
+    """Everything that decides the outcome of a search."""
+
+    experiment: Literal["headsearch/experiment@1"] = "headsearch/experiment@1"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "headsearch"
+    base: BaseSpec = Field(default_factory=BaseSpec)
+    data: DataSpec = Field(default_factory=DataSpec)
+    method: MethodSpec = Field(default_factory=MethodSpec)
+    proxy: ProxySpec = Field(default_factory=lambda: ProxySpec.model_validate({}))
+    search: SearchSpec = Field(default_factory=SearchSpec)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rungs_suit_the_stopping(cls, data: Any) -> Any:
+        # Here and not in the proxy's own section, because it takes two sections to know.
+        if not isinstance(data, dict):
+            return data
+        proxy, search = data.get("proxy", {}), data.get("search", {})
+        if not isinstance(proxy, dict) or not isinstance(search, dict) or proxy.get("rungs"):
+            return data
+        stopping = search.get("stopping", {"kind": "asha"})
+        epochs = proxy.get("epochs", ProxySpec.model_fields["epochs"].default)
+        if isinstance(stopping, dict) and stopping.get("kind") == "asha" and is_count(epochs):
+            return {**data, "proxy": {**proxy, "rungs": default_rungs(epochs, stopping=True)}}
+        return data
+
+    def to_yaml(self) -> str:
+        """The experiment with every key, as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110)
