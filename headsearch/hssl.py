@@ -1,10 +1,11 @@
-"""The student/teacher pair of heterogeneous self-supervised learning, with zero or one head.
+"""The student/teacher pair of heterogeneous self-supervised learning, with zero, one or many heads.
 
 Comes in: views of a batch of images, already normalised. Goes out: the loss
 
     L = ½ · [ ℓ(b_u, A_v) + ℓ(a_u, A_v) ]    with a head,        L = ℓ(b_u, B_v)    without one,
 
-averaged over all ordered pairs of views u ≠ v of which v is global. b and a are what the student makes of its base and of its
+averaged over all ordered pairs of views u ≠ v of which v is global, and over the heads where there are several: the base then has a
+branch b of its own for every head. b and a are what the student makes of its base and of its
 head, A and B what the teacher makes of them, ℓ the method's loss. The head sits on the base's feature map, so the gradient of
 ℓ(a_u, A_v) trains the base too; the teacher gets none and follows as an exponential moving average.
 
@@ -15,9 +16,9 @@ Shapes: B images, V views, C channels, H × W positions, D features.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from headsearch.base import Base
 from headsearch.heads.build import Head
 from headsearch.methods.method import Method
+
+_M = TypeVar("_M", bound=nn.Module)
+
+
+class _Modules(nn.ModuleList, Generic[_M]):
+    """A list of modules that are all of one type, for the type checker."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, index: int) -> _M: ...  # type: ignore[override]
+
+        def __iter__(self) -> Iterator[_M]: ...
 
 
 class Branch(nn.Module):
@@ -45,35 +58,39 @@ class Branch(nn.Module):
 
 
 class Student(nn.Module):
-    """Base and head, each with a projector and predictor of its own."""
+    """Base and heads. Every head has a projector and predictor of its own, and so has the base for every head."""
 
-    def __init__(self, base: Base, head: Head | None, method: Method) -> None:
+    def __init__(self, base: Base, heads: Sequence[Head], method: Method) -> None:
         super().__init__()
         self.base = base
-        self.head = head
-        # The base's branch is drawn first: with the same random numbers, it starts the same whatever the head is.
-        self.base_branch = Branch(method.projector(base.info.embedding_dim), method.predictor())
-        self.head_branch = (
-            None if head is None else Branch(method.projector(base.info.width), method.predictor())
-        )
+        self.heads = _Modules[Head](heads)
+        self.base_branches = _Modules[Branch]()
+        self.head_branches = _Modules[Branch]()
+        # The base's first branch is drawn first: with the same random numbers, it starts the same whatever the head is.
+        for index in range(max(1, len(heads))):
+            self.base_branches.append(Branch(method.projector(base.info.embedding_dim), method.predictor()))
+            if index < len(heads):
+                self.head_branches.append(Branch(method.projector(base.info.width), method.predictor()))
 
-    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
-        """One output per branch: the base's, then the head's."""
+    def forward(self, images_BCHW: Tensor, active: Sequence[int] = (0,)) -> list[Tensor]:
+        """The base's output, then the head's, for each of the `active` heads in turn; without heads the base's alone."""
         output = self.base(images_BCHW)
-        outputs: list[Tensor] = [self.base_branch(output.embedding)]
-        if self.head is not None:
-            assert self.head_branch is not None
-            outputs.append(self.head_branch(self.head.embed(self.head(output.map))))
+        outputs: list[Tensor] = []
+        for index in active:
+            outputs.append(self.base_branches[index](output.embedding))
+            if self.heads:
+                head = self.heads[index]
+                outputs.append(self.head_branches[index](head.embed(head(output.map))))
         return outputs
 
-    def projectors(self) -> list[nn.Module]:
-        """All projectors, the base's first."""
-        branches = [self.base_branch] if self.head_branch is None else [self.base_branch, self.head_branch]
-        return [branch.projector for branch in branches]
+    def projectors(self, index: int = 0) -> list[nn.Module]:
+        """The projectors of one pairing, the base's first."""
+        projectors = [self.base_branches[index].projector]
+        return [*projectors, self.head_branches[index].projector] if self.heads else projectors
 
 
 class Teacher(nn.Module):
-    """The slow copy that gives the targets: the head's with a head, else the base's. It holds what that takes and no more.
+    """The slow copy that gives the targets: each head's with heads, else the base's. It holds what that takes and no more.
 
     It is in eval mode (no drop path), but its batch norms normalise by the batch, as the student's do: averaged statistics lag
     behind averaged weights. Its buffers are the student's.
@@ -82,11 +99,14 @@ class Teacher(nn.Module):
     def __init__(self, student: Student, method: Method) -> None:
         super().__init__()
         self.base = copy.deepcopy(student.base)
-        self.head = copy.deepcopy(student.head)
+        self.heads = copy.deepcopy(student.heads)
         info = student.base.info
-        # Built anew, since layers with weight norm cannot be copied.
-        self.projector = method.projector(info.embedding_dim if self.head is None else info.width)
-        self.projector.load_state_dict(student.projectors()[-1].state_dict())
+        self.projectors = _Modules[nn.Module]()
+        for index in range(len(student.base_branches)):
+            # Built anew, since layers with weight norm cannot be copied.
+            projector = method.projector(info.width if self.heads else info.embedding_dim)
+            projector.load_state_dict(student.projectors(index)[-1].state_dict())
+            self.projectors.append(projector)
         self.requires_grad_(False)
         self.train()
 
@@ -99,24 +119,47 @@ class Teacher(nn.Module):
         return self
 
     @torch.no_grad()
-    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
-        """One projection, in a list: the target of every student branch."""
+    def forward(self, images_BCHW: Tensor, active: Sequence[int] = (0,)) -> list[Tensor]:
+        """A projection for each of the `active` heads: the target of both student branches."""
         output = self.base(images_BCHW)
-        embedding_BD = output.embedding if self.head is None else self.head.embed(self.head(output.map))
-        return [self.projector(embedding_BD)]
+        if not self.heads:
+            return [self.projectors[0](output.embedding)]
+        outputs = []
+        for index in active:
+            head = self.heads[index]
+            outputs.append(self.projectors[index](head.embed(head(output.map))))
+        return outputs
 
 
 class HSSL(nn.Module):
-    """Student, teacher and method of one trial."""
+    """Student, teacher and method of one training."""
 
-    def __init__(self, base: Base, head: Head | None, method: Method) -> None:
-        """Take over `base` and `head` as the student's; the teacher starts as their copy."""
+    def __init__(self, base: Base, heads: Sequence[Head], method: Method) -> None:
+        """Take over `base` and `heads` as the student's; the teacher starts as their copy."""
         super().__init__()
-        self.method = method
-        self.student = Student(base, head, method)
+        self.student = Student(base, heads, method)
         self.teacher = Teacher(self.student, method)
+        # A method may carry state about the teacher's outputs, which differ from head to head.
+        self.methods = _Modules[Method]([method, *(copy.deepcopy(method) for _ in heads[1:])])
 
-    def loss(self, views: Sequence[Tensor], global_views: int = 2) -> Tensor:
+    @property
+    def pairings(self) -> tuple[int, ...]:
+        """Indices of all heads; without heads the base's own pairing, 0."""
+        return tuple(range(len(self.methods)))
+
+    def begin_step(self, epoch: float, epochs: int) -> None:
+        """Tell the method how far training is: called before every step."""
+        for method in self.methods:
+            method.begin_step(epoch, epochs)
+
+    def after_backward(self, epoch: float) -> None:
+        """Let the method look at the gradients: called between the backward pass and the optimiser's step."""
+        for index in self.pairings:
+            self.methods[index].after_backward(self.student.projectors(index), epoch)
+
+    def loss(
+        self, views: Sequence[Tensor], global_views: int = 2, active: Sequence[int] | None = None
+    ) -> Tensor:
         """The training loss of one batch; a float32 scalar.
 
         Views of the same size go through a network in one pass, so its batch norms normalise over all of them together.
@@ -124,49 +167,59 @@ class HSSL(nn.Module):
         Args:
             views: V ≥ 2 views (B, C, H, W) of the same images in the same order, the global ones first; local crops may be smaller.
             global_views: how many of them the teacher sees.
+            active: indices of the heads that take part; None: all.
         """
-        teacher_outputs = [output for (output,) in _by_view(self.teacher, views[:global_views])]
-        student_outputs = _by_view(self.student, views)
+        active = self.pairings if active is None else active
+        teacher_outputs = _by_view(self.teacher, views[:global_views], active)
+        student_outputs = _by_view(self.student, views, active)
+        branches = 2 if self.student.heads else 1
+        losses: list[Tensor] = []
         with torch.autocast(views[0].device.type, enabled=False):
-            targets = self.method.targets([output.float() for output in teacher_outputs])
-            losses = [
-                self.method.loss(output.float(), target)
-                for u, outputs in enumerate(student_outputs)
-                for v, target in enumerate(targets)
-                if u != v
-                for output in outputs
-            ]
+            for place, index in enumerate(active):
+                method = self.methods[index]
+                targets = method.targets([outputs[place].float() for outputs in teacher_outputs])
+                own = slice(branches * place, branches * (place + 1))
+                losses += [
+                    method.loss(output.float(), target)
+                    for u, outputs in enumerate(student_outputs)
+                    for v, target in enumerate(targets)
+                    if u != v
+                    for output in outputs[own]
+                ]
             return torch.stack(losses).mean()
 
     @torch.no_grad()
-    def update_teacher(self, momentum: float) -> None:
-        """Move the teacher's weights: teacher ← momentum · teacher + (1 − momentum) · student. Buffers are copied."""
-        teacher, student = self._followed(nn.Module.parameters)
+    def update_teacher(self, momentum: float, active: Sequence[int] | None = None) -> None:
+        """Move the teacher's weights: teacher ← momentum · teacher + (1 − momentum) · student. Buffers are copied.
+
+        Of the heads only those in `active`, None meaning all: one that was not trained in a step has not moved.
+        """
+        active = self.pairings if active is None else active
+        teacher, student = self._followed(nn.Module.parameters, active)
         torch._foreach_lerp_(teacher, student, 1.0 - momentum)
-        teacher, student = self._followed(nn.Module.buffers)
+        teacher, student = self._followed(nn.Module.buffers, active)
         if teacher:
             torch._foreach_copy_(teacher, student)
 
     def _followed(
-        self, tensors_of: Callable[[nn.Module], Iterable[Tensor]]
+        self, tensors_of: Callable[[nn.Module], Iterable[Tensor]], active: Sequence[int]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The teacher's tensors and the student's that they follow."""
-        pairs = [
-            (self.teacher.base, self.student.base),
-            (self.teacher.projector, self.student.projectors()[-1]),
-        ]
-        if self.teacher.head is not None and self.student.head is not None:
-            pairs.append((self.teacher.head, self.student.head))
+        pairs: list[tuple[nn.Module, nn.Module]] = [(self.teacher.base, self.student.base)]
+        for index in active:
+            pairs.append((self.teacher.projectors[index], self.student.projectors(index)[-1]))
+            if self.teacher.heads:
+                pairs.append((self.teacher.heads[index], self.student.heads[index]))
         teacher = [tensor for module, _ in pairs for tensor in tensors_of(module)]
         student = [tensor for _, module in pairs for tensor in tensors_of(module)]
         return teacher, student
 
 
-def _by_view(network: nn.Module, views: Sequence[Tensor]) -> list[list[Tensor]]:
+def _by_view(network: nn.Module, views: Sequence[Tensor], active: Sequence[int]) -> list[list[Tensor]]:
     """The outputs of a network for every view, views of the same size in one pass."""
     by_view: list[list[Tensor]] = []
     for _, group in groupby(views, key=lambda view: view.shape):
         alike = list(group)
-        outputs = [output.chunk(len(alike)) for output in network(torch.cat(alike))]
+        outputs = [output.chunk(len(alike)) for output in network(torch.cat(alike), active)]
         by_view.extend(list(of_view) for of_view in zip(*outputs, strict=True))
     return by_view

@@ -53,10 +53,12 @@ class RungScores:
     """Mean standard deviation over the features of the L2-normalised base embeddings, times sqrt(dim): 1 is isotropic, 0 collapsed."""
     std_head: float | None = None
     """The same for the head's embeddings; None without a head."""
+    quality: Mapping[str, float] = field(default_factory=dict)
+    """What two views of the same images tell of the representations, without labels: `<retrieval|alignment|uniformity>.<base|head>`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self) | {"measures": dict(self.measures)}
+        return asdict(self) | {"measures": dict(self.measures), "quality": dict(self.quality)}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def make_pair(method: str = "mocov3", head: object = CONVNEXT, base: Base | None
     torch.manual_seed(0)
     base = make_base() if base is None else base
     config = HeadConfig() if head is None else parse_head(head)
-    built = build_head(config, base.info) if head else None
+    built = [build_head(single, base.info) for single in config.heads]
     torch.manual_seed(1)
     pair = HSSL(base, built, build_method(method, width=16))
     # A teacher unlike its student, so that no mix-up of the two goes unseen.
@@ -51,13 +51,15 @@ def students_and_targets(pair: HSSL, views: list[Tensor]) -> tuple[list[list[Ten
     """b_u and a_u for every view, and A_v (B_v without a head), put together from the parts, the views in one pass."""
     student, teacher = pair.student, pair.teacher
     map_BCHW, embedding_BD = student.base(torch.cat(views))
-    branches = [projected(student.base_branch, embedding_BD)]
-    if student.head is not None:
-        branches.append(projected(student.head_branch, student.head.embed(student.head(map_BCHW))))
+    branches = [projected(student.base_branches[0], embedding_BD)]
+    if student.heads:
+        branches.append(
+            projected(student.head_branches[0], student.heads[0].embed(student.heads[0](map_BCHW)))
+        )
     map_BCHW, embedding_BD = teacher.base(torch.cat(views))
-    if teacher.head is not None:
-        embedding_BD = teacher.head.embed(teacher.head(map_BCHW))
-    targets = teacher.projector(embedding_BD).detach().chunk(len(views))
+    if teacher.heads:
+        embedding_BD = teacher.heads[0].embed(teacher.heads[0](map_BCHW))
+    targets = teacher.projectors[0](embedding_BD).detach().chunk(len(views))
     return [list(pieces) for pieces in zip(*(b.chunk(len(views)) for b in branches), strict=True)], list(
         targets
     )
@@ -105,7 +107,7 @@ def test_without_a_head_the_base_meets_the_teachers_base_in_the_other_view(metho
 def test_plain_dino_is_lightlys_loss_over_the_two_views() -> None:
     pair, views = make_pair("dino", head=None), make_views()
     (first, second), targets = students_and_targets(pair, views)
-    lightly = DINOLoss(pair.method.output_dim, teacher_temp=0.04)
+    lightly = DINOLoss(pair.methods[0].output_dim, teacher_temp=0.04)
     torch.testing.assert_close(pair.loss(views), lightly(targets, [first[0], second[0]]))
 
 
@@ -144,7 +146,7 @@ def test_the_teacher_gets_no_gradient_and_every_part_of_the_student_does() -> No
     pair.loss(make_views()).backward()
     assert all(parameter.grad is None for parameter in pair.teacher.parameters())
     assert not any(parameter.requires_grad for parameter in pair.teacher.parameters())
-    parts = [pair.student.base, pair.student.head, pair.student.base_branch, pair.student.head_branch]
+    parts = [pair.student.base, pair.student.heads, pair.student.base_branches, pair.student.head_branches]
     for part in parts:
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
 
@@ -154,15 +156,15 @@ def test_the_heads_term_trains_the_base_through_the_head() -> None:
     (first, _), targets = students_and_targets(pair, views)
     info_nce(first[1], targets[1]).backward()
     assert pair.student.base.model.patch_embed.proj.weight.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in pair.student.base_branch.parameters())
+    assert all(parameter.grad is None for parameter in pair.student.base_branches.parameters())
 
 
 def test_the_teacher_is_an_exponential_moving_average() -> None:
     pair = make_pair()
     followed = [
         (pair.teacher.base, pair.student.base),
-        (pair.teacher.head, pair.student.head),
-        (pair.teacher.projector, pair.student.head_branch.projector),
+        (pair.teacher.heads, pair.student.heads),
+        (pair.teacher.projectors[0], pair.student.head_branches[0].projector),
     ]
     tensors = [both for t, s in followed for both in zip(t.parameters(), s.parameters(), strict=True)]
     assert len(tensors) == sum(1 for _ in pair.teacher.parameters())
@@ -177,9 +179,9 @@ def test_the_teacher_takes_over_the_students_buffers() -> None:
     pair = make_pair()
     pair.loss(make_views())
     pair.update_teacher(0.9)
-    batch_norm = pair.student.head_branch.projector.layers[1]
+    batch_norm = pair.student.head_branches[0].projector.layers[1]
     assert batch_norm.running_mean.abs().sum() > 0
-    assert torch.equal(pair.teacher.projector.layers[1].running_mean, batch_norm.running_mean)
+    assert torch.equal(pair.teacher.projectors[0].layers[1].running_mean, batch_norm.running_mean)
 
 
 def test_the_teacher_drops_no_paths_but_normalises_by_the_batch() -> None:
@@ -192,9 +194,61 @@ def test_the_teacher_drops_no_paths_but_normalises_by_the_batch() -> None:
 
 def test_the_base_and_its_branch_start_the_same_whatever_the_head() -> None:
     plain, with_head = (make_pair(head=head).student for head in (None, CONVNEXT))
-    for part in ("base", "base_branch"):
+    for part in ("base", "base_branches"):
         states = [getattr(student, part).state_dict() for student in (plain, with_head)]
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+HEADS = (CONVNEXT, {"mixer": {"depth": 1}}, {"vit": {"depth": 1}})
+
+
+def make_joint(method: str = "byol") -> HSSL:
+    torch.manual_seed(0)
+    base = make_base()
+    heads = [build_head(parse_head(head), base.info) for head in HEADS]
+    torch.manual_seed(1)
+    return HSSL(base, heads, build_method(method, width=16)).train()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_of_many_heads_is_the_mean_of_their_own_losses(method: str) -> None:
+    pair, views = make_joint(method).eval(), make_views()
+    alone = [pair.loss(views, active=[index]) for index in range(3)]
+    # DINO's centres move with every pass over the targets.
+    for each in pair.methods:
+        if method == "dino":
+            each.center.center.zero_()
+    torch.testing.assert_close(pair.loss(views), torch.stack(alone).mean())
+
+
+def test_every_head_has_a_branch_of_the_base_to_itself() -> None:
+    pair = make_joint()
+    pair.loss(make_views(), active=[1]).backward()
+    for branches in (pair.student.base_branches, pair.student.head_branches, pair.student.heads):
+        touched = [any(p.grad is not None for p in branch.parameters()) for branch in branches]
+        assert touched == [False, True, False]
+
+
+def test_the_teacher_follows_the_active_heads_alone() -> None:
+    pair = make_joint()
+    with torch.no_grad():
+        for parameter in pair.student.parameters():
+            parameter.add_(1.0)
+    before = [[p.clone() for p in head.parameters()] for head in pair.teacher.heads]
+    pair.update_teacher(0.9, active=[0, 2])
+    moved = [
+        any(not torch.equal(a, b) for a, b in zip(old, head.parameters(), strict=True))
+        for old, head in zip(before, pair.teacher.heads, strict=True)
+    ]
+    assert moved == [True, False, True]
+
+
+def test_dino_keeps_a_centre_for_every_head() -> None:
+    pair = make_joint("dino")
+    pair.loss(make_views(), active=[0])
+    centres = [method.center.value for method in pair.methods]
+    assert centres[0].abs().sum() > 0
+    assert centres[1].abs().sum() == centres[2].abs().sum() == 0
 
 
 def test_a_few_steps_lower_the_loss() -> None:

@@ -38,7 +38,14 @@ class HeadConfig:
     """A candidate auxiliary head."""
 
     stages: tuple[Stage, ...] = ()
-    """In the order the feature map passes through them; empty for the control `none`."""
+    """In the order the feature map passes through them; empty for the control `none`, and for a set."""
+    members: tuple[HeadConfig, ...] = ()
+    """Of a set: heads that are trained on one base at once, each on the base's own feature map. Empty for a single head."""
+
+    @property
+    def heads(self) -> tuple[HeadConfig, ...]:
+        """The single heads to train: the members of a set, this head alone, or none."""
+        return self.members or ((self,) if self.stages else ())
 
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages)

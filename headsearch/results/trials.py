@@ -16,6 +16,10 @@ State = Literal["running", "complete", "stopped", "infeasible", "failed", "dupli
 reason that is not the head's; `duplicate` was answered from an earlier trial."""
 
 
+Stage = Literal["screen", "proxy"]
+"""How a head was trained: jointly with others on one base, or with a base of its own."""
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """Everything known about one trial."""
@@ -42,6 +46,8 @@ class TrialRecord:
     """Why it is infeasible, stopped or failed, in one line."""
     duplicate_of: int | None
     """Number of the trial that answered a duplicate."""
+    stage: Stage = "proxy"
+    """A head may be screened first and get a proxy of its own later: those are two trials."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; what is not finite is null."""

@@ -5,7 +5,7 @@ In: a base, a head (or none), batches of images. Out: `Features` on the CPU in f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,56 +41,66 @@ class Features:
 
 def extract_features(
     base: Base,
-    head: Head | None,
+    heads: Sequence[Head],
     batches: Iterable[Tensor],
     *,
     prepare: Callable[[Tensor], Tensor],
     max_tokens: int = 4096,
     seed: int,
-) -> Features:
-    """Features of all images, in order, with base and head in eval mode (their modes are restored) and without gradients.
+) -> list[Features]:
+    """Features of all images, in order, with base and heads in eval mode (their modes are restored) and without gradients.
+
+    The base sees every image once, however many heads there are.
 
     Args:
         base: The base; its device is where the images go.
-        head: The head, or None for a trial without one.
+        heads: The heads; none for a trial without one.
         batches: Images (B, C, H, W) as `prepare` takes them.
         prepare: Turns a batch, on the base's device, into the base's input.
         max_tokens: Positions kept over all images, drawn uniformly without replacement; the draw depends on `seed` and on how many
             positions there are, not on the batch size.
         seed: Of the draw of positions.
 
+    Returns:
+        One `Features` per head, which share the base's tensors; without heads a single one.
+
     Raises:
         ValueError: no batches.
     """
     base_parts: list[Tensor] = []
-    head_parts: list[Tensor] = []
-    change_parts: list[Tensor] = []
+    head_parts: list[list[Tensor]] = [[] for _ in heads]
+    change_parts: list[list[Tensor]] = [[] for _ in heads]
     tokens = _TokenSample(max_tokens, seed)
-    with _evaluating(base, head):
+    with _evaluating(base, *heads):
         for images in _on_device(batches, base):
             output = base(prepare(images))
             base_parts.append(_kept(output.embedding))
-            if head is None:
-                tokens.add(output.map)
-                continue
-            head_map = head(output.map)
-            change_map = head_map - output.map
-            head_parts.append(_kept(head.embed(head_map)))
-            change_BC = change_map.float().mean(dim=(2, 3))
-            change_parts.append(
-                _kept(nn.functional.layer_norm(change_BC, change_BC.shape[1:], eps=_CHANGE_EPS))
-            )
-            tokens.add(output.map, head_map, change_map)
+            maps = [output.map]
+            for head, outputs, changes in zip(heads, head_parts, change_parts, strict=True):
+                head_map = head(output.map)
+                change_map = head_map - output.map
+                outputs.append(_kept(head.embed(head_map)))
+                change_BC = change_map.float().mean(dim=(2, 3))
+                normalised = nn.functional.layer_norm(change_BC, change_BC.shape[1:], eps=_CHANGE_EPS)
+                changes.append(_kept(normalised))
+                maps += [head_map, change_map]
+            tokens.add(*maps)
     if not base_parts:
         raise ValueError("no images to extract features from")
-    return Features(
-        base_embedding=torch.cat(base_parts),
-        head_embedding=torch.cat(head_parts) if head_parts else None,
-        change_embedding=torch.cat(change_parts) if change_parts else None,
-        base_tokens=tokens.maps[0],
-        head_tokens=tokens.maps[1] if head is not None else None,
-        change_tokens=tokens.maps[2] if head is not None else None,
-    )
+    base_embedding = torch.cat(base_parts)
+    if not heads:
+        return [Features(base_embedding, None, None, tokens.maps[0], None, None)]
+    return [
+        Features(
+            base_embedding=base_embedding,
+            head_embedding=torch.cat(outputs),
+            change_embedding=torch.cat(changes),
+            base_tokens=tokens.maps[0],
+            head_tokens=tokens.maps[1 + 2 * index],
+            change_tokens=tokens.maps[2 + 2 * index],
+        )
+        for index, (outputs, changes) in enumerate(zip(head_parts, change_parts, strict=True))
+    ]
 
 
 def extract_embeddings(
@@ -101,7 +111,7 @@ def extract_embeddings(
     Raises:
         ValueError: no batches.
     """
-    with _evaluating(base, None):
+    with _evaluating(base):
         parts = [_kept(base(prepare(images)).embedding) for images in _on_device(batches, base)]
     if not parts:
         raise ValueError("no images to extract embeddings from")
@@ -146,11 +156,9 @@ def _on_device(batches: Iterable[Tensor], module: nn.Module) -> Iterator[Tensor]
 
 
 @contextmanager
-def _evaluating(base: nn.Module, head: nn.Module | None) -> Iterator[None]:
+def _evaluating(*networks: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients inside; afterwards every submodule is in the mode it was in."""
-    modes = [
-        (module, module.training) for part in (base, head) if part is not None for module in part.modules()
-    ]
+    modes = [(module, module.training) for network in networks for module in network.modules()]
     for module, _ in modes:
         module.training = False
     try:

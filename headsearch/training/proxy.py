@@ -153,10 +153,10 @@ class ProxyEvaluator:
         torch.manual_seed(derived_seed(seed, "base"))
         base = self._new_base() if shared.base is None else copy.deepcopy(shared.base)
         torch.manual_seed(derived_seed(seed, "head"))
-        head = build_head(config, base.info) if config.stages else None
+        heads = [build_head(head, base.info) for head in config.heads]
         torch.manual_seed(derived_seed(seed, "projectors"))
         method = self.experiment.method
-        hssl = HSSL(base, head, build_method(method.name, width=base.info.width, **method.kwargs))
+        hssl = HSSL(base, heads, build_method(method.name, width=base.info.width, **method.kwargs))
         proxy = self.experiment.proxy
         return Trainer(
             hssl, proxy, steps_per_epoch=len(shared.dataset.train) // proxy.batch_size, device=shared.device
@@ -165,7 +165,7 @@ class ProxyEvaluator:
     def _cost(self, config: HeadConfig, trainer: Trainer, seed: int, shared: _Shared) -> HeadCost:
         """Size, and the time a step takes beyond one without a head; the trained pair is spoilt by measuring it."""
         cost = head_cost(config, trainer.hssl.student.base.info)
-        if not config.stages:
+        if not config.heads:
             return replace(cost, overhead=0.0)
         without_head = self._trainer(HeadConfig(), seed, shared)
         return replace(cost, overhead=step_overhead(trainer, without_head, self._some_views(seed, shared)))

@@ -5,9 +5,10 @@ Scored is the student, in eval mode, without augmentation: in a short schedule t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -52,23 +53,28 @@ class Scorer:
         self.seed = seed
 
     def score(self, student: Student, *, epoch: int, loss: float, full_budget: bool) -> Rung:
-        """Score the student after `epoch` epochs; `loss` is the mean of the last of them. The linear probe is for the full budget."""
+        """Score the student after `epoch` epochs; `loss` is the mean of the last of them. The linear probe is for the full budget.
+
+        What is measured of heads is the mean over them, where there are several; the pair is collapsed as soon as one is.
+        """
         index: list[Tensor] = []
         features = extract_features(
             student.base,
-            student.head,
+            list(student.heads),
             self._part(self.dataset.held_out, _MOST_HELD_OUT, index),
             prepare=self.views.prepare,
             seed=self.seed,
         )
-        collapsed = collapse_reason(loss, features.base_embedding, features.head_embedding)
-        if not _finite(features):
+        base_embedding = features[0].base_embedding
+        heads = [each.head_embedding for each in features if each.head_embedding is not None]
+        reasons = (collapse_reason(loss, base_embedding, each.head_embedding) for each in features)
+        collapsed = next((reason for reason in reasons if reason is not None), None)
+        if not all(map(_finite, features)):
             return Rung(None, collapsed or "the features are not finite")
-        measures = discrepancies(features)
+        measures = _means([discrepancies(each) for each in features])
         knn, linear = None, None
         if self.labels:
-            knn, linear = self._probe(student, features.base_embedding, torch.cat(index), full_budget)
-        head = features.head_embedding
+            knn, linear = self._probe(student, base_embedding, torch.cat(index), full_budget)
         scores = RungScores(
             epoch=epoch,
             loss=loss,
@@ -76,10 +82,10 @@ class Scorer:
             discrepancy=measures.get(self.discrepancy),
             knn=knn,
             linear=linear,
-            rankme_base=rankme(features.base_embedding),
-            rankme_head=None if head is None else rankme(head),
-            std_base=isotropy_std(features.base_embedding),
-            std_head=None if head is None else isotropy_std(head),
+            rankme_base=rankme(base_embedding),
+            rankme_head=fmean(map(rankme, heads)) if heads else None,
+            std_base=isotropy_std(base_embedding),
+            std_head=fmean(map(isotropy_std, heads)) if heads else None,
         )
         return Rung(scores, collapsed)
 
@@ -110,3 +116,12 @@ class Scorer:
 
 def _finite(features: Features) -> bool:
     return all(bool(torch.isfinite(value).all()) for value in vars(features).values() if value is not None)
+
+
+def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Every measure averaged over the heads of a set; one that is undefined for some head is undefined for the set."""
+    return {
+        name: fmean(values[name] for values in measured)
+        for name in measured[0]
+        if all(name in values for values in measured)
+    }

@@ -33,26 +33,26 @@ class Trainer:
         self.optimizer = build_optimizer(hssl.student, proxy.weight_decay)
         self._trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def step(self, views: Sequence[Tensor], step: int) -> Tensor:
+    def step(self, views: Sequence[Tensor], step: int, active: Sequence[int] | None = None) -> Tensor:
         """Train on one batch of views (float, normalised, on the device); the loss before the update, a detached scalar.
 
-        Nothing here waits for an accelerator. `step` counts from 0 over the whole run.
+        Nothing here waits for an accelerator. `step` counts from 0 over the whole run; `active` heads take part, None meaning all.
         """
         epoch = step / self.steps_per_epoch
-        method = self.hssl.method
-        method.begin_step(epoch, self.proxy.epochs)
+        self.hssl.begin_step(epoch, self.proxy.epochs)
         with torch.autocast(
             self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
         ):
-            loss = self.hssl.loss(views)
+            loss = self.hssl.loss(views, active=active)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        method.after_backward(self.hssl.student.projectors(), epoch)
+        self.hssl.after_backward(epoch)
         if self.proxy.clip_gradient is not None:
             torch.nn.utils.clip_grad_norm_(self._trained, self.proxy.clip_gradient)
         set_learning_rate(self.optimizer, self.learning_rate(step))
         self.optimizer.step()
-        self.hssl.update_teacher(teacher_momentum(step, steps=self.steps, start=self.proxy.teacher_momentum))
+        momentum = teacher_momentum(step, steps=self.steps, start=self.proxy.teacher_momentum)
+        self.hssl.update_teacher(momentum, active)
         detached: Tensor = loss.detach()
         return detached
 

@@ -45,7 +45,7 @@ def test_features_are_those_of_the_definition(base, head, images):
         change = (change - change.mean(1, keepdim=True)) / (
             change.var(1, correction=0, keepdim=True) + 1e-6
         ).sqrt()
-    features = extract_features(base, head, [images], prepare=prepare, max_tokens=10_000, seed=0)
+    [features] = extract_features(base, [head], [images], prepare=prepare, max_tokens=10_000, seed=0)
     torch.testing.assert_close(features.base_embedding, output.embedding)
     torch.testing.assert_close(features.head_embedding, head.norm(head_map.mean(dim=(2, 3))))
     torch.testing.assert_close(features.change_embedding, change)
@@ -58,8 +58,8 @@ def test_features_are_those_of_the_definition(base, head, images):
 
 
 def test_sampled_tokens_are_distinct_positions_the_same_for_base_and_head(base, head, images):
-    everything = extract_features(base, head, [images], prepare=prepare, max_tokens=320, seed=0)
-    sample = extract_features(base, head, [images], prepare=prepare, max_tokens=50, seed=0)
+    [everything] = extract_features(base, [head], [images], prepare=prepare, max_tokens=320, seed=0)
+    [sample] = extract_features(base, [head], [images], prepare=prepare, max_tokens=50, seed=0)
     positions = torch.cdist(sample.base_tokens.double(), everything.base_tokens.double()).argmin(dim=1)
     assert len(set(positions.tolist())) == 50
     torch.testing.assert_close(sample.base_tokens, everything.base_tokens[positions])
@@ -69,7 +69,8 @@ def test_sampled_tokens_are_distinct_positions_the_same_for_base_and_head(base, 
 
 def test_the_sample_depends_on_the_seed_and_not_on_the_batch_size(base, head, images):
     def sample(batches, seed):
-        return extract_features(base, head, batches, prepare=prepare, max_tokens=50, seed=seed)
+        [features] = extract_features(base, [head], batches, prepare=prepare, max_tokens=50, seed=seed)
+        return features
 
     one = sample([images], 0)
     many = sample(images.split(3), 0)
@@ -79,23 +80,34 @@ def test_the_sample_depends_on_the_seed_and_not_on_the_batch_size(base, head, im
 
 
 def test_every_position_is_as_likely_to_be_drawn(base, images):
-    everything = extract_features(
-        base, None, [images], prepare=prepare, max_tokens=320, seed=0
-    ).base_tokens.double()
+    [features] = extract_features(base, [], [images], prepare=prepare, max_tokens=320, seed=0)
+    everything = features.base_tokens.double()
     counts = torch.zeros(320)
     for seed in range(60):
-        sample = extract_features(
-            base, None, images.split(7), prepare=prepare, max_tokens=64, seed=seed
-        ).base_tokens
-        counts[torch.cdist(sample.double(), everything).argmin(dim=1)] += 1
+        [sample] = extract_features(base, [], images.split(7), prepare=prepare, max_tokens=64, seed=seed)
+        counts[torch.cdist(sample.base_tokens.double(), everything).argmin(dim=1)] += 1
     # Drawn with probability 1/5: mean 12, variance 60 * 0.16 = 9.6 per position.
     assert counts.sum() == 60 * 64
     chi_square = float(((counts - 12.0) ** 2 / 9.6).sum())
     assert abs(chi_square - 320) < 5 * (2 * 320) ** 0.5
 
 
+def test_several_heads_are_looked_at_in_one_pass_of_the_base(base, head, images):
+    torch.manual_seed(3)
+    other = build_head(parse_head({"mixer": {"depth": 1}}), base.info)
+    passes: list[int] = []
+    hook = base.register_forward_hook(lambda *_: passes.append(1))
+    together = extract_features(base, [head, other], [images], prepare=prepare, max_tokens=50, seed=0)
+    hook.remove()
+    assert len(passes) == 1
+    for single, features in zip([head, other], together, strict=True):
+        [alone] = extract_features(base, [single], [images], prepare=prepare, max_tokens=50, seed=0)
+        for name, tensor in vars(alone).items():
+            torch.testing.assert_close(vars(features)[name], tensor)
+
+
 def test_without_a_head_only_the_base_is_there(base, images):
-    features = extract_features(base, None, [images], prepare=prepare, max_tokens=8, seed=0)
+    [features] = extract_features(base, [], [images], prepare=prepare, max_tokens=8, seed=0)
     assert features.head_embedding is None
     assert features.change_embedding is None
     assert features.head_tokens is None
@@ -113,27 +125,27 @@ def test_modes_are_restored_module_by_module_even_after_an_error(base, head, ima
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        extract_features(base, head, [images], prepare=failing, seed=0)
+        extract_features(base, [head], [images], prepare=failing, seed=0)
     assert [module.training for part in (base, head) for module in part.modules()] == before
-    extract_features(base, head, [images], prepare=prepare, seed=0)
+    extract_features(base, [head], [images], prepare=prepare, seed=0)
     assert [module.training for part in (base, head) for module in part.modules()] == before
 
 
 def test_features_carry_no_gradients_and_are_float32(base, head, images):
-    features = extract_features(base, head, [images], prepare=lambda x: prepare(x), seed=0)
+    [features] = extract_features(base, [head], [images], prepare=lambda x: prepare(x), seed=0)
     for tensor in vars(features).values():
         assert not tensor.requires_grad
         assert tensor.dtype == torch.float32
 
 
 def test_embeddings_alone_are_the_same(base, images):
-    expected = extract_features(base, None, [images], prepare=prepare, seed=0).base_embedding
+    [expected] = extract_features(base, [], [images], prepare=prepare, seed=0)
     actual = extract_embeddings(base, images.split(6), prepare=prepare)
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual, expected.base_embedding, rtol=1e-4, atol=1e-5)
 
 
 def test_no_images_is_an_error(base):
     with pytest.raises(ValueError, match="no images"):
-        extract_features(base, None, [], prepare=prepare, seed=0)
+        extract_features(base, [], [], prepare=prepare, seed=0)
     with pytest.raises(ValueError, match="no images"):
         extract_embeddings(base, [], prepare=prepare)
