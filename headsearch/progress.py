@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from headsearch.results.text import duration
 from headsearch.results.trials import TrialRecord
 from headsearch.search.executors import Job
 from headsearch.search.observer import Observer, SearchStatus, SilentObserver
@@ -149,7 +150,7 @@ def _named(job: Job) -> str:
 
 def _counted(status: SearchStatus) -> str:
     left = status.seconds_left
-    tail = "" if left is None else f", about {_duration(left)} left"
+    tail = "" if left is None else f", about {duration(left)} left"
     return f"{STAGES[status.stage]}, {status.settled} of {status.expected} trainings done{tail}"
 
 
@@ -170,17 +171,5 @@ def _ended(record: TrialRecord) -> str:
         return f"{name} is the head of trial {record.duplicate_of}: answered from there"
     if record.state != "complete":
         return f"{name} {record.state}: {record.reason}"
-    taken = "" if record.seconds is None else f" in {_duration(record.seconds)}"
+    taken = "" if record.seconds is None else f" in {duration(record.seconds)}"
     return f"{name} done{taken}: {_scored(record.rungs[-1])}"
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return (
-        f"{hours} h {minutes:02d} min"
-        if hours
-        else f"{minutes} min {whole % 60:02d} s"
-        if minutes
-        else f"{whole} s"
-    )

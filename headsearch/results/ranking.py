@@ -104,6 +104,7 @@ def rank(records: Iterable[TrialRecord], *, by: By, labels: bool) -> list[RankRo
     ranked = [row for row in rows if row.head_id in ranked_ids]
     layers = pareto_layers([_objectives(row) for row in ranked])
     fronts = list(zip(layers, ranked, strict=True))
+    layer_of = {row.head_id: layer for layer, row in fronts}
 
     def key(row: RankRow) -> tuple[float | str, ...]:
         cost = (_or_last(row.params), _or_last(row.flops), row.head_id)
@@ -112,10 +113,12 @@ def rank(records: Iterable[TrialRecord], *, by: By, labels: bool) -> list[RankRo
             return (-probe, -discrepancy, *cost)
         if by == "discrepancy" or not labels:
             return (-discrepancy, -probe, *cost)
-        # The layer this row would be in; for ranked rows, the layer it is in.
-        layer = 1 + max(
-            (n for n, other in fronts if _dominates(_objectives(other), _objectives(row))), default=0
-        )
+        layer = layer_of.get(row.head_id)
+        if layer is None:
+            # A control: the layer it would be in.
+            layer = 1 + max(
+                (n for n, other in fronts if _dominates(_objectives(other), (discrepancy, probe))), default=0
+            )
         return (layer, -probe, *cost)
 
     feasible = sorted((row for row in rows if row.feasible), key=key)
@@ -123,9 +126,12 @@ def rank(records: Iterable[TrialRecord], *, by: By, labels: bool) -> list[RankRo
     places = {
         row.head_id: n for n, row in enumerate((r for r in feasible if r.head_id in ranked_ids), start=1)
     }
-    layer_of = {row.head_id: layer for layer, row in fronts} if labels else {}
     return [
-        replace(row, rank=places.get(row.head_id), pareto_layer=layer_of.get(row.head_id))
+        replace(
+            row,
+            rank=places.get(row.head_id),
+            pareto_layer=layer_of.get(row.head_id) if labels else None,
+        )
         for row in (*feasible, *infeasible)
     ]
 
