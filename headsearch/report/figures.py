@@ -212,7 +212,6 @@ def blank(*, x: str | None, y: str | None, height: int) -> go.Figure:
         "showline": True,
         "zeroline": False,
         "automargin": True,
-        "title": {"standoff": 10},
     }
     layout: dict[str, Any] = {
         "template": "none",
@@ -230,8 +229,8 @@ def blank(*, x: str | None, y: str | None, height: int) -> go.Figure:
         "hovermode": "closest",
         # What the reader has zoomed into stays as it is when new trials come in.
         "uirevision": "same",
-        "xaxis": {**axis, "title": {"text": x, "standoff": 10}},
-        "yaxis": {**axis, "title": {"text": y, "standoff": 8}},
+        "xaxis": {**axis, "title": {"text": x, "standoff": 10, "font": {"size": 13}}},
+        "yaxis": {**axis, "title": {"text": y, "standoff": 8, "font": {"size": 13}}},
     }
     return go.Figure(layout=layout)
 

@@ -28,7 +28,7 @@ from headsearch.results.ranking import RankRow
 from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
 from headsearch.results.trials import TrialRecord
 
-STAGE_NAMES = {"controls": "Controls", "heads": "Heads", "replicates": "Replicates of the finalists"}
+STAGE_NAMES = {"controls": "Controls", "heads": "Heads", "replicates": "Replicates"}
 CONDITIONS = {
     "at work": ("at work", "good"),
     "interrupted": ("not at work", "warn"),
@@ -114,7 +114,7 @@ def _numbers(view: RunView) -> Child:
     left = view.seconds_left
     entries: list[tuple[str, list[Child] | str, Child]] = [
         ("Trainings done", done, bar(share, f"{view.settled} of {expected} trainings")),
-        ("Stage", STAGE_NAMES.get(view.stage, view.stage), None),
+        ("Stage", "Finished" if view.condition == "ended" else STAGE_NAMES.get(view.stage, view.stage), None),
         ("Heads tried", str(len({r.head_id for r in view.records if r.control is None and r.rungs})), None),
         ("Epochs trained", f"{spent.epochs:,}", _of_budget(spent.epochs, view)),
         ("Time in training", duration(spent.seconds) if spent.seconds else UNKNOWN, "all trainings added up"),

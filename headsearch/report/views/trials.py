@@ -179,10 +179,7 @@ def _column(name: str, query: Query, links: Links) -> Column:
 def _cell(name: str, row: Mapping[str, Any], links: Links) -> Child:
     value = row[name]
     if name == "head_id":
-        shown: list[Child] = [html.Code(value)]
-        if row["control"]:
-            shown.append(html.Small(f" control {row['control']}"))
-        return link(shown, links.head(value))
+        return link(html.Code(value), links.head(value))
     if name == "state":
         text = value if row["duplicate_of"] is None else f"{value} of {row['duplicate_of']}"
         return chip(text, value)

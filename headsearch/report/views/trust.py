@@ -158,16 +158,17 @@ def _rungs(view: RunView) -> Child:
         Column("p", True),
         Column("Heads", True),
     ]
-    drawn = any(item.tau is not None for items in found.values() for item in items)
+    told = [any(item.tau is not None for item in items) for items in found.values()]
+    # One rung alone makes no curve: the table has its two numbers.
+    drawn = figure(
+        analysis_figures.rungs(found, view.budget),
+        "Kendall's tau of each rung's order against that at full budget. The table below has the numbers.",
+        "rung-agreement",
+    )
     return card(
         "Early rungs",
-        figure(
-            analysis_figures.rungs(found, view.budget),
-            "Kendall's tau of each rung's order against that at full budget. The table below has the numbers.",
-            "rung-agreement",
-        )
-        if drawn
-        else empty(f"Too few to tell: an order of fewer than {ENOUGH} heads says nothing."),
+        drawn if sum(told) > 1 else None,
+        None if any(told) else empty(f"Too few to tell: an order of fewer than {ENOUGH} heads says nothing."),
         table("Agreement of rungs with the full budget", columns, rows),
         note="Would the heads stand in the same order had all stopped there? Kendall's τ: 1 is the same order, 0 no relation. Over heads that "
         "ran their full budget: of those stopped early the end is not known, and among the survivors alone the order is harder to tell.",
