@@ -7,6 +7,7 @@ opens it and serves pages over HTTP to this one.
 
 `start_seconds` is from the start of the process to its listening, imports included, `first_page_seconds` from then to all that the overview asks
 for; `refresh_ms` is what one more trial costs: to notice it, read it, rank, and draw the overview again; `quiet_ms` a look at an unchanged run;
+`refresh_cpu_ms` the server's share of the former, which does not depend on what else the machine does;
 `memory_mb` the resident memory beyond that of the imports; `page_mb` what the overview sends.
 """
 
@@ -43,7 +44,11 @@ def make_study(path: Path, trials: int) -> None:
     from headsearch.testing.toy_search import run_toy, toy_experiment
 
     experiment = toy_experiment(
-        trials=trials - 9, sampler="random", finalists=3, replicates=2, stopping={"kind": "asha", "reduction": 2}
+        trials=trials - 9,
+        sampler="random",
+        finalists=3,
+        replicates=2,
+        stopping={"kind": "asha", "reduction": 2},
     )
     run_toy(path, experiment, ToyEvaluator(checkpoints=False), space=_SPACE)
 
@@ -90,6 +95,12 @@ def resident_mb(pid: int | str = "self") -> float:
     """Resident memory of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def processor_ms(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Page:
@@ -142,7 +153,9 @@ class Page:
 
     def _post(self, body: dict[str, Any]) -> bytes:
         request = urllib.request.Request(
-            self.url + "_dash-update-component", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            self.url + "_dash-update-component",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return bytes(answer.read())
@@ -167,13 +180,14 @@ def measure(path: Path) -> dict[str, float]:
         began = time.perf_counter()
         size = page.open()
         first = time.perf_counter() - began
-        refreshes, quiet = [], []
+        refreshes, processor, quiet = [], [], []
         for _ in range(5):
             add_trial(path)
-            began = time.perf_counter()
+            began, spent = time.perf_counter(), processor_ms(told["pid"])
             assert page.look()
             page.show()
             refreshes.append(milliseconds(began))
+            processor.append(processor_ms(told["pid"]) - spent)
             # Closing the study folded its log into the file, which is one more change to look at.
             page.look()
             began = time.perf_counter()
@@ -183,6 +197,7 @@ def measure(path: Path) -> dict[str, float]:
             "start_seconds": round(start, 2),
             "first_page_seconds": round(first, 2),
             "refresh_ms": round(sorted(refreshes)[2], 1),
+            "refresh_cpu_ms": round(sorted(processor)[2], 1),
             "quiet_ms": round(sorted(quiet)[2], 1),
             "memory_mb": round(resident_mb(told["pid"]) - told["imported_mb"], 1),
             "page_mb": round(size / 1e6, 2),

@@ -102,7 +102,9 @@ def navigation(route: Route, views: Sequence[RunView]) -> list[Component]:
 
     def entry(text: str, href: str, current: bool) -> Component:
         # Dash's own link cannot say that it is the current one.
-        return html.Li(html.A(text, href=href, **aria(current="page")) if current else dcc.Link(text, href=href))
+        return html.Li(
+            html.A(text, href=href, **aria(current="page")) if current else dcc.Link(text, href=href)
+        )
 
     parts: list[Component] = []
     if len(views) > 1:

@@ -243,23 +243,22 @@ def _stopped(figure: go.Figure, view: RunView, styles: Mapping[str, tuple[str, s
         if (x := record.rungs[-1].discrepancy) is not None
         and (y := _scored(view, record.rungs[-1])) is not None
     ]
-    if not found:
-        return
-    figure.add_scatter(
-        name="stopped early, at its last rung",
-        x=[short(x) for _, x, _ in found],
-        y=[short(y) for _, _, y in found],
-        mode="markers",
-        marker={
-            "color": [styles[record.config.family][0] for record, _, _ in found],
-            "symbol": [styles[record.config.family][1] + "-open" for record, _, _ in found],
-            "size": 7,
-            "opacity": 0.4,
-        },
-        customdata=[[plain(record.head_id), record.rungs[-1].epoch] for record, _, _ in found],
-        hovertemplate="<b>%{customdata[0]}</b><br>stopped at epoch %{customdata[1]}<br>"
-        "discrepancy %{x:.3f}, %{y:.1f}<extra></extra>",
-    )
+    # A trace a family: a marker for each point would take plotly seconds to check.
+    for family in dict.fromkeys(record.config.family for record, _, _ in found):
+        group = [entry for entry in found if entry[0].config.family == family]
+        colour, marker = styles[family]
+        figure.add_scatter(
+            name="stopped early, at its last rung",
+            legendgroup="stopped",
+            showlegend=group[0] is found[0],
+            x=[short(x) for _, x, _ in group],
+            y=[short(y) for _, _, y in group],
+            mode="markers",
+            marker={"color": colour, "symbol": f"{marker}-open", "size": 7, "opacity": 0.4},
+            customdata=[[plain(record.head_id), record.rungs[-1].epoch] for record, _, _ in group],
+            hovertemplate="<b>%{customdata[0]}</b><br>stopped at epoch %{customdata[1]}<br>"
+            "discrepancy %{x:.3f}, %{y:.1f}<extra></extra>",
+        )
 
 
 def _front(figure: go.Figure, heads: Sequence[RankRow]) -> None:

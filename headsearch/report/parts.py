@@ -17,7 +17,7 @@ from dash.development.base_component import Component
 Child = Component | str | int | float | None
 Children = Sequence[Child] | Child
 
-CONFIG: dict[str, Any] = {
+CONFIG: Any = {
     "displaylogo": False,
     "displayModeBar": "hover",
     "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
@@ -62,7 +62,7 @@ class Links:
         return "/compare?" + urlencode([("head", f"{self.run}:{head_id}") for head_id in head_ids])
 
 
-def aria(**attributes: str) -> dict[str, Any]:
+def aria(**attributes: str | None) -> dict[str, Any]:
     """What a component is to those who do not see it: `aria(label="Trials")`."""
     return {f"aria-{name}": value for name, value in attributes.items()}
 
@@ -85,7 +85,7 @@ def card(
     title: str, *children: Child, note: Children = None, wide: bool = False, id: str | None = None
 ) -> Component:
     """A part of a page under a heading."""
-    more = {"id": id} if id else {}
+    more: dict[str, Any] = {"id": id} if id else {}
     parts: list[Child] = [html.H2(title)]
     if note is not None:
         parts.append(html.P(note, className="note"))
@@ -178,8 +178,7 @@ def table(
                 column.name if column.header is None else column.header,
                 scope="col",
                 className="number" if column.numeric else "",
-                **({"title": column.hint} if column.hint else {}),
-                **(aria(sort=column.sort) if column.sort else {}),
+                **_given(title=column.hint, **aria(sort=column.sort)),
             )
             for column in columns
         ]
@@ -190,7 +189,7 @@ def table(
                 (html.Th if place == 0 else html.Td)(
                     cell,
                     className="number" if column.numeric else "",
-                    **({"scope": "row"} if place == 0 else {}),
+                    **_given(scope="row" if place == 0 else None),
                 )
                 for place, (cell, column) in enumerate(zip(row, columns, strict=True))
             ]
@@ -212,6 +211,10 @@ def table(
         role="region",
         **aria(label=caption),
     )
+
+
+def _given(**attributes: Any) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def facts(entries: Sequence[tuple[str, Children]]) -> Component:

@@ -52,7 +52,7 @@ def _pieces(node: object, demote: bool) -> Iterator[str]:
         return
     if not isinstance(node, Component):
         raise TypeError(f"cannot be written as HTML: {type(node).__name__}")
-    plain: dict[str, Any] = node.to_plotly_json()
+    plain: dict[str, Any] = node.to_plotly_json()  # type: ignore[no-untyped-call]
     props = dict(plain["props"])
     if plain["namespace"] == "dash_html_components":
         tag = plain["type"].lower()

@@ -6,6 +6,7 @@ are infeasible come last, with the reason. `docs/ranking.md` explains the rules.
 
 from __future__ import annotations
 
+import bisect
 import math
 import statistics as stdlib_statistics
 from collections import defaultdict
@@ -142,12 +143,13 @@ def pareto_layers(points: Sequence[tuple[float, float]]) -> list[int]:
     >>> pareto_layers([(1.0, 2.0), (2.0, 1.0), (1.0, 1.0)])
     [1, 1, 2]
     """
-    highest_second: list[float] = []  # in each layer so far; decreasing from layer to layer
+    # Of the highest second coordinate in each layer so far, the negative: rising from layer to layer.
+    lowest: list[float] = []
     layer_of: dict[tuple[float, float], int] = {}
     for point in sorted(set(points), reverse=True):
         # Whatever came before is at least as good in the first coordinate, so only the second decides.
-        layer = sum(second >= point[1] for second in highest_second)
-        highest_second[layer : layer + 1] = [point[1]]
+        layer = bisect.bisect_right(lowest, -point[1])
+        lowest[layer : layer + 1] = [-point[1]]
         layer_of[point] = layer + 1
     return [layer_of[point] for point in points]
 

@@ -6,6 +6,7 @@ heads: their standard deviation within a head, pooled. `docs/ranking.md` says wh
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Noise:
         return gain - margin, gain + margin
 
 
+@functools.cache
 def two_sided_t(df: int, confidence: float) -> float:
     """The t with P(|T| <= t) = `confidence` for Student's distribution with `df` >= 1 degrees of freedom.
 
