@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headsearch.base import Base, check_size, load_base
+from headsearch.base import Base, check_size, empty_base, load_base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
@@ -24,13 +24,14 @@ from headsearch.experiment import Experiment, ProxySpec
 from headsearch.heads.build import build_head
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
-from headsearch.heads.controls import anchor_heads
+from headsearch.heads.controls import anchor_heads, same_head
 from headsearch.hssl import HSSL
 from headsearch.methods import build_method, check_method
 from headsearch.scoring.cost import head_cost
 from headsearch.training.augmentation import build_augmentation
 from headsearch.training.devices import resolve_device
-from headsearch.training.overhead import step_overhead
+from headsearch.training.memory import check_joint_memory, free_memory
+from headsearch.training.overhead import step_overhead, step_seconds
 from headsearch.training.run import CHECKPOINT_SECONDS, ProxyRun
 from headsearch.training.rungs import Scorer
 from headsearch.training.screen import ScreenRun
@@ -116,6 +117,30 @@ class ProxyEvaluator:
             checkpoint_seconds=self.checkpoint_seconds,
         )
 
+    def check_screen(self, heads: Sequence[HeadConfig]) -> None:
+        """Refuse a joint run of these heads, or of others like them, that would not fit into memory, with an `ExperimentError`."""
+        experiment = self.experiment
+        spec, screen = experiment.base, experiment.search.screen
+        base = empty_base(spec.model, image_size=experiment.data.image_size, kwargs=spec.kwargs)
+        check_joint_memory(
+            base,
+            heads,
+            build_method(experiment.method.name, width=base.info.width, **experiment.method.kwargs),
+            heads_per_step=screen.in_each_step(len(heads)),
+            batch_size=experiment.proxy.batch_size,
+            free=free_memory(resolve_device(experiment.proxy.device)),
+        )
+
+    def seconds_per_proxy(self) -> float:
+        """How long a proxy takes on this machine, about: that of the control `same`, from a few of its steps."""
+        self.prepare()
+        assert self._shared is not None
+        shared, seed = self._shared, self.experiment.seed
+        with torch.random.fork_rng(devices=[]):
+            info = self._new_base().info
+            trainer = self._trainer(same_head(info), seed, shared)
+            return trainer.steps * step_seconds(trainer, self._some_views(seed, shared))
+
     def start_screen(self, config: HeadConfig, context: TrialContext) -> ScreenRun:
         """The joint run of a set's members, as `start` gives that of a trial."""
         self.prepare()
@@ -133,7 +158,7 @@ class ProxyEvaluator:
             context,
             identity=self._identity(config, trainer.hssl.student.base, context.seed),
             checkpoint_seconds=self.checkpoint_seconds,
-            heads_per_step=screen.heads_per_step or -(-len(config.heads) // 6),
+            heads_per_step=screen.in_each_step(len(config.heads)),
             reduction=screen.reduction,
             kept=[index for index, head in enumerate(config.heads) if head_id(head) in anchors],
         )

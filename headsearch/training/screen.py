@@ -17,7 +17,7 @@ from torch import Tensor
 from headsearch.data.augment import Views
 from headsearch.data.sets import ImageSet
 from headsearch.errors import InfeasibleHead
-from headsearch.scoring.score import label_free_score
+from headsearch.scoring.score import head_score
 from headsearch.training.run import ProxyRun, RunState
 from headsearch.training.rungs import Scorer
 from headsearch.training.seeds import derived_generator
@@ -184,7 +184,7 @@ class ScreenRun(ProxyRun):
                 record["loss"] = state.loss_sums[index] / state.turns[index]
             state.scored[index].append(record)
             self._metrics.append("rung", {"member": index, **record})
-            score = label_free_score(rung.scores.measures, rung.scores.quality)
+            score = head_score(rung.scores.measures, rung.scores.quality)
             if not collapsed:
                 good[index] = -math.inf if score is None else score
         if not final:
