@@ -115,15 +115,12 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
     Raises:
         RunError: no such head, or a file that cannot be written.
     """
-    from headsearch.results.ranking import rank as rank_heads
-    from headsearch.run_directory import RunDirectory, write_atomically
-    from headsearch.search.ledger import read_records
+    from headsearch.ranked_run import rank_run
+    from headsearch.run_directory import write_atomically
 
-    directory = RunDirectory.open(run)
-    experiment, facts = directory.experiment(), directory.facts()
-    records = read_records(run)
-    rows = rank_heads(records, by="pareto", labels=experiment.data.labels == "probe")
-    row = _chosen(run, rows, rank, head_id)
+    ranked = rank_run(run)
+    experiment, facts = ranked.experiment, ranked.directory.facts()
+    row = _chosen(run, ranked.rows, rank, head_id)
     if not row.config:
         raise RunError(
             f"{run}: '{row.head_id}' is plain self-supervised learning without a head: nothing to export"
@@ -146,7 +143,7 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
             space=Path(experiment.search.space).stem,
             space_hash=facts.space_hash,
             versions=dict(facts.versions),
-            trials=[record.number for record in records if record.head_id == row.head_id],
+            trials=[record.number for record in ranked.records if record.head_id == row.head_id],
         ),
     )
     try:

@@ -203,7 +203,7 @@ def conduct(
         materials.base,
         sampler=experiment.search.sampler,
         seed=experiment.seed,
-        objectives=2 if experiment.data.labels == "probe" else 1,
+        objectives=2 if experiment.probes else 1,
         cost_function=materials.cost_function,
     )
     executor = build_executor(experiment)
@@ -280,7 +280,7 @@ def _plan(experiment: Experiment, materials: Materials, screened: Sequence[HeadC
         finalists=search.finalists,
         replicates=search.replicates,
         controls=materials.controls,
-        labels=_probes(experiment),
+        labels=experiment.probes,
         rungs=tuple(experiment.proxy.rungs),
         reduction=search.stopping.reduction if search.stopping.kind == "asha" else None,
         screened=screened,
@@ -289,11 +289,6 @@ def _plan(experiment: Experiment, materials: Materials, screened: Sequence[HeadC
         audit=search.audit,
         keep_checkpoints=experiment.proxy.keep_checkpoints,
     )
-
-
-def _probes(experiment: Experiment) -> bool:
-    """Whether trials of this experiment have a probe: a screen reads no label."""
-    return experiment.data.labels == "probe" and experiment.search.strategy != "screen"
 
 
 def build_executor(experiment: Experiment) -> Executor:
@@ -347,7 +342,7 @@ def _study(
 
 
 def _open_ledger(experiment: Experiment, directory: RunDirectory, storage: BaseStorage) -> Ledger:
-    labels = _probes(experiment)
+    labels = experiment.probes
     valued: Stage = "screen" if experiment.search.strategy == "screen" else "proxy"
     facts = directory.facts()
     if Ledger.exists(storage, facts.study):
