@@ -17,7 +17,7 @@ from headsearch.data.names import OPEN_PREFIXES, OWN_NAMES
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment.loading import apply_override
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Positive, Section, is_count
-from headsearch.export import ExportedHead
+from headsearch.export import BaseFacts, ExportedHead
 from headsearch.methods import check_method
 from headsearch.schema_errors import one_line
 
@@ -47,7 +47,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "mocov3": _CONTRASTIVE,
         # Published for LARS on a ResNet; with AdamW, MoCo v3's recipe is the one that was tried on transformers.
-        "byol": _CONTRASTIVE | {"teacher_momentum": 0.996},
+        "byol": {**_CONTRASTIVE, "teacher_momentum": 0.996},
         "simclr": _CONTRASTIVE,
         "dino": _DISTILLED,
     }
@@ -100,6 +100,8 @@ class PretrainSpec(Section):
     """The head's name, `none` for the control."""
     head: dict[str, Any] | list[Any] | None = None
     """Its config, as in `head.yaml`; null: no head, plain self-supervised learning."""
+    chosen_for: BaseFacts | None = None
+    """Facts about the base that the head was chosen for, to be compared with the base at hand; null: not compared."""
     base: BaseSpec = Field(default_factory=BaseSpec)
     data: DataSpec = Field(default_factory=DataSpec)
     method: MethodSpec = Field(default_factory=MethodSpec)
@@ -156,6 +158,7 @@ class PretrainSpec(Section):
         head: dict[str, Any] = {} if without_head else {"head_id": exported.head_id, "head": exported.config}
         content: dict[str, Any] = {
             **head,
+            "chosen_for": exported.base.info.model_dump(),
             "base": {
                 "model": exported.base.model,
                 "kwargs": exported.base.kwargs,
