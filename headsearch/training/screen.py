@@ -59,6 +59,7 @@ class ScreenRun(ProxyRun):
         views: Views,
         context: TrialContext,
         *,
+        rungs: Sequence[int],
         identity: str,
         checkpoint_seconds: float,
         heads_per_step: int,
@@ -80,6 +81,7 @@ class ScreenRun(ProxyRun):
             images,
             views,
             context,
+            rungs=rungs,
             identity=identity,
             checkpoint_seconds=checkpoint_seconds,
         )
@@ -92,11 +94,11 @@ class ScreenRun(ProxyRun):
         Raises:
             InfeasibleHead: the base collapsed, or no head is left.
         """
-        for epoch in self.trainer.proxy.rungs:
+        for epoch in self.rung_epochs:
             self._report(epoch)
-        while self._state.epoch < self.trainer.proxy.epochs:
+        while self._state.epoch < self.trainer.recipe.epochs:
             loss = self.train_epoch()
-            if self._state.epoch in self.trainer.proxy.rungs:
+            if self._state.epoch in self.rung_epochs:
                 self._score_heads(loss)
                 self._save()
                 self._report(self._state.epoch)
@@ -167,7 +169,7 @@ class ScreenRun(ProxyRun):
     def _score_heads(self, loss: float) -> None:
         """Score every head that is left, and let go of those that are worthless or weak."""
         state, trainer = self._state, self.trainer
-        final = state.epoch == trainer.proxy.epochs
+        final = state.epoch == trainer.recipe.epochs
         alive = self.alive
         student = trainer.hssl.student
         heads = [student.heads[index] for index in alive]

@@ -184,7 +184,9 @@ def test_a_screen_that_breaks_ends_the_search_and_can_be_resumed(tmp_path: Path)
         def _screen(self, config: object, context: object) -> object:
             raise RuntimeError("toy failure")
 
-    with pytest.raises(RunError, match=r"the screen of 12 heads .* gave no result: RuntimeError: toy failure"):
+    with pytest.raises(
+        RunError, match=r"the screen of 12 heads .* gave no result: RuntimeError: toy failure"
+    ):
         run(tmp_path / "run", funnel(), Breaking())
     records = run(tmp_path / "run", funnel(), resume=True)
     assert results(records) == results(run(tmp_path / "whole", funnel()))
