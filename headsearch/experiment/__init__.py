@@ -12,7 +12,9 @@ from headsearch.experiment.search import (
     NoStoppingSpec,
     ProcessSpec,
     Sampler,
+    ScreenSpec,
     SearchSpec,
+    Strategy,
 )
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, ProxySpec, default_rungs
 
@@ -27,7 +29,9 @@ __all__ = [
     "ProcessSpec",
     "ProxySpec",
     "Sampler",
+    "ScreenSpec",
     "SearchSpec",
+    "Strategy",
     "default_rungs",
     "load_experiment",
     "parse_experiment",

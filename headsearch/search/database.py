@@ -32,9 +32,7 @@ _EXTRAS = {"postgresql+psycopg": "postgresql", "mysql+pymysql": "mysql"}
 class Database(RDBStorage):
     """Optuna's storage, with creation that is safe to repeat."""
 
-    def _get_prepared_new_trial(
-        self, study_id: int, template_trial: FrozenTrial | None, session: Any
-    ) -> Any:
+    def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
         # Here, with the study locked and before the commit, the number is known. Where it is not known whether a creation succeeded it is
         # repeated, by Optuna too: it would make a second trial.
         trial = super()._get_prepared_new_trial(study_id, template_trial, session)

@@ -4,7 +4,7 @@ One Optuna trial per training. What the trial *is* (head, seed, replicate, contr
 transaction that creates it; how it *ended* is written as one attribute, then its state. A trial that has the former and not the latter was
 interrupted, and is resumed.
 
-    complete → COMPLETE    stopped → PRUNED    infeasible, failed → FAIL    duplicate → as the trial that answers it
+    complete → COMPLETE (a screened head: PRUNED, where proxies are the study's values)    stopped → PRUNED    infeasible, failed → FAIL    duplicate → as the trial that answers it
 
 Values are [discrepancy, probe], or [discrepancy] without labels. Optuna wants a number where the control `none` has no discrepancy: it is
 given 0.0, since the empty head is the identity; the scores themselves keep null.
@@ -12,7 +12,7 @@ given 0.0, since the empty head is the identity; the scores themselves keep null
 While a trial runs, the attribute `rungs` holds its scores, each with what the stopping policy compared and said (`objectives`, `go_on`) where it
 was asked. That stays when the trial has ended, and is all that the policy is rebuilt from.
 
-What the ledger reads back are system attributes. The few user attributes (`head_id`, `control`, `replicate`, `reason`) are for people who look at
+What the ledger reads back are system attributes. The few user attributes (`head_id`, `control`, `replicate`, `stage`, `reason`) are for people who look at
 the study with Optuna's tools; so are the constraints of an infeasible trial.
 
 All records are kept in memory too, so that nothing is ever read back: the cost of a trial does not grow with their number.
@@ -39,7 +39,7 @@ from headsearch.search.patience import Patience
 from headsearch.search.reading import attributes, decisions, decode, read_sqlite, read_study, said
 from headsearch.search.stopping import Decision
 from headsearch.search.storage_failures import NumberTaken, in_one_line
-from headsearch.trial import RungScores, TrialResult
+from headsearch.trial import RungScores, ScreenedHead, Stage, TrialResult
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -53,15 +53,23 @@ class Ledger:
     """The study of one run, open for writing."""
 
     def __init__(
-        self, storage: BaseStorage, name: str, *, labels: bool, patience: Patience | None = None
+        self,
+        storage: BaseStorage,
+        name: str,
+        *,
+        labels: bool,
+        valued: Stage = "proxy",
+        patience: Patience | None = None,
     ) -> None:
-        """Open the study `name`, which exists. `labels` tells whether its trials have a probe; `patience` is for a database that goes away.
+        """Open the study `name`, which exists. `labels` tells whether its trials have a probe, `valued` which stage's scores are values of
+        the study: those of another do not compare with them; `patience` is for a database that goes away.
 
         Raises:
             RunError: the storage fails.
         """
         self._storage = storage
         self._labels = labels
+        self._valued = valued
         self._patiently = patience or Patience()
         self._records: dict[int, TrialRecord] = {}
         self._draws: dict[int, Draw] = {}
@@ -81,9 +89,7 @@ class Ledger:
             self._ids[trial.number] = trial._trial_id
             self._decisions[trial.number] = decisions(trial.number, noted)
             if trial.params or "sampler" in noted:
-                self._draws[trial.number] = Draw(
-                    trial.params, trial.distributions, noted.get("sampler", {})
-                )
+                self._draws[trial.number] = Draw(trial.params, trial.distributions, noted.get("sampler", {}))
             if record.state != "running" and not trial.state.is_finished():
                 # Killed between the writes that end a trial: the first says it all.
                 self._close(record)
@@ -96,6 +102,7 @@ class Ledger:
         *,
         labels: bool,
         facts: Mapping[str, Any],
+        valued: Stage = "proxy",
         patience: Patience | None = None,
     ) -> Ledger:
         """Make the study. `facts` about the run are kept with it. Raises `RunError` where the name is taken."""
@@ -115,7 +122,7 @@ class Ledger:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(metrics))
-        return cls(storage, name, labels=labels, patience=patience)
+        return cls(storage, name, labels=labels, valued=valued, patience=patience)
 
     @staticmethod
     def exists(storage: BaseStorage, name: str) -> bool:
@@ -150,7 +157,7 @@ class Ledger:
     def values(self, record: TrialRecord) -> list[float] | None:
         """What Optuna is told of a trial; None where it has no result."""
         record = self._answer(record)
-        if record.state != "complete":
+        if record.state != "complete" or record.stage != self._valued:
             return None
         final = record.rungs[-1]
         values = [0.0 if final.discrepancy is None else final.discrepancy]
@@ -169,6 +176,7 @@ class Ledger:
         replicate: int,
         control: str | None = None,
         draw: Draw | None = None,
+        stage: Stage = "proxy",
     ) -> TrialRecord:
         """Record a training as running. The record has its number."""
         record = TrialRecord(
@@ -185,6 +193,7 @@ class Ledger:
             images_per_second=None,
             reason=None,
             duplicate_of=None,
+            stage=stage,
         )
         self._create(record, draw)
         return record
@@ -232,6 +241,19 @@ class Ledger:
                 cost=result.cost,
                 seconds=result.seconds,
                 images_per_second=result.images_per_second,
+            )
+        )
+
+    def screened(self, number: int, head: ScreenedHead, seconds: float) -> TrialRecord:
+        """Record how a head came out of its joint run, of whose wall time `seconds` are its share."""
+        return self._end(
+            replace(
+                self._records[number],
+                state=head.state,
+                rungs=head.rungs,
+                cost=head.cost,
+                seconds=seconds,
+                reason=head.reason,
             )
         )
 
@@ -326,13 +348,16 @@ class Ledger:
     def _optuna_state(self, record: TrialRecord) -> TrialState:
         from optuna.trial import TrialState
 
+        answer = self._answer(record)
+        if answer.state == "complete" and answer.stage != self._valued:
+            return TrialState.PRUNED
         return {
             "running": TrialState.RUNNING,
             "complete": TrialState.COMPLETE,
             "stopped": TrialState.PRUNED,
             "infeasible": TrialState.FAIL,
             "failed": TrialState.FAIL,
-        }[self._answer(record).state]
+        }[answer.state]
 
 
 def finite_scores(scores: RungScores) -> bool:
@@ -368,13 +393,19 @@ def _identity(record: TrialRecord) -> dict[str, Any]:
             "control": record.control,
             "seed": record.seed,
             "replicate": record.replicate,
+            "stage": record.stage,
         },
     }
 
 
 def _for_people(record: TrialRecord) -> dict[str, Any]:
     """What Optuna's dashboard shows beside parameters and values; the reason is added at the end."""
-    noted = {"head_id": record.head_id, "control": record.control, "replicate": record.replicate or None}
+    noted = {
+        "head_id": record.head_id,
+        "control": record.control,
+        "replicate": record.replicate or None,
+        "stage": record.stage if record.stage != "proxy" else None,
+    }
     return {key: value for key, value in noted.items() if value is not None}
 
 

@@ -59,9 +59,7 @@ def decode(number: int, noted: Mapping[str, Any]) -> TrialRecord | None:
         "reason": None,
         "duplicate_of": None,
     }
-    return TrialRecord.from_dict(
-        {"number": number, "head_id": noted["head_id"], **noted["trial"], **outcome}
-    )
+    return TrialRecord.from_dict({"number": number, "head_id": noted["head_id"], **noted["trial"], **outcome})
 
 
 def said(decision: Decision | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from headsearch.search.executors.placement import place_workers
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SilentObserver
+from headsearch.search.patience import Patience
 from headsearch.search.proposer import CostFunction, Proposer
 from headsearch.search.storage import close_storage, open_storage, sqlite_url
 from headsearch.shipped import shipped_folder
@@ -138,7 +139,7 @@ def conduct(
     url = experiment.search.storage
     shared = None if url is None else open_storage(url)
     directory = RunDirectory(out) if resume else _create(experiment, materials, out)
-    with directory.lock(), _study(experiment, directory, shared, new=not resume) as ledger:
+    with directory.lock(), _study(experiment, directory, shared, new=not resume, note=watcher.note) as ledger:
         if resume:
             directory.extend(experiment)
         stopping = experiment.search.stopping
@@ -194,12 +195,19 @@ def _create(experiment: Experiment, materials: Materials, out: Path) -> RunDirec
 
 @contextlib.contextmanager
 def _study(
-    experiment: Experiment, directory: RunDirectory, shared: BaseStorage | None, *, new: bool
+    experiment: Experiment,
+    directory: RunDirectory,
+    shared: BaseStorage | None,
+    *,
+    new: bool,
+    note: Callable[[str], None],
 ) -> Iterator[Ledger]:
     """The ledger of a run, in the storage `shared` or a file of the run's own. A new run that cannot have one is removed."""
     try:
         storage = shared or open_storage(sqlite_url(directory.study_path))
-        ledger = _open_ledger(experiment, directory, storage)
+        ledger = _open_ledger(
+            experiment, directory, storage, Patience(experiment.search.storage_patience, note)
+        )
     except BaseException:
         if new:
             directory.remove()
@@ -210,13 +218,15 @@ def _study(
         close_storage(storage)
 
 
-def _open_ledger(experiment: Experiment, directory: RunDirectory, storage: BaseStorage) -> Ledger:
+def _open_ledger(
+    experiment: Experiment, directory: RunDirectory, storage: BaseStorage, patience: Patience
+) -> Ledger:
     labels = experiment.data.labels == "probe"
     facts = directory.facts()
     if Ledger.exists(storage, facts.study):
-        return Ledger(storage, facts.study, labels=labels)
+        return Ledger(storage, facts.study, labels=labels, patience=patience)
     if directory.begun:
         raise RunError(
             f"{directory.path}: its study '{facts.study}' is not in the storage; copy it there, or go on with the former storage"
         )
-    return Ledger.create(storage, facts.study, labels=labels, facts=facts.to_dict())
+    return Ledger.create(storage, facts.study, labels=labels, facts=facts.to_dict(), patience=patience)

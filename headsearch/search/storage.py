@@ -52,7 +52,9 @@ def sqlite_url(path: Path) -> str:
     """The URL of a study in a file."""
     import sqlalchemy
 
-    return sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string(hide_password=False)
+    return sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string(
+        hide_password=False
+    )
 
 
 def close_storage(storage: BaseStorage) -> None:

@@ -15,7 +15,7 @@ from headsearch.errors import DataError, InfeasibleHead, RunError, TrialStopped
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.names import MEASURES, QUALITIES
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.run import ProxyRun
 from headsearch.training.trainer import Trainer
@@ -91,6 +91,7 @@ def test_a_trial_with_a_head_has_every_score(images: Path, tmp_path: Path) -> No
     assert context.reported == list(result.rungs)
     final = result.final
     assert set(final.measures) == set(MEASURES)
+    assert set(final.quality) == set(QUALITIES)
     assert final.discrepancy == final.measures["cka.embedding.output"]
     assert final.knn is not None
     assert 0 <= final.knn <= 100
