@@ -24,7 +24,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -34,16 +34,17 @@ from headsearch.heads import HeadConfig
 from headsearch.results.ranking import probe_score
 from headsearch.results.trials import State, TrialRecord, finite
 from headsearch.run_directory import RunDirectory
+from headsearch.search.attributes import attributes, decisions, decode, for_people, identity, outcome, said
 from headsearch.search.draws import Draw
 from headsearch.search.patience import Patience
-from headsearch.search.reading import attributes, decisions, decode, read_sqlite, read_study, said
+from headsearch.search.reading import read_sqlite, read_study
 from headsearch.search.stopping import Decision
 from headsearch.search.storage_failures import NumberTaken, in_one_line
 from headsearch.trial import RungScores, ScreenedHead, Stage, TrialResult
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
-    from optuna.trial import TrialState
+    from optuna.trial import FrozenTrial, TrialState
 
 METRICS = ("discrepancy", "probe")
 """Names of the objectives, in order; without labels only the first."""
@@ -277,10 +278,10 @@ class Ledger:
             datetime_complete=now if state.is_finished() else None,
             params=dict(draw.params) if draw else {},
             distributions=dict(draw.distributions) if draw else {},
-            user_attrs=_for_people(record),
-            system_attrs=_identity(record)
+            user_attrs=for_people(record),
+            system_attrs=identity(record)
             | ({"sampler": dict(draw.sampler_state)} if draw and draw.sampler_state else {})
-            | ({} if record.state == "running" else {"outcome": _outcome(record)}),
+            | ({} if record.state == "running" else {"outcome": outcome(record)}),
             intermediate_values={},
             trial_id=-1,
         )
@@ -316,7 +317,7 @@ class Ledger:
         return there
 
     def _end(self, record: TrialRecord) -> TrialRecord:
-        self._note(record.number, "outcome", _outcome(record))
+        self._note(record.number, "outcome", outcome(record))
         self._records[record.number] = record
         self._close(record)
         return record
@@ -383,43 +384,3 @@ def read_records(run: str | Path) -> list[TrialRecord]:
         return read_study(open_storage(storage, reading=True), name)
     except KeyError:
         raise RunError(f"{directory.path}: its storage has no study '{name}'") from None
-
-
-def _identity(record: TrialRecord) -> dict[str, Any]:
-    """What a trial is, beside its head's id. As few attributes as can be: each costs Optuna two statements."""
-    return {
-        "trial": {
-            "config": record.config.to_dict(),
-            "control": record.control,
-            "seed": record.seed,
-            "replicate": record.replicate,
-            "stage": record.stage,
-        },
-    }
-
-
-def _for_people(record: TrialRecord) -> dict[str, Any]:
-    """What Optuna's dashboard shows beside parameters and values; the reason is added at the end."""
-    noted = {
-        "head_id": record.head_id,
-        "control": record.control,
-        "replicate": record.replicate or None,
-        "stage": record.stage if record.stage != "proxy" else None,
-    }
-    return {key: value for key, value in noted.items() if value is not None}
-
-
-def _outcome(record: TrialRecord) -> dict[str, Any]:
-    """How a trial ended."""
-    plain: dict[str, Any] = finite(
-        {
-            "state": record.state,
-            "rungs": [rung.to_dict() for rung in record.rungs],
-            "cost": None if record.cost is None else asdict(record.cost),
-            "seconds": record.seconds,
-            "images_per_second": record.images_per_second,
-            "reason": record.reason,
-            "duplicate_of": record.duplicate_of,
-        }
-    )
-    return plain

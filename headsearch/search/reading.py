@@ -10,19 +10,17 @@ import json
 import os
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headsearch.errors import RunError
 from headsearch.results.trials import TrialRecord
-from headsearch.search.stopping import Decision
+from headsearch.search.attributes import attributes, decode
 from headsearch.search.storage_failures import in_one_line
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
 
 _TRIALS = """
     SELECT trials.number, attribute.key, attribute.value_json
@@ -36,44 +34,6 @@ _TRIALS = """
     WHERE studies.study_name = ?
     ORDER BY trials.number
 """
-
-
-def attributes(trial: FrozenTrial) -> dict[str, Any]:
-    """All that is noted on a trial, for people and for the search."""
-    return {**trial.user_attrs, **trial.system_attrs}
-
-
-def decode(number: int, noted: Mapping[str, Any]) -> TrialRecord | None:
-    """The record in a trial's attributes; None for a trial that somebody else put into the study."""
-    if "trial" not in noted:
-        return None
-    outcome = noted.get("outcome") or {
-        "state": "running",
-        "rungs": [
-            {key: value for key, value in rung.items() if key not in ("objectives", "go_on")}
-            for rung in noted.get("rungs", [])
-        ],
-        "cost": None,
-        "seconds": None,
-        "images_per_second": None,
-        "reason": None,
-        "duplicate_of": None,
-    }
-    return TrialRecord.from_dict({"number": number, "head_id": noted["head_id"], **noted["trial"], **outcome})
-
-
-def said(decision: Decision | None) -> dict[str, Any]:
-    """What the stopping policy said at a rung, as it is kept beside the rung's scores."""
-    return {} if decision is None else {"objectives": list(decision.objectives), "go_on": decision.go_on}
-
-
-def decisions(number: int, noted: Mapping[str, Any]) -> dict[int, Decision]:
-    """The inverse of `said` for all rungs of a trial, by epoch."""
-    return {
-        rung["epoch"]: Decision(number, rung["epoch"], tuple(rung["objectives"]), rung["go_on"])
-        for rung in noted.get("rungs", [])
-        if "go_on" in rung
-    }
 
 
 def read_sqlite(path: Path, study: str) -> list[TrialRecord]:
