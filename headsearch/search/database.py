@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 import sqlalchemy.event
 import sqlalchemy.exc
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from headsearch.errors import RunError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 """For a server to answer."""
-SILENT_SECONDS = 60
+SILENT_SECONDS = 30
 """Without a word from a server that was asked, after which the connection is taken for dead."""
 
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
@@ -72,7 +73,7 @@ def open_database(url: str, shown: str, *, reading: bool) -> Database:
     except RuntimeError as error:
         # Its tables are another version's.
         raise RunError(f"search.storage: {shown}: {' '.join(str(error).split())}") from None
-    except sqlalchemy.exc.SQLAlchemyError as error:
+    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
         raise RunError(f"search.storage: {shown} cannot be reached: {cause_of(error)}") from None
 
     sqlalchemy.event.listen(storage.engine, "handle_error", _tell_when_away)

@@ -79,6 +79,9 @@ def run_search(
     space, _ = read_space(experiment.search.space)
     check_grids(experiment, space)
     _check_target(experiment, space, out, resume=resume)
+    if experiment.search.storage is not None:
+        # Before the seconds that base and images take.
+        close_storage(open_storage(experiment.search.storage))
     return conduct(experiment, gather(experiment), out, resume=resume, observer=observer)
 
 

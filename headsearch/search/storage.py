@@ -28,6 +28,8 @@ PROXY_SECONDS = 10.0
 """For a proxy to answer."""
 PROXY_PORT = 13000
 """Optuna's default."""
+_JOURNAL = b'{"op_code":'
+"""What every line of a journal begins with. A file that does not is somebody's, and left alone."""
 
 
 def open_storage(setting: str, *, reading: bool = False) -> BaseStorage:
@@ -110,7 +112,9 @@ def _open_journal(address: str, shown: str, *, reading: bool) -> JournalStorage:
 def _mend_journal(path: Path) -> None:
     """Cut off half a line at the end, as a full disk or a power cut leaves it: what is appended to it could never be read.
 
-    Raises `OSError` where the file or its folder, which is to hold the lock, cannot be written.
+    Raises:
+        OSError: the file, or its folder, which is to hold the lock, cannot be written.
+        ValueError: it is something else than a journal.
     """
     from optuna.storages.journal import JournalFileSymlinkLock
 
@@ -118,13 +122,14 @@ def _mend_journal(path: Path) -> None:
     lock.acquire()
     try:
         with path.open("ab+") as file:
-            end = file.seek(0, os.SEEK_END)
+            end = file.tell()
             file.seek(0)
-            last = 0
-            for line in file:
-                last += len(line) if line.endswith(b"\n") else 0
-            if last < end:
-                file.truncate(last)
+            if end > 0 and file.read(len(_JOURNAL)) != _JOURNAL:
+                raise ValueError(f"{path} does not begin with {_JOURNAL!r}")
+            file.seek(0)
+            whole = sum(len(line) for line in file if line.endswith(b"\n"))
+            if whole < end:
+                file.truncate(whole)
     finally:
         lock.release()
 

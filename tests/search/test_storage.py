@@ -73,6 +73,7 @@ def test_a_server_that_never_answers_is_waited_for_a_bounded_time(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(database, "SILENT_SECONDS", 2)
     monkeypatch.setattr(storage, "PROXY_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -98,7 +99,7 @@ def test_options_in_a_url_come_before_ours(postgresql: PostgresServer) -> None:
         assert raw is not None
         parameters = raw.info.get_parameters()
     assert (parameters["connect_timeout"], parameters["application_name"]) == ("3", "mine")
-    assert parameters["tcp_user_timeout"] == "60000"
+    assert parameters["tcp_user_timeout"] == "30000"
 
 
 def test_a_password_may_come_from_the_environment(
@@ -142,8 +143,10 @@ def test_a_journal_wants_a_file_that_can_be_written(tmp_path: Path) -> None:
     assert refused(f"journal:///{tmp_path}").startswith(f"{tmp_path}: ")
     (tmp_path / "text.log").write_text("not a journal\n")
     assert refused(f"journal:///{tmp_path}/text.log") == f"{tmp_path}/text.log is not a journal of Optuna's"
-    left = [path.name for path in tmp_path.iterdir()]
-    assert left == ["text.log"]
+    (tmp_path / "notes.txt").write_text("not a journal, and no line")
+    assert refused(f"journal:///{tmp_path}/notes.txt").endswith("is not a journal of Optuna's")
+    assert (tmp_path / "notes.txt").read_text() == "not a journal, and no line"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "text.log"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
