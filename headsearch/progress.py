@@ -185,7 +185,7 @@ def _named(job: Job) -> str:
 
 def _counted(status: SearchStatus) -> str:
     left = status.seconds_left
-    tail = "" if left is None else f", about {_duration(left)} left"
+    tail = "" if left is None else f", about {duration(left)} left"
     return f"{STAGES[status.stage]}, {status.settled} of {status.expected} trainings done{tail}"
 
 
@@ -206,7 +206,7 @@ def _ended(record: TrialRecord) -> str:
         return f"{name} is the head of trial {record.duplicate_of}: answered from there"
     if record.state != "complete":
         return f"{name} {record.state}: {record.reason}"
-    taken = "" if record.seconds is None else f" in {_duration(record.seconds)}"
+    taken = "" if record.seconds is None else f" in {duration(record.seconds)}"
     return f"{name} done{taken}: {_scored(record.rungs[-1])}"
 
 
@@ -215,10 +215,11 @@ def _screened(records: Sequence[TrialRecord]) -> str:
     taken = sum(record.seconds or 0.0 for record in records)
     parts = [f"{states['complete']} of {len(records)} stayed to the end"]
     parts += [f"{states[state]} {state}" for state in ("stopped", "infeasible") if states[state]]
-    return f"screen of {len(records)} heads done in {_duration(taken)}: {', '.join(parts)}"
+    return f"screen of {len(records)} heads done in {duration(taken)}: {', '.join(parts)}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say it."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return (

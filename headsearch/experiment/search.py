@@ -73,6 +73,10 @@ class ScreenSpec(Section):
             raise ValueError(f"heads_per_step ({self.heads_per_step}) must not exceed batch ({self.batch})")
         return self
 
+    def in_each_step(self, heads: int) -> int:
+        """How many of a run's `heads` take part in every step."""
+        return min(heads, self.heads_per_step or -(-heads // 6))
+
     def schedule(self, proxy_epochs: int) -> tuple[int, list[int]]:
         """Epochs and rungs, where a proxy takes `proxy_epochs`."""
         epochs = self.epochs or (self.rungs[-1] if self.rungs else proxy_epochs)
@@ -131,7 +135,17 @@ class SearchSpec(Section):
         budget, controls = data.get("budget"), data.get("controls", _CONTROLS)
         if isinstance(budget, int | float) and not isinstance(budget, bool) and isinstance(controls, list):
             return with_budget(data, float(budget), controls=len(controls))
-        return data if "trials" in data else {**data, "trials": 8}
+        # Hours set the sizes later.
+        return data if "trials" in data or isinstance(budget, str) else {**data, "trials": 8}
+
+    def sized(self, proxies: float) -> SearchSpec:
+        """This search with a budget in hours turned into sizes, where so many proxies fit into it.
+
+        Raises:
+            ValueError: too few for one head.
+        """
+        asked = self.model_dump(exclude_unset=True)
+        return SearchSpec.model_validate(with_budget(asked, proxies, controls=len(self.controls)))
 
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from headsearch.errors import RunError
 from headsearch.results.statistics import pooled_noise
 from headsearch.results.trials import TrialRecord, finite
-from headsearch.scoring.score import label_free_score
+from headsearch.scoring.score import head_score
 from headsearch.trial import RungScores, Stage
 
 By = Literal["pareto", "probe", "discrepancy", "score"]
@@ -180,7 +180,7 @@ def _row(group: Sequence[TrialRecord]) -> RankRow | None:
         config=group[0].config.to_dict(),
         control=next((record.control for record in group if record.control is not None), None),
         stage=group[0].stage,
-        score=_mean(_known(label_free_score(s.measures, s.quality) for s in scores)),
+        score=_mean(_known(head_score(s.measures, s.quality) for s in scores)),
         discrepancy=_mean(discrepancies),
         discrepancy_sd=_deviation(discrepancies),
         probe=_mean(probes),

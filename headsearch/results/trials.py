@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from headsearch.heads import parse_head
 from headsearch.heads.config import HeadConfig
-from headsearch.scoring.score import label_free_score
+from headsearch.scoring.score import head_score
 from headsearch.trial import HeadCost, RungScores, Stage
 
 State = Literal["running", "complete", "stopped", "infeasible", "failed", "duplicate"]
@@ -91,7 +91,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         "rungs": [rung.epoch for rung in record.rungs],
         "epoch": last.epoch if last else None,
         "loss": last.loss if last else None,
-        "score": label_free_score(last.measures, last.quality) if last else None,
+        "score": head_score(last.measures, last.quality) if last else None,
         "discrepancy": last.discrepancy if last else None,
         "knn": last.knn if last else None,
         "linear": last.linear if last else None,

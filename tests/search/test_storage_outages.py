@@ -130,9 +130,9 @@ def test_workers_outlast_a_restart_of_the_database(postgresql: PostgresServer, t
         postgresql.stop("immediate")
         timers.append(later(1.0, postgresql.start))
 
-    def told(records: list[TrialRecord]) -> set[tuple[object, ...]]:
+    def told(records: list[TrialRecord]) -> list[str]:
         # Which of two trials is first is a matter of chance, and so is its number.
-        return {row[1:9] for row in results(records) if row[1] != "duplicate"}
+        return sorted(str(row[1:9]) for row in results(records) if row[1] != "duplicate")
 
     slow = ToyEvaluator(seconds_per_epoch=0.01)
     records = run_toy(tmp_path / "run", experiment(postgresql.url, **two), slow, observer=Disturbing(restart))
