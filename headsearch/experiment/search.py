@@ -119,7 +119,9 @@ class SearchSpec(Section):
     """Whether trials may end before their full budget. Controls and replicates never do."""
     executor: Annotated[InlineSpec | ProcessSpec, Field(discriminator="kind")] = InlineSpec()
     storage: str | None = None
-    """null: study.db in the run directory; or any Optuna storage URL."""
+    """null: study.db in the run directory; or `sqlite:///`, `postgresql://`, `mysql://`, `journal:///`, `grpc://` (docs/search.md)."""
+    storage_patience: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds that a database may be away during the search."""
 
     @model_validator(mode="before")
     @classmethod

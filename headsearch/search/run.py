@@ -25,6 +25,7 @@ from headsearch.search.executors.placement import place_workers
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SilentObserver
+from headsearch.search.patience import Patience
 from headsearch.search.proposer import CostFunction, Proposer
 from headsearch.search.selection import best_and_spread
 from headsearch.search.storage import close_storage, open_storage, sqlite_url
@@ -92,6 +93,9 @@ def run_search(
     space, _ = read_space(experiment.search.space)
     check_grids(experiment, space)
     _check_target(experiment, space, out, resume=resume)
+    if experiment.search.storage is not None:
+        # Before the seconds that base and images take.
+        close_storage(open_storage(experiment.search.storage))
     materials = gather(experiment)
     if isinstance(experiment.search.budget, str):
         experiment = _sized(experiment, materials, out if resume else None, observer)
@@ -210,7 +214,7 @@ def conduct(
     url = experiment.search.storage
     shared = None if url is None else open_storage(url)
     directory = RunDirectory(out) if resume else _create(experiment, materials, out)
-    with directory.lock(), _study(experiment, directory, shared, new=not resume) as ledger:
+    with directory.lock(), _study(experiment, directory, shared, new=not resume, note=watcher.note) as ledger:
         if resume:
             directory.extend(experiment)
         screened = _heads_to_screen(experiment, materials, directory, watcher)
@@ -325,12 +329,19 @@ def _create(experiment: Experiment, materials: Materials, out: Path) -> RunDirec
 
 @contextlib.contextmanager
 def _study(
-    experiment: Experiment, directory: RunDirectory, shared: BaseStorage | None, *, new: bool
+    experiment: Experiment,
+    directory: RunDirectory,
+    shared: BaseStorage | None,
+    *,
+    new: bool,
+    note: Callable[[str], None],
 ) -> Iterator[Ledger]:
     """The ledger of a run, in the storage `shared` or a file of the run's own. A new run that cannot have one is removed."""
     try:
         storage = shared or open_storage(sqlite_url(directory.study_path))
-        ledger = _open_ledger(experiment, directory, storage)
+        ledger = _open_ledger(
+            experiment, directory, storage, Patience(experiment.search.storage_patience, note)
+        )
     except BaseException:
         if new:
             directory.remove()
@@ -341,14 +352,18 @@ def _study(
         close_storage(storage)
 
 
-def _open_ledger(experiment: Experiment, directory: RunDirectory, storage: BaseStorage) -> Ledger:
+def _open_ledger(
+    experiment: Experiment, directory: RunDirectory, storage: BaseStorage, patience: Patience
+) -> Ledger:
     labels = experiment.probes
     valued: Stage = "screen" if experiment.search.strategy == "screen" else "proxy"
     facts = directory.facts()
     if Ledger.exists(storage, facts.study):
-        return Ledger(storage, facts.study, labels=labels, valued=valued)
+        return Ledger(storage, facts.study, labels=labels, valued=valued, patience=patience)
     if directory.begun:
         raise RunError(
             f"{directory.path}: its study '{facts.study}' is not in the storage; copy it there, or go on with the former storage"
         )
-    return Ledger.create(storage, facts.study, labels=labels, facts=facts.to_dict(), valued=valued)
+    return Ledger.create(
+        storage, facts.study, labels=labels, facts=facts.to_dict(), valued=valued, patience=patience
+    )
