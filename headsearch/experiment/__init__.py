@@ -11,6 +11,7 @@ from headsearch.experiment.search import (
     InlineSpec,
     NoStoppingSpec,
     ProcessSpec,
+    RaySpec,
     Sampler,
     SearchSpec,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "NoStoppingSpec",
     "ProcessSpec",
     "ProxySpec",
+    "RaySpec",
     "Sampler",
     "SearchSpec",
     "default_rungs",

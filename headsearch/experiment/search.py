@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -42,6 +43,38 @@ class ProcessSpec(Section):
     """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
 
 
+class RaySpec(Section):
+    """Trials run on a Ray cluster."""
+
+    kind: Literal["ray"] = "ray"
+    address: str | None = None
+    """null: a cluster of this machine alone, which ends with the search; `auto` (found on this machine) or `host:port`: one that runs."""
+    workers: Positive | None = None
+    """Trials at once; null: as many as the cluster has room for."""
+    cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
+    """Also the threads of a trial, rounded down, but no fewer than one."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
+    """A share of one, or a whole number; 0: trials see none."""
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial whose worker was lost is taken up by another."""
+    timeout: Annotated[float, Field(gt=0)] = 1800.0
+    """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
+    storage: str | None = None
+    """Where checkpoints travel through: a folder that all nodes see, or a URL, e.g. s3://bucket/path; null: the run directory."""
+
+    @model_validator(mode="after")
+    def _can_be_asked_of_ray(self) -> RaySpec:
+        if self.gpus_per_trial > 1 and not self.gpus_per_trial.is_integer():
+            raise ValueError(
+                f"gpus_per_trial: {self.gpus_per_trial:g} is neither a share of one GPU nor a whole number"
+            )
+        if self.address not in (None, "auto") and not re.fullmatch(r"[^/:\s]+:\d{1,5}", str(self.address)):
+            raise ValueError(
+                f"address: expected null, auto or host:port of the cluster's head, got {self.address!r}"
+            )
+        return self
+
+
 Control = Literal["none", "same", "mlp"]
 _CONTROLS: list[Control] = ["none", "same", "mlp"]
 Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
@@ -66,7 +99,7 @@ class SearchSpec(Section):
     """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
     stopping: Annotated[HalvingSpec | NoStoppingSpec, Field(discriminator="kind")] = HalvingSpec()
     """Whether trials may end before their full budget. Controls and replicates never do."""
-    executor: Annotated[InlineSpec | ProcessSpec, Field(discriminator="kind")] = InlineSpec()
+    executor: Annotated[InlineSpec | ProcessSpec | RaySpec, Field(discriminator="kind")] = InlineSpec()
     storage: str | None = None
     """null: study.db in the run directory; or any Optuna storage URL."""
 

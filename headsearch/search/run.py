@@ -118,8 +118,11 @@ def conduct(
     *,
     resume: bool = False,
     observer: Observer | None = None,
+    executor: Executor | None = None,
 ) -> RunSummary:
     """`run_search` with its materials at hand: also how the search is tested on the toy objective.
+
+    `executor` runs the trials in place of the one that the experiment names.
 
     Raises:
         UserError: as `run_search`, apart from what `gather` finds.
@@ -134,11 +137,14 @@ def conduct(
         objectives=2 if experiment.data.labels == "probe" else 1,
         cost_function=materials.cost_function,
     )
-    executor = build_executor(experiment)
     url = experiment.search.storage
     shared = None if url is None else open_storage(url)
-    directory = RunDirectory(out) if resume else _create(experiment, materials, out)
-    with directory.lock(), _study(experiment, directory, shared, new=not resume) as ledger:
+    with contextlib.ExitStack() as stack:
+        if executor is None:
+            executor = stack.enter_context(open_executor(experiment, out))
+        directory = RunDirectory(out) if resume else _create(experiment, materials, out)
+        stack.enter_context(directory.lock())
+        ledger = stack.enter_context(_study(experiment, directory, shared, new=not resume))
         if resume:
             directory.extend(experiment)
         stopping = experiment.search.stopping
@@ -160,13 +166,27 @@ def conduct(
         return RunSummary(directory.path, tuple(ledger.records))
 
 
-def build_executor(experiment: Experiment) -> Executor:
-    """The executor that the experiment names. Raises `ExperimentError` where this machine is too small for it."""
-    spec = experiment.search.executor
+@contextlib.contextmanager
+def open_executor(experiment: Experiment, out: Path) -> Iterator[Executor]:
+    """The executor that the experiment names, for a search that writes the run directory `out`.
+
+    Raises:
+        ExperimentError: there is no such cluster, or this machine or the cluster is too small.
+    """
+    spec, device = experiment.search.executor, experiment.proxy.device
     if spec.kind == "inline":
-        return InlineExecutor()
-    placements = place_workers(spec, experiment.proxy.device)
-    return ProcessExecutor(placements, max_retries=spec.max_retries, timeout=spec.timeout)
+        yield InlineExecutor()
+    elif spec.kind == "process":
+        placements = place_workers(spec, device)
+        yield ProcessExecutor(placements, max_retries=spec.max_retries, timeout=spec.timeout)
+    else:
+        from headsearch.search.executors.ray_cluster import check_device, connected
+
+        check_device(spec, device)
+        with connected(spec):
+            from headsearch.search.executors.ray import RayExecutor
+
+            yield RayExecutor(spec, out)
 
 
 def read_space(source: str) -> tuple[Space, str]:
