@@ -13,7 +13,9 @@ from headsearch.experiment.search import (
     ProcessSpec,
     RaySpec,
     Sampler,
+    ScreenSpec,
     SearchSpec,
+    Strategy,
 )
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, ProxySpec, default_rungs
 
@@ -29,7 +31,9 @@ __all__ = [
     "ProxySpec",
     "RaySpec",
     "Sampler",
+    "ScreenSpec",
     "SearchSpec",
+    "Strategy",
     "default_rungs",
     "load_experiment",
     "parse_experiment",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from headsearch.experiment.budget import HOURS, with_budget
 from headsearch.experiment.sections import Positive, Section
 
 
@@ -76,7 +77,42 @@ class RaySpec(Section):
 
 
 Control = Literal["none", "same", "mlp"]
+
+
+class ScreenSpec(Section):
+    """Joint training of many heads on one base, each scored without labels."""
+
+    heads: Positive = 24
+    """Heads to screen; those that tie several joint runs together are not counted."""
+    batch: Annotated[int, Field(ge=2)] = 24
+    """Most heads in one joint run. More are split into several, which share two anchor heads."""
+    heads_per_step: Positive | None = None
+    """Heads that are trained in each step, in turn; null: a sixth of those in the run. All of them: each step costs more."""
+    epochs: Positive | None = None
+    """null: as many as a proxy."""
+    rungs: list[Positive] = Field(default_factory=list)
+    """Epochs at which heads are scored; empty: half and all of the epochs."""
+    reduction: Positive = 2
+    """At every rung but the last the best one of so many goes on; 1: all do."""
+
+    @model_validator(mode="after")
+    def _rungs_end_at_the_budget(self) -> ScreenSpec:
+        if self.rungs and list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(f"rungs must rise, got {list(self.rungs)}")
+        if self.rungs and self.epochs is not None and self.rungs[-1] != self.epochs:
+            raise ValueError(f"rungs must end at epochs ({self.epochs}), got {list(self.rungs)}")
+        if self.heads_per_step is not None and self.heads_per_step > self.batch:
+            raise ValueError(f"heads_per_step ({self.heads_per_step}) must not exceed batch ({self.batch})")
+        return self
+
+    def schedule(self, proxy_epochs: int) -> tuple[int, list[int]]:
+        """Epochs and rungs, where a proxy takes `proxy_epochs`."""
+        epochs = self.epochs or (self.rungs[-1] if self.rungs else proxy_epochs)
+        return epochs, list(self.rungs) or sorted({max(1, epochs // 2), epochs})
+
+
 _CONTROLS: list[Control] = ["none", "same", "mlp"]
+Strategy = Literal["screen", "proxies", "funnel"]
 Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
 
 
@@ -85,11 +121,21 @@ class SearchSpec(Section):
 
     space: str = "paper"
     """A shipped name or a path."""
-    strategy: Literal["proxies"] = "proxies"
-    """`proxies`: every head is scored by a proxy of its own."""
+    strategy: Strategy = "funnel"
+    """`funnel`: many heads scored untrained, some of them screened, the best of those by proxies of their own, the best again with more seeds.
+    `screen`: joint training alone, without labels. `proxies`: a sampler proposes heads, each scored by a proxy of its own."""
+    budget: float | str | None = None
+    """What the funnel may cost: a number of proxies, or hours (`2 h`). Sets what is not given of `candidates`, `screen.heads`, `trials`,
+    `finalists` and `replicates`."""
+    candidates: Positive = 200
+    """Heads that the funnel scores before any training."""
+    screen: ScreenSpec = ScreenSpec()
     sampler: Sampler = "tpe"
+    """Proposes heads where `strategy` is `proxies`."""
     trials: Positive = 24
-    """Distinct heads to train; controls and replicates are not counted."""
+    """Distinct heads that get a proxy of their own; controls and replicates are not counted. Funnel: 8 unless given."""
+    audit: Annotated[int, Field(ge=0)] = 2
+    """Of the funnel's `trials`, heads taken by chance and not for their place in the screen, so that the screen can be judged."""
     finalists: Annotated[int, Field(ge=0)] = 3
     """The best heads, and the controls, are re-run until each has `replicates` seeds."""
     replicates: Positive = 3
@@ -105,10 +151,17 @@ class SearchSpec(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_finalists_no_replicates(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("finalists") == 0 and "replicates" not in data:
-            return {**data, "replicates": 1}
-        return data
+    def _derive(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if data.get("finalists") == 0 and "replicates" not in data:
+            data = {**data, "replicates": 1}
+        if data.get("strategy", "funnel") != "funnel":
+            return data
+        budget, controls = data.get("budget"), data.get("controls", _CONTROLS)
+        if isinstance(budget, int | float) and not isinstance(budget, bool) and isinstance(controls, list):
+            return with_budget(data, float(budget), controls=len(controls))
+        return data if "trials" in data else {**data, "trials": 8}
 
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:
@@ -116,4 +169,22 @@ class SearchSpec(Section):
             raise ValueError(f"replicates: {self.replicates} needs finalists of at least 1, got 0")
         if len(set(self.controls)) != len(self.controls):
             raise ValueError(f"controls must not repeat, got {self.controls}")
+        if isinstance(self.budget, str) and re.match(HOURS, self.budget) is None:
+            raise ValueError(
+                f"budget: expected a number of proxies, or hours like '2 h', got {self.budget!r}"
+            )
+        if self.strategy != "funnel" and self.budget is not None:
+            raise ValueError(f"budget is for strategy funnel, not {self.strategy}; set trials instead")
+        if self.strategy == "funnel":
+            self._check_funnel()
         return self
+
+    def _check_funnel(self) -> None:
+        if self.trials > self.screen.heads:
+            raise ValueError(f"trials ({self.trials}) must not exceed screen.heads ({self.screen.heads})")
+        if self.screen.heads > self.candidates:
+            raise ValueError(
+                f"screen.heads ({self.screen.heads}) must not exceed candidates ({self.candidates})"
+            )
+        if self.audit >= self.trials and self.audit > 0:
+            raise ValueError(f"audit ({self.audit}) must leave some of the trials ({self.trials})")

@@ -118,6 +118,46 @@ def extract_embeddings(
     return torch.cat(parts)
 
 
+@dataclass(frozen=True)
+class ViewEmbeddings:
+    """Embeddings (N, D) of two views of the same images, a pair for each network; float32 on the CPU."""
+
+    base: tuple[Tensor, Tensor]
+    heads: tuple[tuple[Tensor, Tensor], ...]
+
+
+def extract_view_embeddings(
+    base: Base,
+    heads: Sequence[Head],
+    batches: Iterable[Tensor],
+    *,
+    views: Callable[[Tensor], Sequence[Tensor]],
+) -> ViewEmbeddings:
+    """Embeddings of two augmented views of all images, in order. Modes as in `extract_features`; the base sees each view once.
+
+    Args:
+        base: The base; its device is where the images go.
+        heads: The heads; none for a trial without one.
+        batches: Images (B, C, H, W) as `views` takes them.
+        views: Turns a batch, on the base's device, into the base's input: two views, of which there may be more.
+
+    Raises:
+        ValueError: no batches.
+    """
+    parts: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in (base, *heads)]
+    with _evaluating(base, *heads):
+        for images in _on_device(batches, base):
+            for number, view in enumerate(views(images)[:2]):
+                output = base(view)
+                parts[0][number].append(_kept(output.embedding))
+                for head, of_head in zip(heads, parts[1:], strict=True):
+                    of_head[number].append(_kept(head.embed(head(output.map))))
+    if not parts[0][0]:
+        raise ValueError("no images to extract embeddings from")
+    of_base, *of_heads = ((torch.cat(first), torch.cat(second)) for first, second in parts)
+    return ViewEmbeddings(of_base, tuple(of_heads))
+
+
 class _TokenSample:
     """A uniform sample of feature-map positions out of a stream of unknown length: those with the smallest random keys."""
 

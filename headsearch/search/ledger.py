@@ -4,7 +4,7 @@ One Optuna trial per training. What the trial *is* (head, seed, replicate, contr
 transaction that creates it; how it *ended* is written as one attribute, then its state. A trial that has the former and not the latter was
 interrupted, and is resumed.
 
-    complete → COMPLETE    stopped → PRUNED    infeasible, failed → FAIL    duplicate → as the trial that answers it
+    complete → COMPLETE (a screened head: PRUNED, where proxies are the study's values)    stopped → PRUNED    infeasible, failed → FAIL    duplicate → as the trial that answers it
 
 Values are [discrepancy, probe], or [discrepancy] without labels. Optuna wants a number where the control `none` has no discrepancy: it is
 given 0.0, since the empty head is the identity; the scores themselves keep null.
@@ -34,7 +34,7 @@ from headsearch.run_directory import RunDirectory
 from headsearch.search.draws import Draw
 from headsearch.search.reading import decisions, decode, read_sqlite, read_study, said
 from headsearch.search.stopping import Decision
-from headsearch.trial import RungScores, TrialResult
+from headsearch.trial import RungScores, ScreenedHead, Stage, TrialResult
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -47,10 +47,12 @@ METRICS = ("discrepancy", "probe")
 class Ledger:
     """The study of one run, open for writing."""
 
-    def __init__(self, storage: BaseStorage, name: str, *, labels: bool) -> None:
-        """Open the study `name`, which exists. `labels` tells whether its trials have a probe."""
+    def __init__(self, storage: BaseStorage, name: str, *, labels: bool, valued: Stage = "proxy") -> None:
+        """Open the study `name`, which exists. `labels` tells whether its trials have a probe, `valued` which stage's scores are values of
+        the study: those of another do not compare with them."""
         self._storage = storage
         self._labels = labels
+        self._valued = valued
         self._records: dict[int, TrialRecord] = {}
         self._draws: dict[int, Draw] = {}
         self._decisions: dict[int, dict[int, Decision]] = {}
@@ -74,7 +76,15 @@ class Ledger:
                     self._close(record)
 
     @classmethod
-    def create(cls, storage: BaseStorage, name: str, *, labels: bool, facts: Mapping[str, Any]) -> Ledger:
+    def create(
+        cls,
+        storage: BaseStorage,
+        name: str,
+        *,
+        labels: bool,
+        facts: Mapping[str, Any],
+        valued: Stage = "proxy",
+    ) -> Ledger:
         """Make the study. `facts` about the run are kept with it. Raises `RunError` where the name is taken."""
         import optuna
 
@@ -92,7 +102,7 @@ class Ledger:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(metrics))
-        return cls(storage, name, labels=labels)
+        return cls(storage, name, labels=labels, valued=valued)
 
     @staticmethod
     def exists(storage: BaseStorage, name: str) -> bool:
@@ -127,7 +137,7 @@ class Ledger:
     def values(self, record: TrialRecord) -> list[float] | None:
         """What Optuna is told of a trial; None where it has no result."""
         record = self._answer(record)
-        if record.state != "complete":
+        if record.state != "complete" or record.stage != self._valued:
             return None
         final = record.rungs[-1]
         values = [0.0 if final.discrepancy is None else final.discrepancy]
@@ -146,6 +156,7 @@ class Ledger:
         replicate: int,
         control: str | None = None,
         draw: Draw | None = None,
+        stage: Stage = "proxy",
     ) -> TrialRecord:
         """Record a training as running. The record has its number."""
         record = TrialRecord(
@@ -162,6 +173,7 @@ class Ledger:
             images_per_second=None,
             reason=None,
             duplicate_of=None,
+            stage=stage,
         )
         self._create(record, draw)
         return record
@@ -210,6 +222,19 @@ class Ledger:
                 cost=result.cost,
                 seconds=result.seconds,
                 images_per_second=result.images_per_second,
+            )
+        )
+
+    def screened(self, number: int, head: ScreenedHead, seconds: float) -> TrialRecord:
+        """Record how a head came out of its joint run, of whose wall time `seconds` are its share."""
+        return self._end(
+            replace(
+                self._records[number],
+                state=head.state,
+                rungs=head.rungs,
+                cost=head.cost,
+                seconds=seconds,
+                reason=head.reason,
             )
         )
 
@@ -263,13 +288,16 @@ class Ledger:
     def _optuna_state(self, record: TrialRecord) -> TrialState:
         from optuna.trial import TrialState
 
+        answer = self._answer(record)
+        if answer.state == "complete" and answer.stage != self._valued:
+            return TrialState.PRUNED
         return {
             "running": TrialState.RUNNING,
             "complete": TrialState.COMPLETE,
             "stopped": TrialState.PRUNED,
             "infeasible": TrialState.FAIL,
             "failed": TrialState.FAIL,
-        }[self._answer(record).state]
+        }[answer.state]
 
 
 def finite_scores(scores: RungScores) -> bool:
@@ -306,6 +334,7 @@ def _identity(record: TrialRecord) -> dict[str, Any]:
             "control": record.control,
             "seed": record.seed,
             "replicate": record.replicate,
+            "stage": record.stage,
         },
     }
 

@@ -32,7 +32,7 @@ TOY_BASE = BaseInfo(
 
 
 def toy_experiment(labels: str = "probe", seed: int = 0, **search: Any) -> Experiment:
-    """An experiment of nine epochs with rungs at 1, 3 and 9, and no early stopping unless asked for. `search` are keys of its section
+    """An experiment of nine epochs with rungs at 1, 3 and 9, by proxies alone and without early stopping unless asked for. `search` are keys of its section
     of that name."""
     return parse_experiment(
         {
@@ -40,7 +40,7 @@ def toy_experiment(labels: str = "probe", seed: int = 0, **search: Any) -> Exper
             "data": {"labels": labels},
             # Told to use the CPU, nobody imports torch to look for an accelerator.
             "proxy": {"epochs": 9, "rungs": [1, 3, 9], "device": "cpu"},
-            "search": {"space": "tiny", "stopping": {"kind": "none"}, **search},
+            "search": {"space": "tiny", "strategy": "proxies", "stopping": {"kind": "none"}, **search},
             "seed": seed,
         }
     )

@@ -20,10 +20,11 @@ from headsearch.base import Base, check_size, load_base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
-from headsearch.experiment import Experiment
+from headsearch.experiment import Experiment, ProxySpec
 from headsearch.heads.build import build_head
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
+from headsearch.heads.controls import anchor_heads
 from headsearch.hssl import HSSL
 from headsearch.methods import build_method, check_method
 from headsearch.scoring.cost import head_cost
@@ -32,9 +33,10 @@ from headsearch.training.devices import resolve_device
 from headsearch.training.overhead import step_overhead
 from headsearch.training.run import CHECKPOINT_SECONDS, ProxyRun
 from headsearch.training.rungs import Scorer
+from headsearch.training.screen import ScreenRun
 from headsearch.training.seeds import derived_generator, derived_seed
 from headsearch.training.trainer import Trainer
-from headsearch.trial import HeadCost, TrialContext, TrialResult
+from headsearch.trial import HeadCost, ScreenResult, TrialContext, TrialResult
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class ProxyEvaluator:
             with torch.random.fork_rng(devices=[]):
                 self._shared = self._load()
 
-    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult:
+    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult | ScreenResult:
         """Train `config`'s head with the base and score it; resumes where the context's work directory holds a checkpoint.
 
         Everything random follows from `context.seed`: on a CPU the same seed gives the same scores. Base, projectors of the base,
@@ -87,6 +89,8 @@ class ProxyEvaluator:
         assert self._shared is not None
         device = self._shared.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            if context.stage == "screen":
+                return self._screen(config, context)
             run = self.start(config, context)
             rungs = run.run()
             cost = self._cost(config, run.trainer, context.seed, self._shared)
@@ -111,6 +115,33 @@ class ProxyEvaluator:
             identity=self._identity(config, trainer.hssl.student.base, context.seed),
             checkpoint_seconds=self.checkpoint_seconds,
         )
+
+    def start_screen(self, config: HeadConfig, context: TrialContext) -> ScreenRun:
+        """The joint run of a set's members, as `start` gives that of a trial."""
+        self.prepare()
+        assert self._shared is not None
+        shared, screen = self._shared, self.experiment.search.screen
+        trainer = self._trainer(config, context.seed, shared, screen_schedule(self.experiment))
+        info = trainer.hssl.student.base.info
+        anchors = {head_id(anchor) for anchor in anchor_heads(info)}
+        context.workdir.mkdir(parents=True, exist_ok=True)
+        return ScreenRun(
+            trainer,
+            shared.scorer,
+            shared.dataset.train,
+            shared.views,
+            context,
+            identity=self._identity(config, trainer.hssl.student.base, context.seed),
+            checkpoint_seconds=self.checkpoint_seconds,
+            heads_per_step=screen.heads_per_step or -(-len(config.heads) // 6),
+            reduction=screen.reduction,
+            kept=[index for index, head in enumerate(config.heads) if head_id(head) in anchors],
+        )
+
+    def _screen(self, config: HeadConfig, context: TrialContext) -> ScreenResult:
+        run = self.start_screen(config, context)
+        info = run.trainer.hssl.student.base.info
+        return run.screen([head_cost(head, info) for head in config.heads])
 
     def _load(self) -> _Shared:
         experiment = self.experiment
@@ -148,8 +179,10 @@ class ProxyEvaluator:
             weights=spec.weights,
         )
 
-    def _trainer(self, config: HeadConfig, seed: int, shared: _Shared) -> Trainer:
-        """A pair at its start, every part drawn from a stream of its own."""
+    def _trainer(
+        self, config: HeadConfig, seed: int, shared: _Shared, proxy: ProxySpec | None = None
+    ) -> Trainer:
+        """A pair at its start, every part drawn from a stream of its own. `proxy` is another schedule than the experiment's."""
         torch.manual_seed(derived_seed(seed, "base"))
         base = self._new_base() if shared.base is None else copy.deepcopy(shared.base)
         torch.manual_seed(derived_seed(seed, "head"))
@@ -157,7 +190,7 @@ class ProxyEvaluator:
         torch.manual_seed(derived_seed(seed, "projectors"))
         method = self.experiment.method
         hssl = HSSL(base, heads, build_method(method.name, width=base.info.width, **method.kwargs))
-        proxy = self.experiment.proxy
+        proxy = proxy or self.experiment.proxy
         return Trainer(
             hssl, proxy, steps_per_epoch=len(shared.dataset.train) // proxy.batch_size, device=shared.device
         )
@@ -179,5 +212,14 @@ class ProxyEvaluator:
         sections = self.experiment.model_dump(
             mode="json", include={"base", "data", "method", "proxy", "seed"}
         )
-        described = {"head": head_id(canonical(config, base.info)), "seed": seed, "experiment": sections}
+        sections["screen"] = self.experiment.search.screen.model_dump(mode="json") if config.members else None
+        heads = [head_id(canonical(head, base.info)) for head in config.heads]
+        described = {"heads": heads, "seed": seed, "experiment": sections}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def screen_schedule(experiment: Experiment) -> ProxySpec:
+    """The proxy's schedule with the epochs and rungs of a screen."""
+    epochs, rungs = experiment.search.screen.schedule(experiment.proxy.epochs)
+    fields = experiment.proxy.model_dump(exclude={"epochs", "rungs", "warmup_epochs"})
+    return ProxySpec.model_validate({**fields, "epochs": epochs, "rungs": rungs})

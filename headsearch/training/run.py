@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -31,7 +32,7 @@ _PROGRESS_SECONDS = 0.2
 
 
 @dataclass
-class _State:
+class RunState:
     """How far a run is."""
 
     epoch: int = 0
@@ -78,7 +79,7 @@ class ProxyRun:
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint = context.workdir / "checkpoint.pt"
         self._begun = self._saved = self._told = time.perf_counter()
-        self._state = self._resumed() if self.checkpoint.exists() else _State()
+        self._state = self._resumed() if self.checkpoint.exists() else self._new_state()
         self._metrics = MetricsLog(context.workdir / "metrics.jsonl", self._state.metrics_size)
 
     def run(self) -> tuple[RungScores, ...]:
@@ -128,7 +129,7 @@ class ProxyRun:
             step = state.epoch * trainer.steps_per_epoch + state.batch
             torch.manual_seed(derived_seed(seed, "network", step))
             views = self.views(images, derived_generator(seed, "views", step), trainer.device)
-            loss = trainer.step(views, step)
+            loss = self._train(views, step)
             loss_sum += loss
             state.batch += 1
             state.images += len(images)
@@ -155,6 +156,10 @@ class ProxyRun:
             },
         )
         return mean
+
+    def _train(self, views: Sequence[Tensor], step: int) -> Tensor:
+        """One training step; its loss, a detached scalar."""
+        return self.trainer.step(views, step)
 
     def _score(self, loss: float) -> RungScores:
         state = self._state
@@ -190,11 +195,18 @@ class ProxyRun:
         save_checkpoint(self.checkpoint, state)
         self._saved = time.perf_counter()
 
-    def _resumed(self) -> _State:
+    def _resumed(self) -> RunState:
         saved = load_checkpoint(self.checkpoint, self.trainer.device)
         if saved.get("identity") != self.identity:
             raise RunError(
                 f"{self.checkpoint}: belongs to another trial or experiment; remove it to train from the start"
             )
+        return self._restored(saved)
+
+    def _new_state(self) -> RunState:
+        return RunState()
+
+    def _restored(self, saved: dict[str, Any]) -> RunState:
+        """Put a checkpoint's content back."""
         self.trainer.load_state_dict(saved["trainer"])
-        return _State(**saved["run"])
+        return RunState(**saved["run"])

@@ -33,28 +33,45 @@ class Trainer:
         self.optimizer = build_optimizer(hssl.student, proxy.weight_decay)
         self._trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def step(self, views: Sequence[Tensor], step: int, active: Sequence[int] | None = None) -> Tensor:
+    def step(self, views: Sequence[Tensor], step: int) -> Tensor:
         """Train on one batch of views (float, normalised, on the device); the loss before the update, a detached scalar.
 
-        Nothing here waits for an accelerator. `step` counts from 0 over the whole run; `active` heads take part, None meaning all.
+        Nothing here waits for an accelerator. `step` counts from 0 over the whole run.
         """
-        epoch = step / self.steps_per_epoch
-        self.hssl.begin_step(epoch, self.proxy.epochs)
+        loss = self.losses(views, step).mean()
+        self.update(loss, step)
+        detached: Tensor = loss.detach()
+        return detached
+
+    def losses(self, views: Sequence[Tensor], step: int, active: Sequence[int] | None = None) -> Tensor:
+        """The first half of a step: the loss of every head in `active`, None meaning all."""
+        self.hssl.begin_step(step / self.steps_per_epoch, self.proxy.epochs)
         with torch.autocast(
             self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
         ):
-            loss = self.hssl.loss(views, active=active)
+            losses: Tensor = self.hssl.losses(views, active=active)
+        return losses
+
+    def update(self, loss: Tensor, step: int, active: Sequence[int] | None = None) -> None:
+        """The second half of a step: move the weights, and let the teacher follow."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.hssl.after_backward(epoch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.hssl.after_backward(step / self.steps_per_epoch)
         if self.proxy.clip_gradient is not None:
             torch.nn.utils.clip_grad_norm_(self._trained, self.proxy.clip_gradient)
         set_learning_rate(self.optimizer, self.learning_rate(step))
         self.optimizer.step()
         momentum = teacher_momentum(step, steps=self.steps, start=self.proxy.teacher_momentum)
         self.hssl.update_teacher(momentum, active)
-        detached: Tensor = loss.detach()
-        return detached
+
+    def drop(self, index: int) -> None:
+        """Let go of a head, with its optimiser state."""
+        dropped = set(self.hssl.drop(index))
+        for group in self.optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in dropped]
+        for parameter in dropped:
+            self.optimizer.state.pop(parameter, None)
+        self._trained = [parameter for parameter in self._trained if parameter not in dropped]
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step."""
