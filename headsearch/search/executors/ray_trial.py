@@ -90,7 +90,7 @@ class _Conversation:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._sent = self._checkpoint_time()
+        self._sent = self._checkpoints()
         self._told = 0.0
 
     def hold(self, evaluate: Evaluate, job: Job) -> None:
@@ -103,25 +103,24 @@ class _Conversation:
             self._tell(Ended(failure(error)), folder=False)
 
     def _report(self, job: Job, scores: RungScores) -> bool:
-        self._tell(Reported(scores), folder=True)
+        self._tell(Reported(scores), folder=self._checkpoints() != self._sent)
         return True
 
     def _progress(self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
         now = time.monotonic()
         if now - self._told >= PROGRESS_SECONDS:
             self._told = now
-            new = self._checkpoint_time() > self._sent
-            self._tell(Progressed(epoch, epochs, loss, images_per_second), folder=new)
+            message = Progressed(epoch, epochs, loss, images_per_second)
+            self._tell(message, folder=self._checkpoints() != self._sent)
 
     def _tell(self, message: Message, *, folder: bool) -> None:
         """Say `message`, and send the folder along. Does not return where the trial is stopped: Tune ends its thread (SystemExit)."""
+        sent = None
         if folder:
-            self._sent = self._checkpoint_time()
-        tune.report(
-            {MESSAGE: message},
-            checkpoint=tune.Checkpoint.from_directory(str(self._folder)) if folder else None,
-        )
+            self._sent = self._checkpoints()
+            sent = tune.Checkpoint.from_directory(str(self._folder))
+        tune.report({MESSAGE: message}, checkpoint=sent)
 
-    def _checkpoint_time(self) -> float:
-        """When the trial last wrote a checkpoint."""
-        return max((file.stat().st_mtime for file in self._folder.glob(CHECKPOINTS)), default=0.0)
+    def _checkpoints(self) -> set[tuple[str, int]]:
+        """The checkpoint as it is now: names and when they were written."""
+        return {(file.name, file.stat().st_mtime_ns) for file in self._folder.glob(CHECKPOINTS)}
