@@ -1,6 +1,6 @@
 """What runs in a Ray worker: one trial at a time, in a folder of the node's own, and messages about it through Tune.
 
-The trial's folder travels: as it is, with every rung, with every new checkpoint, and at the end, as a Tune checkpoint. The coordinating
+The trial's folder travels as a Tune checkpoint, with every rung, with every new checkpoint, and at the end. The coordinating
 process unpacks it into the run directory; a worker on another node that takes the trial up begins with it.
 """
 
@@ -22,7 +22,7 @@ from ray import tune
 from headsearch.search.executors import Failed, Job, attempt, failure
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.worker import Ended, Message, Progressed, Reported
-from headsearch.trial import CHECKPOINTS, Evaluate, RungScores
+from headsearch.trial import CHECKPOINTS, Evaluate, MemberScores, RungScores
 
 MESSAGE = "message"
 """Under which key of a Tune result a message is found."""
@@ -103,7 +103,9 @@ class _Conversation:
             self._tell(Ended(failure(error)), folder=False)
 
     def _report(self, job: Job, scores: RungScores) -> bool:
-        self._tell(Reported(scores), folder=self._checkpoints() != self._sent)
+        # Here a trial may end, and its folder must have arrived; the heads of a joint run share one, which travels once a rung.
+        alone = not isinstance(scores, MemberScores)
+        self._tell(Reported(scores), folder=alone or self._checkpoints() != self._sent)
         return True
 
     def _progress(self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
