@@ -170,7 +170,6 @@ class SearchSpec(Section):
         budget, controls = data.get("budget"), data.get("controls", _CONTROLS)
         if isinstance(budget, int | float) and not isinstance(budget, bool) and isinstance(controls, list):
             return with_budget(data, float(budget), controls=len(controls))
-        # Hours set the sizes later.
         return data
 
     def sized(self, proxies: float) -> SearchSpec:
