@@ -27,11 +27,13 @@ _TRIAL_COLUMNS = (
     "head_id",
     "family",
     "control",
+    "stage",
     "seed",
     "replicate",
     "rungs",
     "epoch",
     "loss",
+    "score",
     "discrepancy",
     "knn",
     "linear",
@@ -47,14 +49,14 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
 
     Without labels the columns that need them are left out. FLOPs and the spread of discrepancies are in JSON and CSV only.
     """
-    columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("discr.", True)]
+    columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("score", True), ("discr.", True)]
     if labels:
         columns += [("probe %", True), ("gain [95%]", True), ("linear", True), ("layer", True)]
     columns += [("params", True), ("time", True), ("n", True)]
     table = _table(columns)
     for row in (row for row in rows if row.feasible):
         place = row.control if row.rank is None else str(row.rank)
-        cells = [place or _UNKNOWN, row.head_id, _number(row.discrepancy, ".2f")]
+        cells = [place or _UNKNOWN, row.head_id, _number(row.score, ".3f"), _number(row.discrepancy, ".2f")]
         if labels:
             deviation = "" if row.probe_sd is None else f" ±{row.probe_sd:.1f}"
             cells += [_number(row.probe, ".1f") + deviation, _gain(row)]
@@ -67,6 +69,15 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
     if infeasible:
         table.caption = _plain("\n".join(infeasible))
         table.caption_justify = "left"
+    return table
+
+
+def departure_table(rows: Sequence[RankRow]) -> Table:
+    """The heads that were let go before they could be ranked, for a terminal."""
+    table = _table([("left at", False), ("head", False), ("score", True), ("discr.", True), ("why", False)])
+    for row in rows:
+        cells = [row.stage, row.head_id, _number(row.score, ".3f"), _number(row.discrepancy, ".2f")]
+        table.add_row(*map(_plain, [*cells, row.reason or _UNKNOWN]))
     return table
 
 
@@ -88,6 +99,7 @@ def trial_table(records: Iterable[TrialRecord]) -> Table:
     for row in trial_rows(records):
         name = row["head_id"] if row["control"] is None else f"{row['head_id']} (control {row['control']})"
         state = row["state"] if row["duplicate_of"] is None else f"{row['state']} of {row['duplicate_of']}"
+        state = state if row["stage"] == "proxy" else f"{row['stage']}: {state}"
         if row["reason"] is not None:
             name = f"{name}\n{row['reason']}"
         cells = [

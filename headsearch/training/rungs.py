@@ -12,8 +12,10 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from headsearch.base import Base
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset, ImageSet
+from headsearch.heads.build import Head
 from headsearch.hssl import Student
 from headsearch.scoring.collapse import collapse_reason, isotropy_std, rankme, worthless_reason
 from headsearch.scoring.discrepancy import discrepancies
@@ -64,7 +66,7 @@ class Scorer:
 
         What is measured of heads is the mean over them, where there are several; the pair is collapsed as soon as one is.
         """
-        rungs, base_embedding, index = self._score_each(student, epoch, loss)
+        rungs, base_embedding, index = self._score_each(student.base, list(student.heads), epoch, loss)
         scores = [rung.scores for rung in rungs if rung.scores is not None]
         if len(scores) < len(rungs):
             return next(rung for rung in rungs if rung.scores is None)
@@ -74,20 +76,21 @@ class Scorer:
             knn, linear = self._probe(student, base_embedding, index, full_budget)
         return Rung(replace(self._mean(scores), knn=knn, linear=linear), collapsed)
 
-    def score_heads(self, student: Student, *, epoch: int, loss: float) -> list[Rung]:
-        """Score every head of a student on its own, without labels: as many rungs as heads, in their order, each with its own `collapsed`.
+    def score_heads(self, base: Base, heads: Sequence[Head], *, epoch: int, loss: float) -> list[Rung]:
+        """Score every head on its own, without labels: as many rungs as heads, in their order, each with its own `collapsed`.
 
-        Held-out images pass the base once, however many heads there are. A student without heads has one rung, that of its base.
+        Held-out images pass the base once, however many heads there are. Without heads there is one rung, that of the base.
         """
-        rungs, _, _ = self._score_each(student, epoch, loss)
+        rungs, _, _ = self._score_each(base, heads, epoch, loss)
         return rungs
 
-    def _score_each(self, student: Student, epoch: int, loss: float) -> tuple[list[Rung], Tensor, Tensor]:
+    def _score_each(
+        self, base: Base, heads: Sequence[Head], epoch: int, loss: float
+    ) -> tuple[list[Rung], Tensor, Tensor]:
         """The rung of every head, or of the base alone; the base's embeddings; positions of their images in the held-out set."""
         index: list[Tensor] = []
-        heads = list(student.heads)
         features = extract_features(
-            student.base,
+            base,
             heads,
             self._part(self.dataset.held_out, _MOST_HELD_OUT, index),
             prepare=self.views.prepare,
@@ -97,7 +100,7 @@ class Scorer:
         of_base = collapse_reason(loss, base_embedding)
         generator = derived_generator(self.seed, "quality views")
         views = extract_view_embeddings(
-            student.base,
+            base,
             heads,
             self._part(self.dataset.held_out, _MOST_SEEN_TWICE, []),
             views=lambda images: self.views(images, generator, images.device),

@@ -53,12 +53,12 @@ def student_with(base: Base, *heads: dict[str, object]) -> Student:
 
 def test_every_head_of_a_student_is_scored_as_if_it_were_alone(base: Base, scorer: Scorer) -> None:
     student = student_with(base, *HEADS)
-    together = scorer.score_heads(student, epoch=2, loss=0.5)
+    together = scorer.score_heads(student.base, list(student.heads), epoch=2, loss=0.5)
     assert len(together) == 3
     for head, rung in zip(student.heads, together, strict=True):
         alone = student_with(base)
         alone.heads.append(head)
-        [expected] = scorer.score_heads(alone, epoch=2, loss=0.5)
+        [expected] = scorer.score_heads(alone.base, list(alone.heads), epoch=2, loss=0.5)
         assert rung == expected
         assert rung.scores is not None
         assert (rung.scores.epoch, rung.scores.loss) == (2, 0.5)
@@ -70,7 +70,7 @@ def test_every_head_of_a_student_is_scored_as_if_it_were_alone(base: Base, score
 
 def test_the_score_of_a_set_is_the_mean_over_its_heads(base: Base, scorer: Scorer) -> None:
     student = student_with(base, *HEADS)
-    heads = [rung.scores for rung in scorer.score_heads(student, epoch=2, loss=0.5)]
+    heads = [rung.scores for rung in scorer.score_heads(student.base, list(student.heads), epoch=2, loss=0.5)]
     whole = scorer.score(student, epoch=2, loss=0.5, full_budget=False).scores
     assert whole is not None
     assert whole.knn is not None
@@ -86,7 +86,7 @@ def test_the_score_of_a_set_is_the_mean_over_its_heads(base: Base, scorer: Score
 
 def test_the_score_of_one_head_is_its_own_with_the_probe_added(base: Base, scorer: Scorer) -> None:
     student = student_with(base, HEADS[0])
-    [alone] = scorer.score_heads(student, epoch=2, loss=0.5)
+    [alone] = scorer.score_heads(student.base, list(student.heads), epoch=2, loss=0.5)
     probed = scorer.score(student, epoch=2, loss=0.5, full_budget=True).scores
     assert probed is not None
     assert probed.knn is not None
@@ -95,7 +95,7 @@ def test_the_score_of_one_head_is_its_own_with_the_probe_added(base: Base, score
 
 
 def test_without_heads_the_base_alone_is_scored(base: Base, scorer: Scorer) -> None:
-    [rung] = scorer.score_heads(student_with(base), epoch=1, loss=0.5)
+    [rung] = scorer.score_heads(base, [], epoch=1, loss=0.5)
     assert rung.scores is not None
     assert rung.scores.measures == {}
     assert set(rung.scores.quality) == {"retrieval.base", "alignment.base", "uniformity.base"}
@@ -106,7 +106,7 @@ def test_without_heads_the_base_alone_is_scored(base: Base, scorer: Scorer) -> N
 def test_quality_is_measured_on_views_of_a_thousand_images_that_are_the_same_every_time(
     base: Base, scorer: Scorer
 ) -> None:
-    rungs = [scorer.score_heads(student_with(base), epoch=epoch, loss=0.5)[0] for epoch in (1, 2)]
+    rungs = [scorer.score_heads(base, [], epoch=epoch, loss=0.5)[0] for epoch in (1, 2)]
     first, second = (rung.scores.quality for rung in rungs if rung.scores is not None)
     assert first == second
     held_out = scorer.dataset.held_out
@@ -128,7 +128,7 @@ def test_one_broken_head_does_not_spoil_the_others_but_a_set_as_a_whole(base: Ba
     with torch.no_grad():
         student.heads[1].norm.weight.fill_(math.nan)
         student.heads[2].norm.weight.zero_()
-    healthy, broken, collapsed = scorer.score_heads(student, epoch=1, loss=0.5)
+    healthy, broken, collapsed = scorer.score_heads(student.base, list(student.heads), epoch=1, loss=0.5)
     assert healthy.scores is not None
     assert healthy.collapsed is None
     assert broken.scores is None
@@ -146,7 +146,7 @@ def test_a_broken_base_spoils_every_head(scorer: Scorer) -> None:
     with torch.no_grad():
         next(broken.parameters()).fill_(math.inf)
     student = student_with(broken, *HEADS)
-    rungs = scorer.score_heads(student, epoch=1, loss=0.5)
+    rungs = scorer.score_heads(student.base, list(student.heads), epoch=1, loss=0.5)
     assert [rung.scores for rung in rungs] == [None, None, None]
     assert {rung.collapsed for rung in rungs} == {"the base's embeddings are not finite"}
     assert scorer.score(student, epoch=1, loss=0.5, full_budget=False).scores is None
