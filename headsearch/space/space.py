@@ -11,7 +11,7 @@ from functools import cached_property
 
 from headsearch.base_info import BaseInfo
 from headsearch.errors import HeadError, SpaceError
-from headsearch.heads import HeadConfig, canonical
+from headsearch.heads import HeadConfig, canonical, canonical_or_none
 from headsearch.space.constraints import Constraint
 from headsearch.space.counting import count_descriptions, is_finite
 from headsearch.space.domains import Chooser, RandomChooser
@@ -79,11 +79,14 @@ class Space:
         return count_descriptions(self.head)
 
     def count_distinct(self, limit: int = 20_000) -> int | None:
-        """Number of different networks, by enumeration; None for more than `limit` descriptions."""
+        """Number of different networks, by enumeration; None for more than `limit` descriptions.
+
+        The order of a set does not matter, and a set that names the same head twice is not counted.
+        """
         count = self.count()
         if count is None or count > limit:
             return None
-        return len({canonical(config) for config in self.enumerate()})
+        return len({canonical_or_none(config) for config in self.enumerate()} - {None})
 
     @property
     def is_finite(self) -> bool:

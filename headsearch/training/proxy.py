@@ -1,4 +1,4 @@
-"""The `Evaluate` of a search: trains a base with one head on a short schedule and scores both.
+"""The `Evaluate` of a search: trains a base with one head, or a set of them, on a short schedule and scores both.
 
 Comes in: an experiment, then heads with their contexts. Goes out: a `TrialResult` each. What trials share (images, base
 weights) is read once, when first needed; an evaluator that is sent to another process leaves it behind and reads it there.
@@ -21,7 +21,7 @@ from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
 from headsearch.experiment import Experiment
-from headsearch.heads.build import build_head
+from headsearch.heads.build import build_heads
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
 from headsearch.hssl import HSSL
@@ -153,7 +153,7 @@ class ProxyEvaluator:
         torch.manual_seed(derived_seed(seed, "base"))
         base = self._new_base() if shared.base is None else copy.deepcopy(shared.base)
         torch.manual_seed(derived_seed(seed, "head"))
-        heads = [build_head(head, base.info) for head in config.heads]
+        heads = build_heads(config, base.info)
         torch.manual_seed(derived_seed(seed, "projectors"))
         method = self.experiment.method
         hssl = HSSL(base, heads, build_method(method.name, width=base.info.width, **method.kwargs))

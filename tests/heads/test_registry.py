@@ -65,8 +65,8 @@ def test_a_bare_family_name_is_a_head_of_its_defaults() -> None:
         ({"vit": {"first_shortcut": 1}}, "vit.first_shortcut is 1: expected true or false"),
         ({"resnet": {"block": "x"}}, "resnet.block is 'x': expected one of 'basic', 'bottleneck'"),
         ({"vit": 3}, "the parameters of vit are a mapping of names to values, not 3"),
-        ({"vit": {}, "swin": {}}, "a head is {family: parameters}, a list of those, or null"),
-        (3, "a head is {family: parameters}, a list of those, or null; got 3"),
+        ({"vit": {}, "swin": {}}, "a head is {family: parameters}, a list of those, {set: [...]}, or null"),
+        (3, "a head is {family: parameters}, a list of those, {set: [...]}, or null; got 3"),
     ],
 )
 def test_a_wrong_description_is_one_line_that_says_what_was_expected(data: object, message: str) -> None:
