@@ -64,6 +64,8 @@ class ExportedData(_Section):
 
     dataset: str
     image_size: Annotated[int, Field(ge=1)]
+    augmentation: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the default augmentation of this kind of images."""
 
 
 class ExportedMethod(_Section):
@@ -115,15 +117,12 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
     Raises:
         RunError: no such head, or a file that cannot be written.
     """
-    from headsearch.results.ranking import rank as rank_heads
-    from headsearch.run_directory import RunDirectory, write_atomically
-    from headsearch.search.ledger import read_records
+    from headsearch.ranked_run import rank_run
+    from headsearch.run_directory import write_atomically
 
-    directory = RunDirectory.open(run)
-    experiment, facts = directory.experiment(), directory.facts()
-    records = read_records(run)
-    rows = rank_heads(records, by="pareto", labels=experiment.data.labels == "probe")
-    row = _chosen(run, rows, rank, head_id)
+    ranked = rank_run(run)
+    experiment, facts = ranked.experiment, ranked.directory.facts()
+    row = _chosen(run, ranked.rows, rank, head_id)
     if not row.config:
         raise RunError(
             f"{run}: '{row.head_id}' is plain self-supervised learning without a head: nothing to export"
@@ -137,7 +136,11 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
             weights=experiment.base.weights,
             info=BaseFacts(**{**asdict(facts.base), "grid": list(facts.base.grid)}),
         ),
-        data=ExportedData(dataset=experiment.data.dataset, image_size=experiment.data.image_size),
+        data=ExportedData(
+            dataset=experiment.data.dataset,
+            image_size=experiment.data.image_size,
+            augmentation=experiment.data.augmentation,
+        ),
         method=ExportedMethod(name=experiment.method.name, kwargs=experiment.method.kwargs),
         scores={key: value for key, value in row.to_dict().items() if key not in ("head_id", "config")},
         provenance=Provenance(
@@ -146,7 +149,7 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
             space=Path(experiment.search.space).stem,
             space_hash=facts.space_hash,
             versions=dict(facts.versions),
-            trials=[record.number for record in records if record.head_id == row.head_id],
+            trials=[record.number for record in ranked.records if record.head_id == row.head_id],
         ),
     )
     try:

@@ -142,15 +142,28 @@ class HSSL(nn.Module):
         # A method may carry state about the teacher's outputs, which differ from head to head.
         self.methods = _Modules[Method]([method, *(copy.deepcopy(method) for _ in heads[1:])])
 
+        self._dropped: set[int] = set()
+
     @property
     def pairings(self) -> tuple[int, ...]:
-        """Indices of all heads; without heads the base's own pairing, 0."""
-        return tuple(range(len(self.methods)))
+        """Indices of all heads that have not been dropped; without heads the base's own pairing, 0."""
+        return tuple(index for index in range(len(self.methods)) if index not in self._dropped)
+
+    def drop(self, index: int) -> list[nn.Parameter]:
+        """Let go of a head and all that belongs to it; the others keep their indices. Returns the weights that were trained."""
+        assert self.student.heads, "the base's own pairing cannot be dropped"
+        student, teacher = self.student, self.teacher
+        lists = (student.heads, student.base_branches, student.head_branches)
+        weights = [weight for modules in lists for weight in modules[index].parameters()]
+        self._dropped.add(index)
+        for modules in (*lists, teacher.heads, teacher.projectors, self.methods):
+            modules[index] = nn.Identity()
+        return weights
 
     def begin_step(self, epoch: float, epochs: int) -> None:
         """Tell the method how far training is: called before every step."""
-        for method in self.methods:
-            method.begin_step(epoch, epochs)
+        for index in self.pairings:
+            self.methods[index].begin_step(epoch, epochs)
 
     def after_backward(self, epoch: float) -> None:
         """Let the method look at the gradients: called between the backward pass and the optimiser's step."""
@@ -160,7 +173,13 @@ class HSSL(nn.Module):
     def loss(
         self, views: Sequence[Tensor], global_views: int = 2, active: Sequence[int] | None = None
     ) -> Tensor:
-        """The training loss of one batch; a float32 scalar.
+        """The training loss of one batch, the mean of `losses`; a float32 scalar."""
+        return self.losses(views, global_views, active).mean()
+
+    def losses(
+        self, views: Sequence[Tensor], global_views: int = 2, active: Sequence[int] | None = None
+    ) -> Tensor:
+        """The training loss of every active head on one batch, in float32; without heads the single loss of the base.
 
         Views of the same size go through a network in one pass, so its batch norms normalise over all of them together.
 
@@ -173,20 +192,21 @@ class HSSL(nn.Module):
         teacher_outputs = _by_view(self.teacher, views[:global_views], active)
         student_outputs = _by_view(self.student, views, active)
         branches = 2 if self.student.heads else 1
-        losses: list[Tensor] = []
+        losses_of: list[Tensor] = []
         with torch.autocast(views[0].device.type, enabled=False):
             for place, index in enumerate(active):
                 method = self.methods[index]
                 targets = method.targets([outputs[place].float() for outputs in teacher_outputs])
                 own = slice(branches * place, branches * (place + 1))
-                losses += [
+                losses = [
                     method.loss(output.float(), target)
                     for u, outputs in enumerate(student_outputs)
                     for v, target in enumerate(targets)
                     if u != v
                     for output in outputs[own]
                 ]
-            return torch.stack(losses).mean()
+                losses_of.append(torch.stack(losses).mean())
+            return torch.stack(losses_of)
 
     @torch.no_grad()
     def update_teacher(self, momentum: float, active: Sequence[int] | None = None) -> None:

@@ -16,7 +16,15 @@ from headsearch.space.constraints import Constraint
 from headsearch.space.counting import count_descriptions, is_finite
 from headsearch.space.domains import Chooser, RandomChooser
 from headsearch.space.source import Where
-from headsearch.space.tree import HeadNode, enumerate_walks, families_of, node_data, walk
+from headsearch.space.tree import (
+    HeadNode,
+    SetOf,
+    distinct_nodes,
+    enumerate_walks,
+    families_of,
+    node_data,
+    walk,
+)
 from headsearch.trial import HeadCost
 
 FORMAT = "headsearch/space@1"
@@ -50,6 +58,14 @@ class Space:
     def families(self) -> frozenset[str]:
         """Every family that a head of this space may have, before constraints."""
         return families_of(self.head)
+
+    def expect_single_heads(self, purpose: str) -> None:
+        """Raise `SpaceError` where the space has sets: `purpose`, e.g. `a screen`, says what has no use for them."""
+        if any(isinstance(node, SetOf) for node in distinct_nodes(self.head)):
+            raise SpaceError(
+                f"{self.where}: the space has sets of heads, and {purpose} takes single heads; expected search.strategy: proxies, "
+                "or a space without 'set'"
+            )
 
     def draw(self, chooser: Chooser) -> HeadConfig:
         """The head that `chooser` decides on, every parameter of every stage filled in. Constraints are not applied."""
