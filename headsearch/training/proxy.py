@@ -1,4 +1,4 @@
-"""The `Evaluate` of a search: trains a base with one head on a short schedule and scores both.
+"""The `Evaluate` of a search: trains a base with one head, or a set of them, on a short schedule and scores both.
 
 Comes in: an experiment, then heads with their contexts. Goes out: a `TrialResult` each. What trials share (images, base
 weights) is read once, when first needed; an evaluator that is sent to another process leaves it behind and reads it there.
