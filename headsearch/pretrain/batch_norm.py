@@ -78,7 +78,7 @@ class _Total(torch.autograd.Function):
 
 
 def _total(x: Tensor) -> Tensor:
-    total: Tensor = _Total.apply(x)  # type: ignore[no-untyped-call]
+    total: Tensor = _Total.apply(x)
     return total
 
 

@@ -71,16 +71,17 @@ class Trainer:
 
         Nothing here waits for an accelerator. `step` counts from 0 over the whole run; `active` heads take part, None meaning all.
         """
-        return self.step_in_parts([views], 1, step, active)
+        return self.step_in_parts([(views, None)], 1, step, active)
 
     def step_in_parts(
         self,
-        parts: Iterable[Sequence[Tensor]],
+        parts: Iterable[tuple[Sequence[Tensor], Tensor | None]],
         count: int,
         step: int,
         active: Sequence[int] | None = None,
     ) -> Tensor:
         """As `step`, with the batch in `count` parts of equal size: one after the other is drawn, seen and let go of, which bounds memory.
+        A part is views and masks; None as masks has a method that hides draw them.
 
         The loss is their mean, in one of several ranks that of its own parts.
         """
@@ -88,11 +89,11 @@ class Trainer:
         self.hssl.begin_step(epoch, self.recipe.epochs)
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
-        for views in parts:
+        for views, masks in parts:
             with torch.autocast(
                 self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
             ):
-                loss = self.hssl.loss(views, active=active) / count
+                loss = self.hssl.loss(views, active=active, masks=masks) / count
             loss.backward()
             losses.append(loss.detach())
         self.hssl.after_backward(epoch)
