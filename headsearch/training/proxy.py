@@ -194,7 +194,7 @@ class ProxyEvaluator:
         given = shared.base
         make_base = self._new_base if given is None else lambda: copy.deepcopy(given)
         hssl = build_pair(make_base, config, self.experiment.method, seed)
-        check_local_crops(shared.views, list(hssl.student.heads))
+        check_local_crops(shared.views, hssl)
         proxy = proxy or self.experiment.proxy
         return Trainer(
             hssl, proxy, steps_per_epoch=len(shared.dataset.train) // proxy.batch_size, device=shared.device
