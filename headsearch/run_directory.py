@@ -182,6 +182,23 @@ class RunDirectory:
         finally:
             lock.release()
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a coordinator holds the lock now. Looks without taking it from anybody; needs no right to write."""
+        import fcntl
+
+        try:
+            with (self.path / ".lock").open("rb") as file:
+                # Shared, so that two who look do not see each other, and let go at once.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # No lock, or none that we may open: nobody was ever at work, or not here.
+            return False
+        return False
+
     def check_resume(self, experiment: Experiment, space_hash: str) -> None:
         """Check that `experiment` goes on with this run.
 
