@@ -64,6 +64,8 @@ class ExportedData(_Section):
 
     dataset: str
     image_size: Annotated[int, Field(ge=1)]
+    augmentation: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the default augmentation of this kind of images."""
 
 
 class ExportedMethod(_Section):
@@ -137,7 +139,11 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
             weights=experiment.base.weights,
             info=BaseFacts(**{**asdict(facts.base), "grid": list(facts.base.grid)}),
         ),
-        data=ExportedData(dataset=experiment.data.dataset, image_size=experiment.data.image_size),
+        data=ExportedData(
+            dataset=experiment.data.dataset,
+            image_size=experiment.data.image_size,
+            augmentation=experiment.data.augmentation,
+        ),
         method=ExportedMethod(name=experiment.method.name, kwargs=experiment.method.kwargs),
         scores={key: value for key, value in row.to_dict().items() if key not in ("head_id", "config")},
         provenance=Provenance(

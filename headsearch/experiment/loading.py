@@ -161,7 +161,7 @@ def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set one `key=value`, with a dotted key and a YAML value, in nested plain data. Raises `ExperimentError`."""
+    """Set the key that `key=value` names, in place. Raises `ExperimentError` where it cannot be read."""
     keys, value = _split(override)
     target = data
     for depth, key in enumerate(keys[:-1]):
