@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.optim import param_groups_layer_decay
+from timm.optim._param_groups import param_groups_layer_decay
 from torch import Tensor, nn
 
 from headsearch.data.augment import Views
@@ -42,17 +42,15 @@ def finetune(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
     return {"finetune": accuracy_outcome(predicted, labels_M)}
 
 
-def _with_classifier(subject: Subject) -> nn.Module:
+def _with_classifier(subject: Subject) -> Any:
     """A copy of the base with timm's own classifier on top, fresh."""
     model: Any = copy.deepcopy(subject.base.model)
     model.requires_grad_(True)
     model.reset_classifier(subject.classes)
-    model.to(device=subject.device)
-    assert isinstance(model, nn.Module)
-    return model
+    return model.to(subject.device)
 
 
-def _train(model: nn.Module, subject: Subject, spec: EvaluationSpec, seed: int) -> None:
+def _train(model: Any, subject: Subject, spec: EvaluationSpec, seed: int) -> None:
     settings, images, device = spec.finetune, subject.dataset.train, subject.device
     batch_size = min(settings.batch_size, len(images))
     steps_per_epoch = len(images) // batch_size
@@ -79,7 +77,7 @@ def _train(model: nn.Module, subject: Subject, spec: EvaluationSpec, seed: int) 
             with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
                 loss = nn.functional.cross_entropy(model(crops), labels)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             rate = learning_rate(
                 step,
                 steps=steps,
@@ -100,13 +98,11 @@ def _crops(subject: Subject) -> Views:
     """Random crops, and flips where the images allow them; the colours stay."""
     default = default_augmentation(subject.dataset.name, subject.views.image_size)
     plain = replace(default, jitter=0.0, grayscale=0.0, blur=(0.0, 0.0), solarize=(0.0, 0.0))
-    return Views(
-        plain, image_size=subject.views.image_size, mean=subject.views.mean, std=subject.views.std
-    )
+    return Views(plain, image_size=subject.views.image_size, mean=subject.views.mean, std=subject.views.std)
 
 
 @torch.no_grad()
-def _predict(model: nn.Module, subject: Subject) -> tuple[Tensor, Tensor]:
+def _predict(model: Any, subject: Subject) -> tuple[Tensor, Tensor]:
     """Labels and predictions (M,) of the test images."""
     model.eval()
     labels, predicted = [], []

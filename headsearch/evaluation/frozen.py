@@ -27,12 +27,8 @@ def knn(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
     e = subject.embeddings
     return {
         f"{k}-NN": accuracy_outcome(
-            [
-                knn_predictions(
-                    e.train_x_ND, e.train_y_N, e.test_x_MD, k=k, temperature=spec.knn.temperature
-                )
-            ],
-            e.test_y_M,
+            [knn_predictions(e.train_x, e.train_y, e.test_x, k=k, temperature=spec.knn.temperature)],
+            e.test_y,
         )
         for k in spec.knn.neighbours
     }
@@ -42,12 +38,10 @@ def linear(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
     """Accuracy of logistic regression whose penalty is chosen on a part of train, another part for every seed."""
     e = subject.embeddings
     predicted = [
-        linear_predictions(
-            e.train_x_ND, e.train_y_N, e.test_x_MD, seed=derived_seed(spec.seed, "linear", seed)
-        )
+        linear_predictions(e.train_x, e.train_y, e.test_x, seed=derived_seed(spec.seed, "linear", seed))
         for seed in range(spec.seeds)
     ]
-    return {"linear": accuracy_outcome(predicted, e.test_y_M)}
+    return {"linear": accuracy_outcome(predicted, e.test_y)}
 
 
 def few_shot(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
@@ -56,8 +50,8 @@ def few_shot(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
     Features are standardised by all of train, whose images may be seen without their labels.
     """
     e = subject.embeddings
-    train_x, test_x = standardised(e.train_x_ND, e.train_x_ND, e.test_x_MD)
-    train_y = e.train_y_N.numpy()
+    train_x, test_x = standardised(e.train_x, e.train_x, e.test_x)
+    train_y = e.train_y.numpy()
     outcomes = {}
     for fraction in spec.few_shot.fractions:
         predicted = []
@@ -67,7 +61,7 @@ def few_shot(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
             predicted.append(
                 logistic_predictions(train_x[rows], train_y[rows], test_x, penalty=spec.few_shot.penalty)
             )
-        outcomes[f"few-shot {100 * fraction:g}%"] = accuracy_outcome(predicted, e.test_y_M)
+        outcomes[f"few-shot {100 * fraction:g}%"] = accuracy_outcome(predicted, e.test_y)
     return outcomes
 
 

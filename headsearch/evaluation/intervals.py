@@ -27,8 +27,8 @@ class Outcome:
 
     by_seed: tuple[float, ...]
     """The score with each seed; a probe that is not random has one."""
-    contributions_KN: Matrix
-    """Of each seed and test image, in percent."""
+    contributions: Matrix
+    """Of each seed and test image (K, N), in percent."""
 
     @property
     def score(self) -> float:

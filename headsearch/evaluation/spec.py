@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 
+from headsearch.errors import ExperimentError
 from headsearch.experiment.loading import apply_override
 from headsearch.experiment.sections import Positive, Section
 from headsearch.schema_errors import one_line
@@ -81,18 +82,21 @@ class DetectionSpec(Section):
     """Training steps of the check, on one batch."""
 
 
+def _default_probes() -> list[ProbeName]:
+    return ["knn", "linear", "few-shot"]
+
+
 class EvaluationSpec(Section):
     """Everything that decides the outcome of an evaluation, but for the weights."""
 
     base: EvaluatedBase = Field(default_factory=EvaluatedBase)
     data: EvaluatedData = Field(default_factory=EvaluatedData)
-    probes: Annotated[list[ProbeName], Field(min_length=1)] = Field(
-        default_factory=lambda: ["knn", "linear", "few-shot"]
-    )
+    probes: Annotated[list[ProbeName], Field(min_length=1)] = Field(default_factory=_default_probes)
     seeds: Positive = 5
     """Repetitions of what is random: few-shot subsets, the linear probe's split, fine-tuning."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Of the cut of held-out images where there is no test split, of random weights, and of whatever is drawn."""
+    """Of the cut of held-out images where there is no test split, of random weights, and of whatever is drawn; where it is not given,
+    that of the first pretraining directory among the weights."""
     batch_size: Positive = 256
     """Images at a time through the frozen base."""
     device: str = "auto"
@@ -115,6 +119,4 @@ def evaluation_spec(options: Mapping[str, Any], overrides: Sequence[str] = ()) -
     try:
         return EvaluationSpec.model_validate(data)
     except ValidationError as error:
-        from headsearch.errors import ExperimentError
-
         raise ExperimentError(one_line(error, EvaluationSpec, "evaluation", {})) from None

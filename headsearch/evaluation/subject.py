@@ -20,12 +20,12 @@ from headsearch.scoring.features import extract_embeddings
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The frozen base's embeddings of all images, float32, with their labels; on the CPU."""
+    """The frozen base's embeddings (N, D) of all images, float32, with their labels (N,); on the CPU."""
 
-    train_x_ND: Tensor
-    train_y_N: Tensor
-    test_x_MD: Tensor
-    test_y_M: Tensor
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
 
 
 @dataclass(frozen=True)

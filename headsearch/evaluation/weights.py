@@ -1,7 +1,8 @@
-"""Which weights: a name on the command line becomes a base with those weights in it, and its normalisation."""
+"""Which weights: a name on the command line becomes a base with those weights in it, and the normalisation that they expect."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 
 from headsearch.base import Base, load_base
 from headsearch.errors import BaseModelError
-from headsearch.evaluation.pretraining import PretrainedBase, read_pretraining
 from headsearch.evaluation.spec import EvaluationSpec
+from headsearch.pretrain import PretrainSpec
 from headsearch.training.seeds import derived_seed
 
-Triple = tuple[float, float, float]
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and deviation of the channels, on a scale of 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +28,29 @@ class Weights:
     """As given: `random`, `pretrained`, a file, or a pretraining directory."""
     source: str | None
     """As `load_base` takes it."""
-    pretraining: PretrainedBase | None = None
+    pretraining: PretrainSpec | None = None
+    """How they were made, where a pretraining directory says so."""
 
 
 def find_weights(name: str) -> Weights:
-    """The weights that a name stands for. Raises `BaseModelError` where there are none."""
+    """The weights that a name stands for.
+
+    Raises:
+        BaseModelError: there are none.
+        RunError: the directory's `pretrain.yaml` cannot be read.
+    """
     if name == "random":
         return Weights(name, None)
     if name == "pretrained":
         return Weights(name, "pretrained")
     path = Path(name)
     if path.is_dir():
-        found = read_pretraining(path)
-        return Weights(name, str(found.weights), found)
+        file = path / "base.safetensors"
+        if not file.is_file() or not (path / "pretrain.yaml").is_file():
+            raise BaseModelError(
+                f"weights: '{name}' is not a finished pretraining (no base.safetensors and pretrain.yaml in it)"
+            )
+        return Weights(name, str(file), PretrainSpec.read(path / "pretrain.yaml"))
     if not path.is_file():
         raise BaseModelError(
             f"weights: no file or directory '{name}' (expected random, pretrained, a file of weights, or a pretraining directory)"
@@ -46,28 +58,35 @@ def find_weights(name: str) -> Weights:
     return Weights(name, name)
 
 
-def load_weights(weights: Weights, spec: EvaluationSpec, image_size: int) -> Base:
-    """A base with the weights in it. Random ones are drawn from `spec.seed`. Raises `BaseModelError` where they do not fit."""
+def load_weights(weights: Weights, spec: EvaluationSpec) -> Base:
+    """A base with the weights in it; random ones are drawn from the spec's seed. Raises `BaseModelError` where they do not fit.
+
+    The spec has nothing left open.
+    """
     assert spec.base.model is not None
+    assert spec.data.image_size is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(spec.seed, "base"))
         return load_base(
-            spec.base.model, image_size=image_size, kwargs=spec.base.kwargs, weights=weights.source
+            spec.base.model,
+            image_size=spec.data.image_size,
+            kwargs=spec.base.kwargs,
+            weights=weights.source,
         )
 
 
-def normalisation(weights: Weights, model: str) -> tuple[Triple, Triple] | None:
-    """Mean and deviation of the channels that the weights were trained with; None where nobody knows, and the data's own are as good."""
-    if weights.pretraining is not None:
-        return weights.pretraining.normalisation
+def own_normalisation(weights: Weights, model: str) -> Normalisation | None:
+    """The normalisation that timm's weights were trained with; None for others, which take the data's own."""
     if weights.source != "pretrained":
         return None
     config = timm.get_pretrained_cfg(model)
-    return (tuple(config.mean), tuple(config.std))
+    assert config is not None  # it has weights
+    (red, green, blue), (red_std, green_std, blue_std) = config.mean, config.std
+    return (red, green, blue), (red_std, green_std, blue_std)
 
 
-def own_image_size(model: str, kwargs: dict[str, Any]) -> int:
-    """The image size that a model is made for."""
+def own_image_size(model: str, kwargs: Mapping[str, Any]) -> int:
+    """The image size that a model is made for; 224 where timm does not know."""
     asked = kwargs.get("img_size")
     if asked is not None:
         return int(asked if isinstance(asked, int) else asked[-1])

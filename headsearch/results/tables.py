@@ -50,7 +50,7 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
     if labels:
         columns += [("probe %", True), ("gain [95%]", True), ("linear", True), ("layer", True)]
     columns += [("params", True), ("time", True), ("n", True)]
-    table = _table(columns)
+    table = new_table(columns)
     for row in (row for row in rows if row.feasible):
         place = row.control if row.rank is None else str(row.rank)
         cells = [place or _UNKNOWN, row.head_id, _number(row.discrepancy, ".2f")]
@@ -59,12 +59,12 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
             cells += [_number(row.probe, ".1f") + deviation, _gain(row)]
             cells += [_number(row.linear, ".1f"), _number(row.pareto_layer, "d")]
         overhead = _UNKNOWN if row.overhead is None else f"{100.0 * row.overhead:+.0f}%"
-        table.add_row(*map(_plain, [*cells, _scaled(row.params), overhead, str(row.replicates)]))
+        table.add_row(*map(plain, [*cells, _scaled(row.params), overhead, str(row.replicates)]))
     infeasible = [
         f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in rows if not row.feasible
     ]
     if infeasible:
-        table.caption = _plain("\n".join(infeasible))
+        table.caption = plain("\n".join(infeasible))
         table.caption_justify = "left"
     return table
 
@@ -83,7 +83,7 @@ def trial_table(records: Iterable[TrialRecord]) -> Table:
     """Every trial for a terminal."""
     columns = [("#", True), ("state", False), ("head", False), ("rep", True), ("epoch", True), ("loss", True)]
     columns += [("discr.", True), ("k-NN", True), ("linear", True), ("seconds", True)]
-    table = _table(columns)
+    table = new_table(columns)
     for row in trial_rows(records):
         name = row["head_id"] if row["control"] is None else f"{row['head_id']} (control {row['control']})"
         state = row["state"] if row["duplicate_of"] is None else f"{row['state']} of {row['duplicate_of']}"
@@ -102,7 +102,7 @@ def trial_table(records: Iterable[TrialRecord]) -> Table:
             _number(row["knn"], ".1f"),
             _number(row["linear"], ".1f"),
         ]
-        table.add_row(*map(_plain, [*cells, _number(row["seconds"], ".0f")]))
+        table.add_row(*map(plain, [*cells, _number(row["seconds"], ".0f")]))
     return table
 
 
@@ -134,7 +134,8 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue().removesuffix("\n")
 
 
-def _table(columns: Iterable[tuple[str, bool]]) -> Table:
+def new_table(columns: Iterable[tuple[str, bool]]) -> Table:
+    """An empty table: headers, and whether each column holds numbers."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -146,7 +147,7 @@ def _table(columns: Iterable[tuple[str, bool]]) -> Table:
     return table
 
 
-def _plain(cell: str) -> str:
+def plain(cell: str) -> str:
     """Text that rich prints as it is: brackets are ours, not markup."""
     from rich.markup import escape
 
