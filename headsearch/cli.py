@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from headsearch.commands import evaluate, results, search
+from headsearch.commands import evaluate, pretrain, results, search
 from headsearch.errors import HeadsearchError, UserError
 from headsearch.space.commands import space_app
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(search.app)
 app.add_typer(results.app)
+app.add_typer(pretrain.app)
 app.add_typer(evaluate.app)
 app.add_typer(space_app, name="space")
 

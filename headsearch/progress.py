@@ -149,7 +149,7 @@ def _named(job: Job) -> str:
 
 def _counted(status: SearchStatus) -> str:
     left = status.seconds_left
-    tail = "" if left is None else f", about {_duration(left)} left"
+    tail = "" if left is None else f", about {duration(left)} left"
     return f"{STAGES[status.stage]}, {status.settled} of {status.expected} trainings done{tail}"
 
 
@@ -170,11 +170,12 @@ def _ended(record: TrialRecord) -> str:
         return f"{name} is the head of trial {record.duplicate_of}: answered from there"
     if record.state != "complete":
         return f"{name} {record.state}: {record.reason}"
-    taken = "" if record.seconds is None else f" in {_duration(record.seconds)}"
+    taken = "" if record.seconds is None else f" in {duration(record.seconds)}"
     return f"{name} done{taken}: {_scored(record.rungs[-1])}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say it."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return (

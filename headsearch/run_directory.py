@@ -221,13 +221,14 @@ def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, 
         # Neither what a run is called nor whether it keeps its checkpoints touches a score.
         experiment.pop("name")
         experiment["proxy"].pop("keep_checkpoints")
-    return list(_differences(old, new, ""))
+    return list(differences(old, new))
 
 
-def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys below `path`, with old and new value, in which two pieces of plain data differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in (*old, *(key for key in new if key not in old)):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
         yield path, old, new
 

@@ -55,9 +55,9 @@ class FewShotSpec(Section):
 
 class FinetuneSpec(Section):
     epochs: Positive = 10
-    batch_size: Positive = 128
+    batch_size: Positive = 64
     """Images per step, each in two random crops."""
-    learning_rate: Above = 1.0e-3
+    learning_rate: Above = 2.0e-3
     """Peak, of the new classifier; layers below it learn more slowly, see `layer_decay`."""
     layer_decay: Share = 0.75
     """The learning rate of a layer over that of the next (BEiT, arXiv 2106.08254)."""

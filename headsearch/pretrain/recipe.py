@@ -17,7 +17,7 @@ from headsearch.data.names import data_named
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment.loading import apply_override
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Positive, Section, is_count
-from headsearch.export import ExportedHead
+from headsearch.export import BaseFacts, ExportedHead
 from headsearch.methods import check_method
 from headsearch.schema_errors import one_line
 
@@ -47,7 +47,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "mocov3": _CONTRASTIVE,
         # Published for LARS on a ResNet; with AdamW, MoCo v3's recipe is the one that was tried on transformers.
-        "byol": _CONTRASTIVE | {"teacher_momentum": 0.996},
+        "byol": {**_CONTRASTIVE, "teacher_momentum": 0.996},
         "simclr": _CONTRASTIVE,
         "dino": _DISTILLED,
     }
@@ -56,7 +56,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 class RecipeSpec(Section):
-    """The full schedule. null means the method's own value."""
+    """The full schedule. What is left out, or null, of the rates is the method's own; `PretrainSpec` fills it in."""
 
     epochs: Positive = 300
     batch_size: Annotated[int, Field(ge=2)] = 1024
@@ -64,17 +64,17 @@ class RecipeSpec(Section):
     accumulate: Positive = 1
     """Parts that a step's batch is trained in, one after the other, to save memory. Contrastive methods then see the negatives of a
     part alone, and batch norms its statistics."""
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Annotated[float, Field(gt=0)]
     """Peak, after the warm-up; null: the method's rate for 256 images times batch_size / 256."""
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)]
     """At the start."""
-    weight_decay_end: Annotated[float, Field(ge=0)] | None = None
+    weight_decay_end: Annotated[float, Field(ge=0)]
     """At the end, along a cosine; null: the method's, or `weight_decay` where that is given."""
-    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
+    warmup_epochs: Annotated[float, Field(ge=0)]
     """null: a tenth of `epochs`."""
-    teacher_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    teacher_momentum: Annotated[float, Field(ge=0, lt=1)]
     """Of the exponential moving average at the start; rises to 1 along a cosine."""
-    clip_gradient: Annotated[float, Field(ge=0)] | None = None
+    clip_gradient: Annotated[float, Field(ge=0)]
     """Largest global norm of the gradient; 0: not clipped."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 autocast where it is faster (accelerators that have it), else float32."""
@@ -100,10 +100,12 @@ class PretrainSpec(Section):
     """The head's name, `none` for the control."""
     head: dict[str, Any] | list[Any] | None = None
     """Its config, as in `head.yaml`; null: no head, plain self-supervised learning."""
+    chosen_for: BaseFacts | None = None
+    """Facts about the base that the head was chosen for, to be compared with the base at hand; null: not compared."""
     base: BaseSpec = Field(default_factory=BaseSpec)
     data: DataSpec = Field(default_factory=DataSpec)
     method: MethodSpec = Field(default_factory=MethodSpec)
-    recipe: RecipeSpec = Field(default_factory=RecipeSpec)
+    recipe: RecipeSpec
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of everything random, and of the cut that holds images out where there is no test split."""
 
@@ -113,11 +115,10 @@ class PretrainSpec(Section):
         if not isinstance(data, dict):
             return data
         method, recipe = data.get("method", {}), data.get("recipe", {})
-        name = (
-            method.get("name", MethodSpec.model_fields["name"].default) if isinstance(method, dict) else None
-        )
-        if not isinstance(recipe, dict) or name not in _DEFAULTS:
+        if not isinstance(method, dict) or not isinstance(recipe, dict):
             return data
+        name = method.get("name", MethodSpec.model_fields["name"].default)
+        check_method(name, method.get("kwargs", {}))
         return {**data, "recipe": _complete(recipe, _DEFAULTS[name])}
 
     @model_validator(mode="after")
@@ -127,7 +128,7 @@ class PretrainSpec(Section):
             raise ValueError(
                 f"recipe.accumulate ({recipe.accumulate}) must divide batch_size ({recipe.batch_size}) into parts of 2 images or more"
             )
-        if recipe.warmup_epochs is not None and recipe.warmup_epochs > recipe.epochs:
+        if recipe.warmup_epochs > recipe.epochs:
             raise ValueError(
                 f"recipe.warmup_epochs ({recipe.warmup_epochs}) must not exceed epochs ({recipe.epochs})"
             )
@@ -157,6 +158,7 @@ class PretrainSpec(Section):
         head: dict[str, Any] = {} if without_head else {"head_id": exported.head_id, "head": exported.config}
         content: dict[str, Any] = {
             **head,
+            "chosen_for": exported.base.info.model_dump(),
             "base": {
                 "model": exported.base.model,
                 "kwargs": exported.base.kwargs,

@@ -6,7 +6,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -38,14 +38,19 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     Raises:
         RunError: it cannot be read, is damaged, or holds more than tensors and plain data.
     """
+    return read_checkpoint(path, path, device)
+
+
+def read_checkpoint(source: Path | BinaryIO, name: Path, device: torch.device) -> dict[str, Any]:
+    """As `load_checkpoint`, from a file or from memory; `name` is what errors call it."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(source, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise RunError(
-            f"{path}: not a readable checkpoint ({_first_line(error)}); remove it to train from the start"
+            f"{name}: not a readable checkpoint ({_first_line(error)}); remove it to train from the start"
         ) from error
     if not isinstance(state, dict):
-        raise RunError(f"{path}: not a checkpoint; remove it to train from the start")
+        raise RunError(f"{name}: not a checkpoint; remove it to train from the start")
     return state
 
 

@@ -16,23 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headsearch.base import Base, check_size, load_base
-from headsearch.data import load_data
+from headsearch.base import Base
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
 from headsearch.experiment import Experiment
-from headsearch.heads.build import build_head
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
-from headsearch.hssl import HSSL
-from headsearch.methods import build_method, check_method
+from headsearch.methods import check_method
 from headsearch.scoring.cost import head_cost
-from headsearch.training.augmentation import build_augmentation
 from headsearch.training.devices import resolve_device
+from headsearch.training.materials import build_pair, check_local_crops, new_base, read_images
 from headsearch.training.overhead import step_overhead
 from headsearch.training.run import CHECKPOINT_SECONDS, ProxyRun
 from headsearch.training.rungs import Scorer
-from headsearch.training.seeds import derived_generator, derived_seed
+from headsearch.training.seeds import derived_generator
 from headsearch.training.trainer import Trainer
 from headsearch.trial import HeadCost, TrialContext, TrialResult
 
@@ -108,6 +105,7 @@ class ProxyEvaluator:
             shared.dataset.train,
             shared.views,
             context,
+            rungs=self.experiment.proxy.rungs,
             identity=self._identity(config, trainer.hssl.student.base, context.seed),
             checkpoint_seconds=self.checkpoint_seconds,
         )
@@ -117,19 +115,8 @@ class ProxyEvaluator:
         data, proxy = experiment.data, experiment.proxy
         device = resolve_device(proxy.device)
         check_method(experiment.method.name, experiment.method.kwargs)
-        augmentation = build_augmentation(data)
         base = self._new_base()
-        dataset = load_data(
-            data.dataset,
-            root=data.root,
-            image_size=data.image_size,
-            labels=data.labels,
-            seed=experiment.seed,
-            min_train_images=proxy.batch_size,
-        )
-        views = Views(augmentation, image_size=data.image_size, mean=dataset.mean, std=dataset.std)
-        if augmentation.local_crops:
-            check_size(base, views.local_size)
+        dataset, views = read_images(data, base, batch_size=proxy.batch_size, seed=experiment.seed)
         scorer = Scorer(
             dataset,
             views,
@@ -140,23 +127,14 @@ class ProxyEvaluator:
         return _Shared(device, dataset, views, scorer, base if experiment.base.weights is not None else None)
 
     def _new_base(self) -> Base:
-        spec = self.experiment.base
-        return load_base(
-            spec.model,
-            image_size=self.experiment.data.image_size,
-            kwargs=spec.kwargs,
-            weights=spec.weights,
-        )
+        return new_base(self.experiment.base, self.experiment.data.image_size)
 
     def _trainer(self, config: HeadConfig, seed: int, shared: _Shared) -> Trainer:
         """A pair at its start, every part drawn from a stream of its own."""
-        torch.manual_seed(derived_seed(seed, "base"))
-        base = self._new_base() if shared.base is None else copy.deepcopy(shared.base)
-        torch.manual_seed(derived_seed(seed, "head"))
-        heads = [build_head(head, base.info) for head in config.heads]
-        torch.manual_seed(derived_seed(seed, "projectors"))
-        method = self.experiment.method
-        hssl = HSSL(base, heads, build_method(method.name, width=base.info.width, **method.kwargs))
+        given = shared.base
+        make_base = self._new_base if given is None else lambda: copy.deepcopy(given)
+        hssl = build_pair(make_base, config, self.experiment.method, seed)
+        check_local_crops(shared.views, list(hssl.student.heads))
         proxy = self.experiment.proxy
         return Trainer(
             hssl, proxy, steps_per_epoch=len(shared.dataset.train) // proxy.batch_size, device=shared.device

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -62,10 +63,11 @@ class ProxyRun:
         views: Views,
         context: TrialContext,
         *,
+        rungs: Sequence[int],
         identity: str,
         checkpoint_seconds: float,
     ) -> None:
-        """Resume from the work directory's checkpoint where there is one.
+        """Resume from the work directory's checkpoint where there is one. `rungs` are the epochs at which the trial is scored.
 
         `identity` names head, seed and experiment: a checkpoint of anything else is refused with a `RunError`.
         """
@@ -74,6 +76,7 @@ class ProxyRun:
         self.images = images
         self.views = views
         self.context = context
+        self.rung_epochs = rungs
         self.identity = identity
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint = context.workdir / "checkpoint.pt"
@@ -93,10 +96,9 @@ class ProxyRun:
         """
         for scores in self.rungs:
             self.context.report(scores)
-        proxy = self.trainer.proxy
-        while self._state.epoch < proxy.epochs:
+        while self._state.epoch < self.trainer.recipe.epochs:
             loss = self.train_epoch()
-            if self._state.epoch in proxy.rungs:
+            if self._state.epoch in self.rung_epochs:
                 scores = self._score(loss)
                 self._save()
                 self.context.report(scores)
@@ -121,7 +123,7 @@ class ProxyRun:
         """Train to the end of the present epoch; its mean loss."""
         state, trainer, seed = self._state, self.trainer, self.context.seed
         order = derived_generator(seed, "order", state.epoch)
-        batches = self.images.batches(trainer.proxy.batch_size, generator=order, drop_last=True)
+        batches = self.images.batches(trainer.recipe.batch_size, generator=order, drop_last=True)
         loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=trainer.device)
         lap = time.perf_counter()
         for images, _ in islice(batches, state.batch, None):
@@ -158,7 +160,7 @@ class ProxyRun:
 
     def _score(self, loss: float) -> RungScores:
         state = self._state
-        full_budget = state.epoch == self.trainer.proxy.epochs
+        full_budget = state.epoch == self.trainer.recipe.epochs
         rung = self.scorer.score(
             self.trainer.hssl.student, epoch=state.epoch, loss=loss, full_budget=full_budget
         )
@@ -174,7 +176,7 @@ class ProxyRun:
         value = float(loss)
         self._check(value)
         epochs = self._state.epoch + self._state.batch / self.trainer.steps_per_epoch
-        self.context.progress(epochs, self.trainer.proxy.epochs, value, self.images_per_second)
+        self.context.progress(epochs, self.trainer.recipe.epochs, value, self.images_per_second)
         self._told = time.perf_counter()
 
     def _check(self, loss: float) -> None:
