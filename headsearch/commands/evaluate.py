@@ -1,8 +1,10 @@
-"""`evaluate`: what weights are worth."""
+"""`evaluate` and `compare`: what weights are worth, and whether a head is."""
 
 from __future__ import annotations
 
 import json
+import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,13 @@ from headsearch.commands.common import ReportFormat, console
 from headsearch.errors import ExperimentError, RunError
 
 app = typer.Typer()
+
+
+class BudgetName(StrEnum):
+    """What the arms of a comparison have in common."""
+
+    epochs = "epochs"
+    time = "time"
 
 
 @app.command(
@@ -82,6 +91,82 @@ def evaluate(
         console().print(evaluation_table(found))
     for line in check_lines(found.checks):
         console().print(line, markup=False)
+
+
+@app.command(
+    epilog="Example:  headsearch compare head.yaml --data ~/images --out compared --seeds 3 --set recipe.epochs=100"
+)
+def compare(
+    heads: Annotated[
+        list[Path],
+        typer.Argument(metavar="HEAD...", help="head.yaml files, as written by headsearch export."),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder of images, an .npz file, or a data set's name. Default: the search's data set."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions of every arm.")] = 3,
+    budget: Annotated[
+        BudgetName, typer.Option(help="What the arms have in common; time: heads get fewer epochs.")
+    ] = BudgetName.epochs,
+    probes: Annotated[
+        str | None,
+        typer.Option(
+            help="Of knn, linear, few-shot, finetune, segmentation, detection; with commas. The first decides the verdict."
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a key of the pretraining, or below `evaluate.` of the evaluation.",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the comparison in --out.")] = False,
+    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Pretrain with and without the heads, several seeds each, evaluate all, and say whether a head is worth it."""
+    from headsearch.comparison.plan import make_plan
+
+    plan = make_plan(
+        heads,
+        data=data,
+        seeds=seeds,
+        budget=budget.value,
+        probes=listed(probes),
+        overrides=overrides or [],
+    )
+    from headsearch.comparison.compare import compare as run
+    from headsearch.pretrain.display import pretrain_display
+    from headsearch.pretrain.result import PretrainInterrupted
+
+    try:
+        comparison = run(
+            plan,
+            out,
+            resume=resume,
+            display=lambda: pretrain_display(quiet=quiet),
+            tell=teller(quiet),
+        )
+    except PretrainInterrupted as interrupted:
+        again = ["headsearch", "compare", *map(str, heads), "--out", str(out), "--seeds", str(seeds)]
+        again += ["--budget", budget.value] if budget is not BudgetName.epochs else []
+        again += ["--data", data] if data is not None else []
+        again += ["--probes", probes] if probes is not None else []
+        again += [part for override in overrides or [] for part in ("--set", override)]
+        line = shlex.join([*again, "--resume"])
+        typer.echo(f"headsearch: {interrupted}. Go on with:  {line}", err=True)
+        raise typer.Exit(128 + interrupted.signal) from None
+    if output is ReportFormat.json:
+        typer.echo(comparison.to_json())
+        return
+    console().print(comparison.to_table())
+    console().print(comparison.verdict, markup=False)
 
 
 def given(**options: Any) -> dict[str, Any]:

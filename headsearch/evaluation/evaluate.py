@@ -30,6 +30,7 @@ from headsearch.evaluation.weights import (
     own_image_size,
     own_normalisation,
 )
+from headsearch.pretrain import PretrainSpec
 from headsearch.training.devices import resolve_device
 
 Tell = Callable[[str], None]
@@ -106,6 +107,18 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     seed = spec.seed if trained is None or "seed" in spec.model_fields_set else trained.seed
     data = data.model_copy(update={"image_size": size})
     return spec.model_copy(update={"base": base, "data": data, "seed": seed})
+
+
+def check_images(spec: EvaluationSpec, pretraining: PretrainSpec) -> None:
+    """Read the images that an evaluation of this pretraining will ask for, so that a mistake is met before the training.
+
+    Raises:
+        UserError: there are no such images, or they lack what the probes need.
+    """
+    whole = settled(spec, [Weights("", None, pretraining)])
+    resolve_device(whole.device)
+    _labelled(whole)
+    _masked(whole)
 
 
 def _found(names: Sequence[str]) -> list[Weights]:
