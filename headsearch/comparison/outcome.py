@@ -74,13 +74,15 @@ class Comparison:
         return f"# With and without a head\n\n{self.verdict}\n\n{table}\n\n{self.notes}\n"
 
     def to_table(self) -> Table:
-        """The same for a terminal."""
+        """The same for a terminal, probe by probe."""
         from headsearch.results.tables import new_table, plain
 
-        header, *rows = self.cells()
-        table = new_table([(name, index > 0) for index, name in enumerate(header)])
-        for cells in rows:
-            table.add_row(*map(plain, cells))
+        columns = [("probe", False), ("head", False), ("%", True), ("gain [95%]", True)]
+        table = new_table([*columns, ("epochs", True), ("time", True), ("images/s", True)])
+        for probe in self.rows[0].scores:
+            for row in self.rows:
+                named = probe if row is self.rows[0] else ""
+                table.add_row(*map(plain, [named, row.arm, *_shown(row.scores[probe]), *_cost(row)]))
         return table
 
     def cells(self) -> Iterator[list[str]]:
@@ -95,13 +97,7 @@ class Comparison:
         ]
         for row in self.rows:
             scores = [text for probe in probes for text in _shown(row.scores[probe])]
-            yield [
-                row.arm,
-                *scores,
-                str(row.epochs),
-                f"{row.seconds:,.0f} s",
-                f"{row.images_per_second:,.0f}",
-            ]
+            yield [row.arm, *scores, *_cost(row)]
 
     @property
     def notes(self) -> str:
@@ -184,6 +180,10 @@ def _scores(by_arm: Mapping[str, Sequence[float]]) -> dict[str, ArmScore]:
 def _passed(records: Sequence[Mapping[str, Any]]) -> bool | None:
     checks = [check["passed"] for record in records for check in record["detection"]]
     return all(checks) if checks else None
+
+
+def _cost(row: ArmRow) -> tuple[str, str, str]:
+    return str(row.epochs), f"{row.seconds:,.0f} s", f"{row.images_per_second:,.0f}"
 
 
 def _shown(score: ArmScore) -> tuple[str, str]:

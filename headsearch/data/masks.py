@@ -24,6 +24,7 @@ from torch import Tensor
 from headsearch.data.collection import Part, cut
 from headsearch.data.decode import DECODER_ERRORS, cores, to_canvas
 from headsearch.data.folder import EXTENSIONS
+from headsearch.data.names import held_out_names
 from headsearch.data.sources import FileSource
 from headsearch.errors import DataError
 
@@ -32,7 +33,6 @@ IGNORED = -1
 
 _IGNORED_IN_FILES = 255
 
-_SPLITS = ("test", "val", "valid", "validation")
 _TRAIN_COLLAGES, _TEST_COLLAGES = 500, 200
 
 
@@ -104,7 +104,7 @@ def _parts(top: Path, seed: int) -> tuple[tuple[str, list[str]], tuple[str, list
     if not images.is_dir() or not (top / "masks").is_dir():
         raise DataError(f"segmentation.root: '{top}' needs the folders 'images' and 'masks'")
     if (images / "train").is_dir():
-        test = next((name for name in _SPLITS if (images / name).is_dir()), None)
+        test = next((name for name in held_out_names("test") if (images / name).is_dir()), None)
         if test is None:
             raise DataError(f"segmentation.root: '{images}' has 'train' but neither 'val' nor 'test'")
         return ("train", _files(images / "train")), (test, _files(images / test))

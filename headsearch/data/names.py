@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from headsearch.errors import DataError, did_you_mean
 
 OWN_NAMES = ("digits", "folder", "npz")
+
+_HELD_OUT = ("val", "valid", "validation", "test")
+
+
+def held_out_names(prefer: Literal["val", "test"]) -> tuple[str, ...]:
+    """Names of a held-out split, in the order in which they are looked for."""
+    return _HELD_OUT if prefer == "val" else (_HELD_OUT[-1], *_HELD_OUT[:-1])
+
 
 TORCH_NAMES = (
     "cifar10",

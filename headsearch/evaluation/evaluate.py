@@ -140,6 +140,7 @@ def _labelled(spec: EvaluationSpec) -> Dataset | None:
         image_size=spec.data.image_size,
         labels="probe",
         seed=spec.seed,
+        prefer="test",
     )
 
 
