@@ -49,9 +49,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
         data=ExportedData(dataset="digits", image_size=16),
         method=ExportedMethod(name="mocov3", kwargs={}),
         scores={},
-        provenance=Provenance(
-            experiment="x", seed=0, space="tiny", space_hash="0", versions={}, trials=[]
-        ),
+        provenance=Provenance(experiment="x", seed=0, space="tiny", space_hash="0", versions={}, trials=[]),
     )
     (folder / "head.yaml").write_text(exported.to_yaml())
     return folder, {"__name__": "interop"}
@@ -69,8 +67,9 @@ def test_the_recipe_runs(
         "Hugging Face transformers": lambda: (folder / "for-transformers" / "config.json").is_file(),
         "lightly": lambda: all(weight.grad is not None for weight in names["backbone"].parameters()),
         "torchvision detectors": lambda: all(map(torch.isfinite, names["losses"].values())),
-        "The head itself": lambda: names["head_embedding"].shape == (2, 32)
-        and names["seen"].shape == names["output"].map.shape,
+        "The head itself": lambda: (
+            names["head_embedding"].shape == (2, 32) and names["seen"].shape == names["output"].map.shape
+        ),
     }
     assert checks[heading]()
 

@@ -72,12 +72,12 @@ def evaluate(
         **given(probes=listed(probes), seeds=seeds),
     }
     spec = evaluation_spec(options, overrides or [])
+    if out is not None and not out.parent.is_dir():
+        raise RunError(f"{out}: no folder '{out.parent}'")
     from headsearch.evaluation.evaluate import evaluate as run
     from headsearch.evaluation.result import check_lines, evaluation_table
     from headsearch.run_directory import write_atomically
 
-    if out is not None and not out.parent.is_dir():
-        raise RunError(f"{out}: no folder '{out.parent}'")
     found = run(spec, weights, tell=teller(quiet))
     if out is not None:
         try:

@@ -34,7 +34,10 @@ def test_a_base_of_any_kind_becomes_a_detector_and_learns(model: str, spec: Eval
     assert [tuple(x.shape[1:]) for x in levels.values()] == [
         (64, size // stride, size // stride) for stride in strides
     ]
-    assert all(torch.equal(value, base.model.state_dict()[name]) for name, value in backbone.model.state_dict().items())
+    assert all(
+        torch.equal(value, base.model.state_dict()[name])
+        for name, value in backbone.model.state_dict().items()
+    )
     check = check_detection(model, base, spec, torch.device("cpu"))
     assert check.passed
     assert len(check.losses) == 2

@@ -39,7 +39,10 @@ def subject(spec: EvaluationSpec, weights: Path) -> Subject:
 
 def settings(spec: EvaluationSpec, **changes: float) -> EvaluationSpec:
     return spec.model_copy(
-        update={"seeds": 1, "finetune": FinetuneSpec.model_validate({"epochs": 6, "batch_size": 16, **changes})}
+        update={
+            "seeds": 1,
+            "finetune": FinetuneSpec.model_validate({"epochs": 6, "batch_size": 16, **changes}),
+        }
     )
 
 

@@ -43,7 +43,9 @@ def test_paired_differences_are_surer_than_unpaired_ones() -> None:
     assert paired < 0.8 * alone
 
 
-@pytest.mark.parametrize(("seed_sd", "image_sd", "rest_sd"), [(1.0, 8.0, 2.0), (1.0, 2.0, 8.0), (0.2, 8.0, 0.0)])
+@pytest.mark.parametrize(
+    ("seed_sd", "image_sd", "rest_sd"), [(1.0, 8.0, 2.0), (1.0, 2.0, 8.0), (0.2, 8.0, 0.0)]
+)
 def test_it_covers_the_truth_at_least_as_often_as_it_says(
     seed_sd: float, image_sd: float, rest_sd: float
 ) -> None:
