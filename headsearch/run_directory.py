@@ -33,7 +33,9 @@ from headsearch.experiment import Experiment, load_experiment
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
 
 _PACKAGES = ("headsearch", "torch", "torchvision", "timm", "lightly", "optuna", "numpy")
-_MAY_CHANGE = frozenset({"trials", "finalists", "replicates", "executor", "storage", "space"})
+_MAY_CHANGE = frozenset(
+    {"trials", "finalists", "replicates", "executor", "storage", "storage_patience", "space"}
+)
 """Keys of `search` that a resumed run may change. The space is compared by its hash, not by how it is named."""
 
 
@@ -235,11 +237,16 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace the file's text, on disk before the name points to it. Raises OSError, and then leaves no temporary file."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes | memoryview) -> None:
+    """As `write_atomically`, for bytes."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)

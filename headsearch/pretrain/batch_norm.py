@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from headsearch.collectives import sum_over_ranks
 
 
 class _SynchronisedBatchNorm(_BatchNorm):
@@ -42,7 +43,7 @@ class _SynchronisedBatchNorm(_BatchNorm):
     def _by_batch(self, x: Tensor) -> Tensor:
         others = [dim for dim in range(x.ndim) if dim != 1]
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        count = _total(torch.tensor(float(x.numel() // x.shape[1])))
+        count = _total(x.new_tensor(x.numel() // x.shape[1]))
         mean = _total(x.sum(dim=others)) / count
         centred = x - mean.view(shape)
         variance = _total(centred.square().sum(dim=others)) / count
@@ -64,9 +65,20 @@ class _SynchronisedBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance, rate)
 
 
+class _Total(torch.autograd.Function):
+    """The sum over ranks; so is its gradient, since every rank's loss depends on every rank's x."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return sum_over_ranks(x)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return sum_over_ranks(gradient)
+
+
 def _total(x: Tensor) -> Tensor:
-    """The sum over ranks, through which gradients pass."""
-    total: Tensor = all_reduce(x)  # type: ignore[no-untyped-call]
+    total: Tensor = _Total.apply(x)
     return total
 
 

@@ -1,8 +1,13 @@
-"""The checkpoints of a pretraining: the newest few are kept, and one that cannot be read gives way to the one before."""
+"""The checkpoints of a pretraining: the newest few are kept, and one that is damaged gives way to the one before.
+
+A file is named by its step and the checksum of its bytes, `checkpoints/000004500-9ae1c3d0.pt`: torch reads a file with a flipped
+bit in a weight without complaint.
+"""
 
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +16,12 @@ import torch
 
 from headsearch.errors import RunError
 from headsearch.pretrain.distributed import bytes_of_first, on_first
-from headsearch.training.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from headsearch.run_directory import write_bytes_atomically
+from headsearch.training.checkpoint import read_checkpoint
 
 
 class Checkpoints:
-    """`checkpoints/<step>.pt` below a folder."""
+    """The checkpoints in a folder, which is made with the first of them."""
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         """`keep` of the newest stay on disk."""
@@ -28,10 +34,16 @@ class Checkpoints:
         Raises:
             RunError: it cannot be written; the older ones are left as they were.
         """
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        content = buffer.getbuffer()
         try:
             self.folder.mkdir(exist_ok=True)
-            save_checkpoint(self.folder / f"{step:09}.pt", state)
-            for path in self._newest_first()[self.keep :]:
+            written = self.folder / f"{step:09}-{zlib.crc32(content):08x}.pt"
+            write_bytes_atomically(written, content)
+            # Not kept either: an older state of the same step, from before its epoch was counted, and later ones that were damaged.
+            older = [path for path in self._newest_first() if path.name < f"{step:09}"]
+            for path in {*self._newest_first()} - {written, *older[: self.keep - 1]}:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
@@ -39,43 +51,43 @@ class Checkpoints:
     def load(
         self, device: torch.device, *, identity: str, note: Callable[[str], None]
     ) -> dict[str, Any] | None:
-        """The newest readable state, the same on all ranks, though only the first reads it; None where nothing was saved yet.
+        """The newest undamaged state, the same on all ranks, though only the first reads it; None where nothing was saved yet.
 
-        `note` is told of files that cannot be read.
+        `note` is told of files that are damaged.
 
         Raises:
-            RunError: none of the files can be read, or one is of another training than `identity` names.
+            RunError: all files are damaged, or the newest is of another training than `identity` names.
         """
         content: bytes | None = None
 
-        def read() -> bool:
+        def read() -> str | None:
             nonlocal content
-            content = self._read(identity, note)
-            return content is not None
+            path, content = self._newest_whole(note)
+            return path
 
-        if not on_first(read):
+        path = on_first(read)
+        if path is None:
             return None
         content = bytes_of_first(content)
         assert content is not None
-        return read_checkpoint(io.BytesIO(content), self.folder, device)
+        state = read_checkpoint(io.BytesIO(content), Path(path), device)
+        if state.get("identity") != identity:
+            raise RunError(f"{path}: belongs to another training; choose another --out")
+        return state
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("*.pt"), reverse=True)
 
-    def _read(self, identity: str, note: Callable[[str], None]) -> bytes | None:
-        """The bytes of the newest checkpoint that can be read."""
+    def _newest_whole(self, note: Callable[[str], None]) -> tuple[str | None, bytes | None]:
+        """Name and bytes of the newest checkpoint whose bytes are those that were written."""
         paths = self._newest_first()
         for path in paths:
-            try:
-                state = load_checkpoint(path, torch.device("cpu"))
-            except RunError:
-                note(f"{path} is damaged and left alone; going on from the checkpoint before it")
-                continue
-            if state.get("identity") != identity:
-                raise RunError(f"{path}: belongs to another training; choose another --out")
-            return path.read_bytes()
+            content = path.read_bytes()
+            if path.stem.endswith(f"-{zlib.crc32(content):08x}"):
+                return str(path), content
+            note(f"{path} is damaged; going on from the checkpoint before it")
         if paths:
             raise RunError(
-                f"{self.folder}: none of {len(paths)} checkpoints can be read; choose another --out to start anew"
+                f"{self.folder}: all {len(paths)} checkpoints are damaged; choose another --out to start anew"
             )
-        return None
+        return None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -69,7 +70,7 @@ def prepare(spec: PretrainSpec, place: Place) -> Materials:
         raise HeadError(f"the head's config describes {named} on this base, but head_id says {spec.head_id}")
     dataset, views = read_images(spec.data, base, batch_size=recipe.batch_size, seed=spec.seed)
     pair = build_pair(lambda: _again(base, spec), config, spec.method, spec.seed)
-    check_local_crops(views, list(pair.student.heads))
+    check_local_crops(views, pair)
     synchronise_batch_norms(pair, place.device)
     trainer = Trainer(
         pair,
@@ -123,8 +124,16 @@ def check_folder(out: Path, spec: PretrainSpec, *, resume: bool) -> None:
 def open_folder(out: Path, spec: PretrainSpec) -> None:
     """Make the folder where there is none, and write the spec into it. Raises `RunError`."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / SPEC_FILE, spec.to_yaml())
+        if (out / SPEC_FILE).exists():
+            write_atomically(out / SPEC_FILE, spec.to_yaml())
+            return
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Filled under a temporary name and renamed: a crash leaves no folder that can neither be begun nor resumed.
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            whole = Path(temporary) / "out"
+            whole.mkdir()
+            write_atomically(whole / SPEC_FILE, spec.to_yaml())
+            whole.rename(out)
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror or error}") from None
 

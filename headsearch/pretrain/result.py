@@ -31,8 +31,12 @@ class PretrainInterrupted(HeadsearchError):
 
     def __init__(self, signal: int, epoch: float) -> None:
         """`signal` is its number, `epoch` how far training was."""
-        super().__init__(f"interrupted at epoch {epoch:.2f}; a checkpoint is written")
+        super().__init__(signal, epoch)
         self.signal = signal
+        self.epoch = epoch
+
+    def __str__(self) -> str:
+        return f"interrupted at epoch {self.epoch:.2f}; a checkpoint is written"
 
 
 class TrainingFailed(HeadsearchError):

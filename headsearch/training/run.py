@@ -32,7 +32,7 @@ _PROGRESS_SECONDS = 0.2
 
 
 @dataclass
-class _State:
+class RunState:
     """How far a run is."""
 
     epoch: int = 0
@@ -81,7 +81,7 @@ class ProxyRun:
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint = context.workdir / "checkpoint.pt"
         self._begun = self._saved = self._told = time.perf_counter()
-        self._state = self._resumed() if self.checkpoint.exists() else _State()
+        self._state = self._resumed() if self.checkpoint.exists() else self._new_state()
         self._metrics = MetricsLog(context.workdir / "metrics.jsonl", self._state.metrics_size)
 
     def run(self) -> tuple[RungScores, ...]:
@@ -130,7 +130,7 @@ class ProxyRun:
             step = state.epoch * trainer.steps_per_epoch + state.batch
             torch.manual_seed(derived_seed(seed, "network", step))
             views = self.views(images, derived_generator(seed, "views", step), trainer.device)
-            loss = trainer.step(views, step)
+            loss = self._train(views, step)
             loss_sum += loss
             state.batch += 1
             state.images += len(images)
@@ -157,6 +157,10 @@ class ProxyRun:
             },
         )
         return mean
+
+    def _train(self, views: Sequence[Tensor], step: int) -> Tensor:
+        """One training step; its loss, a detached scalar."""
+        return self.trainer.step(views, step)
 
     def _score(self, loss: float) -> RungScores:
         state = self._state
@@ -192,11 +196,18 @@ class ProxyRun:
         save_checkpoint(self.checkpoint, state)
         self._saved = time.perf_counter()
 
-    def _resumed(self) -> _State:
+    def _resumed(self) -> RunState:
         saved = load_checkpoint(self.checkpoint, self.trainer.device)
         if saved.get("identity") != self.identity:
             raise RunError(
                 f"{self.checkpoint}: belongs to another trial or experiment; remove it to train from the start"
             )
+        return self._restored(saved)
+
+    def _new_state(self) -> RunState:
+        return RunState()
+
+    def _restored(self, saved: dict[str, Any]) -> RunState:
+        """Put a checkpoint's content back."""
         self.trainer.load_state_dict(saved["trainer"])
-        return _State(**saved["run"])
+        return RunState(**saved["run"])
