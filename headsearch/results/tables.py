@@ -52,7 +52,7 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
     if labels:
         columns += [("probe %", True), ("gain [95%]", True), ("linear", True), ("layer", True)]
     columns += [("params", True), ("time", True), ("n", True)]
-    table = _table(columns)
+    table = new_table(columns)
     for row in (row for row in rows if row.feasible):
         place = row.control if row.rank is None else str(row.rank)
         cells = [place or UNKNOWN, row.head_id, number(row.score, ".3f"), number(row.discrepancy, ".2f")]
@@ -61,22 +61,24 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
             cells += [number(row.probe, ".1f") + deviation, gain(row.gain, row.gain_low, row.gain_high)]
             cells += [number(row.linear, ".1f"), number(row.pareto_layer, "d")]
         overhead = UNKNOWN if row.overhead is None else f"{100.0 * row.overhead:+.0f}%"
-        table.add_row(*map(_plain, [*cells, scaled(row.params), overhead, str(row.replicates)]))
+        table.add_row(*map(plain, [*cells, scaled(row.params), overhead, str(row.replicates)]))
     infeasible = [
         f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in rows if not row.feasible
     ]
     if infeasible:
-        table.caption = _plain("\n".join(infeasible))
+        table.caption = plain("\n".join(infeasible))
         table.caption_justify = "left"
     return table
 
 
 def departure_table(rows: Sequence[RankRow]) -> Table:
     """The heads that were let go before they could be ranked, for a terminal."""
-    table = _table([("left at", False), ("head", False), ("score", True), ("discr.", True), ("why", False)])
+    table = new_table(
+        [("left at", False), ("head", False), ("score", True), ("discr.", True), ("why", False)]
+    )
     for row in rows:
         cells = [row.stage, row.head_id, number(row.score, ".3f"), number(row.discrepancy, ".2f")]
-        table.add_row(*map(_plain, [*cells, row.reason or UNKNOWN]))
+        table.add_row(*map(plain, [*cells, row.reason or UNKNOWN]))
     return table
 
 
@@ -94,7 +96,7 @@ def trial_table(records: Iterable[TrialRecord]) -> Table:
     """Every trial for a terminal."""
     columns = [("#", True), ("state", False), ("head", False), ("rep", True), ("epoch", True), ("loss", True)]
     columns += [("discr.", True), ("k-NN", True), ("linear", True), ("seconds", True)]
-    table = _table(columns)
+    table = new_table(columns)
     for row in trial_rows(records):
         name = row["head_id"] if row["control"] is None else f"{row['head_id']} (control {row['control']})"
         state = row["state"] if row["duplicate_of"] is None else f"{row['state']} of {row['duplicate_of']}"
@@ -114,7 +116,7 @@ def trial_table(records: Iterable[TrialRecord]) -> Table:
             number(row["knn"], ".1f"),
             number(row["linear"], ".1f"),
         ]
-        table.add_row(*map(_plain, [*cells, number(row["seconds"], ".0f")]))
+        table.add_row(*map(plain, [*cells, number(row["seconds"], ".0f")]))
     return table
 
 
@@ -135,7 +137,7 @@ def zero_cost_table(rows: Iterable[ZeroCostScores]) -> Table:
     """
     columns = [("place", True), ("head", False), ("score", True), ("h(x)", True), ("h(x) - x", True)]
     columns += [("retrieval %", True), ("rank", True), ("synflow", True), ("naswot", True), ("params", True)]
-    table = _table(columns)
+    table = new_table(columns)
     infeasible: list[str] = []
     place = 0
     for row in rows:
@@ -147,9 +149,9 @@ def zero_cost_table(rows: Iterable[ZeroCostScores]) -> Table:
         cells += [number(row.value(f"cka.tokens.{side}"), ".2f") for side in ("output", "change")]
         cells += [number(row.value("retrieval.head"), ".1f"), number(row.rankme_head, ".1f")]
         cells += [number(row.synflow, ".1f"), number(row.naswot, ".0f")]
-        table.add_row(*map(_plain, [*cells, scaled(None if row.cost is None else row.cost.params)]))
+        table.add_row(*map(plain, [*cells, scaled(None if row.cost is None else row.cost.params)]))
     if infeasible:
-        table.caption = _plain("\n".join(infeasible))
+        table.caption = plain("\n".join(infeasible))
         table.caption_justify = "left"
     return table
 
@@ -198,7 +200,8 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue().removesuffix("\n")
 
 
-def _table(columns: Iterable[tuple[str, bool]]) -> Table:
+def new_table(columns: Iterable[tuple[str, bool]]) -> Table:
+    """An empty table: headers, and whether each column holds numbers."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -210,7 +213,7 @@ def _table(columns: Iterable[tuple[str, bool]]) -> Table:
     return table
 
 
-def _plain(cell: str) -> str:
+def plain(cell: str) -> str:
     """Text that rich prints as it is: brackets are ours, not markup."""
     from rich.markup import escape
 
