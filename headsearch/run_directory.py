@@ -33,7 +33,9 @@ from headsearch.experiment import Experiment, load_experiment
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
 
 _PACKAGES = ("headsearch", "torch", "torchvision", "timm", "lightly", "optuna", "numpy")
-_MAY_CHANGE = frozenset({"trials", "finalists", "replicates", "executor", "storage", "space"})
+_MAY_CHANGE = frozenset(
+    {"trials", "finalists", "replicates", "executor", "storage", "storage_patience", "space"}
+)
 """Keys of `search` that a resumed run may change. The space is compared by its hash, not by how it is named."""
 
 

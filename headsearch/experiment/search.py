@@ -44,6 +44,38 @@ class ProcessSpec(Section):
     """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
 
 
+class RaySpec(Section):
+    """Trials run on a Ray cluster."""
+
+    kind: Literal["ray"] = "ray"
+    address: str | None = None
+    """null: a cluster of this machine alone, which ends with the search; `auto` (found on this machine) or `host:port`: one that runs."""
+    workers: Positive | None = None
+    """Trials at once; null: as many as the cluster has room for."""
+    cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
+    """Also the threads of a trial, rounded down, but no fewer than one."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
+    """A share of one, or a whole number; 0: trials see none."""
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial whose worker was lost is taken up by another."""
+    timeout: Annotated[float, Field(gt=0)] = 1800.0
+    """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
+    storage: str | None = None
+    """Where checkpoints travel through: a folder that all nodes see, or a URL, e.g. s3://bucket/path; null: the run directory."""
+
+    @model_validator(mode="after")
+    def _can_be_asked_of_ray(self) -> RaySpec:
+        if self.gpus_per_trial > 1 and not self.gpus_per_trial.is_integer():
+            raise ValueError(
+                f"gpus_per_trial: {self.gpus_per_trial:g} is neither a share of one GPU nor a whole number"
+            )
+        if self.address not in (None, "auto") and not re.fullmatch(r"[^/:\s]+:\d{1,5}", str(self.address)):
+            raise ValueError(
+                f"address: expected null, auto or host:port of the cluster's head, got {self.address!r}"
+            )
+        return self
+
+
 Control = Literal["none", "same", "mlp"]
 
 
@@ -84,6 +116,9 @@ class ScreenSpec(Section):
 
 
 _CONTROLS: list[Control] = ["none", "same", "mlp"]
+FUNNEL_TRIALS = 8
+"""Heads with a proxy of their own in a funnel that is not told how many."""
+
 Strategy = Literal["screen", "proxies", "funnel"]
 Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
 
@@ -117,9 +152,11 @@ class SearchSpec(Section):
     """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
     stopping: Annotated[HalvingSpec | NoStoppingSpec, Field(discriminator="kind")] = HalvingSpec()
     """Whether trials may end before their full budget. Controls and replicates never do."""
-    executor: Annotated[InlineSpec | ProcessSpec, Field(discriminator="kind")] = InlineSpec()
+    executor: Annotated[InlineSpec | ProcessSpec | RaySpec, Field(discriminator="kind")] = InlineSpec()
     storage: str | None = None
-    """null: study.db in the run directory; or any Optuna storage URL."""
+    """null: study.db in the run directory; or `sqlite:///`, `postgresql://`, `mysql://`, `journal:///`, `grpc://` (docs/search.md)."""
+    storage_patience: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds that a database may be away during the search."""
 
     @model_validator(mode="before")
     @classmethod
@@ -133,8 +170,7 @@ class SearchSpec(Section):
         budget, controls = data.get("budget"), data.get("controls", _CONTROLS)
         if isinstance(budget, int | float) and not isinstance(budget, bool) and isinstance(controls, list):
             return with_budget(data, float(budget), controls=len(controls))
-        # Hours set the sizes later.
-        return data if "trials" in data or isinstance(budget, str) else {**data, "trials": 8}
+        return data
 
     def sized(self, proxies: float) -> SearchSpec:
         """This search with a budget in hours turned into sizes, where so many proxies fit into it.
@@ -158,6 +194,9 @@ class SearchSpec(Section):
         if self.strategy != "funnel" and self.budget is not None:
             raise ValueError(f"budget is for strategy funnel, not {self.strategy}; set trials instead")
         if self.strategy == "funnel":
+            if "trials" not in self.model_fields_set:
+                # Not among those that were asked for.
+                self.__dict__["trials"] = FUNNEL_TRIALS
             self._check_funnel()
         return self
 

@@ -25,6 +25,7 @@ from headsearch.search.executors.placement import place_workers
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SilentObserver
+from headsearch.search.patience import Patience
 from headsearch.search.proposer import CostFunction, Proposer
 from headsearch.search.selection import best_and_spread
 from headsearch.search.storage import close_storage, open_storage, sqlite_url
@@ -92,6 +93,9 @@ def run_search(
     space, _ = read_space(experiment.search.space)
     check_grids(experiment, space)
     _check_target(experiment, space, out, resume=resume)
+    if experiment.search.storage is not None:
+        # Before the seconds that base and images take.
+        close_storage(open_storage(experiment.search.storage))
     materials = gather(experiment)
     if isinstance(experiment.search.budget, str):
         experiment = _sized(experiment, materials, out if resume else None, observer)
@@ -188,8 +192,11 @@ def conduct(
     *,
     resume: bool = False,
     observer: Observer | None = None,
+    executor: Executor | None = None,
 ) -> RunSummary:
     """`run_search` with its materials at hand: also how the search is tested on the toy objective.
+
+    `executor` runs the trials in place of the one that the experiment names.
 
     Raises:
         UserError: as `run_search`, apart from what `gather` finds.
@@ -206,11 +213,14 @@ def conduct(
         objectives=2 if experiment.probes else 1,
         cost_function=materials.cost_function,
     )
-    executor = build_executor(experiment)
     url = experiment.search.storage
     shared = None if url is None else open_storage(url)
-    directory = RunDirectory(out) if resume else _create(experiment, materials, out)
-    with directory.lock(), _study(experiment, directory, shared, new=not resume) as ledger:
+    with contextlib.ExitStack() as stack:
+        if executor is None:
+            executor = stack.enter_context(open_executor(experiment, out))
+        directory = RunDirectory(out) if resume else _create(experiment, materials, out)
+        stack.enter_context(directory.lock())
+        ledger = stack.enter_context(_study(experiment, directory, shared, new=not resume, note=watcher.note))
         if resume:
             directory.extend(experiment)
         screened = _heads_to_screen(experiment, materials, directory, watcher)
@@ -233,7 +243,9 @@ def check_candidates(experiment: Experiment, materials: Materials) -> None:
         return
     asked = {
         "search.screen.heads": search.screen.heads if "heads" in search.screen.model_fields_set else 0,
-        "search.trials": search.trials if search.strategy == "funnel" else 0,
+        "search.trials": search.trials
+        if search.strategy == "funnel" and "trials" in search.model_fields_set
+        else 0,
     }
     found = len(_distinct(materials, max(asked.values()), experiment.seed)) if any(asked.values()) else 0
     for key, number in asked.items():
@@ -291,13 +303,27 @@ def _plan(experiment: Experiment, materials: Materials, screened: Sequence[HeadC
     )
 
 
-def build_executor(experiment: Experiment) -> Executor:
-    """The executor that the experiment names. Raises `ExperimentError` where this machine is too small for it."""
-    spec = experiment.search.executor
+@contextlib.contextmanager
+def open_executor(experiment: Experiment, out: Path) -> Iterator[Executor]:
+    """The executor that the experiment names, for a search that writes the run directory `out`.
+
+    Raises:
+        ExperimentError: there is no such cluster, or this machine or the cluster is too small.
+    """
+    spec, device = experiment.search.executor, experiment.proxy.device
     if spec.kind == "inline":
-        return InlineExecutor()
-    placements = place_workers(spec, experiment.proxy.device)
-    return ProcessExecutor(placements, max_retries=spec.max_retries, timeout=spec.timeout)
+        yield InlineExecutor()
+    elif spec.kind == "process":
+        placements = place_workers(spec, device)
+        yield ProcessExecutor(placements, max_retries=spec.max_retries, timeout=spec.timeout)
+    else:
+        from headsearch.search.executors.ray_cluster import check_device, connected
+
+        check_device(spec, device)
+        with connected(spec):
+            from headsearch.search.executors.ray import RayExecutor
+
+            yield RayExecutor(spec, out)
 
 
 def read_space(source: str) -> tuple[Space, str]:
@@ -325,12 +351,19 @@ def _create(experiment: Experiment, materials: Materials, out: Path) -> RunDirec
 
 @contextlib.contextmanager
 def _study(
-    experiment: Experiment, directory: RunDirectory, shared: BaseStorage | None, *, new: bool
+    experiment: Experiment,
+    directory: RunDirectory,
+    shared: BaseStorage | None,
+    *,
+    new: bool,
+    note: Callable[[str], None],
 ) -> Iterator[Ledger]:
     """The ledger of a run, in the storage `shared` or a file of the run's own. A new run that cannot have one is removed."""
     try:
         storage = shared or open_storage(sqlite_url(directory.study_path))
-        ledger = _open_ledger(experiment, directory, storage)
+        ledger = _open_ledger(
+            experiment, directory, storage, Patience(experiment.search.storage_patience, note)
+        )
     except BaseException:
         if new:
             directory.remove()
@@ -341,14 +374,18 @@ def _study(
         close_storage(storage)
 
 
-def _open_ledger(experiment: Experiment, directory: RunDirectory, storage: BaseStorage) -> Ledger:
+def _open_ledger(
+    experiment: Experiment, directory: RunDirectory, storage: BaseStorage, patience: Patience
+) -> Ledger:
     labels = experiment.probes
     valued: Stage = "screen" if experiment.search.strategy == "screen" else "proxy"
     facts = directory.facts()
     if Ledger.exists(storage, facts.study):
-        return Ledger(storage, facts.study, labels=labels, valued=valued)
+        return Ledger(storage, facts.study, labels=labels, valued=valued, patience=patience)
     if directory.begun:
         raise RunError(
             f"{directory.path}: its study '{facts.study}' is not in the storage; copy it there, or go on with the former storage"
         )
-    return Ledger.create(storage, facts.study, labels=labels, facts=facts.to_dict(), valued=valued)
+    return Ledger.create(
+        storage, facts.study, labels=labels, facts=facts.to_dict(), valued=valued, patience=patience
+    )

@@ -13,6 +13,7 @@ from headsearch.heads.canonical import canonical, head_id
 from headsearch.results.trials import TrialRecord
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores, write_scores
+from headsearch.search.executors import Executor
 from headsearch.search.observer import Observer
 from headsearch.search.run import Materials, conduct, read_space
 from headsearch.space import Space, parse_space
@@ -105,10 +106,24 @@ def run_toy(
     space: str | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    executor: Executor | None = None,
 ) -> list[TrialRecord]:
-    """Search on the toy objective and write the run directory `out`; every trial of it."""
+    """Search on the toy objective and write the run directory `out`; every trial of it. `executor` is used in place of the experiment's."""
     materials = toy_materials(experiment, evaluate, space=space)
-    return list(conduct(experiment, materials, out, resume=resume, observer=observer).records)
+    summary = conduct(experiment, materials, out, resume=resume, observer=observer, executor=executor)
+    return list(summary.records)
+
+
+def scores(records: Iterable[TrialRecord]) -> dict[tuple[str, int], tuple[object, ...]]:
+    """All of the records that must not depend on where and in which order trials ran, by head and replicate.
+
+    Raises:
+        AssertionError: a head was trained twice with one seed.
+    """
+    trained = [record for record in records if record.state != "duplicate"]
+    found = {(r.head_id, r.replicate): (r.state, r.seed, r.rungs, r.cost) for r in trained}
+    assert len(found) == len(trained), "a head was trained twice with one seed"
+    return found
 
 
 def results(records: Iterable[TrialRecord]) -> list[tuple[object, ...]]:

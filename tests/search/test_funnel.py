@@ -95,7 +95,7 @@ def test_screened_heads_are_pruned_in_the_study_of_proxies_and_complete_in_one_o
     run(tmp_path / "screen", toy_experiment(strategy="screen", screen={"heads": 8}, replicates=1))
     for name, expected in (("funnel", {"PRUNED": 12}), ("screen", {"COMPLETE": 4, "PRUNED": 4})):
         study = optuna.load_study(study_name="toy", storage=f"sqlite:///{tmp_path / name / 'study.db'}")
-        joint = [trial for trial in study.trials if trial.user_attrs["trial"]["stage"] == "screen"]
+        joint = [trial for trial in study.trials if trial.user_attrs.get("stage") == "screen"]
         assert Counter(trial.state.name for trial in joint) == expected
     assert len(study.directions) == 1
 

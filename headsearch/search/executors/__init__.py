@@ -6,7 +6,7 @@ another process or another machine, where `attempt` runs a job just as it does h
     while (job := jobs.next_job()) is not None:
         jobs.settle(job, attempt(evaluate, job, report, progress))
 
-`inline.py` is exactly that loop; `process.py` keeps several worker processes busy.
+`inline.py` is exactly that loop; `process.py` keeps several worker processes busy, `ray.py` the nodes of a cluster.
 """
 
 from __future__ import annotations
