@@ -23,6 +23,7 @@ def audit_run(run: str | Path) -> Audit:
         ranked.candidates,
         labels=ranked.labels,
         measure=ranked.experiment.search.discrepancy,
+        stage="screen" if ranked.experiment.search.strategy == "screen" else "proxy",
         screen_order=order,
         by_chance=taken_by_chance(ranked, order),
         bases=_bases(ranked),

@@ -29,7 +29,8 @@ FEWEST = 5
 RESAMPLES = 2_000
 """Of the bootstrap."""
 NO_TAU = 0.1
-"""A tau nearer to 0 than this says nothing of the size that is to be found: `PRESUMED` is taken instead."""
+"""A tau nearer to 0 than this says nothing of the size that is to be found: `PRESUMED` is taken instead, or half of it, or a quarter, …,
+where as many heads as there are would have shown it."""
 PRESUMED = 0.5
 
 
@@ -63,8 +64,15 @@ class Agreement:
 
     @property
     def enough(self) -> int | None:
-        """How many heads would be about enough to tell; None where it can be told."""
-        return max(heads_needed(self.tau), self.n + 1) if self.verdict == UNCLEAR else None
+        """How many heads would be about enough to tell; None where it can be told, and where no number is: a score is the same for all."""
+        if self.verdict != UNCLEAR or (self.tau is None and self.n > 1):
+            return None
+        size = PRESUMED if self.tau is None or abs(self.tau) < NO_TAU else abs(self.tau)
+        if size == PRESUMED:
+            # So many heads would have shown that much: what there is can only be weaker.
+            while heads_needed(size) <= self.n:
+                size /= 2.0
+        return max(heads_needed(size), self.n + 1)
 
 
 def agreement(first: Sequence[float | None], second: Sequence[float | None], *, seed: int = 0) -> Agreement:
@@ -116,15 +124,14 @@ def regret(score: Sequence[float], probe: Sequence[float], k: int) -> float:
     return max(probe) - max(probed for _, probed in chosen)
 
 
-def heads_needed(tau: float | None) -> int:
-    """The fewest heads with which a tau of this size would be told from 0 with 95%; of 0.5 where it is about 0 or unknown.
+def heads_needed(tau: float) -> int:
+    """The fewest heads with which a tau of this size, not 0, would be told from 0 with 95%.
 
     From var(tau) = 2 (2n + 5) / (9 n (n - 1)) without a relation (Kendall, "A New Measure of Rank Correlation", Biometrika 1938).
     """
-    size = PRESUMED if tau is None or abs(tau) < NO_TAU else abs(tau)
     quantile = NormalDist().inv_cdf((1.0 + CONFIDENCE) / 2.0)
     n = FEWEST
-    while quantile * math.sqrt(2.0 * (2 * n + 5) / (9.0 * n * (n - 1))) >= size:
+    while quantile * math.sqrt(2.0 * (2 * n + 5) / (9.0 * n * (n - 1))) >= abs(tau):
         n += 1
     return n
 
@@ -132,7 +139,9 @@ def heads_needed(tau: float | None) -> int:
 def _known(
     first: Sequence[float | None], second: Sequence[float | None]
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    x, y = (np.array([math.nan if v is None else v for v in side], dtype=np.float64) for side in (first, second))
+    x, y = (
+        np.array([math.nan if v is None else v for v in side], dtype=np.float64) for side in (first, second)
+    )
     return x, y, np.isfinite(x) & np.isfinite(y)
 
 

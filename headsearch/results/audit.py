@@ -13,7 +13,7 @@ from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
-from headsearch.results.agreement import mean_agreement
+from headsearch.results.agreement import UNCLEAR, mean_agreement
 from headsearch.results.audit_lines import (
     Line,
     agreement_line,
@@ -28,7 +28,7 @@ from headsearch.results.trials import TrialRecord, finite
 from headsearch.scoring.names import MEASURES
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
-from headsearch.trial import HeadCost, RungScores
+from headsearch.trial import HeadCost, RungScores, Stage
 
 Score = Callable[[RungScores], float | None]
 
@@ -103,6 +103,7 @@ def audit(
     *,
     labels: bool,
     measure: str,
+    stage: Stage = "proxy",
     screen_order: Sequence[str] = (),
     by_chance: frozenset[str] = frozenset(),
     bases: Sequence[BasePair] = (),
@@ -114,18 +115,19 @@ def audit(
         candidates: heads that were scored before any training.
         labels: whether trials have a probe.
         measure: the discrepancy that ranks, of `MEASURES`.
+        stage: which trials are ranked; `screen` where there are no proxies.
         screen_order: ids of the screened heads, best first.
         by_chance: ids of the heads that got a proxy by chance and not for their place in the screen.
         bases: bases of the control `none` compared, where their embeddings were kept.
     """
     records = list(records)
-    heads = _full_budget(records)
+    heads = _full_budget(records, stage)
     searched = [head for head in heads if head.searched]
     return Audit(
         (
-            _stages(candidates, searched, screen_order, by_chance, labels),
+            _stages(candidates, searched if stage == "proxy" else [], screen_order, by_chance, labels),
             _rungs(heads, labels),
-            _seeds(heads, labels),
+            _seeds(heads, labels, measure),
             _measures(heads, measure),
             _choosing(searched, {row.head_id: row for row in candidates}, labels),
             _relation(heads, labels),
@@ -134,11 +136,11 @@ def audit(
     )
 
 
-def _full_budget(records: Sequence[TrialRecord]) -> list[_Head]:
+def _full_budget(records: Sequence[TrialRecord], stage: Stage) -> list[_Head]:
     """The heads that are compared: at full budget, never infeasible, by name; the control without a head has no discrepancy."""
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
-        if record.stage == "proxy" and record.config.heads:
+        if record.stage == stage and record.config.heads:
             groups[record.head_id].append(record)
     heads = []
     for head_id, group in sorted(groups.items()):
@@ -177,18 +179,18 @@ def _stages(
     if labels and chance and chosen:
         sides = [[p for h in side if (p := h.mean(probe_score)) is not None] for side in (chosen, chance)]
         lines.append(difference_line("probe of those chosen less of those taken by chance", *sides))
-    fair = f"{len(chance)} of the {len(heads)} heads with a proxy were taken by chance"
     if not candidates and not screen_order:
-        conclusion = "Not measured: every head got a proxy of its own (strategy proxies), so no earlier stage chose among them."
+        conclusion = "Not measured: no stage before the proxies chose among the heads (strategy proxies)."
     elif not heads:
-        conclusion = _first(lines, "Before training and screen {verb}") if lines else ""
         conclusion = (
-            f"{conclusion} No head has a proxy at full budget, against which the stages could be held.".strip()
+            "Not measured: no head has a proxy at full budget, against which earlier stages could be held."
         )
     else:
-        last = "proxy's probe" if labels else "proxy's discrepancy"
-        wanted = f"{'screen' if screen_order else 'untrained score'} → {last}"
-        conclusion = f"{_of(lines, wanted, 'The screen and the proxies' if screen_order else 'Untrained scores and the proxies')} {fair}."
+        chooser, subject = ("screen", "the screen") if screen_order else ("untrained score",) * 2
+        wanted = f"{chooser} → proxy's {'probe' if labels else 'discrepancy'}"
+        line = next(line for line in lines if line.name == wanted)
+        conclusion = _sentence(line, subject, "the proxies")
+        conclusion += f" {len(chance)} of the {len(heads)} heads with a proxy were taken by chance."
     return Section(
         "stages", "Do the stages that choose agree with what comes after them?", tuple(lines), conclusion
     )
@@ -198,7 +200,9 @@ def _rungs(heads: Sequence[_Head], labels: bool) -> Section:
     question = "Does an early rung already have the order of the full budget?"
     epochs = [rung.epoch for rung in heads[0].trials[0].rungs] if heads else []
     if len(epochs) < 2:
-        missing = "no head has run its full budget" if not heads else "there is no rung before the full budget"
+        missing = (
+            "no head has run its full budget" if not heads else "there is no rung before the full budget"
+        )
         return Section("rungs", question, (), f"Not measured: {missing}.")
     names = [name for name in ("probe", "discrepancy", "score") if labels or name != "probe"]
     lines = [
@@ -210,11 +214,15 @@ def _rungs(heads: Sequence[_Head], labels: bool) -> Section:
         for place, epoch in enumerate(epochs[:-1])
         for name in names
     ]
-    told = [line for line in lines if line.name.startswith(names[0])]
-    return Section("rungs", question, tuple(lines), _sentence(told[0], f"Epoch {epochs[0]} and the full budget, by {names[0]},"))
+    return Section(
+        "rungs",
+        question,
+        tuple(lines),
+        _sentence(lines[0], f"the order at epoch {epochs[0]}", f"that at the full budget, by {names[0]}"),
+    )
 
 
-def _seeds(heads: Sequence[_Head], labels: bool) -> Section:
+def _seeds(heads: Sequence[_Head], labels: bool, measure: str) -> Section:
     question = "Would other seeds rank the heads the same?"
     replicated = [head for head in heads if len(head.trials) > 1]
     if not replicated:
@@ -225,26 +233,27 @@ def _seeds(heads: Sequence[_Head], labels: bool) -> Section:
             "Not measured: no head has two seeds at full budget; ask for search.replicates of 2 or more, and finalists.",
         )
     most = max(len(head.trials) for head in replicated)
-    names = [name for name in SCORES if labels or name not in ("probe", "linear")]
+    scores = {name: score for name, score in SCORES.items() if labels or name not in ("probe", "linear")}
+    scores |= {name: _measured(name) for name in _known_measures(replicated) if name != measure}
     lines = []
-    for name in names:
+    for name, score in scores.items():
         series = [
-            [SCORES[name](h.trials[i].rungs[-1]) if i < len(h.trials) else None for h in replicated]
+            [score(h.trials[i].rungs[-1]) if i < len(h.trials) else None for h in replicated]
             for i in range(most)
         ]
-        found = mean_agreement(list(combinations(series, 2)))
-        values = [[v for t in h.trials if (v := SCORES[name](t.rungs[-1])) is not None] for h in replicated]
+        values = [[v for t in h.trials if (v := score(t.rungs[-1])) is not None] for h in replicated]
         noise = pooled_noise([(len(v), stdev(v) if len(v) > 1 else None) for v in values])
         means = [fmean(v) for v in values if v]
         lines.append(
             Line.of(
                 name,
-                found,
+                mean_agreement(list(combinations(series, 2))),
                 noise=noise.deviation if noise else None,
                 spread=stdev(means) if len(means) > 1 else None,
             )
         )
-    return Section("seeds", question, tuple(lines), _sentence(lines[0], f"Two seeds, by {lines[0].name},"))
+    conclusion = _sentence(lines[0], f"the order by {lines[0].name}", "that of another seed")
+    return Section("seeds", question, tuple(lines), conclusion)
 
 
 def _measures(heads: Sequence[_Head], measure: str) -> Section:
@@ -254,13 +263,16 @@ def _measures(heads: Sequence[_Head], measure: str) -> Section:
     ranks = [head.mean(_measured(measure)) for head in heads]
     lines = [
         agreement_line(name, [head.mean(_measured(name)) for head in heads], ranks)
-        for name in MEASURES
+        for name in _known_measures(heads)
         if name != measure
     ]
+    if not lines:
+        return Section(
+            "measures", question, (), f"Not measured: no head has another discrepancy than {measure}."
+        )
     agreeing = sum(line.verdict == "agrees" for line in lines)
-    return Section(
-        "measures", question, tuple(lines), f"{agreeing} of {len(lines)} other measures agree with {measure} over {len(heads)} heads."
-    )
+    conclusion = f"{agreeing} of {len(lines)} other measures agree with {measure} over {len(heads)} heads."
+    return Section("measures", question, tuple(lines), conclusion)
 
 
 def _choosing(heads: Sequence[_Head], candidates: Mapping[str, ZeroCostScores], labels: bool) -> Section:
@@ -268,7 +280,12 @@ def _choosing(heads: Sequence[_Head], candidates: Mapping[str, ZeroCostScores], 
     if not labels:
         return Section("choosing", question, (), f"Not measured: {NO_LABELS}.")
     if len(heads) < 2:
-        return Section("choosing", question, (), "Not measured: fewer than two searched heads have run their full budget.")
+        return Section(
+            "choosing",
+            question,
+            (),
+            "Not measured: fewer than two searched heads have run their full budget.",
+        )
     probes = [head.mean(probe_score) for head in heads]
     columns: dict[str, list[float | None]] = {
         name: [head.mean(_measured(name)) for head in heads] for name in MEASURES
@@ -281,15 +298,16 @@ def _choosing(heads: Sequence[_Head], candidates: Mapping[str, ZeroCostScores], 
     for name in ("synflow", "naswot"):
         found = [candidates.get(head.head_id) for head in heads]
         columns[name] = [None if row is None else row.value(name) for row in found]
-    lines = [choice_line(name, values, probes) for name, values in columns.items()]
-    agreeing = [line.name for line in lines if line.verdict == "agrees"]
-    told = ", ".join(agreeing) if agreeing else "none"
-    return Section(
-        "choosing",
-        question,
-        tuple(lines),
-        f"Of {len(lines)} ways to choose, those shown to go with the probe: {told}. With so many looked at, one in forty seems to by luck alone.",
+    known = {name: values for name, values in columns.items() if any(v is not None for v in values)}
+    lines = [choice_line(name, values, probes) for name, values in known.items()]
+    agreeing = ", ".join(line.name for line in lines if line.verdict == "agrees") or "none"
+    conclusion = (
+        f"Of {len(lines)} ways to choose, these are shown to go with the probe over {len(heads)} heads: {agreeing}. "
+        "One in forty would seem to by luck alone."
     )
+    if len(known) < len(columns):
+        conclusion += f" Not measured: {', '.join(name for name in columns if name not in known)}."
+    return Section("choosing", question, tuple(lines), conclusion)
 
 
 def _relation(heads: Sequence[_Head], labels: bool) -> Section:
@@ -299,13 +317,15 @@ def _relation(heads: Sequence[_Head], labels: bool) -> Section:
     found = [(head.mean(SCORES["discrepancy"]), head.mean(probe_score)) for head in heads]
     known = [(x, y) for x, y in found if x is not None and y is not None]
     if len(known) < 2:
-        return Section("relation", question, (), "Not measured: fewer than two heads have run their full budget.")
+        return Section(
+            "relation", question, (), "Not measured: fewer than two heads have run their full budget."
+        )
     x, y = [x for x, _ in known], [y for _, y in known]
     lines = [agreement_line("discrepancy → probe", x, y)]
     slope = slope_line("points of the probe per 0.1 of discrepancy", [value / 0.1 for value in x], y)
     if slope is not None:
         lines.append(slope)
-    return Section("relation", question, tuple(lines), _sentence(lines[0], "Discrepancy and probe"))
+    return Section("relation", question, tuple(lines), _sentence(lines[0], "discrepancy", "the probe"))
 
 
 def _scale(
@@ -325,12 +345,16 @@ def _scale(
     others = [
         value
         for head in heads
-        if head.searched and head.head_id not in same and (value := head.mean(SCORES["discrepancy"])) is not None
+        if head.searched
+        and head.head_id not in same
+        and (value := head.mean(SCORES["discrepancy"])) is not None
     ]
     if floor:
         lines.append(measured_line(f"{measure}: a head of the base's own kind (control same)", floor))
         above = sum(value > fmean(floor) for value in others)
-        told.append(f"A head of the base's own kind reads {fmean(floor):.2f}, and {above} of {len(others)} heads read more.")
+        told.append(
+            f"A head of the base's own kind reads {fmean(floor):.2f}, and {above} of {len(others)} heads read more."
+        )
     else:
         told.append("The floor is not measured: the control same has not run its full budget.")
     by_measure: dict[str, list[BasePair]] = defaultdict(list)
@@ -344,7 +368,9 @@ def _scale(
     if by_measure.get("cka"):
         between = fmean(pair.value for pair in by_measure["cka"])
         unrelated = fmean(pair.shuffled for pair in by_measure["cka"])
-        told.append(f"By CKA the same training with another seed reads {between:.2f}, and unrelated representations {unrelated:.2f}.")
+        told.append(
+            f"By CKA the same training with another seed reads {between:.2f}, and unrelated representations {unrelated:.2f}."
+        )
     else:
         told.append(
             "Two seeds of one base are not measured: the control none needs two seeds at full budget, with embeddings.safetensors in their folders."
@@ -356,20 +382,17 @@ def _measured(name: str) -> Score:
     return lambda scores: scores.measures.get(name)
 
 
-def _of(lines: Sequence[Line], name: str, subject: str) -> str:
-    return _sentence(next(line for line in lines if line.name == name), subject)
+def _known_measures(heads: Sequence[_Head]) -> list[str]:
+    """The measures that any head has."""
+    return [name for name in MEASURES if any(head.mean(_measured(name)) is not None for head in heads)]
 
 
-def _first(lines: Sequence[Line], subject: str) -> str:
-    return _sentence(lines[0], subject.removesuffix(" {verb}"))
-
-
-def _sentence(line: Line, subject: str) -> str:
-    """`subject` and what the line says, in words and numbers."""
-    how = {"agrees": "agree", "disagrees": "order heads the other way round"}.get(line.verdict)
+def _sentence(line: Line, subject: str, other: str) -> str:
+    """Whether `subject` agrees with `other`, in words and numbers."""
     heads = f"{line.n} head{'' if line.n == 1 else 's'}"
-    if how is None:
+    if line.verdict == UNCLEAR:
         shown = "" if line.value is None else f", {line.interval}"
         more = "" if line.enough is None else f"; about {line.enough} would be enough"
-        return f"{subject} cannot be told to agree: {heads}{shown}{more}."
-    return f"{subject} {how}: {line.interval}, {heads}."
+        return f"It cannot be told whether {subject} agrees with {other}: {heads}{shown}{more}."
+    how = "agrees with" if line.verdict == "agrees" else "goes against"
+    return f"{subject[0].upper()}{subject[1:]} {how} {other}: {line.interval}, {heads}."

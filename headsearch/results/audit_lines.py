@@ -82,8 +82,7 @@ def choice_line(name: str, score: Sequence[float | None], probe: Sequence[float 
         return line
     scores, probes = [s for s, _ in known], [p for _, p in known]
     return Line(
-        **vars(line)
-        | {"top1_regret": regret(scores, probes, 1), "top3_regret": regret(scores, probes, 3)}
+        **vars(line) | {"top1_regret": regret(scores, probes, 1), "top3_regret": regret(scores, probes, 3)}
     )
 
 

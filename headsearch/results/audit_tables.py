@@ -6,12 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 from headsearch.results.audit import Audit, Section
-from headsearch.results.audit_lines import Line
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _UNKNOWN = "-"
+_FORMATS = {"p": "{:.2g}", "noise": "{:.3g}", "spread": "{:.3g}", "enough": "{:d}"}
 
 
 def audit_json(audit: Audit) -> str:
@@ -34,22 +34,21 @@ def section_table(section: Section) -> Table | None:
         "top3_regret": "top-3 loses",
         "noise": "noise",
         "spread": "spread",
+        "enough": "heads needed",
     }
     shown = [key for key in extra if any(getattr(line, key) is not None for line in section.lines)]
-    for header in ("n", "value", "95%", *(extra[key] for key in shown)):
+    # Where something was only measured, there is no interval but the smallest and the largest.
+    bounded = "95%" if any(line.verdict != "measured" for line in section.lines) else "range"
+    for header in ("n", "value", bounded, *(extra[key] for key in shown)):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for line in section.lines:
         bounds = _UNKNOWN if line.low is None or line.high is None else f"[{line.low:.2f}, {line.high:.2f}]"
         cells = [line.name, str(line.n), _number(line.value), bounds]
-        cells += [_number(getattr(line, key), "{:.2g}" if key == "p" else "{:.2f}") for key in shown]
-        table.add_row(*map(escape, [*cells, _verdict(line)]))
+        cells += [_number(getattr(line, key), _FORMATS.get(key, "{:.2f}")) for key in shown]
+        table.add_row(*map(escape, [*cells, line.verdict]))
     return table
 
 
 def _number(value: float | None, how: str = "{:.2f}") -> str:
     return _UNKNOWN if value is None else how.format(value)
-
-
-def _verdict(line: Line) -> str:
-    return line.verdict if line.enough is None else f"{line.verdict} (about {line.enough} heads would do)"

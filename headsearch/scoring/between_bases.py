@@ -58,5 +58,7 @@ def _read(file: Path) -> Tensor:
     except (OSError, SafetensorError, KeyError) as error:
         raise RunError(f"{file}: cannot be read as embeddings: {' '.join(str(error).split())}") from None
     if embedding_ND.ndim != 2 or not torch.isfinite(embedding_ND).all():
-        raise RunError(f"{file}: expected finite embeddings of shape (images, features), got {tuple(embedding_ND.shape)}")
+        raise RunError(
+            f"{file}: expected finite embeddings of shape (images, features), got {tuple(embedding_ND.shape)}"
+        )
     return embedding_ND
