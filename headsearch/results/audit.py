@@ -178,7 +178,7 @@ def _stages(
     chosen = [head for head in heads if head.head_id in place and head.head_id not in by_chance]
     if labels and chance and chosen:
         sides = [[p for h in side if (p := h.mean(probe_score)) is not None] for side in (chosen, chance)]
-        lines.append(difference_line("probe of those chosen less of those taken by chance", *sides))
+        lines.append(difference_line("probe: chosen less taken by chance", *sides))
     if not candidates and not screen_order:
         conclusion = "Not measured: no stage before the proxies chose among the heads (strategy proxies)."
     elif not heads:
@@ -332,7 +332,7 @@ def _scale(
     records: Sequence[TrialRecord], heads: Sequence[_Head], bases: Sequence[BasePair], measure: str
 ) -> Section:
     question = "What does a discrepancy read where the answer is known?"
-    same = {r.head_id for r in records if r.control == "same" and r.stage == "proxy"}
+    same = {r.head_id for r in records if r.control == "same"}
     lines = []
     told = []
     floor = [

@@ -27,7 +27,7 @@ def section_table(section: Section) -> Table | None:
     if not section.lines:
         return None
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     extra = {
         "p": "p",
         "top1_regret": "top-1 loses",
