@@ -216,17 +216,32 @@ def load_head(path: str | Path) -> Head:
     `head.embed(map)` gives its embedding, (B, width).
 
     Raises:
-        HeadError: as `read_head`, or where the config cannot be built for the base's width and grid.
+        HeadError: as `read_head`; where the config cannot be built for the base's width and grid; for a set, which has no single map
+            to give: `load_heads` reads those.
 
     >>> head = load_head("head.yaml")               # doctest: +SKIP
     >>> head(torch.randn(2, 64, 4, 4)).shape        # doctest: +SKIP
     torch.Size([2, 64, 4, 4])
     """
+    heads = load_heads(path)
+    if len(heads) != 1:
+        raise HeadError(f"{path}: a set of {len(heads)} heads; expected a single one (load_heads reads both)")
+    return heads[0]
+
+
+def load_heads(path: str | Path) -> list[Head]:
+    """Every head of a `head.yaml` as a module, freshly initialised: the members of a set in canonical order, or a single head.
+
+    All of them work on the base's own feature map, as `load_head` says, side by side. Raises `HeadError` as `read_head` does.
+
+    >>> [head.config.family for head in load_heads("head.yaml")]        # doctest: +SKIP
+    ['convnext', 'mixer']
+    """
     from headsearch.heads import parse_head
-    from headsearch.heads.build import build_head
+    from headsearch.heads.build import build_heads
 
     exported = read_head(path)
-    return build_head(parse_head(exported.config), exported.base.base_info())
+    return build_heads(parse_head(exported.config), exported.base.base_info())
 
 
 def _first(error: ValidationError) -> str:

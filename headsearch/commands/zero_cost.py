@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +15,8 @@ from headsearch.errors import SpaceError, did_you_mean
 
 if TYPE_CHECKING:
     from headsearch.experiment import Experiment
+
+_SECONDS_PER_LINE = 10.0
 
 app = typer.Typer()
 
@@ -72,25 +77,14 @@ def score(
     if by not in ORDERS:
         raise SpaceError(f"--by: no score '{by}'{did_you_mean(by, ORDERS)}")
     loaded = load_space(space)
+    loaded.expect_single_heads("scoring at random initialisation")
     resolved = _experiment(experiment, base, data, overrides or [])
-
-    from rich.console import Console
-    from rich.progress import Progress
 
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
 
     scorer = ZeroCostScorer(resolved, seeds=seeds, images=images)
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("reading the images, running the base", total=None)
-        scorer.prepare()
-        rows = score_space(
-            loaded,
-            scorer,
-            number=number,
-            seed=seed,
-            path=out,
-            progress=lambda done, total: bars.update(bar, description="heads", completed=done, total=total),
-        )
+    with _progress() as tell:
+        rows = score_space(loaded, scorer, number=number, seed=seed, path=out, progress=tell)
     if len(rows) < number:
         typer.echo(f"{loaded.name} has {len(rows)} distinct heads that are allowed on this base", err=True)
     rows = ordered(rows, by)
@@ -99,6 +93,27 @@ def score(
     else:
         text = tables.zero_cost_json(rows) if output is TableFormat.json else tables.zero_cost_csv(rows)
         typer.echo(text)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """On stderr: a bar on a terminal, a line now and then elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    stderr = Console(stderr=True)
+    told = time.monotonic()
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
+        bar = bars.add_task("reading images, running the base", total=None)
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            bars.update(bar, description="heads", completed=done, total=total)
+            if not stderr.is_terminal and time.monotonic() - told > _SECONDS_PER_LINE:
+                typer.echo(f"{done} of {total} heads scored", err=True)
+                told = time.monotonic()
+
+        yield tell
 
 
 def _experiment(source: str | None, base: str | None, data: str | None, overrides: list[str]) -> Experiment:

@@ -50,6 +50,15 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "byol": {**_CONTRASTIVE, "teacher_momentum": 0.996},
         "simclr": _CONTRASTIVE,
         "dino": _DISTILLED,
+        "ibot": _DISTILLED,
+        # SimMIM's 2e-4 for 512 images on a Swin; the teacher's momentum is data2vec's.
+        "simmim": {
+            "rate": 1e-4,
+            "weight_decay": 0.05,
+            "weight_decay_end": 0.05,
+            "teacher_momentum": 0.999,
+            "clip_gradient": 5.0,
+        },
     }
 )
 """By method: learning rate for 256 images, and what the recipe leaves out."""

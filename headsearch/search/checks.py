@@ -34,6 +34,16 @@ def check_experiment(experiment: Experiment) -> None:
     build_augmentation(experiment.data)
 
 
+def check_sets(experiment: Experiment, space: Space) -> None:
+    """Refuse sets of heads where heads are screened: a screen is a set itself, and scores its members one by one.
+
+    Raises:
+        SpaceError: says which strategy takes sets.
+    """
+    if experiment.search.strategy != "proxies":
+        space.expect_single_heads(f"a {experiment.search.strategy}")
+
+
 def check_grids(experiment: Experiment, space: Space) -> None:
     """Refuse heads that are tied to one grid where the views have several: local crops give smaller feature maps.
 

@@ -17,7 +17,7 @@ from headsearch.heads.config import HeadConfig
 from headsearch.results.trials import TrialRecord
 from headsearch.run_directory import RunDirectory, RunFacts
 from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores
-from headsearch.search.checks import check_experiment, check_grids
+from headsearch.search.checks import check_experiment, check_grids, check_sets
 from headsearch.search.coordinator import Coordinator, SearchPlan
 from headsearch.search.executors import Executor
 from headsearch.search.executors.inline import InlineExecutor
@@ -91,6 +91,7 @@ def run_search(
     """
     check_experiment(experiment)
     space, _ = read_space(experiment.search.space)
+    check_sets(experiment, space)
     check_grids(experiment, space)
     _check_target(experiment, space, out, resume=resume)
     if experiment.search.storage is not None:

@@ -26,7 +26,9 @@ def test_a_shipped_space_is_finite_documented_and_nearly_free_of_repeats(name: s
     assert space.doc
     assert count is not None
     assert distinct is not None
-    assert distinct >= 0.95 * count
+    # Both orders of a pair are one network, and a head with itself is none.
+    most = count - count**0.5 if name == "sets" else count
+    assert distinct >= 0.95 * (most / 2 if name == "sets" else most)
     rng = random.Random(0)
     assert {space.sample(rng) for _ in range(30)} | {space.default()} <= set(space.enumerate())
 
