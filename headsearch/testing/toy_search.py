@@ -93,7 +93,9 @@ def scores(records: Iterable[TrialRecord]) -> dict[tuple[str, int], tuple[object
         AssertionError: a head was trained twice with one seed.
     """
     trained = [record for record in records if record.state != "duplicate"]
-    found = {(r.head_id, r.replicate): (r.state, r.seed, r.rungs, r.cost) for r in trained}
+    found: dict[tuple[str, int], tuple[object, ...]] = {
+        (r.head_id, r.replicate): (r.state, r.seed, r.rungs, r.cost) for r in trained
+    }
     assert len(found) == len(trained), "a head was trained twice with one seed"
     return found
 
