@@ -66,8 +66,8 @@ def load_base(
     return Base(made, _measure(made, model, image_size, torch.device("cpu")))
 
 
-def check_base(model: str, *, image_size: int, kwargs: Mapping[str, Any] | None = None) -> BaseInfo:
-    """Facts about a base without its weights: built and run on torch's meta device, in a fraction of a second at any size.
+def empty_base(model: str, *, image_size: int, kwargs: Mapping[str, Any] | None = None) -> Base:
+    """A base without its weights, on torch's meta device: built and looked at in a fraction of a second at any size.
 
     Raises `BaseModelError` as `load_base` does.
     """
@@ -75,7 +75,15 @@ def check_base(model: str, *, image_size: int, kwargs: Mapping[str, Any] | None 
     meta = torch.device("meta")
     with meta:
         made = _create(model, options, kwargs or {}, pretrained=False)
-        return _measure(made, model, image_size, meta)
+        return Base(made, _measure(made, model, image_size, meta))
+
+
+def check_base(model: str, *, image_size: int, kwargs: Mapping[str, Any] | None = None) -> BaseInfo:
+    """Facts about a base without its weights.
+
+    Raises `BaseModelError` as `load_base` does.
+    """
+    return empty_base(model, image_size=image_size, kwargs=kwargs).info
 
 
 def check_size(base: Base, size: int) -> None:

@@ -178,15 +178,28 @@ class HSSL(nn.Module):
         if self.student.masking is not None:
             self.student.masking.attach(base)
 
+        self._dropped: set[int] = set()
+
     @property
     def pairings(self) -> tuple[int, ...]:
-        """Indices of all heads; without heads the base's own pairing, 0."""
-        return tuple(range(len(self.methods)))
+        """Indices of all heads that have not been dropped; without heads the base's own pairing, 0."""
+        return tuple(index for index in range(len(self.methods)) if index not in self._dropped)
+
+    def drop(self, index: int) -> list[nn.Parameter]:
+        """Let go of a head and all that belongs to it; the others keep their indices. Returns the weights that were trained."""
+        assert self.student.heads, "the base's own pairing cannot be dropped"
+        student, teacher = self.student, self.teacher
+        lists = (student.heads, student.base_branches, student.head_branches)
+        weights = [weight for modules in lists for weight in modules[index].parameters()]
+        self._dropped.add(index)
+        for modules in (*lists, teacher.heads, teacher.projectors):
+            modules[index] = nn.Identity()
+        return weights
 
     def begin_step(self, epoch: float, epochs: int) -> None:
         """Tell the method how far training is: called before every step."""
-        for method in self.methods:
-            method.begin_step(epoch, epochs)
+        for index in self.pairings:
+            self.methods[index].begin_step(epoch, epochs)
 
     def after_backward(self, epoch: float) -> None:
         """Let the method look at the gradients: called between the backward pass and the optimiser's step."""
@@ -214,7 +227,17 @@ class HSSL(nn.Module):
         active: Sequence[int] | None = None,
         masks: Tensor | None = None,
     ) -> Tensor:
-        """The training loss of one batch; a float32 scalar.
+        """The training loss of one batch, the mean of `losses`; a float32 scalar."""
+        return self.losses(views, global_views, active, masks).mean()
+
+    def losses(
+        self,
+        views: Sequence[Tensor],
+        global_views: int = 2,
+        active: Sequence[int] | None = None,
+        masks: Tensor | None = None,
+    ) -> Tensor:
+        """The training loss of every active head on one batch, in float32; without heads the single loss of the base.
 
         Views of the same size go through a network in one pass, so its batch norms normalise over all of them together.
 
@@ -227,7 +250,7 @@ class HSSL(nn.Module):
         active = self.pairings if active is None else active
         if self.student.masking is None:
             teacher_outputs = _by_view(self.teacher, views[:global_views], active)
-            return self._image_loss(_by_view(self.student, views, active), teacher_outputs, active)
+            return self._image_losses(_by_view(self.student, views, active), teacher_outputs, active)
         if masks is None:
             masks = self.masks(len(views[0]), None, global_views)
         assert masks is not None
@@ -240,12 +263,12 @@ class HSSL(nn.Module):
         on_device = mask_BHW.to(images_BCHW.device, non_blocking=True)
         seen = self.student.masking(self.student.base, images_BCHW, on_device)
         if self.methods[0].compares_tokens:
-            return self._token_loss(images_BCHW, seen, whole, hidden_M, active)
+            return self._token_losses(images_BCHW, seen, whole, hidden_M, active)
         teacher_outputs = _split(self.teacher.project(whole, active), global_views)
         student_outputs = _split(self.student.project(seen, active), global_views)
         student_outputs += _by_view(self.student, views[global_views:], active)
-        image_loss = self._image_loss(student_outputs, teacher_outputs, active)
-        return image_loss + self._patch_loss(seen, whole, hidden_M, mask_BHW)
+        image_losses = self._image_losses(student_outputs, teacher_outputs, active)
+        return image_losses + self._patch_loss(seen, whole, hidden_M, mask_BHW)
 
     def _patch_loss(self, seen: BaseOutput, whole: BaseOutput, hidden_M: Tensor, mask_BHW: Tensor) -> Tensor:
         """Base against base at the hidden positions, whatever the heads."""
@@ -257,7 +280,7 @@ class HSSL(nn.Module):
         with torch.autocast(hidden_M.device.type, enabled=False):
             return self.methods[0].patch_loss(student_MD.float(), teacher_MD.float(), mask_BHW)
 
-    def _token_loss(
+    def _token_losses(
         self,
         images_BCHW: Tensor,
         seen: BaseOutput,
@@ -265,7 +288,7 @@ class HSSL(nn.Module):
         hidden_M: Tensor,
         active: Sequence[int],
     ) -> Tensor:
-        """Both students against the pixels and the teacher's features at the hidden positions of the same view."""
+        """Both students of every head against the pixels and the teacher's features at the hidden positions of the same view."""
         outputs = self.student.project_tokens(seen, active, hidden_M)
         features = self.teacher.project_tokens(whole, active, hidden_M)
         pixels = patches(images_BCHW, self.student.base.info.grid, hidden_M)
@@ -277,30 +300,31 @@ class HSSL(nn.Module):
                 )
                 for place, output in enumerate(outputs)
             ]
-            return torch.stack(losses).mean()
+            return torch.stack(losses).view(len(active), branches).mean(dim=1)
 
-    def _image_loss(
+    def _image_losses(
         self,
         student_outputs: Sequence[Sequence[Tensor]],
         teacher_outputs: Sequence[Sequence[Tensor]],
         active: Sequence[int],
     ) -> Tensor:
-        """The mean over all pairs of different views; outputs by view, then by head."""
+        """Of every head the mean over all pairs of different views; outputs by view, then by head."""
         branches = 2 if self.student.heads else 1
-        losses: list[Tensor] = []
+        losses_of: list[Tensor] = []
         with torch.autocast(teacher_outputs[0][0].device.type, enabled=False):
             for place, index in enumerate(active):
                 method = self.methods[index]
                 targets = method.targets([outputs[place].float() for outputs in teacher_outputs])
                 own = slice(branches * place, branches * (place + 1))
-                losses += [
+                losses = [
                     method.loss(output.float(), target)
                     for u, outputs in enumerate(student_outputs)
                     for v, target in enumerate(targets)
                     if u != v
                     for output in outputs[own]
                 ]
-            return torch.stack(losses).mean()
+                losses_of.append(torch.stack(losses).mean())
+            return torch.stack(losses_of)
 
     @torch.no_grad()
     def update_teacher(self, momentum: float, active: Sequence[int] | None = None) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from headsearch.data.names import OPEN_PREFIXES, OWN_NAMES
+from headsearch.data.names import data_named
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment.loading import apply_override
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Positive, Section, is_count
@@ -174,7 +174,7 @@ class PretrainSpec(Section):
                 "weights": exported.base.weights,
             },
             "data": {
-                **(_named(data) if data is not None else {"dataset": exported.data.dataset}),
+                **(data_named(data) if data is not None else {"dataset": exported.data.dataset}),
                 "image_size": exported.data.image_size,
                 "augmentation": exported.data.augmentation,
             },
@@ -233,11 +233,3 @@ def _complete(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
     if full.get("warmup_epochs") is None and is_count(epochs):
         full["warmup_epochs"] = epochs / 10
     return full
-
-
-def _named(data: str) -> dict[str, str]:
-    """The data set that `--data` means."""
-    prefix, separator, _ = data.partition("/")
-    if data in OWN_NAMES or (separator and prefix in (*OPEN_PREFIXES, "torch") and not Path(data).exists()):
-        return {"dataset": data}
-    return {"dataset": "npz" if data.endswith(".npz") else "folder", "root": data}

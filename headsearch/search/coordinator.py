@@ -6,23 +6,25 @@ What comes next follows from the records alone (`stages.py`), so that a search t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headsearch.errors import RunError
+from headsearch.experiment import Strategy
 from headsearch.heads.config import HeadConfig
 from headsearch.results.ranking import probe_score
 from headsearch.results.trials import State, TrialRecord
 from headsearch.run_directory import write_atomically
 from headsearch.search.board import Board
 from headsearch.search.executors import Failed, Job, Outcome, Stopped
+from headsearch.search.funnel import Promotions, Screening
 from headsearch.search.ledger import Ledger, finite_scores
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.proposer import Proposer
 from headsearch.search.stages import Controls, Proposals, Replicates, Stage
 from headsearch.search.stopping import Decision, Objectives, SuccessiveHalving
-from headsearch.trial import CHECKPOINTS, RungScores, TrialResult
+from headsearch.trial import CHECKPOINTS, MemberScores, RungScores, ScreenResult, TrialResult
 
 FAILURES_BEFORE_GIVING_UP = 3
 """Trials that fail unexpectedly before any has succeeded, after which more of them would teach nothing."""
@@ -45,6 +47,15 @@ class SearchPlan:
     """Epochs at which trials report; the last is the full budget."""
     reduction: int | None
     """At every rung the best one of so many goes on; None: trials are never stopped."""
+    strategy: Strategy = "proxies"
+    screened: Sequence[HeadConfig] = ()
+    """Heads to screen, canonical; for `screen` and `funnel`."""
+    anchors: Mapping[str, HeadConfig] = field(default_factory=dict)
+    """Heads that tie several joint runs together, by the name of their control."""
+    batch: int = 24
+    """Most heads in a joint run."""
+    audit: int = 0
+    """Of the funnel's trials, heads that are taken by chance."""
     keep_checkpoints: bool = False
     """Whether a trial's checkpoint stays when the trial has ended."""
 
@@ -65,17 +76,7 @@ class Coordinator:
         self._ledger = ledger
         self._observer = observer
         self._board = board = Board(ledger, folder, observer, self.status, seed=plan.seed)
-        self._stages: tuple[Stage, ...] = (
-            Controls(board, plan.controls),
-            Proposals(board, proposer, plan.trials),
-            Replicates(
-                board,
-                list(plan.controls.values()),
-                finalists=plan.finalists,
-                replicates=plan.replicates,
-                labels=plan.labels,
-            ),
-        )
+        self._stages = tuple(_stages(plan, board, proposer))
         self._stopping = None if plan.reduction is None else SuccessiveHalving(plan.rungs, plan.reduction)
         self._settled = 0
         self._succeeded = False
@@ -90,7 +91,7 @@ class Coordinator:
     def done(self) -> bool:
         """Whether nothing runs and nothing is left to start. Valid after `next_job` has returned None."""
         return (
-            not self._board.running
+            self._board.at_rest
             and not self._board.interrupted
             and all(stage.finished for stage in self._stages)
         )
@@ -110,7 +111,13 @@ class Coordinator:
         return None
 
     def report(self, job: Job, scores: RungScores) -> bool:
-        """Record a rung, and whether the trial goes on to the next. Both are written before the answer is given."""
+        """Record a rung, and whether the trial goes on to the next. Both are written before the answer is given.
+
+        A joint run drops heads by itself: its rungs are recorded, no more.
+        """
+        if isinstance(scores, MemberScores):
+            self._ledger.report(self._board.joint(job.seed)[scores.member], scores.alone())
+            return True
         decision = None
         if scores.epoch < self._plan.rungs[-1]:
             decision = self._decide(job, scores)
@@ -133,6 +140,10 @@ class Coordinator:
         Raises:
             RunError: the search cannot go on. What is finished is safe; a trial that was halted resumes.
         """
+        if job.stage == "screen":
+            self._settle_joint(job, outcome)
+            return
+        assert not isinstance(outcome, ScreenResult), "only a joint run gives one"
         if isinstance(outcome, TrialResult):
             outcome = self._checked(outcome)
         if isinstance(outcome, Failed) and outcome.kind == "halt":
@@ -150,10 +161,32 @@ class Coordinator:
         self._conclude(record)
         self._give_up_if_nothing_works(record)
 
+    def _settle_joint(self, job: Job, outcome: Outcome) -> None:
+        numbers = self._board.joint(job.seed)
+        if not isinstance(outcome, ScreenResult):
+            reason = outcome.reason if isinstance(outcome, Failed) else "it was stopped"
+            if isinstance(outcome, Failed):
+                self._keep_details(job, outcome)
+            raise RunError(
+                f"the screen of {len(numbers)} heads (trial {job.number} and on) gave no result: {reason}; mend that, or screen fewer heads "
+                f"at once (search.screen.batch), and go on with --resume"
+            )
+        self._board.end_joint(job.seed)
+        for number, head in zip(numbers, outcome.heads, strict=True):
+            # A session that was killed while it wrote this may have written part of it.
+            if self._ledger.record(number).state == "running":
+                record = self._ledger.screened(number, head, outcome.seconds / len(numbers))
+                for stage in self._stages:
+                    stage.ended(record)
+        self._settled += 1
+        self._succeeded = True
+        self._discard_checkpoint(self._ledger.record(numbers[0]))
+        self._observer.screen_ended([self._ledger.record(number) for number in numbers], self.status())
+
     def status(self) -> SearchStatus:
         """How far the search is."""
         stage = next((stage for stage in self._stages if not stage.finished), self._stages[-1])
-        running = len(self._board.running)
+        running = self._board.trainings
         return SearchStatus(
             stage=stage.name,
             settled=self._settled,
@@ -209,11 +242,16 @@ class Coordinator:
     def _load(self) -> None:
         """Take over the records of former sessions, in the order in which they were made."""
         board = self._board
+        screened: set[int] = set()
         for record in self._ledger.records:
             if self._stopping is not None and record.state != "infeasible":
                 self._stopping.remember(self._ledger.decisions(record.number).values())
             for stage in self._stages:
                 stage.remember(record)
+            if record.stage == "screen":
+                self._settled += record.state != "running" and record.seed not in screened
+                screened.add(record.seed)
+                continue
             if record.state == "running":
                 board.interrupted.append(record)
                 board.begin(record)
@@ -241,7 +279,7 @@ class Coordinator:
         elif record.state == "stopped":
             self._shares.append(record.rungs[-1].epoch / self._plan.rungs[-1])
 
-    def _checked(self, result: TrialResult) -> Outcome:
+    def _checked(self, result: TrialResult) -> TrialResult | Failed:
         """The result, unless it is worthless: an objective that is missing or not finite must not reach the study."""
         final = result.final
         if not all(finite_scores(scores) for scores in result.rungs):
@@ -270,3 +308,21 @@ class Coordinator:
                 f"the first {self._failed_in_a_row} trials failed, the last with: {record.reason}; "
                 f"see {self._board.folder(record.number) / 'error.txt'}"
             )
+
+
+def _stages(plan: SearchPlan, board: Board, proposer: Proposer) -> Iterator[Stage]:
+    """The stages of the plan's strategy, in order."""
+    if plan.strategy == "screen":
+        yield Screening(board, plan.screened, plan.anchors, batch=plan.batch, replicates=plan.replicates)
+        return
+    yield Controls(board, plan.controls)
+    if plan.strategy == "funnel":
+        screening = Screening(board, plan.screened, plan.anchors, batch=plan.batch)
+        yield screening
+        yield Promotions(board, lambda: screening.standings, trials=plan.trials, audit=plan.audit)
+    else:
+        yield Proposals(board, proposer, plan.trials)
+    controls = list(plan.controls.values())
+    yield Replicates(
+        board, controls, finalists=plan.finalists, replicates=plan.replicates, labels=plan.labels
+    )

@@ -127,7 +127,7 @@ class Proposals:
             running = {record.head_id for record in board.running.values() if record.replicate == 0}
             proposal = self._proposer.propose(board.first, running)
             if proposal is None:
-                if not board.running:
+                if board.at_rest:
                     self._exhausted = True
                     board.observer.note(
                         f"every head of the space has been tried; {self._heads} trained, {self._trials} were asked for"
@@ -145,6 +145,8 @@ class Proposals:
         return None
 
     def remember(self, record: TrialRecord) -> None:
+        if record.stage != "proxy":
+            return
         ledger, running = self._board.ledger, record.state == "running"
         draw = ledger.draw(record.number)
         if record.control is None and record.replicate == 0 and record.state != "duplicate":
@@ -199,7 +201,7 @@ class Replicates:
         if self._finalists == 0:
             return None
         if self._chosen is None:
-            if self._board.running:
+            if not self._board.at_rest:
                 # They are chosen when every head has been heard of.
                 return None
             self._chosen = self._choose()
@@ -225,7 +227,7 @@ class Replicates:
     def _choose(self) -> list[str]:
         """Ids of the controls and of the best heads."""
         first = self._board.first
-        records = [record for record in self._board.ledger.records if record.replicate == 0]
+        records = [r for r in self._board.ledger.records if r.replicate == 0 and r.stage == "proxy"]
         ranked = [row for row in rank(records, by="pareto", labels=self._labels) if row.rank is not None]
         best = [row.head_id for row in ranked[: self._finalists]]
         controls = [head_id(config) for config in self._controls]

@@ -66,37 +66,53 @@ class Trainer:
         self.optimizer = build_optimizer(hssl.student, recipe.weight_decay)
         self._trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def step(self, views: Sequence[Tensor], step: int, active: Sequence[int] | None = None) -> Tensor:
+    def step(self, views: Sequence[Tensor], step: int) -> Tensor:
         """Train on one batch of views (float, normalised, on the device); the loss before the update, a detached scalar.
 
-        Nothing here waits for an accelerator. `step` counts from 0 over the whole run; `active` heads take part, None meaning all.
+        Nothing here waits for an accelerator. `step` counts from 0 over the whole run.
         """
-        return self.step_in_parts([(views, None)], 1, step, active)
+        return self.step_in_parts([(views, None)], 1, step)
 
     def step_in_parts(
-        self,
-        parts: Iterable[tuple[Sequence[Tensor], Tensor | None]],
-        count: int,
-        step: int,
-        active: Sequence[int] | None = None,
+        self, parts: Iterable[tuple[Sequence[Tensor], Tensor | None]], count: int, step: int
     ) -> Tensor:
         """As `step`, with the batch in `count` parts of equal size: one after the other is drawn, seen and let go of, which bounds memory.
         A part is views and masks; None as masks has a method that hides draw them.
 
         The loss is their mean, in one of several ranks that of its own parts.
         """
-        epoch = step / self.steps_per_epoch
-        self.hssl.begin_step(epoch, self.recipe.epochs)
         self.optimizer.zero_grad(set_to_none=True)
-        losses: list[Tensor] = []
+        seen: list[Tensor] = []
         for views, masks in parts:
-            with torch.autocast(
-                self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
-            ):
-                loss = self.hssl.loss(views, active=active, masks=masks) / count
-            loss.backward()
-            losses.append(loss.detach())
-        self.hssl.after_backward(epoch)
+            loss = self.losses(views, step, masks=masks).mean() / count
+            loss.backward()  # type: ignore[no-untyped-call]
+            seen.append(loss.detach())
+        self._move(step)
+        return torch.stack(seen).sum()
+
+    def losses(
+        self,
+        views: Sequence[Tensor],
+        step: int,
+        active: Sequence[int] | None = None,
+        masks: Tensor | None = None,
+    ) -> Tensor:
+        """The first half of a step, for who wants to look at it: the loss of every head in `active`, None meaning all."""
+        self.hssl.begin_step(step / self.steps_per_epoch, self.recipe.epochs)
+        with torch.autocast(
+            self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
+        ):
+            losses: Tensor = self.hssl.losses(views, active=active, masks=masks)
+        return losses
+
+    def update(self, loss: Tensor, step: int, active: Sequence[int] | None = None) -> None:
+        """The second half: move the weights down `loss`, and let the teacher follow."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._move(step, active)
+
+    def _move(self, step: int, active: Sequence[int] | None = None) -> None:
+        self.hssl.after_backward(step / self.steps_per_epoch)
         average_gradients(self._trained)
         if self.recipe.clip_gradient:
             torch.nn.utils.clip_grad_norm_(self._trained, self.recipe.clip_gradient)
@@ -105,7 +121,15 @@ class Trainer:
         self.optimizer.step()
         momentum = teacher_momentum(step, steps=self.steps, start=self.recipe.teacher_momentum)
         self.hssl.update_teacher(momentum, active)
-        return torch.stack(losses).sum()
+
+    def drop(self, index: int) -> None:
+        """Let go of a head, with its optimiser state."""
+        dropped = set(self.hssl.drop(index))
+        for group in self.optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter not in dropped]
+        for parameter in dropped:
+            self.optimizer.state.pop(parameter, None)
+        self._trained = [parameter for parameter in self._trained if parameter not in dropped]
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step."""
