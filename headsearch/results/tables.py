@@ -74,10 +74,10 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
 
 def departure_table(rows: Sequence[RankRow]) -> Table:
     """The heads that were let go before they could be ranked, for a terminal."""
-    table = _table([("left at", False), ("head", False), ("score", True), ("discr.", True), ("why", False)])
+    table = new_table([("left at", False), ("head", False), ("score", True), ("discr.", True), ("why", False)])
     for row in rows:
         cells = [row.stage, row.head_id, _number(row.score, ".3f"), _number(row.discrepancy, ".2f")]
-        table.add_row(*map(_plain, [*cells, row.reason or _UNKNOWN]))
+        table.add_row(*map(plain, [*cells, row.reason or _UNKNOWN]))
     return table
 
 
@@ -136,7 +136,7 @@ def zero_cost_table(rows: Iterable[ZeroCostScores]) -> Table:
     """
     columns = [("place", True), ("head", False), ("score", True), ("h(x)", True), ("h(x) - x", True)]
     columns += [("retrieval %", True), ("rank", True), ("synflow", True), ("naswot", True), ("params", True)]
-    table = _table(columns)
+    table = new_table(columns)
     infeasible: list[str] = []
     place = 0
     for row in rows:
@@ -148,9 +148,9 @@ def zero_cost_table(rows: Iterable[ZeroCostScores]) -> Table:
         cells += [_number(row.value(f"cka.tokens.{side}"), ".2f") for side in ("output", "change")]
         cells += [_number(row.value("retrieval.head"), ".1f"), _number(row.rankme_head, ".1f")]
         cells += [_number(row.synflow, ".1f"), _number(row.naswot, ".0f")]
-        table.add_row(*map(_plain, [*cells, _scaled(None if row.cost is None else row.cost.params)]))
+        table.add_row(*map(plain, [*cells, _scaled(None if row.cost is None else row.cost.params)]))
     if infeasible:
-        table.caption = _plain("\n".join(infeasible))
+        table.caption = plain("\n".join(infeasible))
         table.caption_justify = "left"
     return table
 
