@@ -19,39 +19,35 @@ from rich.console import Console
 from rich.table import Table
 
 from headsearch.errors import RunError, UserError
-from headsearch.heads import canonical, head_id
+from headsearch.heads import HeadConfig, canonical, head_id
 from headsearch.ranked_run import rank_run
 from headsearch.results.statistics import Noise, pooled_noise
 from headsearch.space import Space, load_space
 from headsearch.space.tree import OneOf, literal_head
 
-Score = tuple[float | None, float | None, int]
-"""Mean and standard deviation over seeds, and their number."""
+Score = tuple[float | None, int]
+"""Mean over seeds, and their number."""
 
 
-def variants(space: Space) -> tuple[dict[str, Any], str]:
+def variants(space: Space) -> tuple[dict[str, HeadConfig], str]:
     """The literal heads of a space by the names of their branches, and the name of the reference.
 
     Raises:
         RunError: the space is something else.
     """
     root = space.head
-    heads = {}
-    if isinstance(root, OneOf):
-        heads = {
-            str(label): literal_head(branch)
-            for label, branch in zip(root.labels.options, root.branches, strict=True)
-        }
-    if not isinstance(root, OneOf) or any(head is None for head in heads.values()):
+    literal = [literal_head(branch) for branch in root.branches] if isinstance(root, OneOf) else []
+    heads = [head for head in literal if head is not None]
+    if not isinstance(root, OneOf) or len(heads) < len(literal):
         raise RunError(
             f"{space.name}: expected a one_of of heads that leave nothing to draw, such as the space knobs"
         )
-    return heads, str(root.labels.first(None))
+    return dict(zip(map(str, root.labels.options), heads, strict=True)), str(root.labels.first(None))
 
 
 def difference(score: Score, reference: Score, noise: Noise | None) -> dict[str, float | None]:
     """How much more `score` is than the reference, with its interval; None where something is unknown."""
-    (mean, _, seeds), (base, _, base_seeds) = score, reference
+    (mean, seeds), (base, base_seeds) = score, reference
     if mean is None or base is None:
         return {"difference": None, "low": None, "high": None}
     more = mean - base
@@ -70,14 +66,8 @@ def report(run: Path) -> dict[str, Any]:
     found = {name: rows[identity] for name, identity in ids.items() if identity in rows}
     if reference not in found:
         raise RunError(f"{run}: the reference head '{reference}' has not run its full budget")
-    scores: Mapping[str, Mapping[str, Score]] = {
-        "discrepancy": {n: (r.discrepancy, r.discrepancy_sd, r.replicates) for n, r in found.items()},
-        "probe": {n: (r.probe, r.probe_sd, r.replicates) for n, r in found.items()},
-    }
-    noise = {
-        measure: pooled_noise([(seeds, deviation) for _, deviation, seeds in by_name.values()])
-        for measure, by_name in scores.items()
-    }
+    by_discrepancy = pooled_noise([(row.replicates, row.discrepancy_sd) for row in rows.values()])
+    by_probe = pooled_noise([(row.replicates, row.probe_sd) for row in rows.values()])
     # A gain is the probe less that of the control: in a difference of two gains the control cancels.
     middle = found[reference]
     return {
@@ -87,9 +77,11 @@ def report(run: Path) -> dict[str, Any]:
                 "knob": name,
                 "seeds": row.replicates,
                 "discrepancy": difference(
-                    scores["discrepancy"][name], scores["discrepancy"][reference], noise["discrepancy"]
+                    (row.discrepancy, row.replicates),
+                    (middle.discrepancy, middle.replicates),
+                    by_discrepancy,
                 ),
-                "gain": difference(scores["probe"][name], scores["probe"][reference], noise["probe"]),
+                "gain": difference((row.probe, row.replicates), (middle.probe, middle.replicates), by_probe),
             }
             for name, row in found.items()
             if name != reference
@@ -114,12 +106,11 @@ def main() -> None:
         print(json.dumps(found))
         return
     reference = found["reference"]
-    known = {key: "-" if value is None else value for key, value in reference.items()}
+    known = (reference[key] for key in ("discrepancy", "gain"))
+    discrepancy, gain = ("unknown" if value is None else f"{value:.3g}" for value in known)
     table = Table(
         *("knob", "discrepancy [95%]", "gain, points [95%]", "seeds"),
-        title=f"Differences to {known['knob']}: discrepancy {known['discrepancy']:.3g}, gain {known['gain']:.3g}"
-        if "-" not in known.values()
-        else f"Differences to {known['knob']}",
+        title=f"Differences to {reference['knob']}: discrepancy {discrepancy}, gain {gain}",
         title_justify="left",
         box=None,
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from headsearch.experiment.budget import HOURS, with_budget
+from headsearch.experiment.callbacks import CallbackSpec
 from headsearch.experiment.sections import Positive, Section
 
 
@@ -157,6 +158,8 @@ class SearchSpec(Section):
     """null: study.db in the run directory; or `sqlite:///`, `postgresql://`, `mysql://`, `journal:///`, `grpc://` (docs/search.md)."""
     storage_patience: Annotated[float, Field(ge=0)] = 60.0
     """Seconds that a database may be away during the search."""
+    callbacks: list[CallbackSpec] = Field(default_factory=list)
+    """What else is told how the search goes: tensorboard, mlflow, wandb."""
 
     @model_validator(mode="before")
     @classmethod
@@ -187,6 +190,9 @@ class SearchSpec(Section):
             raise ValueError(f"replicates: {self.replicates} needs finalists of at least 1, got 0")
         if len(set(self.controls)) != len(self.controls):
             raise ValueError(f"controls must not repeat, got {self.controls}")
+        kinds = [spec.kind for spec in self.callbacks]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError(f"callbacks must not repeat, got {kinds}")
         if isinstance(self.budget, str) and re.match(HOURS, self.budget) is None:
             raise ValueError(
                 f"budget: expected a number of proxies, or hours like '2 h', got {self.budget!r}"

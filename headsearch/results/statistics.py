@@ -6,6 +6,7 @@ heads: their standard deviation within a head, pooled. `docs/ranking.md` says wh
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 """Of every interval."""
+
+
+SCREEN_VERDICT = (
+    "Cannot tell whether a head helps: heads were screened without labels, and are ordered by a score that predicts it weakly; "
+    "the strategies funnel and proxies tell."
+)
+"""What there is to say where nothing but a screen was run."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Noise:
         return gain - margin, gain + margin
 
 
+@functools.cache
 def two_sided_t(df: int, confidence: float) -> float:
     """The t with P(|T| <= t) = `confidence` for Student's distribution with `df` >= 1 degrees of freedom.
 
