@@ -138,7 +138,7 @@ def patches(images_BCHW: Tensor, grid: tuple[int, int], hidden_M: Tensor) -> Ten
 
 def _enlarged(mask_BHW: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
     """The mask on a finer grid of `size` positions."""
-    return F.interpolate(mask_BHW[:, None].float(), size=tuple(size))[:, 0] > 0.5
+    return F.interpolate(mask_BHW[:, None].byte(), size=tuple(size))[:, 0].bool()
 
 
 def _hidden_count(ratios: Tensor, positions: int) -> Tensor:

@@ -23,7 +23,6 @@ BASES: dict[str, tuple[dict[str, Any], bool]] = {
     "resnet10t": ({"channels": [8, 8, 16, 16]}, False),
     "convnext_atto": ({"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}, False),
     "hiera_tiny_224": ({"embed_dim": 8, "num_heads": 1, "stages": (1, 1, 1, 1)}, False),
-    "mixer_s16_224": ({"embed_dim": 16, "num_blocks": 1}, False),
 }
 """With their keywords, and whether a patch is hidden by its embedding."""
 

@@ -56,7 +56,7 @@ def score(
     seeds: Annotated[
         int, typer.Option(min=1, max=100, help="Random initialisations that scores are means over.")
     ] = 3,
-    images: Annotated[int, typer.Option(min=4, help="Most held-out images to look at.")] = 512,
+    images: Annotated[int, typer.Option(min=4, help="Most held-out images to look at.")] = 256,
     by: Annotated[
         str,
         typer.Option(

@@ -143,7 +143,8 @@ class SearchSpec(Section):
     trials: Positive = 24
     """Distinct heads that get a proxy of their own; controls and replicates are not counted. Funnel: 8 unless given."""
     audit: Annotated[int, Field(ge=0)] = 2
-    """Of the funnel's `trials`, heads taken by chance and not for their place in the screen, so that the screen can be judged."""
+    """Of the funnel's `trials`, heads taken by chance and not for their place in the screen, so that the screen can be judged. A third of the
+    trials, and at most 2, unless given."""
     finalists: Annotated[int, Field(ge=0)] = 3
     """The best heads, and the controls, are re-run until each has `replicates` seeds."""
     replicates: Positive = 3
@@ -203,6 +204,8 @@ class SearchSpec(Section):
             if "trials" not in self.model_fields_set:
                 # Not among those that were asked for.
                 self.__dict__["trials"] = FUNNEL_TRIALS
+            if "audit" not in self.model_fields_set:
+                self.__dict__["audit"] = min(2, self.trials // 3)
             self._check_funnel()
         return self
 

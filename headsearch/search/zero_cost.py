@@ -19,10 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headsearch.base import Base, load_base
+from headsearch.base import Base
 from headsearch.base_info import BaseInfo
-from headsearch.data import load_data
-from headsearch.data.augment import Views
 from headsearch.data.sets import ImageSet
 from headsearch.errors import BaseModelError, DataError, HeadError, InfeasibleHead
 from headsearch.experiment import Experiment
@@ -34,8 +32,8 @@ from headsearch.scoring.zero_cost import Seen, measure_head, see
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ZeroCostScores, read_scores, write_scores
 from headsearch.space import Space
 from headsearch.space.drawing import distinct_heads
-from headsearch.training.augmentation import build_augmentation
 from headsearch.training.devices import resolve_device
+from headsearch.training.materials import new_base, read_images
 from headsearch.training.seeds import derived_generator, derived_seed
 from headsearch.trial import HeadCost
 
@@ -58,7 +56,7 @@ class ZeroCostScorer:
     """Scores heads on the base and images of one experiment. Picklable; what it has read stays behind and is read again."""
 
     def __init__(
-        self, experiment: Experiment, *, seeds: int = 3, images: int = 512, tokens: int = 2048
+        self, experiment: Experiment, *, seeds: int = 3, images: int = 256, tokens: int = 2048
     ) -> None:
         """Read nothing yet; see `prepare`.
 
@@ -136,16 +134,10 @@ class ZeroCostScorer:
     def _load(self) -> _Shared:
         data = self.experiment.data
         device = resolve_device(self.experiment.proxy.device)
-        augmentation = build_augmentation(data)
         base = self._base(0)
-        dataset = load_data(
-            data.dataset,
-            root=data.root,
-            image_size=data.image_size,
-            labels="none",
-            seed=self.experiment.seed,
-        )
-        views = Views(augmentation, image_size=data.image_size, mean=dataset.mean, std=dataset.std)
+        # No label is read, whatever the experiment allows.
+        unlabelled = data.model_copy(update={"labels": "none"})
+        dataset, views = read_images(unlabelled, base, batch_size=1, seed=self.experiment.seed)
         images = self._some(dataset.held_out)
         seen: list[Seen] = []
         for number in range(self.seeds):
@@ -171,14 +163,8 @@ class ZeroCostScorer:
         return _Shared(base.info, tuple(seen))
 
     def _base(self, number: int) -> Base:
-        spec = self.experiment.base
         torch.manual_seed(derived_seed(self._seed(number), "base"))
-        return load_base(
-            spec.model,
-            image_size=self.experiment.data.image_size,
-            kwargs=spec.kwargs,
-            weights=spec.weights,
-        )
+        return new_base(self.experiment.base, self.experiment.data.image_size)
 
     def _seed(self, number: int) -> int:
         return derived_seed(self.experiment.seed, "zero cost", number)
@@ -216,7 +202,7 @@ def score_space(
         number: How many.
         seed: Of the draw.
         path: A file to keep the scores in (`zero_cost_scores.FILE_NAME` in a run directory). Heads that it holds already are not scored
-            again; it is written every few seconds and at the end, whole, and keeps heads that this draw does not have.
+            again; it is written every few seconds and at the end, whatever that is, whole, and keeps heads that this draw does not have.
         progress: Called with (heads done, heads in all) after every head.
 
     Raises:
@@ -226,18 +212,21 @@ def score_space(
     heads = distinct_heads(space, number, seed=seed, base=scorer.base, cost_function=head_cost)
     rows: list[ZeroCostScores] = []
     saved = time.monotonic()
-    for config in heads:
-        name = head_id(config)
-        if name not in known:
-            known[name] = scorer.score(config)
-            if path is not None and time.monotonic() - saved > _SAVED_EVERY:
-                write_scores(path, list(known.values()), scorer.identity)
-                saved = time.monotonic()
-        rows.append(known[name])
-        if progress is not None:
-            progress(len(rows), len(heads))
-    if path is not None:
-        write_scores(path, list(known.values()), scorer.identity)
+    try:
+        for config in heads:
+            name = head_id(config)
+            if name not in known:
+                known[name] = scorer.score(config)
+                if path is not None and time.monotonic() - saved > _SAVED_EVERY:
+                    write_scores(path, list(known.values()), scorer.identity)
+                    saved = time.monotonic()
+            rows.append(known[name])
+            if progress is not None:
+                progress(len(rows), len(heads))
+    finally:
+        # Also where it is interrupted: only a kill costs the last seconds.
+        if path is not None:
+            write_scores(path, list(known.values()), scorer.identity)
     return rows
 
 

@@ -147,7 +147,7 @@ def test_a_comparison_that_was_cut_off_ends_like_an_undisturbed_one(
 def test_another_comparison_is_not_mixed_in(head: Path, finished: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--resume"):
         run(plan(head, 1), finished)
-    with pytest.raises(RunError, match="another arms.none.recipe.weight_decay"):
+    with pytest.raises(RunError, match=r"another arms.none.recipe.weight_decay"):
         run(plan(head, 1, "recipe.weight_decay=0.3"), finished, resume=True)
     with pytest.raises(RunError, match="nothing to resume"):
         run(plan(head, 1), tmp_path, resume=True)

@@ -199,7 +199,7 @@ def test_weights_that_do_not_fit_or_are_not_there_are_refused(
     state = load_file(weights)
     state["surplus.weight"] = torch.zeros(1)
     save_file(state, tmp_path / "other.safetensors")
-    with pytest.raises(BaseModelError, match="has no surplus.weight"):
+    with pytest.raises(BaseModelError, match=r"has no surplus.weight"):
         evaluate(spec, ["random", str(tmp_path / "other.safetensors")])
     with pytest.raises(BaseModelError, match="no file or directory 'gone'"):
         evaluate(spec, ["gone"])
@@ -212,7 +212,7 @@ def test_weights_that_do_not_fit_or_are_not_there_are_refused(
 def test_what_is_missing_is_asked_for(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="--base"):
         evaluate(evaluation_spec({}), [str(weights)])
-    with pytest.raises(ExperimentError, match="--data.*few-shot, knn, linear"):
+    with pytest.raises(ExperimentError, match=r"--data.*few-shot, knn, linear"):
         evaluate(evaluation_spec({"base": {"model": MODEL, "kwargs": KWARGS}}), [str(weights)])
     Image.new("RGB", (16, 16)).save(tmp_path / "flat.png")
     unlabelled = {
@@ -228,5 +228,5 @@ def test_a_mistake_in_the_options_names_the_nearest_key() -> None:
         evaluation_spec({"probes": ["finetun"]})
     with pytest.raises(ExperimentError, match="did you mean 'layer_decay'"):
         evaluation_spec({}, ["finetune.layer_deca=0.5"])
-    with pytest.raises(ExperimentError, match="few_shot.fractions"):
+    with pytest.raises(ExperimentError, match=r"few_shot.fractions"):
         evaluation_spec({}, ["few_shot.fractions=[2.0]"])

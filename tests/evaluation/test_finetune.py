@@ -80,5 +80,5 @@ def test_layers_below_learn_more_slowly(
 
 
 def test_divergence_is_an_error_that_says_what_to_do(subject: Subject, spec: EvaluationSpec) -> None:
-    with pytest.raises(BaseModelError, match="lower finetune.learning_rate"):
+    with pytest.raises(BaseModelError, match=r"lower finetune.learning_rate"):
         finetune(subject, settings(spec, learning_rate=1e30, warmup_epochs=0))

@@ -95,5 +95,5 @@ def test_it_is_about_sklearns_logistic_regression_of_positions(spec: EvaluationS
 
 
 def test_maps_that_are_not_finite_are_refused(spec: EvaluationSpec) -> None:
-    with pytest.raises(BaseModelError, match="broken.*not finite"):
+    with pytest.raises(BaseModelError, match=r"broken.*not finite"):
         segmentation(subject("broken"), spec)

@@ -75,6 +75,8 @@ def row(head_id, probe, replicates=2, sd=1.0, rank=1, control=None, feasible=Tru
         family=head_id,
         config=None,
         control=control,
+        stage="proxy",
+        score=None,
         discrepancy=None,
         discrepancy_sd=None,
         probe=probe,
