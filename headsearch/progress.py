@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from headsearch.results.text import duration
 from headsearch.results.trials import TrialRecord
 from headsearch.search.executors import Job
 from headsearch.search.observer import Observer, SearchStatus, SilentObserver
@@ -216,16 +217,3 @@ def _screened(records: Sequence[TrialRecord]) -> str:
     parts = [f"{states['complete']} of {len(records)} stayed to the end"]
     parts += [f"{states[state]} {state}" for state in ("stopped", "infeasible") if states[state]]
     return f"screen of {len(records)} heads done in {duration(taken)}: {', '.join(parts)}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say it."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return (
-        f"{hours} h {minutes:02d} min"
-        if hours
-        else f"{minutes} min {whole % 60:02d} s"
-        if minutes
-        else f"{whole} s"
-    )

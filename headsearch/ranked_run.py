@@ -9,7 +9,7 @@ from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.results.departures import Passage, departures, passage
 from headsearch.results.ranking import By, RankRow, heads_tried, rank
-from headsearch.results.statistics import verdict
+from headsearch.results.statistics import SCREEN_VERDICT, verdict
 from headsearch.results.trials import TrialRecord
 from headsearch.run_directory import RunDirectory
 from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, read_scores
@@ -37,10 +37,7 @@ class RankedRun:
     def verdict(self) -> str:
         """Whether any head beats the control `none`, in one sentence."""
         if self.experiment.search.strategy == "screen":
-            return (
-                "Cannot tell whether a head helps: heads were screened without labels, and are ordered by a score that predicts it weakly; "
-                "the strategies funnel and proxies tell."
-            )
+            return SCREEN_VERDICT
         return verdict(self.rows, tried=heads_tried(self.records))
 
     @property

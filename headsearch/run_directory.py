@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,7 @@ VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
 
 _PACKAGES = ("headsearch", "torch", "torchvision", "timm", "lightly", "optuna", "numpy")
 _MAY_CHANGE = frozenset(
-    {"trials", "finalists", "replicates", "executor", "storage", "storage_patience", "space"}
+    {"trials", "finalists", "replicates", "executor", "storage", "storage_patience", "callbacks", "space"}
 )
 """Keys of `search` that a resumed run may change. The space is compared by its hash, not by how it is named."""
 
@@ -49,6 +50,8 @@ class RunFacts:
     base: BaseInfo
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    key: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Tells this run from others of its name."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -65,6 +68,7 @@ class RunFacts:
             base=BaseInfo(**{**base, "grid": (height, width)}),
             versions=data["versions"],
             created=data["created"],
+            key=data.get("key", data["created"]),
         )
 
 
@@ -182,6 +186,23 @@ class RunDirectory:
         finally:
             lock.release()
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a coordinator holds the lock now. Looks without taking it from anybody; needs no right to write."""
+        import fcntl
+
+        try:
+            with (self.path / ".lock").open("rb") as file:
+                # Shared, so that two who look do not see each other, and let go at once.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # No lock, or none that we may open: nobody was ever at work, or not here.
+            return False
+        return False
+
     def check_resume(self, experiment: Experiment, space_hash: str) -> None:
         """Check that `experiment` goes on with this run.
 
@@ -213,8 +234,8 @@ class RunDirectory:
 
 
 def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, Any]]:
-    """Keys, with old and new value, whose change makes trials incomparable. More trials, finalists, replicates, another executor or
-    storage do not."""
+    """Keys, with old and new value, whose change makes trials incomparable. More trials, finalists, replicates, another executor,
+    storage or callbacks do not."""
     old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
     for experiment in (old, new):
         experiment["search"] = {

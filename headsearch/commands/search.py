@@ -52,6 +52,7 @@ def run(
     from headsearch.progress import progress_display
     from headsearch.ranked_run import rank_run
     from headsearch.search.run import run_search
+    from headsearch.search.storage import without_password
 
     shorthand = []
     if base is not None:
@@ -73,7 +74,8 @@ def run(
         again = " ".join(
             ["headsearch run", *([experiment] if experiment else []), *chosen, f"--out {where}", "--resume"]
         )
-        typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {again}", err=True)
+        hint = without_password(again)
+        typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
         raise typer.Exit(130) from None
     ranked = rank_run(where)
     print_ranking(ranked)

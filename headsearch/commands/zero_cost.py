@@ -77,6 +77,7 @@ def score(
     if by not in ORDERS:
         raise SpaceError(f"--by: no score '{by}'{did_you_mean(by, ORDERS)}")
     loaded = load_space(space)
+    loaded.expect_single_heads("scoring at random initialisation")
     resolved = _experiment(experiment, base, data, overrides or [])
 
     from headsearch.search.zero_cost import ZeroCostScorer, score_space

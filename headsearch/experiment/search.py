@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from headsearch.experiment.budget import HOURS, with_budget
+from headsearch.experiment.callbacks import CallbackSpec
 from headsearch.experiment.sections import Positive, Section
 
 
@@ -142,7 +143,8 @@ class SearchSpec(Section):
     trials: Positive = 24
     """Distinct heads that get a proxy of their own; controls and replicates are not counted. Funnel: 8 unless given."""
     audit: Annotated[int, Field(ge=0)] = 2
-    """Of the funnel's `trials`, heads taken by chance and not for their place in the screen, so that the screen can be judged."""
+    """Of the funnel's `trials`, heads taken by chance and not for their place in the screen, so that the screen can be judged. A third of the
+    trials, and at most 2, unless given."""
     finalists: Annotated[int, Field(ge=0)] = 3
     """The best heads, and the controls, are re-run until each has `replicates` seeds."""
     replicates: Positive = 3
@@ -157,6 +159,8 @@ class SearchSpec(Section):
     """null: study.db in the run directory; or `sqlite:///`, `postgresql://`, `mysql://`, `journal:///`, `grpc://` (docs/search.md)."""
     storage_patience: Annotated[float, Field(ge=0)] = 60.0
     """Seconds that a database may be away during the search."""
+    callbacks: list[CallbackSpec] = Field(default_factory=list)
+    """What else is told how the search goes: tensorboard, mlflow, wandb."""
 
     @model_validator(mode="before")
     @classmethod
@@ -187,6 +191,9 @@ class SearchSpec(Section):
             raise ValueError(f"replicates: {self.replicates} needs finalists of at least 1, got 0")
         if len(set(self.controls)) != len(self.controls):
             raise ValueError(f"controls must not repeat, got {self.controls}")
+        kinds = [spec.kind for spec in self.callbacks]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError(f"callbacks must not repeat, got {kinds}")
         if isinstance(self.budget, str) and re.match(HOURS, self.budget) is None:
             raise ValueError(
                 f"budget: expected a number of proxies, or hours like '2 h', got {self.budget!r}"
@@ -197,6 +204,8 @@ class SearchSpec(Section):
             if "trials" not in self.model_fields_set:
                 # Not among those that were asked for.
                 self.__dict__["trials"] = FUNNEL_TRIALS
+            if "audit" not in self.model_fields_set:
+                self.__dict__["audit"] = min(2, self.trials // 3)
             self._check_funnel()
         return self
 

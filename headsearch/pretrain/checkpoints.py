@@ -39,8 +39,11 @@ class Checkpoints:
         content = buffer.getbuffer()
         try:
             self.folder.mkdir(exist_ok=True)
-            write_bytes_atomically(self.folder / f"{step:09}-{zlib.crc32(content):08x}.pt", content)
-            for path in self._newest_first()[self.keep :]:
+            written = self.folder / f"{step:09}-{zlib.crc32(content):08x}.pt"
+            write_bytes_atomically(written, content)
+            # Not kept either: an older state of the same step, from before its epoch was counted, and later ones that were damaged.
+            older = [path for path in self._newest_first() if path.name < f"{step:09}"]
+            for path in {*self._newest_first()} - {written, *older[: self.keep - 1]}:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise RunError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
@@ -82,7 +85,7 @@ class Checkpoints:
             content = path.read_bytes()
             if path.stem.endswith(f"-{zlib.crc32(content):08x}"):
                 return str(path), content
-            note(f"{path} is damaged and left alone; going on from the checkpoint before it")
+            note(f"{path} is damaged; going on from the checkpoint before it")
         if paths:
             raise RunError(
                 f"{self.folder}: all {len(paths)} checkpoints are damaged; choose another --out to start anew"

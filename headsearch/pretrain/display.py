@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from headsearch.pretrain.observer import PretrainObserver, SilentPretrainObserver
-from headsearch.progress import duration
+from headsearch.results.text import duration
 
 
 @contextmanager

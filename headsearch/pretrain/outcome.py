@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from headsearch.base import model_options
 from headsearch.errors import RunError
@@ -16,6 +13,7 @@ from headsearch.pretrain.prepare import SPEC_FILE, Materials
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainResult
 from headsearch.run_directory import versions, write_atomically
+from headsearch.training.checkpoint import save_tensors
 
 
 def write_outcome(
@@ -40,19 +38,8 @@ def write_outcome(
 
 
 def write_weights(path: Path, module: nn.Module) -> None:
-    """Write a module's state as safetensors to a temporary name and rename it."""
-    tensors: Mapping[str, Tensor] = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()
-    }
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        save_file(dict(tensors), temporary, metadata={"format": "pt"})
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a module's state as safetensors. Raises `RunError` where it cannot be written."""
+    save_tensors(path, module.state_dict())
 
 
 def model_card(spec: PretrainSpec, materials: Materials, result: PretrainResult) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from headsearch.data.names import OPEN_PREFIXES, OWN_NAMES
+from headsearch.data.names import data_named
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment.loading import apply_override
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Positive, Section, is_count
@@ -50,6 +50,15 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "byol": {**_CONTRASTIVE, "teacher_momentum": 0.996},
         "simclr": _CONTRASTIVE,
         "dino": _DISTILLED,
+        "ibot": _DISTILLED,
+        # SimMIM's 2e-4 for 512 images on a Swin; the teacher's momentum is data2vec's.
+        "simmim": {
+            "rate": 1e-4,
+            "weight_decay": 0.05,
+            "weight_decay_end": 0.05,
+            "teacher_momentum": 0.999,
+            "clip_gradient": 5.0,
+        },
     }
 )
 """By method: learning rate for 256 images, and what the recipe leaves out."""
@@ -165,7 +174,7 @@ class PretrainSpec(Section):
                 "weights": exported.base.weights,
             },
             "data": {
-                **(_named(data) if data is not None else {"dataset": exported.data.dataset}),
+                **(data_named(data) if data is not None else {"dataset": exported.data.dataset}),
                 "image_size": exported.data.image_size,
                 "augmentation": exported.data.augmentation,
             },
@@ -224,11 +233,3 @@ def _complete(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
     if full.get("warmup_epochs") is None and is_count(epochs):
         full["warmup_epochs"] = epochs / 10
     return full
-
-
-def _named(data: str) -> dict[str, str]:
-    """The data set that `--data` means."""
-    prefix, separator, _ = data.partition("/")
-    if data in OWN_NAMES or (separator and prefix in (*OPEN_PREFIXES, "torch") and not Path(data).exists()):
-        return {"dataset": data}
-    return {"dataset": "npz" if data.endswith(".npz") else "folder", "root": data}

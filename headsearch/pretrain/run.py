@@ -195,13 +195,17 @@ class PretrainRun:
         starts = (index * part + rank() * share for index in range(recipe.accumulate))
         return [slice(start, start + share) for start in starts]
 
-    def _parts(self, images: Tensor, step: int) -> Iterator[Sequence[Tensor]]:
-        """Views of this rank's images, part by part."""
+    def _parts(self, images: Tensor, step: int) -> Iterator[tuple[Sequence[Tensor], Tensor | None]]:
+        """Views and masks of this rank's images, part by part."""
+        masks = self.trainer.hssl.masks(
+            self.spec.recipe.batch_size, derived_generator(self.spec.seed, "masks", step)
+        )
         for rows, part in zip(self._rows(), images.chunk(self.spec.recipe.accumulate), strict=True):
             generator = derived_generator(self.spec.seed, "views", step)
-            yield self.materials.views(
+            views = self.materials.views(
                 part, generator, self.place.device, rows=rows, batch_size=self.spec.recipe.batch_size
             )
+            yield views, None if masks is None else masks[:, rows]
 
     def _rates(self, step: int) -> dict[str, float]:
         trainer = self.trainer

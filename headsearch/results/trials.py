@@ -72,6 +72,11 @@ class TrialRecord:
         )
 
 
+def training_of(record: TrialRecord) -> tuple[str, int]:
+    """The training that a trial is of: its own, or the joint run that it shares with others."""
+    return ("screen", record.seed) if record.stage == "screen" else ("proxy", record.number)
+
+
 def trial_rows(records: Iterable[TrialRecord]) -> list[dict[str, Any]]:
     """One flat row per trial, by number: what it was, how far it came, and its scores at the last rung reached. Unknown is None."""
     return [_row(record) for record in sorted(records, key=lambda record: record.number)]

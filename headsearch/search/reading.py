@@ -10,7 +10,9 @@ import json
 import os
 import sqlite3
 from collections import defaultdict
+from collections.abc import Collection
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +34,18 @@ _TRIALS = """
         SELECT trial_id, key, value_json FROM trial_system_attributes
     ) AS attribute ON attribute.trial_id = trials.trial_id
     WHERE studies.study_name = ?
+        AND trials.number NOT IN (SELECT value FROM json_each(?))
     ORDER BY trials.number
 """
+_TIMES = """
+    SELECT trials.number, trials.datetime_start, trials.datetime_complete
+    FROM trials
+    JOIN studies ON studies.study_id = trials.study_id
+    WHERE studies.study_name = ? AND trials.number NOT IN (SELECT value FROM json_each(?))
+"""
+
+Times = tuple[datetime | None, datetime | None]
+"""When a trial began and ended, in the local time of the coordinator; None where it has not."""
 
 
 def read_sqlite(path: Path, study: str) -> list[TrialRecord]:
@@ -42,19 +54,41 @@ def read_sqlite(path: Path, study: str) -> list[TrialRecord]:
     Raises:
         RunError: the file is not a study.
     """
+    noted = sqlite_attributes(path, study)
+    return [
+        record
+        for number, found in noted.items()
+        if (record := decode(number, {key: json.loads(text) for key, text in found.items()})) is not None
+    ]
+
+
+def sqlite_attributes(path: Path, study: str, *, skip: Collection[int] = ()) -> dict[int, dict[str, str]]:
+    """The attributes, as JSON, of every trial whose number is not in `skip`, by number. Raises `RunError` as `read_sqlite`."""
+    noted: dict[int, dict[str, str]] = defaultdict(dict)
+    for number, key, text in _query(path, _TRIALS, study, skip):
+        noted[number][key] = text
+    return noted
+
+
+def sqlite_times(path: Path, study: str, *, skip: Collection[int] = ()) -> dict[int, Times]:
+    """When the trials began and ended, by number. Raises `RunError` as `read_sqlite`."""
+    return {number: (_time(start), _time(end)) for number, start, end in _query(path, _TIMES, study, skip)}
+
+
+def _query(path: Path, statement: str, study: str, skip: Collection[int]) -> list[tuple[Any, ...]]:
     if not path.exists():
         return []
     # Not read-only where that can be helped: a coordinator that was killed leaves a log, which the next reader has to work off.
     mode = "mode=rw" if os.access(path.parent, os.W_OK) else "mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=10)) as database:
-            rows = database.execute(_TRIALS, (study,)).fetchall()
+            return database.execute(statement, (study, json.dumps(sorted(skip)))).fetchall()
     except sqlite3.Error as error:
         raise RunError(f"{path}: cannot be read as a study: {error}") from None
-    noted: dict[int, dict[str, Any]] = defaultdict(dict)
-    for number, key, value in rows:
-        noted[number][key] = json.loads(value)
-    return [record for number, found in noted.items() if (record := decode(number, found)) is not None]
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def read_study(storage: BaseStorage, study: str) -> list[TrialRecord]:

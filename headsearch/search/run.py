@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsearch.base_info import BaseInfo
+from headsearch.callbacks import build_callbacks
+from headsearch.callbacks.broadcast import Broadcast
+from headsearch.callbacks.tracker import Subject
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.budget import SIZES, hours
@@ -17,7 +20,7 @@ from headsearch.heads.config import HeadConfig
 from headsearch.results.trials import TrialRecord
 from headsearch.run_directory import RunDirectory, RunFacts
 from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores
-from headsearch.search.checks import check_experiment, check_grids
+from headsearch.search.checks import check_experiment, check_grids, check_sets
 from headsearch.search.coordinator import Coordinator, SearchPlan
 from headsearch.search.executors import Executor
 from headsearch.search.executors.inline import InlineExecutor
@@ -28,7 +31,7 @@ from headsearch.search.observer import Observer, SilentObserver
 from headsearch.search.patience import Patience
 from headsearch.search.proposer import CostFunction, Proposer
 from headsearch.search.selection import best_and_spread
-from headsearch.search.storage import close_storage, open_storage, sqlite_url
+from headsearch.search.storage import close_storage, open_storage, sqlite_url, without_password
 from headsearch.shipped import shipped_folder
 from headsearch.space import Space, load_space, shipped_spaces
 from headsearch.space.drawing import distinct_heads
@@ -91,6 +94,7 @@ def run_search(
     """
     check_experiment(experiment)
     space, _ = read_space(experiment.search.space)
+    check_sets(experiment, space)
     check_grids(experiment, space)
     _check_target(experiment, space, out, resume=resume)
     if experiment.search.storage is not None:
@@ -220,6 +224,7 @@ def conduct(
             executor = stack.enter_context(open_executor(experiment, out))
         directory = RunDirectory(out) if resume else _create(experiment, materials, out)
         stack.enter_context(directory.lock())
+        watcher = stack.enter_context(_told_too(experiment, directory, watcher, new=not resume))
         ledger = stack.enter_context(_study(experiment, directory, shared, new=not resume, note=watcher.note))
         if resume:
             directory.extend(experiment)
@@ -239,7 +244,14 @@ def check_candidates(experiment: Experiment, materials: Materials) -> None:
         ExperimentError: names the key, and how many there are.
     """
     search = experiment.search
-    if search.strategy == "proxies" or search.budget is not None:
+    if search.strategy == "proxies":
+        return
+    some = _distinct(materials, 50, experiment.seed)
+    if any(head.members for head in some):
+        raise ExperimentError(
+            f"search.strategy: {search.strategy} screens single heads, and {materials.space.name} has sets of heads; expected proxies"
+        )
+    if search.budget is not None:
         return
     asked = {
         "search.screen.heads": search.screen.heads if "heads" in search.screen.model_fields_set else 0,
@@ -350,6 +362,29 @@ def _create(experiment: Experiment, materials: Materials, out: Path) -> RunDirec
 
 
 @contextlib.contextmanager
+def _removed_on_failure(directory: RunDirectory, *, new: bool) -> Iterator[None]:
+    """Remove a new run that cannot begin."""
+    try:
+        yield
+    except BaseException:
+        if new:
+            directory.remove()
+        raise
+
+
+def _told_too(experiment: Experiment, directory: RunDirectory, watcher: Observer, *, new: bool) -> Broadcast:
+    """The watcher together with the callbacks of the experiment."""
+    subject = Subject(
+        name=experiment.name,
+        key=f"{experiment.name}-{directory.facts().key}",
+        folder=directory.path,
+        experiment=without_password(experiment.to_yaml()),
+    )
+    with _removed_on_failure(directory, new=new):
+        return Broadcast(watcher, build_callbacks(experiment.search.callbacks, subject))
+
+
+@contextlib.contextmanager
 def _study(
     experiment: Experiment,
     directory: RunDirectory,
@@ -359,15 +394,10 @@ def _study(
     note: Callable[[str], None],
 ) -> Iterator[Ledger]:
     """The ledger of a run, in the storage `shared` or a file of the run's own. A new run that cannot have one is removed."""
-    try:
+    with _removed_on_failure(directory, new=new):
         storage = shared or open_storage(sqlite_url(directory.study_path))
-        ledger = _open_ledger(
-            experiment, directory, storage, Patience(experiment.search.storage_patience, note)
-        )
-    except BaseException:
-        if new:
-            directory.remove()
-        raise
+        patience = Patience(experiment.search.storage_patience, note)
+        ledger = _open_ledger(experiment, directory, storage, patience)
     try:
         yield ledger
     finally:

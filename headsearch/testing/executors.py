@@ -114,12 +114,12 @@ def check_failures(make: MakeExecutor, folder: Path) -> None:
 def check_halt(make: MakeExecutor, folder: Path) -> None:
     """What would end every trial alike (a full disk) ends the search with its reason; once mended, it goes on to the same end."""
     experiment = toy_experiment(trials=2, finalists=0, replicates=1, sampler="random")
+    said = "nothing"
     try:
         _run(make, folder, experiment, ToyEvaluator(failures={"mlp": "disk"}))
     except RunError as error:
-        assert "stopped at trial 2: no space left on the device" in str(error), f"ended with: {error}"
-    else:
-        raise AssertionError("a full disk did not end the search")
+        said = str(error)
+    assert "stopped at trial 2: no space left on the device" in said, f"a full disk: the search said {said}"
     states = Counter(record.state for record in read_records(folder / "run"))
     assert set(states) <= {"complete", "running"}, f"settled wrongly: {states}"
     assert states["running"] >= 1, "the trial that was halted cannot be resumed"
@@ -194,7 +194,7 @@ class DiaryToy:
         """Train in words only, and write it down."""
         file = self.diary / f"diary-{config.family or 'none'}-{context.seed}.txt"
         again = file.exists()
-        Diary.write(file, "begin")
+        Diary.write(file, f"begin {os.getpid()}")
         self._meet()
         death = None if again else self.deaths.get(config.family or "none")
         return self.toy(config, _Noted(context, file, death))
@@ -243,8 +243,11 @@ class Diary:
     def __init__(self, folder: Path, head_id: str, seed: int) -> None:
         (file,) = folder.glob(f"diary-*-{seed}.txt")
         text = file.read_text(encoding="utf-8")
-        self.attempts = [[int(epoch) for epoch in attempt.split()] for attempt in text.split("begin")[1:]]
+        attempts = [[int(number) for number in attempt.split()] for attempt in text.split("begin")[1:]]
+        self.attempts = [epochs for _, *epochs in attempts]
         """The epochs of every attempt."""
+        self.processes = [process for process, *_ in attempts]
+        """The process of every attempt."""
 
     @staticmethod
     def write(file: Path, line: str) -> None:

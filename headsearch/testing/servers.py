@@ -58,8 +58,9 @@ class PostgresServer:
         self._program("pg_ctl", "stop", "-w", f"-m{mode}")
 
     def _program(self, name: str, *arguments: str, data: bool = True) -> None:
-        found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")) or [shutil.which(name)]
-        if found[-1] is None:
+        found = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))]
+        program = found[-1] if found else shutil.which(name)
+        if program is None:
             raise ServerMissing(f"PostgreSQL is not installed here ({name}; Debian: postgresql)")
         where = [f"--pgdata={self._data}"] if data else []
         environment = {
@@ -68,7 +69,7 @@ class PostgresServer:
             "PGUSER": USER,
             "PGPASSWORD": PASSWORD,
         }
-        _run([str(found[-1]), *where, *arguments], self._account, environment)
+        _run([program, *where, *arguments], self._account, environment)
 
 
 class MariaServer:

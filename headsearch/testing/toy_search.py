@@ -114,14 +114,16 @@ def run_toy(
     return list(summary.records)
 
 
-def scores(records: Iterable[TrialRecord]) -> dict[tuple[str, int], tuple[object, ...]]:
-    """All of the records that must not depend on where and in which order trials ran, by head and replicate.
+def scores(records: Iterable[TrialRecord]) -> dict[tuple[str, str, int], tuple[object, ...]]:
+    """All of the records that must not depend on where and in which order trials ran, by stage, head and replicate.
 
     Raises:
         AssertionError: a head was trained twice with one seed.
     """
     trained = [record for record in records if record.state != "duplicate"]
-    found = {(r.head_id, r.replicate): (r.state, r.seed, r.rungs, r.cost) for r in trained}
+    found: dict[tuple[str, str, int], tuple[object, ...]] = {
+        (r.stage, r.head_id, r.replicate): (r.state, r.seed, r.rungs, r.cost) for r in trained
+    }
     assert len(found) == len(trained), "a head was trained twice with one seed"
     return found
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
 from headsearch.errors import RunError
 
@@ -30,6 +32,22 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         # torch reports a full disk as a RuntimeError of its zip writer.
         temporary.unlink(missing_ok=True)
         raise RunError(f"{path}: checkpoint cannot be written: {_first_line(error)}") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors to a temporary name and rename it.
+
+    Raises:
+        RunError: it cannot be written; what was there is left as it was.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        temporary.write_bytes(save(content, metadata={"format": "pt"}))
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
@@ -10,9 +10,9 @@ from headsearch.base import Base, check_size, load_base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
-from headsearch.errors import HeadError
+from headsearch.errors import ExperimentError, HeadError
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec
-from headsearch.heads.build import Head, build_head
+from headsearch.heads.build import build_head
 from headsearch.heads.config import HeadConfig
 from headsearch.hssl import HSSL
 from headsearch.methods import build_method
@@ -60,10 +60,21 @@ def build_pair(make_base: Callable[[], Base], head: HeadConfig, method: MethodSp
     return HSSL(base, heads, build_method(method.name, width=base.info.width, **method.kwargs))
 
 
-def check_local_crops(views: Views, heads: Sequence[Head]) -> None:
-    """Raise `HeadError` where views come in several sizes and a head takes only one."""
-    bound = next((head for head in heads if head.grid_bound), None)
-    if views.augmentation.local_crops and bound is not None:
+def check_local_crops(views: Views, pair: HSSL) -> None:
+    """Check that small views can be of use, where there are any.
+
+    Raises:
+        HeadError: a head takes images of one size only.
+        ExperimentError: the method has no use for them.
+    """
+    if not views.augmentation.local_crops:
+        return
+    if pair.methods[0].compares_tokens:
+        raise ExperimentError(
+            "data.augmentation.local_crops must be 0: the method compares whole views alone"
+        )
+    bound = next((head for head in pair.student.heads if head.grid_bound), None)
+    if bound is not None:
         raise HeadError(
             f"a {bound.config.family} head is tied to one size of images: data.augmentation.local_crops must be 0"
         )

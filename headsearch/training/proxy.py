@@ -1,4 +1,4 @@
-"""The `Evaluate` of a search: trains a base with one head on a short schedule and scores both.
+"""The `Evaluate` of a search: trains a base with one head, or a set of them, on a short schedule and scores both.
 
 Comes in: an experiment, then heads with their contexts. Goes out: a `TrialResult` each. What trials share (images, base
 weights) is read once, when first needed; an evaluator that is sent to another process leaves it behind and reads it there.
@@ -194,7 +194,7 @@ class ProxyEvaluator:
         given = shared.base
         make_base = self._new_base if given is None else lambda: copy.deepcopy(given)
         hssl = build_pair(make_base, config, self.experiment.method, seed)
-        check_local_crops(shared.views, list(hssl.student.heads))
+        check_local_crops(shared.views, hssl)
         proxy = proxy or self.experiment.proxy
         return Trainer(
             hssl, proxy, steps_per_epoch=len(shared.dataset.train) // proxy.batch_size, device=shared.device

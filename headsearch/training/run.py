@@ -19,12 +19,13 @@ from torch import Tensor
 from headsearch.data.augment import Views
 from headsearch.data.sets import ImageSet
 from headsearch.errors import InfeasibleHead, RunError
-from headsearch.training.checkpoint import load_checkpoint, save_checkpoint
+from headsearch.scoring.between_bases import kept_embeddings
+from headsearch.training.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from headsearch.training.metrics import MetricsLog
 from headsearch.training.rungs import Scorer
 from headsearch.training.seeds import derived_generator, derived_seed
 from headsearch.training.trainer import Trainer
-from headsearch.trial import RungScores, TrialContext
+from headsearch.trial import EMBEDDINGS, RungScores, TrialContext
 
 CHECKPOINT_SECONDS = 30.0
 """Work that a crash may cost, beyond what was done since the last rung."""
@@ -171,6 +172,10 @@ class ProxyRun:
         if rung.scores is None or (rung.collapsed is not None and (full_budget or state.collapsed)):
             raise InfeasibleHead(f"{rung.collapsed} (epoch {state.epoch})")
         state.collapsed = rung.collapsed is not None
+        if full_budget and not self.trainer.hssl.student.heads:
+            # Before the rung is reported: from then on the trial may be over. How far two seeds of it are apart is the scale of a discrepancy.
+            kept = kept_embeddings(self.scorer.base_embeddings(self.trainer.hssl.student.base))
+            save_tensors(self.context.workdir / EMBEDDINGS, kept)
         record = rung.scores.to_dict()
         state.rungs.append(record)
         self._metrics.append("rung", record)

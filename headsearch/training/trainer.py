@@ -71,29 +71,38 @@ class Trainer:
 
         Nothing here waits for an accelerator. `step` counts from 0 over the whole run.
         """
-        return self.step_in_parts([views], 1, step)
+        return self.step_in_parts([(views, None)], 1, step)
 
-    def step_in_parts(self, parts: Iterable[Sequence[Tensor]], count: int, step: int) -> Tensor:
+    def step_in_parts(
+        self, parts: Iterable[tuple[Sequence[Tensor], Tensor | None]], count: int, step: int
+    ) -> Tensor:
         """As `step`, with the batch in `count` parts of equal size: one after the other is drawn, seen and let go of, which bounds memory.
+        A part is views and masks; None as masks has a method that hides draw them.
 
         The loss is their mean, in one of several ranks that of its own parts.
         """
         self.optimizer.zero_grad(set_to_none=True)
         seen: list[Tensor] = []
-        for views in parts:
-            loss = self.losses(views, step).mean() / count
+        for views, masks in parts:
+            loss = self.losses(views, step, masks=masks).mean() / count
             loss.backward()  # type: ignore[no-untyped-call]
             seen.append(loss.detach())
         self._move(step)
         return torch.stack(seen).sum()
 
-    def losses(self, views: Sequence[Tensor], step: int, active: Sequence[int] | None = None) -> Tensor:
+    def losses(
+        self,
+        views: Sequence[Tensor],
+        step: int,
+        active: Sequence[int] | None = None,
+        masks: Tensor | None = None,
+    ) -> Tensor:
         """The first half of a step, for who wants to look at it: the loss of every head in `active`, None meaning all."""
         self.hssl.begin_step(step / self.steps_per_epoch, self.recipe.epochs)
         with torch.autocast(
             self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
         ):
-            losses: Tensor = self.hssl.losses(views, active=active)
+            losses: Tensor = self.hssl.losses(views, active=active, masks=masks)
         return losses
 
     def update(self, loss: Tensor, step: int, active: Sequence[int] | None = None) -> None:

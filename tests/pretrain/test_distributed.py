@@ -38,13 +38,13 @@ def losses_in_double(spec: PretrainSpec, out: Path) -> list[float]:
         batch = next(iter(images))
         losses = []
         for step in range(STEPS):
-            parts = ([view.double() for view in views] for views in run._parts(batch, step))
+            parts = (([view.double() for view in views], masks) for views, masks in run._parts(batch, step))
             loss = trainer.step_in_parts(parts, spec.recipe.accumulate, step)
             losses.append(float(sum_over_ranks(loss)) / (1 if not torch.distributed.is_initialized() else 2))
         return losses
 
 
-@pytest.mark.parametrize("method", ["mocov3", "byol", "simclr", "dino"])
+@pytest.mark.parametrize("method", ["mocov3", "byol", "simclr", "dino", "ibot", "simmim"])
 def test_two_ranks_take_the_steps_of_one(images: Path, tmp_path: Path, method: str) -> None:
     spec = small_spec(images, "recipe.learning_rate=3e-3", method=method)
     first, second = in_ranks(2, losses_in_double, spec, tmp_path)

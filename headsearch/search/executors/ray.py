@@ -34,8 +34,8 @@ from headsearch.experiment import RaySpec
 from headsearch.search.executors import Failed, Job, JobSource, Outcome, Stopped
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.process import START_SECONDS
-from headsearch.search.executors.ray_cluster import room
-from headsearch.search.executors.ray_trial import MESSAGE, Assignment, run_trial
+from headsearch.search.executors.ray_cluster import cluster_nodes, room
+from headsearch.search.executors.ray_trial import MARKER, MESSAGE, Assignment, run_trial
 from headsearch.search.executors.worker import Ended, Progressed, Reported
 from headsearch.trial import CHECKPOINTS, Evaluate
 
@@ -120,6 +120,7 @@ class _Passage:
     def send(self, folder: Path, number: int) -> str:
         """Put a trial's folder where every node can read it; where that is, for `tune.Checkpoint`."""
         target = f"resumed-{number}"
+        self.filesystem.create_dir(f"{self.path}/{target}")
         pyarrow.fs.copy_files(str(folder), f"{self.path}/{target}", destination_filesystem=self.filesystem)
         return f"{self.address}/{target}"
 
@@ -139,6 +140,8 @@ def _passage(storage: str, run: Path) -> Iterator[_Passage]:
         if filesystem.get_file_info(path).type != pyarrow.fs.FileType.NotFound:
             filesystem.delete_dir(path)
         filesystem.create_dir(path)
+        # Tune makes the folder wherever it is missing; a node that sees this file sees the right one.
+        filesystem.open_output_stream(f"{path}/{MARKER}").close()
     except (OSError, ValueError) as error:
         raise ExperimentError(
             f"search.executor.storage: {storage!r} cannot be written: {' '.join(str(error).split())}"
@@ -162,8 +165,8 @@ class _Search:
     """By Tune's name of the trial."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     """Of trials that have told how they ended, or were told to stop."""
-    losses: dict[str, str] = field(default_factory=dict)
-    """How the last worker of a trial was lost."""
+    losses: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """How the last worker of a trial was lost, and what Ray says of it."""
     trials: dict[str, Trial] = field(default_factory=dict)
     """Running now."""
     until: dict[str, float] = field(default_factory=dict)
@@ -175,7 +178,7 @@ class _Search:
     def full(self) -> bool:
         """Whether as many trials run as may, or as there is room for. A cluster may grow."""
         workers = self.spec.workers
-        return len(self.running) >= (room(self.spec, ray.nodes()) if workers is None else workers)
+        return len(self.running) >= (room(self.spec, cluster_nodes()) if workers is None else workers)
 
     def assignment(self, job: Job) -> Assignment:
         """What a worker is told of a job. Where an earlier session has left a checkpoint, it is sent."""
@@ -198,7 +201,7 @@ class _Search:
         """Kill workers that have been silent for too long; Tune then finds them lost."""
         for trial_id, until in list(self.until.items()):
             if time.monotonic() > until:
-                self.losses[trial_id] = f"gave no sign of life for {self.spec.timeout:g} s"
+                self.losses[trial_id] = f"gave no sign of life for {self.spec.timeout:g} s", ""
                 del self.until[trial_id]
                 _kill(self.trials[trial_id])
 
@@ -207,12 +210,11 @@ class _Search:
         self.until.pop(trial.trial_id, None)
         error = trial.get_pickled_error()
         if isinstance(error, RayActorError) or error is None:
-            self.losses.setdefault(trial.trial_id, "ended unexpectedly")
+            self.losses.setdefault(trial.trial_id, ("ended unexpectedly", str(error or "")))
         else:
             cause = getattr(error, "cause", None) or error
-            self.losses[trial.trial_id] = (
-                f"failed ({type(cause).__name__}: {' '.join(str(cause).split())[:200]})"
-            )
+            said = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+            self.losses[trial.trial_id] = f"failed ({said[:200]})", str(error)
 
     def abandon(self) -> None:
         """Let go of all trials, settled or not."""
@@ -239,14 +241,14 @@ class _Stateless:
         return {}
 
 
-class _Jobs(_Stateless, Searcher):  # type: ignore[misc]
+class _Jobs(_Stateless, Searcher):
     """Tune's searcher: the coordinator's jobs."""
 
     def __init__(self, search: _Search) -> None:
         super().__init__()
         self._search = search
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next job, as the configuration of a trial; None when there is none now."""
         search = self._search
         with _own_errors():
@@ -272,7 +274,8 @@ class _Jobs(_Stateless, Searcher):  # type: ignore[misc]
         outcome = search.outcomes.pop(trial_id, None)
         if error or outcome is None:
             times = f", {trial.num_failures} times" if trial.num_failures > 1 else ""
-            outcome = Failed(f"its worker {search.losses.get(trial_id, 'was lost')}{times}", "failed")
+            how, details = search.losses.get(trial_id, ("was lost", ""))
+            outcome = Failed(f"its worker {how}{times}", "failed", details)
         search.losses.pop(trial_id, None)
         with _own_errors():
             search.jobs.settle(job, outcome)
@@ -281,11 +284,11 @@ class _Jobs(_Stateless, Searcher):  # type: ignore[misc]
         """Nothing: the study is saved already."""
 
 
-class _Decisions(_Stateless, TrialScheduler):  # type: ignore[misc]
+class _Decisions(_Stateless, TrialScheduler):
     """Tune's scheduler: at every rung, what the coordinator says."""
 
     def __init__(self, search: _Search) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._search = search
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -330,7 +333,7 @@ class _Decisions(_Stateless, TrialScheduler):  # type: ignore[misc]
         return "headsearch decides"
 
 
-class _Folders(_Stateless, tune.Callback):  # type: ignore[misc]
+class _Folders(_Stateless, tune.Callback):
     """Tune's callback: the trials' folders, as they arrive."""
 
     def __init__(self, search: _Search) -> None:
@@ -351,7 +354,7 @@ class _Folders(_Stateless, tune.Callback):  # type: ignore[misc]
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A lost worker's trial waits for another."""
         search = self._search
-        job, how = search.running[trial.trial_id], search.losses.pop(trial.trial_id)
+        job, (how, _details) = search.running[trial.trial_id], search.losses.pop(trial.trial_id)
         with _own_errors():
             search.jobs.note(f"trial {job.number}: its worker {how}; another takes it up from its checkpoint")
 

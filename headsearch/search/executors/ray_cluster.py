@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from headsearch.search.executors.placement import available_cores
 
 CONNECT_SECONDS = 10.0
 """For a cluster's head to accept a connection."""
+START_ATTEMPTS = 3
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Nothing large passes through the object store; Ray would reserve a third of the memory."""
 _SETTINGS = {
@@ -23,6 +25,8 @@ _SETTINGS = {
     # The progress of a search is told by its observer, and its trials are logged in its study.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # As many trials may wait for their workers to start as the searcher hands out.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # Ctrl-C is the search's business. Tune would end as if all had gone well.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -44,12 +48,12 @@ def connected(spec: RaySpec) -> Iterator[None]:
         import ray
 
         if ray.is_initialized():
-            check_room(spec, ray.nodes())
+            check_room(spec, cluster_nodes())
             yield
             return
         try:
             _connect(spec)
-            check_room(spec, ray.nodes())
+            check_room(spec, cluster_nodes())
             yield
         finally:
             ray.shutdown()
@@ -72,7 +76,7 @@ def check_device(spec: RaySpec, device: str) -> None:
 
 
 def check_room(spec: RaySpec, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Check that some node, of those that `ray.nodes` gives, can hold a trial.
+    """Check that one of the nodes can hold a trial.
 
     Raises:
         ExperimentError: none can.
@@ -96,6 +100,14 @@ def check_room(spec: RaySpec, nodes: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def cluster_nodes() -> list[Mapping[str, Any]]:
+    """The nodes of the cluster that this process is connected to."""
+    import ray
+
+    nodes: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
+
+
 def room(spec: RaySpec, nodes: Sequence[Mapping[str, Any]]) -> int:
     """How many trials the nodes can hold at once, were they all free."""
     return sum(_fits(spec, *_size(node)) for node in nodes if node["Alive"])
@@ -104,10 +116,10 @@ def room(spec: RaySpec, nodes: Sequence[Mapping[str, Any]]) -> int:
 def _fits(spec: RaySpec, cpus: float, gpus: float) -> int:
     trials = int(cpus / spec.cpus_per_trial + 1e-9)
     if spec.gpus_per_trial > 1:
-        trials = min(trials, int(gpus // spec.gpus_per_trial))
-    elif spec.gpus_per_trial > 0:
+        return int(min(trials, gpus // spec.gpus_per_trial))
+    if spec.gpus_per_trial > 0:
         # A share of a GPU is a share of one, not of two.
-        trials = min(trials, int(gpus) * int(1 / spec.gpus_per_trial + 1e-9))
+        return int(min(trials, gpus * int(1 / spec.gpus_per_trial + 1e-9)))
     return trials
 
 
@@ -120,28 +132,50 @@ def _connect(spec: RaySpec) -> None:
 
     # Ray prints what happens to workers on stdout, where only tables belong; the search tells it in its own way.
     ray._private.worker._worker_logs_enabled = False
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if spec.address is None:
-        # "local", since without an address Ray would join whatever cluster RAY_ADDRESS names.
-        ray.init(
-            "local",
-            num_cpus=available_cores(),
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            **quiet,
-        )
+        cores = available_cores()
+        check_room(spec, [{"Alive": True, "Resources": {"CPU": cores, "GPU": math.inf}}])
+        _start(cores)
         return
     try:
         if spec.address != "auto":
             host, _, port = spec.address.rpartition(":")
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         with _environment(_ONE_ATTEMPT):
-            ray.init(spec.address, **quiet)
+            ray.init(spec.address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise ExperimentError(
-            f"search.executor.address: no Ray cluster to be reached at {spec.address!r}: {reason}"
+            f"search.executor.address: no Ray cluster to be reached at {spec.address!r}: {_line(error)}"
         ) from None
+
+
+def _start(cores: int) -> None:
+    """Start a cluster of this machine. Ray gives its processes half a minute, which is not always enough on a busy machine."""
+    import ray
+
+    for attempts_left in reversed(range(START_ATTEMPTS)):
+        try:
+            # "local", since without an address Ray would join whatever cluster RAY_ADDRESS names.
+            ray.init(
+                "local",
+                num_cpus=cores,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+        except Exception as error:  # noqa: BLE001 - Ray raises it as it is
+            ray.shutdown()
+            if not attempts_left:
+                raise ExperimentError(
+                    f"search.executor: Ray does not start on this machine: {_line(error)}"
+                ) from error
+        else:
+            return
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 @contextlib.contextmanager

@@ -26,6 +26,8 @@ from headsearch.trial import CHECKPOINTS, Evaluate, MemberScores, RungScores
 
 MESSAGE = "message"
 """Under which key of a Tune result a message is found."""
+MARKER = ".headsearch"
+"""A file in the folder that checkpoints travel through."""
 PROGRESS_SECONDS = 1.0
 """Between two messages about progress: each has the trial wait until the coordinating process has read it."""
 
@@ -74,7 +76,7 @@ def run_trial(config: dict[str, Any], packed: bytes) -> None:
 def _sees(passage: str) -> bool:
     """Whether this node sees the folder that the coordinating process has made."""
     filesystem, path = pyarrow.fs.FileSystem.from_uri(passage)
-    found: bool = filesystem.get_file_info(path).type != pyarrow.fs.FileType.NotFound
+    found: bool = filesystem.get_file_info(f"{path}/{MARKER}").type != pyarrow.fs.FileType.NotFound
     return found
 
 
