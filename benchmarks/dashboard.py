@@ -124,7 +124,10 @@ class Page:
             "output": "version.data",
             "outputs": {"id": "version", "property": "data"},
             "inputs": [{"id": "tick", "property": "n_intervals", "value": 1}],
-            "state": [{"id": "version", "property": "data", "value": self.version}],
+            "state": [
+                {"id": "version", "property": "data", "value": self.version},
+                {"id": "url", "property": "pathname", "value": "/"},
+            ],
             "changedPropIds": ["tick.n_intervals"],
         }
         answer = self._post(body)

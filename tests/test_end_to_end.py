@@ -16,7 +16,7 @@ from headsearch.scoring.names import MEASURES
 from headsearch.search.ledger import read_records
 from headsearch.search.run import run_search
 from headsearch.training.proxy import ProxyEvaluator
-from headsearch.trial import RungScores, TrialResult
+from headsearch.trial import RungScores, Stage, TrialResult
 
 SMALL = "base.kwargs={patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}"
 
@@ -27,6 +27,7 @@ class Alone:
     def __init__(self, workdir: Path) -> None:
         self.seed = 0
         self.workdir = workdir
+        self.stage: Stage = "proxy"
 
     def report(self, scores: RungScores) -> None: ...
 
@@ -134,6 +135,7 @@ def test_a_set_is_trained_ranked_exported_and_read_back(tmp_path: Path) -> None:
         "search.sampler=grid",
         "search.trials=2",
         "search.finalists=0",
+        "search.replicates=1",
         "search.controls=[none]",
     ]
     run = tmp_path / "run"

@@ -16,7 +16,7 @@ app = typer.Typer()
 
 @app.command(
     epilog="Examples:  headsearch run   |   headsearch run --base resnet18 --data ~/images --set data.image_size=64   |   "
-    "headsearch run digits --budget 12 --out runs/try   |   headsearch run my.yaml --resume"
+    "headsearch run --data ~/images --budget '2 h' --out runs/try   |   headsearch run my.yaml --resume"
 )
 def run(
     experiment: Annotated[

@@ -70,15 +70,22 @@ def make_app(runs: Runs, *, refresh: float = REFRESH_SECONDS) -> Dash:
 
 
 def _refreshing(app: Dash, runs: Runs) -> None:
-    @app.callback(Output("version", "data"), Input("tick", "n_intervals"), State("version", "data"))
-    def look(_: int | None, known: int | None) -> int:
-        version = runs.refresh()
+    @app.callback(
+        Output("version", "data"),
+        Input("tick", "n_intervals"),
+        State("version", "data"),
+        State("url", "pathname"),
+    )
+    def look(_: int | None, known: list[int] | None, path: str | None) -> list[int]:
+        versions, route = runs.refresh(), Route.parse(path, len(runs.views))
+        # A page is drawn again for a change of what it shows, and for no other.
+        version = list(versions) if route.view == "compare" else [route.run, versions[route.run]]
         if version == known:
             raise PreventUpdate
         return version
 
     @app.callback(Output("status", "children"), Input("version", "data"), Input("url", "pathname"))
-    def tell(_: int | None, path: str | None) -> str:
+    def tell(_: list[int] | None, path: str | None) -> str:
         view = runs.views[Route.parse(path, len(runs.views)).run]
         done = (
             f"{view.settled} of {view.expected} trainings" if view.expected else f"{view.settled} trainings"
@@ -112,7 +119,7 @@ def _showing(app: Dash, runs: Runs) -> None:
         Input("url", "search"),
         Input("version", "data"),
     )
-    def show(path: str | None, search: str | None, _: int | None) -> tuple[Any, Any]:
+    def show(path: str | None, search: str | None, _: list[int] | None) -> tuple[Any, Any]:
         route = Route.parse(path, len(runs.views))
         return pages.heading(route, runs.views), pages.content(route, search, runs.views)
 

@@ -196,9 +196,10 @@ def _filters(view: RunView, query: Query) -> Component:
                     ),
                 ]
             ),
-            html.Div(
+            # Dash's list does not take its label along; the group's name is read with it.
+            html.Fieldset(
                 [
-                    html.Label("Family", htmlFor="filter-family", className="label"),
+                    html.Legend("Family"),
                     dcc.Dropdown(
                         id="filter-family",
                         options=list(families(view)),
@@ -254,11 +255,9 @@ def _chooser(views: Sequence[RunView], search: str | None) -> Component:
         options |= {f"{place}:{head_id}": label for head_id, label in named.items()}
     return html.Section(
         [
-            html.Div(
+            html.Fieldset(
                 [
-                    html.Label(
-                        f"Heads to compare, at most {MOST}", htmlFor="compare-heads", className="label"
-                    ),
+                    html.Legend(f"Heads to compare, at most {MOST}"),
                     dcc.Dropdown(
                         id="compare-heads",
                         options=[{"label": label, "value": value} for value, label in options.items()],

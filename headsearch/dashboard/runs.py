@@ -16,27 +16,20 @@ class Runs:
         """Raises `RunError` where one is no run directory."""
         self._readers = [RunReader(path) for path in paths]
         self._lock = threading.Lock()
-        self._views: list[RunView] = []
-        self._version = 0
-        self.refresh()
+        self._views = [reader.read() for reader in self._readers]
+        self._versions = [1] * len(self._views)
 
     @property
     def views(self) -> Sequence[RunView]:
         """Every run, as of the last refresh."""
         return self._views
 
-    @property
-    def version(self) -> int:
-        """Grows with every change that a refresh found."""
-        return self._version
-
-    def refresh(self) -> int:
-        """Look for changes; the version after that."""
+    def refresh(self) -> Sequence[int]:
+        """Look for changes; for every run a number that grows when one is found."""
         with self._lock:
-            views = [reader.read() for reader in self._readers]
-            if len(views) != len(self._views) or any(
-                a is not b for a, b in zip(views, self._views, strict=True)
-            ):
-                self._views = views
-                self._version += 1
-            return self._version
+            for place, reader in enumerate(self._readers):
+                view = reader.read()
+                if view is not self._views[place]:
+                    self._views[place] = view
+                    self._versions[place] += 1
+            return list(self._versions)

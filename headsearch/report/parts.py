@@ -158,6 +158,8 @@ class Column:
     """What it means, for those who rest on its heading."""
     header: Children = None
     """In place of the name, e.g. a link that sorts."""
+    kind: str = ""
+    """A class of its cells."""
     sort: str | None = None
     """`ascending` or `descending` where the table is sorted by it."""
 
@@ -188,7 +190,7 @@ def table(
             [
                 (html.Th if place == 0 else html.Td)(
                     cell,
-                    className="number" if column.numeric else "",
+                    className="number" if column.numeric else column.kind,
                     **_given(scope="row" if place == 0 else None),
                 )
                 for place, (cell, column) in enumerate(zip(row, columns, strict=True))

@@ -1,9 +1,9 @@
 """The application without a browser: addresses, downloads, and what its start does not import."""
 
 import json
+import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -114,21 +114,31 @@ def test_other_hosts_get_a_token_and_an_occupied_port_is_one_line(toy_run: Path)
     assert Address("127.0.0.1", 1, "a b&c").url.endswith("/?token=a%20b%26c")
 
 
-def test_a_refresh_that_finds_nothing_answers_with_nothing(client: Client, runs: Runs) -> None:
-    body = {
-        "output": "version.data",
-        "outputs": {"id": "version", "property": "data"},
-        "inputs": [{"id": "tick", "property": "n_intervals", "value": 1}],
-        "state": [{"id": "version", "property": "data", "value": None}],
-        "changedPropIds": ["tick.n_intervals"],
-    }
-    first = client.post("/_dash-update-component", json=body)
-    version = json.loads(first.data)["response"]["version"]["data"]
-    # Reading may have folded the study's log into its file, which is a change of the file.
-    time.sleep(0.01)
-    body["state"][0]["value"] = runs.refresh()  # type: ignore[index]
-    assert client.post("/_dash-update-component", json=body).status_code == 204
-    assert version >= 1
+def test_a_refresh_draws_a_page_again_for_its_own_run_alone(toy_run: Path, tmp_path: Path) -> None:
+    copies = [Path(shutil.copytree(toy_run, tmp_path / name)) for name in "ab"]
+    runs = Runs(copies)
+    client = Client(make_app(runs).server)
+    runs.refresh()
+
+    def look(path: str, known: object) -> object:
+        body = {
+            "output": "version.data",
+            "outputs": {"id": "version", "property": "data"},
+            "inputs": [{"id": "tick", "property": "n_intervals", "value": 1}],
+            "state": [
+                {"id": "version", "property": "data", "value": known},
+                {"id": "url", "property": "pathname", "value": path},
+            ],
+            "changedPropIds": ["tick.n_intervals"],
+        }
+        answer = client.post("/_dash-update-component", json=body)
+        return None if answer.status_code == 204 else json.loads(answer.data)["response"]["version"]["data"]
+
+    paths = ("/run/0/overview", "/run/1/overview", "/compare")
+    known = {path: look(path, None) for path in paths}
+    assert [look(path, known[path]) for path in paths] == [None, None, None]
+    (copies[1] / "run.json").write_text("{")
+    assert [look(path, known[path]) is None for path in paths] == [True, False, False]
 
 
 def test_every_view_is_in_the_navigation(runs: Runs) -> None:

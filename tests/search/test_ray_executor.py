@@ -107,7 +107,7 @@ def test_what_ray_cannot_be_asked_is_refused_when_read(keys: dict[str, Any], mes
 
 
 def test_a_gpu_must_be_given_where_one_is_asked_for_and_cannot_be_chosen() -> None:
-    with pytest.raises(ExperimentError, match="gpus_per_trial: 0, but proxy.device is cuda"):
+    with pytest.raises(ExperimentError, match=r"gpus_per_trial: 0, but proxy.device is cuda"):
         check_device(spec(), "cuda")
     with pytest.raises(ExperimentError, match="'cuda:1' with the ray executor, which chooses the GPU"):
         check_device(spec(gpus_per_trial=1), "cuda:1")

@@ -166,14 +166,14 @@ def _part(record: TrialRecord) -> str:
 def _column(name: str, query: Query, links: Links) -> Column:
     column = FIELDS[name]
     if links.run is None:
-        return Column(column.name, column.numeric)
+        return Column(column.name, column.numeric, kind=name)
     current = query.sort == name
     descending = not query.descending if current else False
     target = replace(query, sort=name, descending=descending, page=1).search()
     sign = (" ▼" if query.descending else " ▲") if current else ""
     header = link([column.name, html.Span(sign, **aria(hidden="true"))], f"{links.view('trials')}{target}")
     order = ("descending" if query.descending else "ascending") if current else None
-    return Column(column.name, column.numeric, header=header, sort=order)
+    return Column(column.name, column.numeric, header=header, kind=name, sort=order)
 
 
 def _cell(name: str, row: Mapping[str, Any], links: Links) -> Child:
