@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -15,7 +17,13 @@ from headsearch.search.executors import Job
 from headsearch.search.observer import Observer, SearchStatus, SilentObserver
 from headsearch.trial import RungScores
 
-STAGES = {"controls": "controls", "heads": "heads", "replicates": "replicates of the finalists"}
+STAGES = {
+    "controls": "controls",
+    "zero-cost": "scores before training",
+    "screen": "screen",
+    "heads": "heads",
+    "replicates": "replicates of the finalists",
+}
 
 
 class Display(Observer, Protocol):
@@ -77,6 +85,14 @@ class LineDisplay(SilentDisplay):
         self._progress.pop(record.number, None)
         self._line(f"trial {record.number}: {_ended(record)}")
 
+    def candidates_scored(self, done: int, total: int) -> None:
+        if done == total or done % 100 == 0:
+            self._line(f"scored {done} of {total} heads before any training")
+
+    def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+        self._progress.pop(records[0].number, None)
+        self._line(f"trial {records[0].number}: {_screened(records)}")
+
     def note(self, text: str) -> None:
         self._line(text)
 
@@ -97,6 +113,7 @@ class BarDisplay(SilentDisplay):
         )
         self._search: TaskID | None = None
         self._trials: dict[int, TaskID] = {}
+        self._candidates: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -131,6 +148,25 @@ class BarDisplay(SilentDisplay):
         if bar is not None:
             self._bars.remove_task(bar)
         self._bars.console.print(f"trial {record.number}: {_ended(record)}", markup=False, soft_wrap=True)
+        self._show(status)
+
+    def candidates_scored(self, done: int, total: int) -> None:
+        if self._candidates is None:
+            self._candidates = self._bars.add_task(
+                "candidates", total=total, told="scored before any training"
+            )
+        self._bars.update(self._candidates, completed=done, total=total)
+        if done == total:
+            self._bars.remove_task(self._candidates)
+            self._candidates = None
+
+    def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+        bar = self._trials.pop(records[0].number, None)
+        if bar is not None:
+            self._bars.remove_task(bar)
+        self._bars.console.print(
+            f"trial {records[0].number}: {_screened(records)}", markup=False, soft_wrap=True
+        )
         self._show(status)
 
     def note(self, text: str) -> None:
@@ -173,3 +209,11 @@ def _ended(record: TrialRecord) -> str:
         return f"{name} {record.state}: {record.reason}"
     taken = "" if record.seconds is None else f" in {duration(record.seconds)}"
     return f"{name} done{taken}: {_scored(record.rungs[-1])}"
+
+
+def _screened(records: Sequence[TrialRecord]) -> str:
+    states = Counter(record.state for record in records)
+    taken = sum(record.seconds or 0.0 for record in records)
+    parts = [f"{states['complete']} of {len(records)} stayed to the end"]
+    parts += [f"{states[state]} {state}" for state in ("stopped", "infeasible") if states[state]]
+    return f"screen of {len(records)} heads done in {duration(taken)}: {', '.join(parts)}"

@@ -8,13 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from headsearch.heads.config import HeadConfig
 
 CHECKPOINTS = "checkpoint.*"
 """What a trial that can be resumed keeps its state in, as a pattern of names in its work directory. The search removes these files, once
 the end of the trial is written down."""
+
+EMBEDDINGS = "embeddings.safetensors"
+"""The file in its work directory in which a trial without a head keeps what its base makes of held-out images; it stays."""
+
+Stage = Literal["screen", "proxy"]
+"""How a head was trained: jointly with others on one base, or with a base of its own."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,44 @@ class TrialResult:
         return self.rungs[-1]
 
 
+@dataclass(frozen=True)
+class MemberScores(RungScores):
+    """What is measured at a rung of one head of a joint run."""
+
+    member: int = 0
+    """Its place in the run."""
+
+    def alone(self) -> RungScores:
+        """The scores without the place."""
+        values = {name: value for name, value in vars(self).items() if name != "member"}
+        return RungScores(**values)
+
+
+@dataclass(frozen=True)
+class ScreenedHead:
+    """How one head of a joint run ended."""
+
+    state: Literal["complete", "stopped", "infeasible"]
+    """`stopped`: dropped at a rung, where others of the run did better."""
+    rungs: tuple[RungScores, ...]
+    """In order of epoch."""
+    cost: HeadCost
+    reason: str | None = None
+    """Why it did not stay to the end."""
+
+
+@dataclass(frozen=True)
+class ScreenResult:
+    """The end of a joint run of many heads on one base."""
+
+    heads: tuple[ScreenedHead, ...]
+    """In the order of the config's members."""
+    seconds: float
+    """Wall time of the whole run, over all its attempts."""
+    images_per_second: float | None = None
+    """Training throughput, scoring left out."""
+
+
 class TrialContext(Protocol):
     """What a trial may ask of the executor that runs it."""
 
@@ -90,8 +134,13 @@ class TrialContext(Protocol):
     def workdir(self) -> Path:
         """The trial's own folder: metrics and checkpoints go here and nowhere else."""
 
+    @property
+    def stage(self) -> Stage:
+        """`screen`: the config's heads are trained jointly, each scored on its own; `proxy`: as one candidate."""
+
     def report(self, scores: RungScores) -> None:
-        """Hand over the scores of a rung. Raises `TrialStopped` when the search wants no more of this trial.
+        """Hand over the scores of a rung; in a joint run, of one of its heads (`MemberScores`). Raises `TrialStopped` when the search
+        wants no more of this trial.
 
         A trial that is resumed reports a rung again unless it knows that the search has heard of it."""
 
@@ -102,5 +151,5 @@ class TrialContext(Protocol):
 class Evaluate(Protocol):
     """Scores one head; the same callable under every executor."""
 
-    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult:
-        """Train `config`'s head with the base on a short schedule and score it."""
+    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult | ScreenResult:
+        """Train `config`'s head with the base on a short schedule and score it; a `ScreenResult` where the context's stage is `screen`."""

@@ -11,8 +11,11 @@ from headsearch.experiment.search import (
     InlineSpec,
     NoStoppingSpec,
     ProcessSpec,
+    RaySpec,
     Sampler,
+    ScreenSpec,
     SearchSpec,
+    Strategy,
 )
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, ProxySpec, default_rungs
 
@@ -26,8 +29,11 @@ __all__ = [
     "NoStoppingSpec",
     "ProcessSpec",
     "ProxySpec",
+    "RaySpec",
     "Sampler",
+    "ScreenSpec",
     "SearchSpec",
+    "Strategy",
     "default_rungs",
     "load_experiment",
     "parse_experiment",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from headsearch.experiment.budget import HOURS, with_budget
+from headsearch.experiment.callbacks import CallbackSpec
 from headsearch.experiment.sections import Positive, Section
 
 
@@ -42,8 +45,82 @@ class ProcessSpec(Section):
     """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
 
 
+class RaySpec(Section):
+    """Trials run on a Ray cluster."""
+
+    kind: Literal["ray"] = "ray"
+    address: str | None = None
+    """null: a cluster of this machine alone, which ends with the search; `auto` (found on this machine) or `host:port`: one that runs."""
+    workers: Positive | None = None
+    """Trials at once; null: as many as the cluster has room for."""
+    cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
+    """Also the threads of a trial, rounded down, but no fewer than one."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
+    """A share of one, or a whole number; 0: trials see none."""
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial whose worker was lost is taken up by another."""
+    timeout: Annotated[float, Field(gt=0)] = 1800.0
+    """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
+    storage: str | None = None
+    """Where checkpoints travel through: a folder that all nodes see, or a URL, e.g. s3://bucket/path; null: the run directory."""
+
+    @model_validator(mode="after")
+    def _can_be_asked_of_ray(self) -> RaySpec:
+        if self.gpus_per_trial > 1 and not self.gpus_per_trial.is_integer():
+            raise ValueError(
+                f"gpus_per_trial: {self.gpus_per_trial:g} is neither a share of one GPU nor a whole number"
+            )
+        if self.address not in (None, "auto") and not re.fullmatch(r"[^/:\s]+:\d{1,5}", str(self.address)):
+            raise ValueError(
+                f"address: expected null, auto or host:port of the cluster's head, got {self.address!r}"
+            )
+        return self
+
+
 Control = Literal["none", "same", "mlp"]
+
+
+class ScreenSpec(Section):
+    """Joint training of many heads on one base, each scored without labels."""
+
+    heads: Positive = 24
+    """Heads to screen; those that tie several joint runs together are not counted."""
+    batch: Annotated[int, Field(ge=2)] = 24
+    """Most heads in one joint run. More are split into several, which share two anchor heads."""
+    heads_per_step: Positive | None = None
+    """Heads that are trained in each step, in turn; null: a sixth of those in the run. All of them: each step costs more."""
+    epochs: Positive | None = None
+    """null: as many as a proxy."""
+    rungs: list[Positive] = Field(default_factory=list)
+    """Epochs at which heads are scored; empty: half and all of the epochs."""
+    reduction: Positive = 2
+    """At every rung but the last the best one of so many goes on; 1: all do."""
+
+    @model_validator(mode="after")
+    def _rungs_end_at_the_budget(self) -> ScreenSpec:
+        if self.rungs and list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(f"rungs must rise, got {list(self.rungs)}")
+        if self.rungs and self.epochs is not None and self.rungs[-1] != self.epochs:
+            raise ValueError(f"rungs must end at epochs ({self.epochs}), got {list(self.rungs)}")
+        if self.heads_per_step is not None and self.heads_per_step > self.batch:
+            raise ValueError(f"heads_per_step ({self.heads_per_step}) must not exceed batch ({self.batch})")
+        return self
+
+    def in_each_step(self, heads: int) -> int:
+        """How many of a run's `heads` take part in every step."""
+        return min(heads, self.heads_per_step or -(-heads // 6))
+
+    def schedule(self, proxy_epochs: int) -> tuple[int, list[int]]:
+        """Epochs and rungs, where a proxy takes `proxy_epochs`."""
+        epochs = self.epochs or (self.rungs[-1] if self.rungs else proxy_epochs)
+        return epochs, list(self.rungs) or sorted({max(1, epochs // 2), epochs})
+
+
 _CONTROLS: list[Control] = ["none", "same", "mlp"]
+FUNNEL_TRIALS = 8
+"""Heads with a proxy of their own in a funnel that is not told how many."""
+
+Strategy = Literal["screen", "proxies", "funnel"]
 Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
 
 
@@ -52,11 +129,22 @@ class SearchSpec(Section):
 
     space: str = "paper"
     """A shipped name or a path."""
-    strategy: Literal["proxies"] = "proxies"
-    """`proxies`: every head is scored by a proxy of its own."""
+    strategy: Strategy = "funnel"
+    """`funnel`: many heads scored untrained, some of them screened, the best of those by proxies of their own, the best again with more seeds.
+    `screen`: joint training alone, without labels. `proxies`: a sampler proposes heads, each scored by a proxy of its own."""
+    budget: float | str | None = None
+    """What the funnel may cost: a number of proxies, or hours (`2 h`). Sets what is not given of `candidates`, `screen.heads`, `trials`,
+    `finalists` and `replicates`."""
+    candidates: Positive = 200
+    """Heads that the funnel scores before any training."""
+    screen: ScreenSpec = ScreenSpec()
     sampler: Sampler = "tpe"
+    """Proposes heads where `strategy` is `proxies`."""
     trials: Positive = 24
-    """Distinct heads to train; controls and replicates are not counted."""
+    """Distinct heads that get a proxy of their own; controls and replicates are not counted. Funnel: 8 unless given."""
+    audit: Annotated[int, Field(ge=0)] = 2
+    """Of the funnel's `trials`, heads taken by chance and not for their place in the screen, so that the screen can be judged. A third of the
+    trials, and at most 2, unless given."""
     finalists: Annotated[int, Field(ge=0)] = 3
     """The best heads, and the controls, are re-run until each has `replicates` seeds."""
     replicates: Positive = 3
@@ -66,16 +154,36 @@ class SearchSpec(Section):
     """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
     stopping: Annotated[HalvingSpec | NoStoppingSpec, Field(discriminator="kind")] = HalvingSpec()
     """Whether trials may end before their full budget. Controls and replicates never do."""
-    executor: Annotated[InlineSpec | ProcessSpec, Field(discriminator="kind")] = InlineSpec()
+    executor: Annotated[InlineSpec | ProcessSpec | RaySpec, Field(discriminator="kind")] = InlineSpec()
     storage: str | None = None
-    """null: study.db in the run directory; or any Optuna storage URL."""
+    """null: study.db in the run directory; or `sqlite:///`, `postgresql://`, `mysql://`, `journal:///`, `grpc://` (docs/search.md)."""
+    storage_patience: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds that a database may be away during the search."""
+    callbacks: list[CallbackSpec] = Field(default_factory=list)
+    """What else is told how the search goes: tensorboard, mlflow, wandb."""
 
     @model_validator(mode="before")
     @classmethod
-    def _no_finalists_no_replicates(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("finalists") == 0 and "replicates" not in data:
-            return {**data, "replicates": 1}
+    def _derive(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if data.get("finalists") == 0 and "replicates" not in data:
+            data = {**data, "replicates": 1}
+        if data.get("strategy", "funnel") != "funnel":
+            return data
+        budget, controls = data.get("budget"), data.get("controls", _CONTROLS)
+        if isinstance(budget, int | float) and not isinstance(budget, bool) and isinstance(controls, list):
+            return with_budget(data, float(budget), controls=len(controls))
         return data
+
+    def sized(self, proxies: float) -> SearchSpec:
+        """This search with a budget in hours turned into sizes, where so many proxies fit into it.
+
+        Raises:
+            ValueError: too few for one head.
+        """
+        asked = self.model_dump(exclude_unset=True)
+        return SearchSpec.model_validate(with_budget(asked, proxies, controls=len(self.controls)))
 
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:
@@ -83,4 +191,30 @@ class SearchSpec(Section):
             raise ValueError(f"replicates: {self.replicates} needs finalists of at least 1, got 0")
         if len(set(self.controls)) != len(self.controls):
             raise ValueError(f"controls must not repeat, got {self.controls}")
+        kinds = [spec.kind for spec in self.callbacks]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError(f"callbacks must not repeat, got {kinds}")
+        if isinstance(self.budget, str) and re.match(HOURS, self.budget) is None:
+            raise ValueError(
+                f"budget: expected a number of proxies, or hours like '2 h', got {self.budget!r}"
+            )
+        if self.strategy != "funnel" and self.budget is not None:
+            raise ValueError(f"budget is for strategy funnel, not {self.strategy}; set trials instead")
+        if self.strategy == "funnel":
+            if "trials" not in self.model_fields_set:
+                # Not among those that were asked for.
+                self.__dict__["trials"] = FUNNEL_TRIALS
+            if "audit" not in self.model_fields_set:
+                self.__dict__["audit"] = min(2, self.trials // 3)
+            self._check_funnel()
         return self
+
+    def _check_funnel(self) -> None:
+        if self.trials > self.screen.heads:
+            raise ValueError(f"trials ({self.trials}) must not exceed screen.heads ({self.screen.heads})")
+        if self.screen.heads > self.candidates:
+            raise ValueError(
+                f"screen.heads ({self.screen.heads}) must not exceed candidates ({self.candidates})"
+            )
+        if self.audit >= self.trials and self.audit > 0:
+            raise ValueError(f"audit ({self.audit}) must leave some of the trials ({self.trials})")

@@ -36,3 +36,8 @@ def mlp_head(info: BaseInfo) -> HeadConfig:
     hidden = (per_block - 3 * info.width) / (2 * info.width + 1)
     ratio = min(max(round(hidden / info.width, 2), _LOWEST_MLP_RATIO), _HIGHEST_MLP_RATIO)
     return canonical(HeadConfig((Stage("mlp", {"depth": _DEPTH, "mlp_ratio": ratio}),)), info)
+
+
+def anchor_heads(info: BaseInfo) -> tuple[HeadConfig, HeadConfig]:
+    """The heads that tie the joint runs of a screen together by being in all of them: those of the controls `same` and `mlp`."""
+    return same_head(info), mlp_head(info)

@@ -18,11 +18,13 @@ from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.report.metrics import EpochPoint, last_epoch, read_epochs
 from headsearch.report.study import StudyReader
+from headsearch.results.departures import Passage, departures, passage
 from headsearch.results.ranking import RankRow, heads_tried, rank
 from headsearch.results.spending import Spending, part_of, spending
-from headsearch.results.statistics import verdict
-from headsearch.results.trials import TrialRecord
+from headsearch.results.statistics import SCREEN_VERDICT, verdict
+from headsearch.results.trials import TrialRecord, training_of
 from headsearch.run_directory import RunDirectory, RunFacts
+from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, read_scores
 from headsearch.search.reading import Times
 
 Condition = Literal["at work", "interrupted", "ended", "empty"]
@@ -51,6 +53,8 @@ class RunView:
     times: Mapping[int, Times] = field(default_factory=dict)
     epochs: Mapping[int, float] = field(default_factory=dict)
     """Complete epochs of running trials, by number, as far as they log them."""
+    candidates: tuple[ZeroCostScores, ...] = ()
+    """Heads that were scored before any training; none where the strategy has no such stage."""
     at_work: bool = False
     problems: tuple[str, ...] = ()
     """What could not be read, one line each."""
@@ -64,8 +68,13 @@ class RunView:
     def labels(self) -> bool:
         """Whether trials are probed."""
         if self.experiment is not None:
-            return self.experiment.data.labels == "probe"
+            return self.experiment.probes
         return any(rung.knn is not None for record in self.records for rung in record.rungs)
+
+    @cached_property
+    def screen_alone(self) -> bool:
+        """Whether heads are screened and nothing else."""
+        return self.experiment is not None and self.experiment.search.strategy == "screen"
 
     @cached_property
     def budget(self) -> int:
@@ -76,8 +85,21 @@ class RunView:
 
     @cached_property
     def rows(self) -> tuple[RankRow, ...]:
-        """The ranking, by Pareto layers."""
+        """The ranking, by Pareto layers; of a screen alone by the label-free score."""
+        if self.screen_alone:
+            return tuple(rank(self.records, by="score", labels=False, stage="screen"))
         return tuple(rank(self.records, by="pareto", labels=self.labels))
+
+    @cached_property
+    def passage(self) -> Passage | None:
+        """How many heads came to each stage of a funnel; None where there is but one."""
+        found = passage(self.records, self.candidates)
+        return found if found.screened else None
+
+    @cached_property
+    def departed(self) -> tuple[RankRow, ...]:
+        """A row for every head that was let go before it could be ranked, with stage and reason."""
+        return tuple(departures(self.records, self.candidates, self.rows))
 
     @cached_property
     def row_of(self) -> Mapping[str, RankRow]:
@@ -98,7 +120,7 @@ class RunView:
     @cached_property
     def verdict(self) -> str:
         """Whether any head beats no head, in one sentence."""
-        return verdict(self.rows, tried=heads_tried(self.records))
+        return SCREEN_VERDICT if self.screen_alone else verdict(self.rows, tried=heads_tried(self.records))
 
     @cached_property
     def by_head(self) -> Mapping[str, tuple[TrialRecord, ...]]:
@@ -128,8 +150,8 @@ class RunView:
 
     @cached_property
     def settled(self) -> int:
-        """Trainings that have ended; duplicates are not trainings."""
-        return sum(record.state not in ("running", "duplicate") for record in self.records)
+        """Trainings that have ended; duplicates are not trainings, and a joint run of many heads is one."""
+        return len({training_of(r) for r in self.records if r.state not in ("running", "duplicate")})
 
     @cached_property
     def expected(self) -> int | None:
@@ -143,8 +165,13 @@ class RunView:
             # Once replicates have begun all heads have been tried, be it fewer than asked for, the space having no more.
             heads = max(heads, search.trials)
         replicated = min(search.finalists, search.trials) + len(search.controls) if search.finalists else 0
+        joint = len({record.seed for record in trained if record.stage == "screen"})
         planned = len(search.controls) + heads + replicated * (search.replicates - 1)
-        return max(planned, len(trained))
+        if search.strategy == "screen":
+            planned = max(joint, search.replicates)
+        elif search.strategy == "funnel":
+            planned += max(joint, 1)
+        return max(planned, len({training_of(record) for record in trained}))
 
     @cached_property
     def condition(self) -> Condition:
@@ -229,7 +256,9 @@ class RunReader:
 
     def _look(self) -> object:
         path = self._directory.path
-        files = [path / name for name in ("experiment.yaml", "run.json", "study.db", "study.db-wal")]
+        files = [
+            path / name for name in ("experiment.yaml", "run.json", "study.db", "study.db-wal", FILE_NAME)
+        ]
         if self._view is not None:
             files += [_metrics(path, running.record.number) for running in self._view.running]
         return self._directory.at_work, *map(_stamp, files)
@@ -251,6 +280,13 @@ class RunReader:
         if self._study is None or not self._study.reads(storage, study):
             self._study = StudyReader(self._directory.study_path, storage, study)
         contents = self._study.read()
+        candidates: tuple[ZeroCostScores, ...] = ()
+        scored = self._directory.path / FILE_NAME
+        if scored.exists():
+            try:
+                candidates = tuple(read_scores(scored))
+            except RunError as error:
+                problems.append(str(error))
         running = [record.number for record in contents.records if record.state == "running"]
         epochs = {number: last_epoch(_metrics(self._directory.path, number)) for number in running}
         return RunView(
@@ -259,6 +295,7 @@ class RunReader:
             facts=facts,
             records=contents.records,
             times=contents.times,
+            candidates=candidates,
             epochs={number: epoch for number, epoch in epochs.items() if epoch is not None},
             at_work=self._directory.at_work,
             problems=(*problems, *contents.problems),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from headsearch.errors import HeadsearchError, RunError
 from headsearch.results.trials import TrialRecord
-from headsearch.search.reading import Times, decode, sqlite_attributes, sqlite_times
+from headsearch.search.attributes import attributes, decode
+from headsearch.search.reading import Times, sqlite_attributes, sqlite_times
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -92,17 +93,17 @@ class StudyReader:
             raise RunError(f"search.storage has no study '{self._name}'") from None
         trials = self._storage.get_all_trials(study, deepcopy=False)
         return self._merged(
-            {trial.number: partial(dict, trial.user_attrs) for trial in trials},
+            {trial.number: partial(attributes, trial) for trial in trials},
             {trial.number: (trial.datetime_start, trial.datetime_complete) for trial in trials},
         )
 
     def _merged(
-        self, attributes: Mapping[int, Callable[[], Mapping[str, Any]]], times: Mapping[int, Times]
+        self, noted: Mapping[int, Callable[[], Mapping[str, Any]]], times: Mapping[int, Times]
     ) -> StudyContents:
         """What is known of former readings, and what is new; a trial's attributes are asked for one by one, since they may be broken."""
         problems = []
         records = dict(self._ended)
-        for number, found in attributes.items():
+        for number, found in noted.items():
             try:
                 record = decode(number, found())
             except (HeadsearchError, KeyError, TypeError, ValueError, AttributeError) as error:

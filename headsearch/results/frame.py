@@ -12,8 +12,8 @@ from headsearch.search.ledger import read_records
 def curves(run: str | Path) -> pd.DataFrame:
     """One row per trial and rung: what was trained, and every score there.
 
-    Columns: number, state, head_id, family, control, replicate, seed, then the fields of `RungScores` with the discrepancy measures
-    as columns of their own, by name. Unknown is missing.
+    Columns: number, state, head_id, family, control, replicate, seed, then the fields of `RungScores` with the discrepancy measures and
+    the measures of quality as columns of their own, by name. Unknown is missing.
 
     Raises:
         RunError: no such run, or its study cannot be read.
@@ -27,8 +27,9 @@ def curves(run: str | Path) -> pd.DataFrame:
             "control": record.control,
             "replicate": record.replicate,
             "seed": record.seed,
-            **{name: value for name, value in rung.to_dict().items() if name != "measures"},
+            **{name: value for name, value in rung.to_dict().items() if name not in ("measures", "quality")},
             **rung.measures,
+            **rung.quality,
         }
         for record in read_records(run)
         if record.state != "duplicate"

@@ -17,9 +17,10 @@ from typing import Any, Literal
 from headsearch.errors import RunError
 from headsearch.results.statistics import pooled_noise
 from headsearch.results.trials import TrialRecord, finite
-from headsearch.trial import RungScores
+from headsearch.scoring.score import head_score
+from headsearch.trial import RungScores, Stage
 
-By = Literal["pareto", "probe", "discrepancy"]
+By = Literal["pareto", "probe", "discrepancy", "score"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class RankRow:
     """As `HeadConfig.to_dict` gives it."""
     control: str | None
     """`none`, `same` or `mlp`."""
+    stage: str
+    """Where the scores are from: `proxy`, `screen` or, before any training, `zero-cost`."""
+    score: float | None
+    """The label-free score (`headsearch.scoring.score`)."""
     discrepancy: float | None
     discrepancy_sd: float | None
     """Sample standard deviation over replicates; None with fewer than two."""
@@ -57,7 +62,7 @@ class RankRow:
     feasible: bool
     """False where any of its trials was infeasible: a head that collapses for some seeds is not to be relied on."""
     reason: str | None
-    """Why it is infeasible."""
+    """Why it is infeasible, or why the search let it go."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -71,18 +76,20 @@ def probe_score(scores: RungScores) -> float | None:
 
 
 def heads_tried(records: Iterable[TrialRecord]) -> int:
-    """How many different heads the search itself trained, however far: what the best of them has to be judged against."""
-    return len({record.head_id for record in records if record.control is None and record.rungs})
+    """How many different heads the search itself gave a proxy, however far it came: what the best of them has to be judged against."""
+    return len({r.head_id for r in records if r.control is None and r.rungs and r.stage == "proxy"})
 
 
-def rank(records: Iterable[TrialRecord], *, by: By, labels: bool) -> list[RankRow]:
+def rank(records: Iterable[TrialRecord], *, by: By, labels: bool, stage: Stage = "proxy") -> list[RankRow]:
     """The ranking: one row per head that ran its full budget or is infeasible.
 
     Args:
         records: Trials of one study, in any order.
         by: `pareto`: layers of (discrepancy, probe), both the higher the better, then probe, then cost; `probe` and `discrepancy`:
-            that score, then the other, then cost. Cost is parameters, then FLOPs; the last word is `head_id`'s.
+            that score, then the other, then cost; `score`: the label-free score, then as by discrepancy. Cost is parameters, then FLOPs; the
+            last word is `head_id`'s.
         labels: Whether the experiment probes; without labels `pareto` orders by discrepancy.
+        stage: Which trials are ranked: those of a screen do not compare with proxies.
 
     Raises:
         RunError: ordering by probe without labels.
@@ -92,7 +99,7 @@ def rank(records: Iterable[TrialRecord], *, by: By, labels: bool) -> list[RankRo
             "cannot rank by probe: the experiment has data.labels: none; expected --by discrepancy"
         )
     heads: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: record.number):
+    for record in sorted((r for r in records if r.stage == stage), key=lambda record: record.number):
         heads[record.head_id].append(record)
     rows = [row for group in heads.values() if (row := _row(group)) is not None]
     rows = _with_gains(rows)
@@ -112,6 +119,8 @@ def rank(records: Iterable[TrialRecord], *, by: By, labels: bool) -> list[RankRo
         discrepancy, probe = _objectives(row)
         if by == "probe":
             return (-probe, -discrepancy, *cost)
+        if by == "score":
+            return (-_or_worst(row.score), -discrepancy, -probe, *cost)
         if by == "discrepancy" or not labels:
             return (-discrepancy, -probe, *cost)
         layer = layer_of.get(row.head_id)
@@ -178,6 +187,8 @@ def _row(group: Sequence[TrialRecord]) -> RankRow | None:
         family=group[0].config.family,
         config=group[0].config.to_dict(),
         control=next((record.control for record in group if record.control is not None), None),
+        stage=group[0].stage,
+        score=_mean(_known(head_score(s.measures, s.quality) for s in scores)),
         discrepancy=_mean(discrepancies),
         discrepancy_sd=_deviation(discrepancies),
         probe=_mean(probes),

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from headsearch.results.trials import TrialRecord
+from headsearch.results.trials import TrialRecord, training_of
 
 PART_NAMES = {"controls": "Controls", "heads": "Searched heads", "replicates": "Replicates"}
 
@@ -18,10 +18,11 @@ class Part:
     name: str
     """`controls`, `heads` or `replicates` of the proxies; any other stage by its own name."""
     trainings: int
+    """A joint run of many heads is one."""
     epochs: int
     """Trained, as far as rungs tell: a trial that broke between two rungs counts to the former."""
     budget: int
-    """Epochs, had every training run in full."""
+    """Epochs, had every training run in full; a joint run does."""
     seconds: float
     """Wall time of those trainings whose time is known."""
     untimed: int
@@ -80,8 +81,10 @@ def spending(records: Iterable[TrialRecord], *, budget: int, clock: Mapping[int,
     names = dict.fromkeys(("controls", "heads", *map(part_of, trained), "replicates"))
     parts = [_part(name, [r for r in trained if part_of(r) == name], budget, clock) for name in names]
 
-    full = [r.seconds / r.rungs[-1].epoch for r in trained if r.state == "complete" and r.seconds is not None]
-    stopped = [record for record in trained if record.state == "stopped"]
+    # A head that leaves a joint run saves no epoch: the others go on.
+    proxies = [record for record in trained if record.stage == "proxy"]
+    full = [r.seconds / r.rungs[-1].epoch for r in proxies if r.state == "complete" and r.seconds is not None]
+    stopped = [record for record in proxies if record.state == "stopped"]
     saved = sum(budget - record.rungs[-1].epoch for record in stopped if record.rungs)
     speeds = [r.images_per_second for r in trained if r.images_per_second is not None]
     reasons: dict[str, int] = {}
@@ -104,13 +107,17 @@ def spending(records: Iterable[TrialRecord], *, budget: int, clock: Mapping[int,
 
 
 def _part(name: str, records: list[TrialRecord], budget: int, clock: Mapping[int, float]) -> Part:
+    joint: dict[tuple[str, int], list[TrialRecord]] = {}
+    for record in records:
+        joint.setdefault(training_of(record), []).append(record)
+    longest = [max((r.rungs[-1].epoch for r in group if r.rungs), default=0) for group in joint.values()]
     times = [r.seconds if r.seconds is not None else clock.get(r.number) for r in records]
     known = [time for time in times if time is not None]
     return Part(
         name=name,
-        trainings=len(records),
-        epochs=sum(record.rungs[-1].epoch for record in records if record.rungs),
-        budget=budget * len(records),
+        trainings=len(joint),
+        epochs=sum(longest),
+        budget=sum(longest) if name == "screen" else budget * len(joint),
         seconds=sum(known),
         untimed=len(records) - len(known),
     )

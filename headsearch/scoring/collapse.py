@@ -32,22 +32,27 @@ def collapse_reason(
     """
     if not math.isfinite(loss):
         return f"the loss is not finite ({loss})"
-    for name, embedding_ND in (("base", base_embedding_ND), ("head", head_embedding_ND)):
-        if embedding_ND is None:
-            continue
-        if not torch.isfinite(embedding_ND).all():
-            return f"the {name}'s embeddings are not finite"
-        std = isotropy_std(embedding_ND)
-        if std < MIN_STD:
-            return f"the {name} collapsed: its embeddings hardly differ between images (std {std:.2g}, needs {MIN_STD})"
-        if min(len(embedding_ND) - 1, embedding_ND.shape[1]) < _RANK_NEEDS:
-            continue
-        rank = rankme(embedding_ND - embedding_ND.mean(dim=0))
-        if rank < MIN_CENTRED_RANK:
-            return (
-                f"the {name} collapsed: its embeddings differ along one direction only "
-                f"(effective rank {rank:.2f}, needs {MIN_CENTRED_RANK})"
-            )
+    reason = worthless_reason("base", base_embedding_ND)
+    if reason is None and head_embedding_ND is not None:
+        reason = worthless_reason("head", head_embedding_ND)
+    return reason
+
+
+def worthless_reason(name: str, embedding_ND: Tensor) -> str | None:
+    """`collapse_reason` for one part alone, which is called `name`."""
+    if not torch.isfinite(embedding_ND).all():
+        return f"the {name}'s embeddings are not finite"
+    std = isotropy_std(embedding_ND)
+    if std < MIN_STD:
+        return f"the {name} collapsed: its embeddings hardly differ between images (std {std:.2g}, needs {MIN_STD})"
+    if min(len(embedding_ND) - 1, embedding_ND.shape[1]) < _RANK_NEEDS:
+        return None
+    rank = rankme(embedding_ND - embedding_ND.mean(dim=0))
+    if rank < MIN_CENTRED_RANK:
+        return (
+            f"the {name} collapsed: its embeddings differ along one direction only "
+            f"(effective rank {rank:.2f}, needs {MIN_CENTRED_RANK})"
+        )
     return None
 
 

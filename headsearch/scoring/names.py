@@ -1,4 +1,4 @@
-"""Names of the discrepancy measures. No torch here: an experiment can be checked without computing anything."""
+"""Names of the discrepancy measures and of the measures of quality. No torch here: an experiment can be checked without computing anything."""
 
 MEASURES: tuple[str, ...] = tuple(
     f"{measure}.{samples}.{side}"
@@ -7,3 +7,8 @@ MEASURES: tuple[str, ...] = tuple(
     for side in ("output", "change")
 )
 """`<measure>.<embedding|tokens>.<output|change>`."""
+
+QUALITIES: tuple[str, ...] = tuple(
+    f"{measure}.{of}" for of in ("base", "head") for measure in ("retrieval", "alignment", "uniformity")
+)
+"""`<retrieval|alignment|uniformity>.<base|head>`."""

@@ -1,30 +1,30 @@
-"""The coordinator: decides what is trained next, hands it to an executor, and writes down what comes back. The only writer.
+"""The coordinator: hands out what the stages of a search ask for, and writes down what comes back. The only writer.
 
-Three stages, each complete before the next begins: the controls; the searched heads; the replicates of the best heads and of the controls.
-What comes next follows from the records alone, so that a search that was killed goes on as if it had not been.
+What comes next follows from the records alone (`stages.py`), so that a search that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headsearch.errors import RunError
-from headsearch.heads.canonical import head_id
+from headsearch.experiment import Strategy
 from headsearch.heads.config import HeadConfig
-from headsearch.results.ranking import probe_score, rank
+from headsearch.results.ranking import probe_score
 from headsearch.results.trials import State, TrialRecord
 from headsearch.run_directory import write_atomically
+from headsearch.search.board import Board
 from headsearch.search.executors import Failed, Job, Outcome, Stopped
+from headsearch.search.funnel import Promotions, Screening
 from headsearch.search.ledger import Ledger, finite_scores
-from headsearch.search.observer import Observer, SearchStatus, StageName
-from headsearch.search.proposer import Proposal, Proposer
-from headsearch.search.seeds import trial_seed
+from headsearch.search.observer import Observer, SearchStatus
+from headsearch.search.proposer import Proposer
+from headsearch.search.stages import Controls, Proposals, Replicates, Stage
 from headsearch.search.stopping import Decision, Objectives, SuccessiveHalving
-from headsearch.trial import CHECKPOINTS, RungScores, TrialResult
+from headsearch.trial import CHECKPOINTS, MemberScores, RungScores, ScreenResult, TrialResult
 
 FAILURES_BEFORE_GIVING_UP = 3
 """Trials that fail unexpectedly before any has succeeded, after which more of them would teach nothing."""
@@ -47,6 +47,15 @@ class SearchPlan:
     """Epochs at which trials report; the last is the full budget."""
     reduction: int | None
     """At every rung the best one of so many goes on; None: trials are never stopped."""
+    strategy: Strategy = "proxies"
+    screened: Sequence[HeadConfig] = ()
+    """Heads to screen, canonical; for `screen` and `funnel`."""
+    anchors: Mapping[str, HeadConfig] = field(default_factory=dict)
+    """Heads that tie several joint runs together, by the name of their control."""
+    batch: int = 24
+    """Most heads in a joint run."""
+    audit: int = 0
+    """Of the funnel's trials, heads that are taken by chance."""
     keep_checkpoints: bool = False
     """Whether a trial's checkpoint stays when the trial has ended."""
 
@@ -65,24 +74,10 @@ class Coordinator:
         """`folder` gives a trial's folder by its number. Trials that the ledger has as running are taken up first."""
         self._plan = plan
         self._ledger = ledger
-        self._proposer = proposer
-        self._folder = folder
         self._observer = observer
-
+        self._board = board = Board(ledger, folder, observer, self.status, seed=plan.seed)
+        self._stages = tuple(_stages(plan, board, proposer))
         self._stopping = None if plan.reduction is None else SuccessiveHalving(plan.rungs, plan.reduction)
-        self._running: dict[int, TrialRecord] = {}
-        self._interrupted: deque[TrialRecord] = deque()
-        self._positions: dict[int, int] = {}
-        """Places of searched heads in the proposer's study, by trial number."""
-        self._first: dict[str, TrialRecord] = {}
-        """The settled first trial of every head, by its id."""
-        self._covered: set[tuple[str, int]] = set()
-        """(head id, replicate) that need not be run again."""
-        self._controls: set[str] = set()
-        self._heads = 0
-        """Searched heads that were or are trained."""
-        self._exhausted = False
-        self._finalists: list[str] | None = None
         self._settled = 0
         self._succeeded = False
         self._failed_in_a_row = 0
@@ -95,28 +90,34 @@ class Coordinator:
     @property
     def done(self) -> bool:
         """Whether nothing runs and nothing is left to start. Valid after `next_job` has returned None."""
-        return not self._running and not self._interrupted and self._stage() == "replicates"
+        return (
+            self._board.at_rest
+            and not self._board.interrupted
+            and all(stage.finished for stage in self._stages)
+        )
 
     def next_job(self) -> Job | None:
         """The next training. Duplicates are answered on the way."""
-        while self._interrupted:
-            record = self._interrupted.popleft()
+        while self._board.interrupted:
+            record = self._board.interrupted.popleft()
             if all(said.go_on for said in self._ledger.decisions(record.number).values()):
-                return self._hand_out(record)
+                return self._board.hand_out(record)
             # Killed between the decision to stop it and its end.
             self._conclude(self._stopped(record.number))
-        for name, config in self._plan.controls.items():
-            if name not in self._controls and (job := self._next_control(name, config)) is not None:
+        for stage in self._stages:
+            job = stage.next_job()
+            if job is not None or stage.holds:
                 return job
-        if self._heads < self._plan.trials and not self._exhausted and (job := self._next_head()) is not None:
-            return job
-        if self._stage() != "replicates" or (self._finalists is None and self._running):
-            # The finalists are chosen when every head has been heard of.
-            return None
-        return next(self._replicates(), None)
+        return None
 
     def report(self, job: Job, scores: RungScores) -> bool:
-        """Record a rung, and whether the trial goes on to the next. Both are written before the answer is given."""
+        """Record a rung, and whether the trial goes on to the next. Both are written before the answer is given.
+
+        A joint run drops heads by itself: its rungs are recorded, no more.
+        """
+        if isinstance(scores, MemberScores):
+            self._ledger.report(self._board.joint(job.seed)[scores.member], scores.alone())
+            return True
         decision = None
         if scores.epoch < self._plan.rungs[-1]:
             decision = self._decide(job, scores)
@@ -139,6 +140,10 @@ class Coordinator:
         Raises:
             RunError: the search cannot go on. What is finished is safe; a trial that was halted resumes.
         """
+        if job.stage == "screen":
+            self._settle_joint(job, outcome)
+            return
+        assert not isinstance(outcome, ScreenResult), "only a joint run gives one"
         if isinstance(outcome, TrialResult):
             outcome = self._checked(outcome)
         if isinstance(outcome, Failed) and outcome.kind == "halt":
@@ -156,20 +161,38 @@ class Coordinator:
         self._conclude(record)
         self._give_up_if_nothing_works(record)
 
+    def _settle_joint(self, job: Job, outcome: Outcome) -> None:
+        numbers = self._board.joint(job.seed)
+        if not isinstance(outcome, ScreenResult):
+            reason = outcome.reason if isinstance(outcome, Failed) else "it was stopped"
+            if isinstance(outcome, Failed):
+                self._keep_details(job, outcome)
+            raise RunError(
+                f"the screen of {len(numbers)} heads (trial {job.number} and on) gave no result: {reason}; mend that, or screen fewer heads "
+                f"at once (search.screen.batch), and go on with --resume"
+            )
+        self._board.end_joint(job.seed)
+        for number, head in zip(numbers, outcome.heads, strict=True):
+            # A session that was killed while it wrote this may have written part of it.
+            if self._ledger.record(number).state == "running":
+                record = self._ledger.screened(number, head, outcome.seconds / len(numbers))
+                for stage in self._stages:
+                    stage.ended(record)
+        self._settled += 1
+        self._succeeded = True
+        self._discard_checkpoint(self._ledger.record(numbers[0]))
+        self._observer.screen_ended([self._ledger.record(number) for number in numbers], self.status())
+
     def status(self) -> SearchStatus:
         """How far the search is."""
-        plan = self._plan
-        replicated = min(plan.finalists, plan.trials) + len(plan.controls) if plan.finalists else 0
-        heads = self._heads if self._exhausted else max(plan.trials, self._heads)
+        stage = next((stage for stage in self._stages if not stage.finished), self._stages[-1])
+        running = self._board.trainings
         return SearchStatus(
-            stage=self._stage(),
+            stage=stage.name,
             settled=self._settled,
-            expected=max(
-                self._settled + len(self._running),
-                len(plan.controls) + heads + replicated * (plan.replicates - 1),
-            ),
+            expected=max(self._settled + running, sum(stage.expected for stage in self._stages)),
             seconds_per_trial=self._seconds_per_trial(),
-            at_work=len(self._running),
+            at_work=running,
         )
 
     def _seconds_per_trial(self) -> float | None:
@@ -200,13 +223,12 @@ class Coordinator:
 
     def _conclude(self, record: TrialRecord) -> None:
         """All that follows from the end of a trial, once it is written down."""
-        del self._running[record.number]
+        del self._board.running[record.number]
         self._absorb(record)
         if record.state == "infeasible" and self._stopping is not None:
             self._stopping.withdraw(record.number)
-        if record.number in self._positions:
-            position = self._positions.pop(record.number)
-            self._proposer.tell(position, self._ledger.values(record), stopped=self._ledger.stopped(record))
+        for stage in self._stages:
+            stage.ended(record)
         self._discard_checkpoint(record)
         self._observer.trial_ended(record, self.status())
 
@@ -214,47 +236,35 @@ class Coordinator:
         """Remove what the trial would have been resumed from. Only now: until its end was written down it could have been needed."""
         if self._plan.keep_checkpoints or record.state == "duplicate":
             return
-        for file in self._folder(record.number).glob(CHECKPOINTS):
+        for file in self._board.folder(record.number).glob(CHECKPOINTS):
             file.unlink(missing_ok=True)
 
     def _load(self) -> None:
         """Take over the records of former sessions, in the order in which they were made."""
+        board = self._board
+        screened: set[int] = set()
         for record in self._ledger.records:
-            draw = self._ledger.draw(record.number)
-            running = record.state == "running"
             if self._stopping is not None and record.state != "infeasible":
                 self._stopping.remember(self._ledger.decisions(record.number).values())
-            if not running:
-                # A session that was killed may have left it.
-                self._discard_checkpoint(record)
-            if draw is not None:
-                position = self._proposer.remember(
-                    draw,
-                    self._ledger.values(record),
-                    running=running,
-                    stopped=self._ledger.stopped(record),
-                    duplicate=record.state == "duplicate",
-                )
-                if running:
-                    self._positions[record.number] = position
-            if running:
-                self._interrupted.append(record)
-                self._begin(record)
-                self._running[record.number] = record
-            elif record.state == "failed" and draw is None:
+            for stage in self._stages:
+                stage.remember(record)
+            if record.stage == "screen":
+                self._settled += record.state != "running" and record.seed not in screened
+                screened.add(record.seed)
+                continue
+            if record.state == "running":
+                board.interrupted.append(record)
+                board.begin(record)
+                board.running[record.number] = record
+                continue
+            # A session that was killed may have left it.
+            self._discard_checkpoint(record)
+            if record.state == "failed" and self._ledger.draw(record.number) is None:
                 # Whatever went wrong with a control or a replicate may have been mended since: it is run again.
                 self._settled += 1
             else:
-                self._begin(record)
+                board.begin(record)
                 self._absorb(record)
-
-    def _begin(self, record: TrialRecord) -> None:
-        """Count a trial that exists."""
-        if record.control is not None:
-            self._controls.add(record.control)
-        elif record.replicate == 0 and record.state != "duplicate":
-            self._heads += 1
-        self._covered.add((record.head_id, record.replicate))
 
     def _absorb(self, record: TrialRecord) -> None:
         """Count a trial that has ended."""
@@ -262,113 +272,14 @@ class Coordinator:
             return
         self._settled += 1
         if record.replicate == 0:
-            self._first[record.head_id] = record
+            self._board.first[record.head_id] = record
         if record.state == "complete" and record.seconds is not None:
             self._seconds.append(record.seconds)
             self._shares.append(1.0)
         elif record.state == "stopped":
             self._shares.append(record.rungs[-1].epoch / self._plan.rungs[-1])
 
-    def _stage(self) -> StageName:
-        if any(name not in self._controls for name in self._plan.controls):
-            return "controls"
-        return "heads" if self._heads < self._plan.trials and not self._exhausted else "replicates"
-
-    def _next_control(self, name: str, config: HeadConfig) -> Job | None:
-        identity = head_id(config)
-        twin = self._first.get(identity)
-        if twin is not None:
-            record = self._ledger.duplicate(config, twin, control=name)
-            self._begin(record)
-            self._observer.trial_ended(record, self.status())
-            return None
-        if any(record.head_id == identity for record in self._running.values()):
-            return None
-        return self._start(config, identity, replicate=0, control=name)
-
-    def _next_head(self) -> Job | None:
-        while True:
-            running = {record.head_id for record in self._running.values() if record.replicate == 0}
-            proposal = self._proposer.propose(self._first, running)
-            if proposal is None:
-                if not self._running:
-                    self._exhausted = True
-                    self._observer.note(
-                        f"every head of the space has been tried; {self._heads} trained, {self._plan.trials} were asked for"
-                    )
-                return None
-            twin = self._first.get(proposal.head_id)
-            if twin is None:
-                return self._start(proposal.config, proposal.head_id, replicate=0, proposal=proposal)
-            record = self._ledger.duplicate(proposal.config, twin, draw=proposal.draw)
-            self._begin(record)
-            self._proposer.tell(
-                proposal.position, self._ledger.values(record), stopped=twin.state == "stopped"
-            )
-            self._observer.trial_ended(record, self.status())
-
-    def _replicates(self) -> Iterator[Job]:
-        """The trainings that are missing until every finalist and control has its replicates."""
-        if self._plan.finalists == 0:
-            return
-        if self._finalists is None:
-            self._finalists = self._choose_finalists()
-        for replicate in range(1, self._plan.replicates):
-            for identity in self._finalists:
-                if (identity, replicate) not in self._covered:
-                    first = self._first[identity]
-                    yield self._start(first.config, identity, replicate=replicate, control=first.control)
-
-    def _choose_finalists(self) -> list[str]:
-        """Ids of the controls and of the best heads. Decided by first trials alone, so that replicates cannot change the choice."""
-        firsts = [record for record in self._ledger.records if record.replicate == 0]
-        ranked = [row for row in rank(firsts, by="pareto", labels=self._plan.labels) if row.rank is not None]
-        best = [row.head_id for row in ranked[: self._plan.finalists]]
-        controls = [head_id(config) for config in self._plan.controls.values()]
-        complete = {identity for identity, record in self._first.items() if record.state == "complete"}
-        return [identity for identity in dict.fromkeys((*controls, *best)) if identity in complete]
-
-    def _start(
-        self,
-        config: HeadConfig,
-        identity: str,
-        *,
-        replicate: int,
-        control: str | None = None,
-        proposal: Proposal | None = None,
-    ) -> Job:
-        seed = trial_seed(self._plan.seed, identity, replicate)
-        draw = proposal.draw if proposal else None
-        record = self._ledger.start(
-            config, identity, seed=seed, replicate=replicate, control=control, draw=draw
-        )
-        if proposal is not None:
-            self._positions[record.number] = proposal.position
-        self._begin(record)
-        self._running[record.number] = record
-        return self._hand_out(record)
-
-    def _hand_out(self, record: TrialRecord) -> Job:
-        folder = self._folder(record.number)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"{folder}: cannot be made: {error.strerror}; mend that and go on with --resume"
-            ) from None
-        job = Job(
-            number=record.number,
-            config=record.config,
-            head_id=record.head_id,
-            seed=record.seed,
-            replicate=record.replicate,
-            control=record.control,
-            workdir=folder,
-        )
-        self._observer.trial_started(job, self.status())
-        return job
-
-    def _checked(self, result: TrialResult) -> Outcome:
+    def _checked(self, result: TrialResult) -> TrialResult | Failed:
         """The result, unless it is worthless: an objective that is missing or not finite must not reach the study."""
         final = result.final
         if not all(finite_scores(scores) for scores in result.rungs):
@@ -395,5 +306,23 @@ class Coordinator:
         if self._failed_in_a_row >= FAILURES_BEFORE_GIVING_UP and not self._succeeded:
             raise RunError(
                 f"the first {self._failed_in_a_row} trials failed, the last with: {record.reason}; "
-                f"see {self._folder(record.number) / 'error.txt'}"
+                f"see {self._board.folder(record.number) / 'error.txt'}"
             )
+
+
+def _stages(plan: SearchPlan, board: Board, proposer: Proposer) -> Iterator[Stage]:
+    """The stages of the plan's strategy, in order."""
+    if plan.strategy == "screen":
+        yield Screening(board, plan.screened, plan.anchors, batch=plan.batch, replicates=plan.replicates)
+        return
+    yield Controls(board, plan.controls)
+    if plan.strategy == "funnel":
+        screening = Screening(board, plan.screened, plan.anchors, batch=plan.batch)
+        yield screening
+        yield Promotions(board, lambda: screening.standings, trials=plan.trials, audit=plan.audit)
+    else:
+        yield Proposals(board, proposer, plan.trials)
+    controls = list(plan.controls.values())
+    yield Replicates(
+        board, controls, finalists=plan.finalists, replicates=plan.replicates, labels=plan.labels
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -9,7 +10,7 @@ from headsearch.results.trials import TrialRecord
 from headsearch.search.executors import Job
 from headsearch.trial import RungScores
 
-StageName = Literal["controls", "heads", "replicates"]
+StageName = Literal["controls", "zero-cost", "screen", "heads", "replicates"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,14 @@ class Observer(Protocol):
     def rung_reached(self, job: Job, scores: RungScores) -> None:
         """A trial has been scored at a rung."""
 
+    def candidates_scored(self, done: int, total: int) -> None:
+        """So many of the candidates have been scored before any training."""
+
     def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
         """A training has ended, however it did, or a duplicate was answered."""
+
+    def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+        """A joint run has ended; `records` are its heads."""
 
     def note(self, text: str) -> None:
         """Something worth a line, e.g. that all heads of the space have been tried."""
@@ -75,7 +82,11 @@ class SilentObserver:
 
     def rung_reached(self, job: Job, scores: RungScores) -> None: ...
 
+    def candidates_scored(self, done: int, total: int) -> None: ...
+
     def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None: ...
+
+    def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None: ...
 
     def note(self, text: str) -> None: ...
 

@@ -1,6 +1,6 @@
 """Reads the trials of a study, without Optuna where it is SQLite: opening a study through Optuna takes over a second, most of it imports.
 
-The attributes that `ledger.py` writes hold everything, so only two of Optuna's tables are looked at. They have not changed since schema
+The attributes that `ledger.py` writes hold everything, so only four of Optuna's tables are looked at. They have not changed since schema
 version 12 (Optuna 3.0); a test compares this reader with Optuna's own.
 """
 
@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from headsearch.errors import RunError
 from headsearch.results.trials import TrialRecord
-from headsearch.search.stopping import Decision
+from headsearch.search.attributes import attributes, decode
+from headsearch.search.storage_failures import in_one_line
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -27,7 +28,11 @@ _TRIALS = """
     SELECT trials.number, attribute.key, attribute.value_json
     FROM trials
     JOIN studies ON studies.study_id = trials.study_id
-    JOIN trial_user_attributes AS attribute ON attribute.trial_id = trials.trial_id
+    JOIN (
+        SELECT trial_id, key, value_json FROM trial_user_attributes
+        UNION ALL
+        SELECT trial_id, key, value_json FROM trial_system_attributes
+    ) AS attribute ON attribute.trial_id = trials.trial_id
     WHERE studies.study_name = ?
         AND trials.number NOT IN (SELECT value FROM json_each(?))
     ORDER BY trials.number
@@ -43,61 +48,26 @@ Times = tuple[datetime | None, datetime | None]
 """When a trial began and ended, in the local time of the coordinator; None where it has not."""
 
 
-def decode(number: int, attributes: Mapping[str, Any]) -> TrialRecord | None:
-    """The record in a trial's attributes; None for a trial that somebody else put into the study."""
-    if "trial" not in attributes:
-        return None
-    outcome = attributes.get("outcome") or {
-        "state": "running",
-        "rungs": [
-            {key: value for key, value in rung.items() if key not in ("objectives", "go_on")}
-            for rung in attributes.get("rungs", [])
-        ],
-        "cost": None,
-        "seconds": None,
-        "images_per_second": None,
-        "reason": None,
-        "duplicate_of": None,
-    }
-    return TrialRecord.from_dict(
-        {"number": number, "head_id": attributes["head_id"], **attributes["trial"], **outcome}
-    )
-
-
-def said(decision: Decision | None) -> dict[str, Any]:
-    """What the stopping policy said at a rung, as it is kept beside the rung's scores."""
-    return {} if decision is None else {"objectives": list(decision.objectives), "go_on": decision.go_on}
-
-
-def decisions(number: int, attributes: Mapping[str, Any]) -> dict[int, Decision]:
-    """The inverse of `said` for all rungs of a trial, by epoch."""
-    return {
-        rung["epoch"]: Decision(number, rung["epoch"], tuple(rung["objectives"]), rung["go_on"])
-        for rung in attributes.get("rungs", [])
-        if "go_on" in rung
-    }
-
-
 def read_sqlite(path: Path, study: str) -> list[TrialRecord]:
     """Every trial of a study in a SQLite file, by number; none where the search was killed before it made the study.
 
     Raises:
         RunError: the file is not a study.
     """
-    attributes = sqlite_attributes(path, study)
+    noted = sqlite_attributes(path, study)
     return [
         record
-        for number, found in attributes.items()
+        for number, found in noted.items()
         if (record := decode(number, {key: json.loads(text) for key, text in found.items()})) is not None
     ]
 
 
 def sqlite_attributes(path: Path, study: str, *, skip: Collection[int] = ()) -> dict[int, dict[str, str]]:
     """The attributes, as JSON, of every trial whose number is not in `skip`, by number. Raises `RunError` as `read_sqlite`."""
-    attributes: dict[int, dict[str, str]] = defaultdict(dict)
+    noted: dict[int, dict[str, str]] = defaultdict(dict)
     for number, key, text in _query(path, _TRIALS, study, skip):
-        attributes[number][key] = text
-    return attributes
+        noted[number][key] = text
+    return noted
 
 
 def sqlite_times(path: Path, study: str, *, skip: Collection[int] = ()) -> dict[int, Times]:
@@ -122,6 +92,12 @@ def _time(text: str | None) -> datetime | None:
 
 
 def read_study(storage: BaseStorage, study: str) -> list[TrialRecord]:
-    """The same from any of Optuna's storages; raises `KeyError` where it has no such study."""
-    trials = storage.get_all_trials(storage.get_study_id_from_name(study), deepcopy=False)
-    return [record for trial in trials if (record := decode(trial.number, trial.user_attrs)) is not None]
+    """The same from any of Optuna's storages.
+
+    Raises:
+        RunError: the storage fails.
+        KeyError: it has no such study.
+    """
+    with in_one_line(f"the study '{study}' cannot be read"):
+        trials = storage.get_all_trials(storage.get_study_id_from_name(study), deepcopy=False)
+    return [record for trial in trials if (record := decode(trial.number, attributes(trial))) is not None]

@@ -13,12 +13,20 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from headsearch.errors import InfeasibleHead
 from headsearch.heads.config import HeadConfig, Stage
-from headsearch.trial import HeadCost, RungScores, TrialContext, TrialResult
+from headsearch.trial import (
+    HeadCost,
+    MemberScores,
+    RungScores,
+    ScreenedHead,
+    ScreenResult,
+    TrialContext,
+    TrialResult,
+)
 
 Failure = Literal["collapse", "error", "memory", "disk", "die"]
 
@@ -40,8 +48,10 @@ class ToyEvaluator:
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """How trials end whose first stage is of this family; `none` is the empty head. `die` takes the whole process along."""
 
-    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult:
+    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult | ScreenResult:
         """Train in words only: one epoch after the other, from the checkpoint where there is one."""
+        if context.stage == "screen":
+            return self._screen(config, context)
         began = time.perf_counter()
         checkpoint = context.workdir / "checkpoint.json"
         epoch, seconds, rungs = 0, 0.0, list[RungScores]()
@@ -89,18 +99,50 @@ class ToyEvaluator:
         return RungScores(
             epoch=epoch,
             loss=1.0 / epoch,
-            measures={"cka.embedding.output": measured} if config.stages else {},
-            discrepancy=measured if config.stages else None,
+            measures=dict.fromkeys(
+                ("cka.embedding.output", "cka.tokens.output", "cka.tokens.change"), measured
+            )
+            if config.heads
+            else {},
+            discrepancy=measured if config.heads else None,
             knn=knn if self.labels else None,
             linear=knn + 1.0 if self.labels and final else None,
             rankme_base=20.0,
-            rankme_head=15.0 if config.stages else None,
+            rankme_head=15.0 if config.heads else None,
             std_base=0.9,
-            std_head=0.8 if config.stages else None,
+            std_head=0.8 if config.heads else None,
+            quality={"retrieval.head": knn} if config.heads else {},
         )
 
+    def _screen(self, config: HeadConfig, context: TrialContext) -> ScreenResult:
+        """A joint run: at its first rung the half with the smaller discrepancy is dropped; what would fail alone is infeasible."""
+        began = time.perf_counter()
+        first, last = self.rungs[0], self.rungs[-1]
+        scored: dict[int, list[RungScores]] = {}
+        for epoch in range(1, last + 1):
+            time.sleep(self.seconds_per_epoch)
+            context.progress(epoch, last, 1.0 / epoch, 1000.0)
+            by_first = sorted(scored, key=lambda index: scored[index][0].discrepancy or 0.0)
+            weak = by_first[: len(by_first) // 2]
+            for index, head in enumerate(config.heads):
+                fails = head.stages[0].family in self.failures
+                if epoch in self.rungs and not fails and not (epoch > first and index in weak):
+                    rung = replace(self.scores(head, epoch, context.seed), knn=None, linear=None)
+                    scored.setdefault(index, []).append(rung)
+                    context.report(MemberScores(**vars(rung), member=index))
+        heads = []
+        for index, head in enumerate(config.heads):
+            rungs = tuple(scored.get(index, ()))
+            state: Literal["complete", "stopped", "infeasible"] = (
+                "complete" if len(rungs) == len(self.rungs) else "stopped"
+            )
+            state = state if rungs else "infeasible"
+            reason = None if state == "complete" else f"toy: {state}"
+            heads.append(ScreenedHead(state, rungs, toy_cost(head), reason))
+        return ScreenResult(tuple(heads), time.perf_counter() - began, 1000.0)
+
     def _fail(self, config: HeadConfig) -> None:
-        match self.failures.get(config.stages[0].family if config.stages else "none"):
+        match self.failures.get(config.heads[0].stages[0].family if config.heads else "none"):
             case "collapse":
                 raise InfeasibleHead("head embeddings collapsed (standard deviation 0.001)")
             case "error":
@@ -117,10 +159,11 @@ class ToyEvaluator:
 
 def limits(config: HeadConfig) -> tuple[float, float]:
     """The probe (percent) and the discrepancy that a head tends to; 50 and 0 for the empty head."""
-    if not config.stages:
+    stages = [stage for head in config.heads for stage in head]
+    if not stages:
         return 50.0, 0.0
-    quality = sum(_merit("probe", stage) for stage in config.stages) / len(config.stages)
-    difference = sum(_merit("discrepancy", stage) for stage in config.stages) / len(config.stages)
+    quality = sum(_merit("probe", stage) for stage in stages) / len(stages)
+    difference = sum(_merit("discrepancy", stage) for stage in stages) / len(stages)
     return 45.0 + 50.0 * quality, 0.1 + 0.8 * difference
 
 

@@ -1,10 +1,21 @@
 """The table of a run holds every score of every trial, once."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from headsearch.heads.config import HeadConfig
 from headsearch.results.frame import curves
 from headsearch.search.run import conduct
+from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import toy_experiment, toy_materials
+from headsearch.trial import RungScores
+
+
+class WithQuality(ToyEvaluator):
+    """The toy objective with a measure of quality."""
+
+    def scores(self, config: HeadConfig, epoch: int, seed: int) -> RungScores:
+        return replace(super().scores(config, epoch, seed), quality={"retrieval.base": 10.0 * epoch})
 
 
 def test_every_rung_of_every_training_is_a_row(tmp_path: Path) -> None:
@@ -19,3 +30,13 @@ def test_every_rung_of_every_training_is_a_row(tmp_path: Path) -> None:
         assert rows["loss"].to_list() == [rung.loss for rung in record.rungs]
     control = table[table["control"] == "none"]
     assert control["discrepancy"].isna().all()
+
+
+def test_measures_and_qualities_are_columns_of_their_own(tmp_path: Path) -> None:
+    experiment = toy_experiment(trials=1, finalists=0, replicates=1)
+    conduct(experiment, toy_materials(experiment, WithQuality()), tmp_path / "run")
+    table = curves(tmp_path / "run")
+    assert list(table["retrieval.base"]) == list(10.0 * table["epoch"])
+    assert not {"measures", "quality"} & set(table.columns)
+    head = table[table["discrepancy"].notna()]
+    assert list(head["cka.embedding.output"]) == list(head["discrepancy"])

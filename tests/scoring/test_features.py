@@ -8,7 +8,7 @@ import torch
 from headsearch.base import load_base
 from headsearch.heads import parse_head
 from headsearch.heads.build import build_head
-from headsearch.scoring.features import extract_embeddings, extract_features
+from headsearch.scoring.features import extract_embeddings, extract_features, extract_view_embeddings
 
 KWARGS = {"img_size": 16, "patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 4}
 
@@ -149,3 +149,25 @@ def test_no_images_is_an_error(base):
         extract_features(base, [], [], prepare=prepare, seed=0)
     with pytest.raises(ValueError, match="no images"):
         extract_embeddings(base, [], prepare=prepare)
+
+
+def test_embeddings_of_two_views_are_those_of_each_view_on_its_own(base, head, images):
+    torch.manual_seed(3)
+    other = build_head(parse_head({"mixer": {"depth": 1}}), base.info)
+
+    def views(batch):
+        return [prepare(batch), prepare(255 - batch), prepare(batch.flip(3))]
+
+    passes: list[int] = []
+    hook = base.register_forward_hook(lambda *_: passes.append(1))
+    found = extract_view_embeddings(base, [head, other], images.split(8), views=views)
+    hook.remove()
+    assert len(passes) == 3 * 2  # batches, views; a third view is left alone
+    for number, pixels in enumerate((images, 255 - images)):
+        [alone] = extract_features(base, [head], [pixels], prepare=prepare, seed=0)
+        [of_other] = extract_features(base, [other], [pixels], prepare=prepare, seed=0)
+        torch.testing.assert_close(found.base[number], alone.base_embedding, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.heads[0][number], alone.head_embedding, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.heads[1][number], of_other.head_embedding, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="no images"):
+        extract_view_embeddings(base, [], [], views=views)

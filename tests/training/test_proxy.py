@@ -10,70 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from headsearch.errors import DataError, InfeasibleHead, RunError, TrialStopped
-from headsearch.experiment import Experiment, parse_experiment
+from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.between_bases import compare_bases
+from headsearch.scoring.names import MEASURES, QUALITIES
+from headsearch.testing.tiny import Context, tiny_experiment
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.run import ProxyRun
 from headsearch.training.trainer import Trainer
-from headsearch.trial import RungScores, TrialResult
+from headsearch.trial import EMBEDDINGS, TrialResult
 
 CONVNEXT = parse_head({"convnext": {"depth": 1, "kernel_size": 3, "drop_path": 0.2}})
 NONE = HeadConfig()
-
-
-class Context:
-    """Keeps what is reported; `stop_at` is the rung at which the search has seen enough."""
-
-    def __init__(self, workdir: Path, seed: int = 0, stop_at: int | None = None) -> None:
-        self.workdir = workdir
-        self.seed = seed
-        self.stop_at = stop_at
-        self.reported: list[RungScores] = []
-        self.told: list[tuple[float, int, float, float]] = []
-
-    def report(self, scores: RungScores) -> None:
-        self.reported.append(scores)
-        if scores.epoch == self.stop_at:
-            raise TrialStopped
-
-    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
-        self.told.append((epoch, epochs, loss, images_per_second))
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """96 images of two kinds, reddish or bluish, and 40 to test on."""
-    random = np.random.default_rng(0)
-    arrays = {}
-    for split, count in (("train", 96), ("test", 40)):
-        labels = np.arange(count) % 2
-        pixels = random.integers(0, 120, size=(count, 16, 16, 3))
-        for image, label in zip(pixels, labels, strict=True):
-            image[:, :, 2 * label] += 120
-        arrays |= {f"{split}_images": pixels.astype(np.uint8), f"{split}_labels": labels}
-    path = tmp_path_factory.mktemp("images") / "images.npz"
-    np.savez(path, **arrays)
-    return path
-
-
-def make_experiment(images: Path, **sections: dict[str, Any]) -> Experiment:
-    defaults: dict[str, dict[str, Any]] = {
-        "base": {
-            "model": "vit_tiny_patch16_224",
-            "kwargs": {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "drop_path_rate": 0.2},
-        },
-        "data": {"dataset": "npz", "root": str(images), "image_size": 16},
-        "proxy": {"epochs": 4, "rungs": [2, 4], "batch_size": 32, "device": "cpu"},
-    }
-    if "proxy" in sections:
-        del defaults["proxy"]["rungs"]
-    return parse_experiment(
-        {name: defaults.get(name, {}) | sections.get(name, {}) for name in {*defaults, *sections}}
-    )
 
 
 def files_in(folder: Path) -> list[str]:
@@ -86,11 +38,12 @@ def evaluate(experiment: Experiment, config: HeadConfig, workdir: Path, seed: in
 
 def test_a_trial_with_a_head_has_every_score(images: Path, tmp_path: Path) -> None:
     context = Context(tmp_path)
-    result = ProxyEvaluator(make_experiment(images))(CONVNEXT, context)
+    result = ProxyEvaluator(tiny_experiment(images))(CONVNEXT, context)
     assert [scores.epoch for scores in result.rungs] == [2, 4]
     assert context.reported == list(result.rungs)
     final = result.final
     assert set(final.measures) == set(MEASURES)
+    assert set(final.quality) == set(QUALITIES)
     assert final.discrepancy == final.measures["cka.embedding.output"]
     assert final.knn is not None
     assert 0 <= final.knn <= 100
@@ -107,36 +60,50 @@ def test_a_trial_with_a_head_has_every_score(images: Path, tmp_path: Path) -> No
 
 
 def test_a_control_has_no_scores_of_a_head(images: Path, tmp_path: Path) -> None:
-    result = evaluate(make_experiment(images), NONE, tmp_path)
+    result = evaluate(tiny_experiment(images), NONE, tmp_path)
     final = result.final
     assert final.measures == {}
     assert (final.discrepancy, final.rankme_head, final.std_head) == (None, None, None)
     assert (result.cost.params, result.cost.flops, result.cost.overhead) == (0, 0, 0.0)
 
 
+def test_a_control_keeps_what_its_base_makes_of_the_same_images_whatever_the_seed(
+    images: Path, tmp_path: Path
+) -> None:
+    files = {}
+    for seed in (0, 1):
+        evaluate(tiny_experiment(images), NONE, tmp_path / str(seed), seed)
+        files[seed] = tmp_path / str(seed) / EMBEDDINGS
+    kept = load_file(files[0])["base_embedding"]
+    assert kept.shape == (40, 16)
+    assert kept.dtype == torch.float32
+    shuffled = {measure: (value, other) for _, measure, value, other in compare_bases(files, seed=0)}
+    assert 0 < shuffled["cka"][0] < shuffled["cka"][1]
+
+
 def test_without_labels_none_is_read(images: Path, tmp_path: Path) -> None:
     arrays = np.load(images)
     unlabelled = tmp_path / "unlabelled.npz"
     np.savez(unlabelled, train_images=arrays["train_images"], test_images=arrays["test_images"])
-    experiment = make_experiment(
+    experiment = tiny_experiment(
         unlabelled, data={"dataset": "npz", "root": str(unlabelled), "image_size": 16, "labels": "none"}
     )
     final = evaluate(experiment, CONVNEXT, tmp_path / "trial").final
     assert (final.knn, final.linear) == (None, None)
     assert final.discrepancy is not None
-    with_labels = evaluate(make_experiment(images), CONVNEXT, tmp_path / "labelled").final
+    with_labels = evaluate(tiny_experiment(images), CONVNEXT, tmp_path / "labelled").final
     assert final.measures == with_labels.measures
 
 
-@pytest.mark.parametrize("method", ["dino", "byol", "simclr"])
+@pytest.mark.parametrize("method", ["dino", "ibot", "byol", "simclr", "simmim"])
 def test_every_method_trains(images: Path, tmp_path: Path, method: str) -> None:
-    experiment = make_experiment(images, method={"name": method})
+    experiment = tiny_experiment(images, method={"name": method})
     rungs = evaluate(experiment, CONVNEXT, tmp_path).rungs
     assert all(np.isfinite(scores.loss) for scores in rungs)
 
 
 def test_the_same_seed_gives_the_same_scores_and_another_seed_others(images: Path, tmp_path: Path) -> None:
-    experiment = make_experiment(images)
+    experiment = tiny_experiment(images)
     evaluator = ProxyEvaluator(experiment)
     torch.manual_seed(5)
     first = evaluator(CONVNEXT, Context(tmp_path / "a", seed=1))
@@ -153,7 +120,7 @@ def test_the_global_random_state_is_left_as_it_was(images: Path, tmp_path: Path)
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    evaluate(make_experiment(images), CONVNEXT, tmp_path)
+    evaluate(tiny_experiment(images), CONVNEXT, tmp_path)
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -173,7 +140,7 @@ def final_weights(workdir: Path) -> dict[str, torch.Tensor]:
 def test_a_killed_trial_resumes_bit_for_bit(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at_step: int
 ) -> None:
-    experiment = make_experiment(images)
+    experiment = tiny_experiment(images)
     whole = Context(tmp_path / "whole")
     expected = ProxyEvaluator(experiment, checkpoint_seconds=0.0)(CONVNEXT, whole)
 
@@ -208,7 +175,7 @@ def test_a_killed_trial_resumes_bit_for_bit(
 
 
 def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) -> None:
-    evaluator = ProxyEvaluator(make_experiment(images))
+    evaluator = ProxyEvaluator(tiny_experiment(images))
     evaluator(CONVNEXT, Context(tmp_path, seed=1))
     with pytest.raises(RunError, match="belongs to another trial"):
         evaluator(CONVNEXT, Context(tmp_path, seed=2))
@@ -219,14 +186,14 @@ def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) 
 def test_a_stopped_trial_ends_at_its_rung(images: Path, tmp_path: Path) -> None:
     context = Context(tmp_path, stop_at=2)
     with pytest.raises(TrialStopped):
-        ProxyEvaluator(make_experiment(images))(CONVNEXT, context)
+        ProxyEvaluator(tiny_experiment(images))(CONVNEXT, context)
     assert [scores.epoch for scores in context.reported] == [2]
 
 
 def test_a_trial_whose_end_nobody_wrote_down_is_not_trained_again(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluator = ProxyEvaluator(make_experiment(images))
+    evaluator = ProxyEvaluator(tiny_experiment(images))
     first, second, stopped = (
         Context(tmp_path / "a"),
         Context(tmp_path / "a"),
@@ -247,7 +214,7 @@ def test_a_trial_whose_end_nobody_wrote_down_is_not_trained_again(
 
 
 def test_a_trial_that_blows_up_is_infeasible(images: Path, tmp_path: Path) -> None:
-    experiment = make_experiment(
+    experiment = tiny_experiment(
         images, proxy={"epochs": 4, "batch_size": 32, "learning_rate": 1e30, "clip_gradient": None}
     )
     with pytest.raises(InfeasibleHead, match="not finite"):
@@ -256,7 +223,7 @@ def test_a_trial_that_blows_up_is_infeasible(images: Path, tmp_path: Path) -> No
 
 def test_a_trial_that_collapses_is_infeasible(images: Path, tmp_path: Path) -> None:
     # So much decay leaves nothing but biases: all images look the same.
-    experiment = make_experiment(
+    experiment = tiny_experiment(
         images, proxy={"epochs": 4, "rungs": [1, 2, 3, 4], "batch_size": 32, "weight_decay": 900.0}
     )
     context = Context(tmp_path)
@@ -267,7 +234,7 @@ def test_a_trial_that_collapses_is_infeasible(images: Path, tmp_path: Path) -> N
 
 def test_progress_tells_how_far_training_is(images: Path, tmp_path: Path) -> None:
     context = Context(tmp_path)
-    ProxyEvaluator(make_experiment(images, proxy={"epochs": 30, "batch_size": 32}))(NONE, context)
+    ProxyEvaluator(tiny_experiment(images, proxy={"epochs": 30, "batch_size": 32}))(NONE, context)
     assert context.told
     epochs = [epoch for epoch, *_ in context.told]
     assert epochs == sorted(epochs)
@@ -276,18 +243,18 @@ def test_progress_tells_how_far_training_is(images: Path, tmp_path: Path) -> Non
 
 
 def test_fewer_images_than_a_batch_are_a_mistake(images: Path) -> None:
-    experiment = make_experiment(images, proxy={"epochs": 1, "batch_size": 128})
+    experiment = tiny_experiment(images, proxy={"epochs": 1, "batch_size": 128})
     with pytest.raises(DataError, match="96 images"):
         ProxyEvaluator(experiment).prepare()
 
 
 def test_given_weights_are_where_every_trial_starts(images: Path, tmp_path: Path) -> None:
-    experiment = make_experiment(images)
+    experiment = tiny_experiment(images)
     torch.manual_seed(3)
     evaluator = ProxyEvaluator(experiment)
     weights = evaluator._new_base().model.state_dict()
     torch.save(weights, tmp_path / "base.pth")
-    given = make_experiment(
+    given = tiny_experiment(
         images, base={**experiment.base.model_dump(), "weights": str(tmp_path / "base.pth")}
     )
     evaluator = ProxyEvaluator(given)

@@ -6,7 +6,7 @@ another process or another machine, where `attempt` runs a job just as it does h
     while (job := jobs.next_job()) is not None:
         jobs.settle(job, attempt(evaluate, job, report, progress))
 
-`inline.py` is exactly that loop; `process.py` keeps several worker processes busy.
+`inline.py` is exactly that loop; `process.py` keeps several worker processes busy, `ray.py` the nodes of a cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 
 from headsearch.errors import HeadError, InfeasibleHead, TrialStopped, UserError
 from headsearch.heads.config import HeadConfig
-from headsearch.trial import Evaluate, RungScores, TrialResult
+from headsearch.trial import Evaluate, RungScores, ScreenResult, Stage, TrialResult
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Job:
     """Which control this is; None for a searched head."""
     workdir: Path
     """The trial's own folder; it exists."""
+    stage: Stage = "proxy"
+    """`screen`: `config` is a set of heads to be trained jointly, each of which is a trial; number and folder are those of the first."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Failed:
     """Traceback, for the trial's folder."""
 
 
-Outcome = TrialResult | Stopped | Failed
+Outcome = TrialResult | ScreenResult | Stopped | Failed
 
 
 class JobSource(Protocol):
@@ -111,6 +113,10 @@ class JobContext:
     @property
     def workdir(self) -> Path:
         return self.job.workdir
+
+    @property
+    def stage(self) -> Stage:
+        return self.job.stage
 
     def report(self, scores: RungScores) -> None:
         if not self.on_report(self.job, scores):

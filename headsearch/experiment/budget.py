@@ -1,0 +1,85 @@
+"""`search.budget`: one number that sets the sizes of all stages of a funnel. Pure functions.
+
+The unit is the proxy: one head trained on its full schedule. Hours become proxies once it is known how long one takes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+HOURS = r"^\s*\d+(\.\d+)?\s*h(ours?)?\s*$"
+"""How a budget in hours is written."""
+
+SCREEN_COST = 1.5
+"""Proxies that a joint run costs (`benchmarks/screening.py`)."""
+JOINT_HEADS = 24
+"""Heads in one joint run."""
+SCREENED_PER_TRIAL = 3
+"""Heads screened for each that gets a proxy of its own."""
+STOPPED_SHARE = 0.6
+"""Of its full schedule, what a head's proxy costs on average where heads are stopped early; all of it where they are not."""
+_ENDINGS = ((3, 3), (3, 2), (2, 2), (1, 2), (0, 1))
+"""(finalists, replicates) from the surest to the cheapest."""
+
+
+def hours(budget: str) -> float:
+    """The hours in a budget like `2 h`."""
+    found = re.match(r"\s*(\d+(\.\d+)?)", budget)
+    assert found is not None, "the schema has checked it"
+    return float(found[1])
+
+
+def least(controls: int) -> float:
+    """The smallest budget: the controls, a screen, and one head of its own."""
+    return controls + SCREEN_COST + 1.0
+
+
+def with_budget(search: Mapping[str, Any], budget: float, *, controls: int) -> dict[str, Any]:
+    """`search` with what it leaves open of the funnel's sizes, so that the funnel costs about `budget` proxies.
+
+    As many heads are tried as leave enough for replicates of the best, and of as many of them as possible: without replicates nothing can
+    be said about the top of a ranking. A third of the screened heads get a proxy.
+
+    Raises:
+        ValueError: a budget too small for one proxy beside controls and screen.
+    """
+    if budget < least(controls):
+        raise ValueError(
+            f"budget: {budget:.3g} proxies are too few; expected at least {least(controls):g}: {controls} controls, a screen "
+            f"(about {SCREEN_COST:g}) and one head"
+        )
+    stopping = search.get("stopping", {})
+    share = 1.0 if isinstance(stopping, Mapping) and stopping.get("kind") == "none" else STOPPED_SHARE
+    for finalists, replicates in _ENDINGS:
+        left = budget - controls - (finalists + controls) * (replicates - 1)
+        trials = _affordable(left, share)
+        if trials >= max(1, 2 * finalists):
+            break
+    heads = max(SCREENED_PER_TRIAL * trials, 6)
+    screen = search.get("screen", {})
+    sizes: dict[str, Any] = {
+        "candidates": max(200, 4 * heads),
+        "trials": trials,
+        "audit": min(2, trials // 3),
+        "finalists": finalists,
+        "replicates": replicates,
+        "screen": {"heads": heads, **screen} if isinstance(screen, Mapping) else screen,
+    }
+    return {**sizes, **{key: value for key, value in search.items() if key != "screen"}}
+
+
+SIZES = ("candidates", "screen", "trials", "audit", "finalists", "replicates")
+"""Keys of `search` that a budget sets."""
+
+
+def _affordable(left: float, share: float) -> int:
+    """How many heads can be tried for `left` proxies, each with its part of the joint runs that led to it."""
+    trials = 0
+    while (trials + 1) * share + SCREEN_COST * math.ceil(
+        SCREENED_PER_TRIAL * (trials + 1) / JOINT_HEADS
+    ) <= left:
+        trials += 1
+    return trials

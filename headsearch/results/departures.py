@@ -1,0 +1,147 @@
+"""Heads that a funnel let go before they could be ranked: at which stage, and why. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from headsearch.heads.config import HeadConfig
+from headsearch.results.ranking import RankRow
+from headsearch.results.trials import TrialRecord
+from headsearch.scoring.score import head_score
+from headsearch.scoring.zero_cost_scores import ZeroCostScores, ordered
+from headsearch.trial import HeadCost
+
+
+@dataclass(frozen=True)
+class Passage:
+    """How many heads came to each stage of a funnel."""
+
+    candidates: int
+    """Scored before any training."""
+    screened: int
+    proxies: int
+    replicated: int
+    """With more than one seed; controls are not counted."""
+
+    def __str__(self) -> str:
+        parts = [f"{self.candidates} heads scored untrained"] if self.candidates else []
+        parts += [f"{self.screened} screened jointly"] if self.screened else []
+        parts.append(f"{self.proxies} with a proxy of their own")
+        return " → ".join([*parts, f"{self.replicated} with more seeds"] if self.replicated else parts)
+
+
+def passage(records: Iterable[TrialRecord], candidates: Sequence[ZeroCostScores]) -> Passage:
+    """How many heads came how far; controls are left out."""
+    searched = [r for r in records if r.control is None and r.state != "duplicate"]
+    proxies = [r for r in searched if r.stage == "proxy"]
+    return Passage(
+        candidates=len(candidates),
+        screened=len({r.head_id for r in searched if r.stage == "screen"}),
+        proxies=len({r.head_id for r in proxies}),
+        replicated=len({r.head_id for r in proxies if r.replicate > 0}),
+    )
+
+
+def departures(
+    records: Iterable[TrialRecord], candidates: Sequence[ZeroCostScores], ranked: Iterable[RankRow]
+) -> list[RankRow]:
+    """A row for every head that is not in `ranked`: those that came farthest first, each with the stage it left at and the reason.
+
+    Args:
+        records: Trials of one study.
+        candidates: What was scored before training; none where nothing was.
+        ranked: The ranking of the same study.
+    """
+    gone = {row.head_id for row in ranked}
+    rows: list[RankRow] = []
+    proxies = [
+        r for r in records if r.stage == "proxy" and r.control is None and r.state in ("stopped", "failed")
+    ]
+    screened = [r for r in records if r.stage == "screen" and r.control is None and r.state != "running"]
+    order = sorted(screened, key=lambda r: (r.state != "complete", -(_score(r) or 0.0)))
+    places = {r.head_id: place for place, r in enumerate(order, start=1)}
+    for record in [*proxies, *order]:
+        if record.head_id not in gone:
+            gone.add(record.head_id)
+            reason = record.reason or f"place {places[record.head_id]} of {len(order)} by score in the screen"
+            rows.append(_trial_row(record, reason))
+    scored = ordered(candidates)
+    for place, candidate in enumerate(scored, start=1):
+        if candidate.head_id not in gone:
+            gone.add(candidate.head_id)
+            reason = candidate.reason or f"place {place} of {len(scored)} by score before training"
+            rows.append(_candidate_row(candidate, reason))
+    return rows
+
+
+def _score(record: TrialRecord) -> float | None:
+    return head_score(record.rungs[-1].measures, record.rungs[-1].quality) if record.rungs else None
+
+
+def _trial_row(record: TrialRecord, reason: str) -> RankRow:
+    last = record.rungs[-1] if record.rungs else None
+    return _row(
+        record.head_id,
+        record.config,
+        stage=record.stage,
+        score=_score(record),
+        discrepancy=last.discrepancy if last else None,
+        knn=last.knn if last else None,
+        cost=record.cost,
+        feasible=record.state != "infeasible",
+        reason=reason,
+    )
+
+
+def _candidate_row(candidate: ZeroCostScores, reason: str) -> RankRow:
+    return _row(
+        candidate.head_id,
+        candidate.config,
+        stage="zero-cost",
+        score=candidate.score,
+        discrepancy=None,
+        knn=None,
+        cost=candidate.cost,
+        feasible=candidate.reason is None,
+        reason=reason,
+    )
+
+
+def _row(
+    head_id: str,
+    config: HeadConfig,
+    *,
+    stage: str,
+    score: float | None,
+    discrepancy: float | None,
+    knn: float | None,
+    cost: HeadCost | None,
+    feasible: bool,
+    reason: str,
+) -> RankRow:
+    return RankRow(
+        rank=None,
+        head_id=head_id,
+        family=config.family,
+        config=config.to_dict(),
+        control=None,
+        stage=stage,
+        score=score,
+        discrepancy=discrepancy,
+        discrepancy_sd=None,
+        probe=knn,
+        probe_sd=None,
+        knn=knn,
+        linear=None,
+        gain=None,
+        gain_low=None,
+        gain_high=None,
+        params=cost.params if cost else None,
+        flops=cost.flops if cost else None,
+        overhead=None,
+        replicates=0,
+        pareto_layer=None,
+        feasible=feasible,
+        reason=reason,
+    )

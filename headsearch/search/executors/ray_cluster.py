@@ -1,0 +1,190 @@
+"""The Ray cluster that trials run on: one of this machine alone, started and ended with the search, or one that is running already."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from headsearch.errors import ExperimentError
+from headsearch.experiment import RaySpec
+from headsearch.search.executors.placement import available_cores
+
+CONNECT_SECONDS = 10.0
+"""For a cluster's head to accept a connection."""
+START_ATTEMPTS = 3
+_OBJECT_STORE_BYTES = 128 * 2**20
+"""Nothing large passes through the object store; Ray would reserve a third of the memory."""
+_SETTINGS = {
+    # Usage statistics are for whoever asks for them; a local cluster alone would send some.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # The progress of a search is told by its observer, and its trials are logged in its study.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # As many trials may wait for their workers to start as the searcher hands out.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # Ctrl-C is the search's business. Tune would end as if all had gone well.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+_ONE_ATTEMPT = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""Ray would try for minutes to reach a cluster that is not there, and say so every few seconds."""
+
+
+@contextlib.contextmanager
+def connected(spec: RaySpec) -> Iterator[None]:
+    """A connection to the cluster that `spec` names, with room for a trial; a process that is connected already stays where it is.
+
+    However this ends, a cluster that was started here is shut down, and one that was running is left as it was found.
+
+    Raises:
+        ExperimentError: no cluster at the address, or none of its nodes has room for a trial.
+    """
+    with _environment(_SETTINGS):
+        import ray
+
+        if ray.is_initialized():
+            check_room(spec, cluster_nodes())
+            yield
+            return
+        try:
+            _connect(spec)
+            check_room(spec, cluster_nodes())
+            yield
+        finally:
+            ray.shutdown()
+
+
+def check_device(spec: RaySpec, device: str) -> None:
+    """Check that trials on `proxy.device` get what they ask for.
+
+    Raises:
+        ExperimentError: a GPU is asked for and none given to trials, or one by its number, which Ray alone can choose.
+    """
+    if device.startswith("cuda:"):
+        raise ExperimentError(
+            f"proxy.device: {device!r} with the ray executor, which chooses the GPU; expected cuda or auto"
+        )
+    if device == "cuda" and spec.gpus_per_trial == 0:
+        raise ExperimentError(
+            "search.executor.gpus_per_trial: 0, but proxy.device is cuda; expected more than 0, e.g. 1 or 0.5"
+        )
+
+
+def check_room(spec: RaySpec, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Check that one of the nodes can hold a trial.
+
+    Raises:
+        ExperimentError: none can.
+    """
+    if room(spec, nodes) > 0:
+        return
+    sizes = [_size(node) for node in nodes if node["Alive"]]
+    where = "the cluster" if spec.address else "this machine"
+    for key, asked, index, unit in (
+        ("cpus_per_trial", spec.cpus_per_trial, 0, "CPU"),
+        ("gpus_per_trial", spec.gpus_per_trial, 1, "GPU"),
+    ):
+        most = max((size[index] for size in sizes), default=0.0)
+        if asked > most:
+            raise ExperimentError(
+                f"search.executor.{key}: {asked:g} {unit}(s) per trial, but no node of {where} has more than {most:g}; "
+                f"expected at most {most:g}"
+            )
+    raise ExperimentError(
+        f"search.executor: no node of {where} has {spec.cpus_per_trial:g} CPU(s) and {spec.gpus_per_trial:g} GPU(s) at once"
+    )
+
+
+def cluster_nodes() -> list[Mapping[str, Any]]:
+    """The nodes of the cluster that this process is connected to."""
+    import ray
+
+    nodes: list[Mapping[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
+
+
+def room(spec: RaySpec, nodes: Sequence[Mapping[str, Any]]) -> int:
+    """How many trials the nodes can hold at once, were they all free."""
+    return sum(_fits(spec, *_size(node)) for node in nodes if node["Alive"])
+
+
+def _fits(spec: RaySpec, cpus: float, gpus: float) -> int:
+    trials = int(cpus / spec.cpus_per_trial + 1e-9)
+    if spec.gpus_per_trial > 1:
+        return int(min(trials, gpus // spec.gpus_per_trial))
+    if spec.gpus_per_trial > 0:
+        # A share of a GPU is a share of one, not of two.
+        return int(min(trials, gpus * int(1 / spec.gpus_per_trial + 1e-9)))
+    return trials
+
+
+def _size(node: Mapping[str, Any]) -> tuple[float, float]:
+    return node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)
+
+
+def _connect(spec: RaySpec) -> None:
+    import ray
+
+    # Ray prints what happens to workers on stdout, where only tables belong; the search tells it in its own way.
+    ray._private.worker._worker_logs_enabled = False
+    if spec.address is None:
+        cores = available_cores()
+        check_room(spec, [{"Alive": True, "Resources": {"CPU": cores, "GPU": math.inf}}])
+        _start(cores)
+        return
+    try:
+        if spec.address != "auto":
+            host, _, port = spec.address.rpartition(":")
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        with _environment(_ONE_ATTEMPT):
+            ray.init(spec.address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ExperimentError(
+            f"search.executor.address: no Ray cluster to be reached at {spec.address!r}: {_line(error)}"
+        ) from None
+
+
+def _start(cores: int) -> None:
+    """Start a cluster of this machine. Ray gives its processes half a minute, which is not always enough on a busy machine."""
+    import ray
+
+    for attempts_left in reversed(range(START_ATTEMPTS)):
+        try:
+            # "local", since without an address Ray would join whatever cluster RAY_ADDRESS names.
+            ray.init(
+                "local",
+                num_cpus=cores,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+        except Exception as error:
+            ray.shutdown()
+            if not attempts_left:
+                raise ExperimentError(
+                    f"search.executor: Ray does not start on this machine: {_line(error)}"
+                ) from error
+        else:
+            return
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """The settings as environment variables meanwhile, where they are not set already."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

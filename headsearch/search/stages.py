@@ -1,0 +1,235 @@
+"""The stages of a search: each says what is trained next. What comes next follows from the board alone, so that a search that was
+killed goes on as if it had not been.
+
+A stage is asked for a job until it has none now. It `holds` while the stages after it have to wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from headsearch.heads.canonical import head_id
+from headsearch.heads.config import HeadConfig
+from headsearch.results.ranking import rank
+from headsearch.results.trials import TrialRecord
+from headsearch.search.board import Board
+from headsearch.search.executors import Job
+from headsearch.search.observer import StageName
+from headsearch.search.proposer import Proposer
+
+
+class Stage(Protocol):
+    """Part of a search."""
+
+    @property
+    def name(self) -> StageName:
+        """What it is called."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether later stages wait for this one."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has nothing left to start."""
+
+    @property
+    def expected(self) -> int:
+        """Trainings of this stage in all, as far as can be told now."""
+
+    def next_job(self) -> Job | None:
+        """The next training, written down as running; None when there is none now. Duplicates are answered on the way."""
+
+    def remember(self, record: TrialRecord) -> None:
+        """Take over a trial of a former session, in the order in which they were made."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """A trial has ended, and that is written down."""
+
+
+class Controls:
+    """The heads that a searched one must beat, one training each."""
+
+    name: StageName = "controls"
+    holds = False
+
+    def __init__(self, board: Board, controls: Mapping[str, HeadConfig]) -> None:
+        """`controls` by name, canonical for the base; run in this order."""
+        self._board = board
+        self._controls = controls
+        self._begun: set[str] = set()
+
+    @property
+    def finished(self) -> bool:
+        return all(name in self._begun for name in self._controls)
+
+    @property
+    def expected(self) -> int:
+        return len(self._controls)
+
+    def next_job(self) -> Job | None:
+        for name, config in self._controls.items():
+            if name not in self._begun and (job := self._next(name, config)) is not None:
+                return job
+        return None
+
+    def remember(self, record: TrialRecord) -> None:
+        # Whatever went wrong with a control may have been mended since: one that failed is run again.
+        if record.control is not None and record.state != "failed" and record.stage == "proxy":
+            self._begun.add(record.control)
+
+    def ended(self, record: TrialRecord) -> None:
+        return None
+
+    def _next(self, name: str, config: HeadConfig) -> Job | None:
+        board, identity = self._board, head_id(config)
+        twin = board.trained(identity)
+        if twin is None and board.at_work(identity):
+            return None
+        self._begun.add(name)
+        if twin is None:
+            return board.start(config, identity, control=name)
+        board.duplicate(config, twin, control=name)
+        return None
+
+
+class Proposals:
+    """Heads that a sampler proposes, one after the other, until enough have been trained or none is left."""
+
+    name: StageName = "heads"
+
+    def __init__(self, board: Board, proposer: Proposer, trials: int) -> None:
+        self._board = board
+        self._proposer = proposer
+        self._trials = trials
+        self._heads = 0
+        """Searched heads that were or are trained."""
+        self._exhausted = False
+        self._positions: dict[int, int] = {}
+        """Places of heads that run in the proposer's study, by trial number."""
+
+    @property
+    def finished(self) -> bool:
+        return self._heads >= self._trials or self._exhausted
+
+    @property
+    def holds(self) -> bool:
+        return not self.finished
+
+    @property
+    def expected(self) -> int:
+        return self._heads if self._exhausted else max(self._trials, self._heads)
+
+    def next_job(self) -> Job | None:
+        board = self._board
+        while not self.finished:
+            running = {record.head_id for record in board.running.values() if record.replicate == 0}
+            proposal = self._proposer.propose(board.first, running)
+            if proposal is None:
+                if board.at_rest:
+                    self._exhausted = True
+                    board.observer.note(
+                        f"every head of the space has been tried; {self._heads} trained, {self._trials} were asked for"
+                    )
+                return None
+            twin = board.trained(proposal.head_id)
+            if twin is None:
+                job = board.start(proposal.config, proposal.head_id, draw=proposal.draw)
+                self._heads += 1
+                self._positions[job.number] = proposal.position
+                return job
+            record = board.duplicate(proposal.config, twin, draw=proposal.draw)
+            values = board.ledger.values(record)
+            self._proposer.tell(proposal.position, values, stopped=twin.state == "stopped")
+        return None
+
+    def remember(self, record: TrialRecord) -> None:
+        if record.stage != "proxy":
+            return
+        ledger, running = self._board.ledger, record.state == "running"
+        draw = ledger.draw(record.number)
+        if record.control is None and record.replicate == 0 and record.state != "duplicate":
+            self._heads += 1
+        if draw is None:
+            return
+        position = self._proposer.remember(
+            draw,
+            ledger.values(record),
+            running=running,
+            stopped=ledger.stopped(record),
+            duplicate=record.state == "duplicate",
+        )
+        if running:
+            self._positions[record.number] = position
+
+    def ended(self, record: TrialRecord) -> None:
+        if record.number in self._positions:
+            ledger = self._board.ledger
+            position = self._positions.pop(record.number)
+            self._proposer.tell(position, ledger.values(record), stopped=ledger.stopped(record))
+
+
+class Replicates:
+    """Further seeds for the best heads and for the controls. Who they are is decided by first trials alone, so that a replicate cannot
+    change the choice."""
+
+    name: StageName = "replicates"
+    holds = False
+
+    def __init__(
+        self, board: Board, controls: Sequence[HeadConfig], *, finalists: int, replicates: int, labels: bool
+    ) -> None:
+        """The best `finalists` heads, and the controls, get `replicates` seeds each; `labels` tells whether trials have a probe."""
+        self._board = board
+        self._controls = controls
+        self._finalists = finalists
+        self._replicates = replicates
+        self._labels = labels
+        self._chosen: list[str] | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self._finalists == 0 or (self._chosen is not None and not self._missing())
+
+    @property
+    def expected(self) -> int:
+        replicated = self._finalists + len(self._controls) if self._finalists else 0
+        return replicated * (self._replicates - 1)
+
+    def next_job(self) -> Job | None:
+        if self._finalists == 0:
+            return None
+        if self._chosen is None:
+            if not self._board.at_rest:
+                # They are chosen when every head has been heard of.
+                return None
+            self._chosen = self._choose()
+        for identity, replicate in self._missing():
+            first = self._board.first[identity]
+            return self._board.start(first.config, identity, replicate=replicate, control=first.control)
+        return None
+
+    def remember(self, record: TrialRecord) -> None:
+        return None
+
+    def ended(self, record: TrialRecord) -> None:
+        return None
+
+    def _missing(self) -> list[tuple[str, int]]:
+        return [
+            (identity, replicate)
+            for replicate in range(1, self._replicates)
+            for identity in self._chosen or ()
+            if (identity, replicate) not in self._board.covered
+        ]
+
+    def _choose(self) -> list[str]:
+        """Ids of the controls and of the best heads."""
+        first = self._board.first
+        records = [r for r in self._board.ledger.records if r.replicate == 0 and r.stage == "proxy"]
+        ranked = [row for row in rank(records, by="pareto", labels=self._labels) if row.rank is not None]
+        best = [row.head_id for row in ranked[: self._finalists]]
+        controls = [head_id(config) for config in self._controls]
+        complete = {identity for identity, record in first.items() if record.state == "complete"}
+        return [identity for identity in dict.fromkeys((*controls, *best)) if identity in complete]

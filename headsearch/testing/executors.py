@@ -1,0 +1,320 @@
+"""What every executor must do, wherever its trials run. An executor is done when each `check_*` that suits it passes.
+
+A check runs whole searches on the toy objective and raises `AssertionError` naming what is wrong. Trials write into a folder of the tester's
+what they do, so the workers of the executor must share a disk with it.
+
+    check_executor(make, folder, workers=2)               for an executor whose trials run in processes of their own
+    check_executor(make, folder, workers=1, apart=False)  for one whose trials run in this process
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from headsearch.errors import RunError
+from headsearch.experiment import Experiment
+from headsearch.heads.config import HeadConfig
+from headsearch.results.trials import TrialRecord
+from headsearch.search.executors import Executor, Job
+from headsearch.search.ledger import read_records
+from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.testing.toy import Failure, ToyEvaluator
+from headsearch.testing.toy_search import run_toy, scores, toy_experiment
+from headsearch.trial import RungScores, ScreenResult, Stage, TrialContext, TrialResult
+
+MEETING_SECONDS = 300.0
+"""For the first trials to find each other: workers may have to start."""
+
+
+class MakeExecutor(Protocol):
+    """Makes the executor that is looked at."""
+
+    def __call__(self, run: Path, max_retries: int) -> AbstractContextManager[Executor]:
+        """An executor for the run directory `run`, which takes up a trial whose worker is lost so many times."""
+
+
+def check_executor(make: MakeExecutor, folder: Path, *, workers: int, apart: bool = True) -> None:
+    """Every check that suits an executor with so many workers. `apart`: its trials run in processes of their own.
+
+    Raises:
+        AssertionError: naming what the executor does wrong.
+    """
+    check_scores(make, folder / "scores", workers=workers)
+    check_stopping(make, folder / "stopping")
+    check_failures(make, folder / "failures")
+    check_halt(make, folder / "halt")
+    check_interruptions(make, folder / "interruptions")
+    if apart:
+        check_lost_workers(make, folder / "lost")
+
+
+def check_scores(make: MakeExecutor, folder: Path, *, workers: int) -> None:
+    """Heads and scores are those of an inline search, every trial is whole, and as many run at once as there are workers."""
+    experiment = toy_experiment(trials=4, finalists=4, replicates=2, sampler="random")
+    watcher = Watcher()
+    records = _run(make, folder, experiment, DiaryToy(folder, together=workers), watcher)
+    inline = run_toy(folder / "inline", experiment)
+    assert scores(records) == scores(inline), "other heads or scores than inline"
+    assert {record.state for record in records} <= {"complete", "duplicate"}, "a trial was not finished"
+    assert read_records(folder / "run") == records, "the study holds something else"
+    assert max(watcher.at_work) == workers, f"{max(watcher.at_work)} trials at once, expected {workers}"
+    for record in records:
+        _is_whole(folder / "run" / "trials" / str(record.number), record, epochs=9)
+
+
+def check_stopping(make: MakeExecutor, folder: Path) -> None:
+    """A trial that is told to stop trains no further, and is pruned with the scores of its rungs; controls and replicates run on."""
+    stopping = {"kind": "asha", "reduction": 3}
+    experiment = toy_experiment(trials=8, finalists=1, replicates=2, sampler="random", stopping=stopping)
+    records = _run(make, folder, experiment, DiaryToy(folder))
+    stopped = [record for record in records if record.state == "stopped"]
+    assert stopped, "nothing was stopped"
+    for record in stopped:
+        epoch = record.rungs[-1].epoch
+        assert [rung.epoch for rung in record.rungs] == [rung for rung in (1, 3) if rung <= epoch]
+        assert record.reason == f"not among the best 1/3 so far at epoch {epoch}"
+        assert Diary(folder, record.head_id, record.seed).attempts == [list(range(1, epoch + 1))]
+        _is_whole(folder / "run" / "trials" / str(record.number), record, epochs=epoch)
+    assert {trial.state.name for trial in _optuna_trials(folder / "run", stopped)} == {"PRUNED"}
+    assert all(record.state == "complete" for record in records if record.control or record.replicate)
+
+
+def check_failures(make: MakeExecutor, folder: Path) -> None:
+    """A head that collapses, raises, or runs out of memory is settled as what it is, and not tried again."""
+    failures: dict[str, Failure] = {"vit": "collapse", "mlp": "error", "mixer": "memory"}
+    watcher = Watcher()
+    evaluate = DiaryToy(folder, ToyEvaluator(failures=failures))
+    experiment = toy_experiment(trials=2, finalists=0, replicates=1, sampler="grid")
+    space = "space: headsearch/space@1\nhead: {one_of: [{convnext: {depth: 1}}, {mixer: {depth: 1}}]}"
+    records = _run(make, folder, experiment, evaluate, watcher, space=space)
+    expected = {
+        "none": ("complete", None),
+        "vit": ("infeasible", "head embeddings collapsed (standard deviation 0.001)"),
+        "mlp": ("failed", "RuntimeError: toy failure"),
+        "convnext": ("complete", None),
+        "mixer": ("infeasible", "out of memory: toy out of memory"),
+    }
+    ends = {record.config.family or "none": (record.state, record.reason) for record in records}
+    assert ends == expected, f"trials ended as {ends}"
+    for record in records:
+        assert len(Diary(folder, record.head_id, record.seed).attempts) == 1, "a failed head was tried again"
+    assert watcher.notes == [], f"a head was taken for a lost worker: {watcher.notes}"
+    error = (folder / "run" / "trials" / "2" / "error.txt").read_text(encoding="utf-8")
+    assert "toy failure" in error, "the traceback is lost"
+
+
+def check_halt(make: MakeExecutor, folder: Path) -> None:
+    """What would end every trial alike (a full disk) ends the search with its reason; once mended, it goes on to the same end."""
+    experiment = toy_experiment(trials=2, finalists=0, replicates=1, sampler="random")
+    said = "nothing"
+    try:
+        _run(make, folder, experiment, ToyEvaluator(failures={"mlp": "disk"}))
+    except RunError as error:
+        said = str(error)
+    assert "stopped at trial 2: no space left on the device" in said, f"a full disk: the search said {said}"
+    states = Counter(record.state for record in read_records(folder / "run"))
+    assert set(states) <= {"complete", "running"}, f"settled wrongly: {states}"
+    assert states["running"] >= 1, "the trial that was halted cannot be resumed"
+    _is_as_undisturbed(_run(make, folder, experiment, ToyEvaluator(), resume=True), folder, experiment)
+
+
+def check_interruptions(make: MakeExecutor, folder: Path) -> None:
+    """Ctrl-C settles nothing wrongly and leaves no trial behind; a resumed search ends as an undisturbed one."""
+    experiment = toy_experiment(trials=3, finalists=3, replicates=2, sampler="grid")
+    evaluate = DiaryToy(folder)
+    finished: list[TrialRecord] = []
+    for rungs in (4, 8):
+        try:
+            _run(make, folder, experiment, evaluate, Watcher(interrupt_after=rungs), resume=bool(finished))
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise AssertionError("an interruption was swallowed")
+        records = read_records(folder / "run")
+        assert {record.state for record in records} == {"complete", "running"}, "settled wrongly"
+        assert [record for record in records if record in finished] == finished, (
+            "what was finished has changed"
+        )
+        finished = [record for record in records if record.state == "complete"]
+        trained = Diary.lines(folder)
+        time.sleep(0.3)
+        assert Diary.lines(folder) == trained, "a trial trains on after Ctrl-C"
+    records = _run(make, folder, experiment, evaluate, resume=True)
+    _is_as_undisturbed(records, folder, experiment)
+    for record in finished:
+        attempts = Diary(folder, record.head_id, record.seed).attempts
+        assert len(attempts) == 1 or attempts[-1][-1] == 9, "a finished trial was run again"
+
+
+def check_lost_workers(make: MakeExecutor, folder: Path) -> None:
+    """A trial whose process is killed goes on from its checkpoint; one that kills every process fails after `max_retries`, and no other."""
+    evaluate = DiaryToy(folder, ToyEvaluator(failures={"vit": "die"}), deaths={"mlp": 5})
+    experiment = toy_experiment(trials=1, finalists=1, replicates=2, sampler="grid")
+    watcher = Watcher()
+    records = _run(make, folder, experiment, evaluate, watcher, max_retries=1)
+    (failed,) = (record for record in records if record.state != "complete")
+    assert (failed.control, failed.state) == ("same", "failed"), "the wrong trial failed"
+    assert "2 times" in (failed.reason or ""), f"failed because {failed.reason}"
+    assert len(Diary(folder, failed.head_id, failed.seed).attempts) == 2, "not tried max_retries times again"
+    lost = [record for record in records if record.control == "mlp"]
+    for record in lost:
+        first, second = Diary(folder, record.head_id, record.seed).attempts
+        assert first == [1, 2, 3, 4, 5]
+        assert 1 < second[0] <= 5, f"taken up at epoch {second[0]}, not from a checkpoint"
+        assert second[-1] == 9
+    assert len(watcher.notes) == 1 + len(lost), f"said of lost workers: {watcher.notes}"
+    others = scores(run_toy(folder / "undisturbed", experiment))
+    found = scores(records)
+    assert {key: value for key, value in others.items() if key in found and key[0] != failed.head_id} == {
+        key: value for key, value in found.items() if key[0] != failed.head_id
+    }, "a lost worker has changed scores"
+
+
+@dataclass(frozen=True)
+class DiaryToy:
+    """The toy objective, with a diary of what was trained that outlives the process. Implements `Evaluate`; picklable."""
+
+    diary: Path
+    """A folder on the disk of the tester."""
+    toy: ToyEvaluator = field(default_factory=ToyEvaluator)
+    deaths: Mapping[str, int] = field(default_factory=dict)
+    """At which epoch a trial kills its process when it is trained for the first time, by family."""
+    together: int = 1
+    """So many trials wait for each other before any is trained."""
+
+    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult | ScreenResult:
+        """Train in words only, and write it down."""
+        file = self.diary / f"diary-{config.family or 'none'}-{context.seed}.txt"
+        again = file.exists()
+        Diary.write(file, f"begin {os.getpid()}")
+        self._meet()
+        death = None if again else self.deaths.get(config.family or "none")
+        return self.toy(config, _Noted(context, file, death))
+
+    def _meet(self) -> None:
+        deadline = time.monotonic() + MEETING_SECONDS
+        while len(list(self.diary.glob("diary-*"))) < self.together:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"fewer than {self.together} trials run at once")
+            time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """A trial's context that writes down every epoch."""
+
+    context: TrialContext
+    file: Path
+    death: int | None
+
+    @property
+    def seed(self) -> int:
+        return self.context.seed
+
+    @property
+    def workdir(self) -> Path:
+        return self.context.workdir
+
+    @property
+    def stage(self) -> Stage:
+        return self.context.stage
+
+    def report(self, scores: RungScores) -> None:
+        self.context.report(scores)
+
+    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
+        Diary.write(self.file, str(int(epoch)))
+        if epoch == self.death:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.context.progress(epoch, epochs, loss, images_per_second)
+
+
+class Diary:
+    """What was trained of one head with one seed."""
+
+    def __init__(self, folder: Path, head_id: str, seed: int) -> None:
+        (file,) = folder.glob(f"diary-*-{seed}.txt")
+        text = file.read_text(encoding="utf-8")
+        attempts = [[int(number) for number in attempt.split()] for attempt in text.split("begin")[1:]]
+        self.attempts = [epochs for _, *epochs in attempts]
+        """The epochs of every attempt."""
+        self.processes = [process for process, *_ in attempts]
+        """The process of every attempt."""
+
+    @staticmethod
+    def write(file: Path, line: str) -> None:
+        """Add a line that a process killed right after has still written."""
+        with file.open("a", encoding="utf-8") as diary:
+            diary.write(f"{line}\n")
+
+    @staticmethod
+    def lines(folder: Path) -> int:
+        """How much has been written in all."""
+        return sum(len(file.read_text(encoding="utf-8").split()) for file in folder.glob("diary-*"))
+
+
+class Watcher(SilentObserver):
+    """Keeps what is said and how many trials are at work; as Ctrl-C, interrupts after so many rungs."""
+
+    def __init__(self, interrupt_after: int | None = None) -> None:
+        self.notes: list[str] = []
+        self.at_work: list[int] = []
+        self._left = interrupt_after
+
+    def trial_started(self, job: Job, status: SearchStatus) -> None:
+        self.at_work.append(status.at_work)
+
+    def rung_reached(self, job: Job, scores: RungScores) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def _run(
+    make: MakeExecutor,
+    folder: Path,
+    experiment: Experiment,
+    evaluate: DiaryToy | ToyEvaluator,
+    observer: Watcher | None = None,
+    *,
+    max_retries: int = 2,
+    **options: Any,
+) -> list[TrialRecord]:
+    folder.mkdir(exist_ok=True)
+    with make(folder / "run", max_retries) as executor:
+        return run_toy(folder / "run", experiment, evaluate, observer=observer, executor=executor, **options)
+
+
+def _is_whole(trial: Path, record: TrialRecord, *, epochs: int) -> None:
+    """The folder of a trial that has ended: all that it wrote, and no checkpoint."""
+    if record.state == "duplicate":
+        return
+    trained = (trial / "epochs.txt").read_text(encoding="utf-8").split()
+    assert trained == [str(epoch) for epoch in range(1, epochs + 1)], f"{trial} holds epochs {trained}"
+    assert not list(trial.glob("checkpoint*")), f"{trial} still has its checkpoint"
+
+
+def _is_as_undisturbed(records: list[TrialRecord], folder: Path, experiment: Experiment) -> None:
+    assert all(record.state in ("complete", "duplicate") for record in records), "a trial was left behind"
+    assert scores(records) == scores(run_toy(folder / "undisturbed", experiment)), (
+        "another end than undisturbed"
+    )
+
+
+def _optuna_trials(run: Path, records: Iterable[TrialRecord]) -> list[Any]:
+    import optuna
+
+    study = optuna.load_study(study_name="toy", storage=f"sqlite:///{run / 'study.db'}")
+    return [study.trials[record.number] for record in records]

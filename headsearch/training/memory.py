@@ -1,0 +1,126 @@
+"""Whether a joint run fits into memory: estimated before anything is trained, on the meta device, where nothing is computed.
+
+Counted are weights, gradients and optimiser state of the student, the teacher's weights, and what the backward pass keeps of one step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headsearch.base import Base
+from headsearch.errors import ExperimentError
+from headsearch.heads.build import build_head
+from headsearch.heads.config import HeadConfig
+from headsearch.methods.method import Method
+
+_STUDENT_COPIES = 4
+"""Of every weight: itself, its gradient, and two moments of AdamW."""
+_RESERVE = 0.9
+"""Of the free memory, how much may be planned with: kernels and fragments take some."""
+
+
+def check_joint_memory(
+    base: Base,
+    heads: Sequence[HeadConfig],
+    method: Method,
+    *,
+    heads_per_step: int,
+    batch_size: int,
+    free: int,
+) -> None:
+    """Refuse a joint run that would not fit.
+
+    Args:
+        base: the base, on the meta device.
+        heads: the heads of the run, or others like them.
+        method: gives the projectors.
+        heads_per_step: how many of them take part in a step.
+        batch_size: images of a step, of which each gives two views.
+        free: bytes that may be used.
+
+    Raises:
+        ExperimentError: says what is needed, what is there, and how many heads would fit.
+    """
+    fixed, per_head, per_active = _bytes(base, heads, method, batch_size)
+    active = heads_per_step * per_active
+    needed = fixed + len(heads) * per_head + active
+    allowed = _RESERVE * free
+    if needed <= allowed:
+        return
+    fitting = int((allowed - fixed - active) / per_head)
+    advice = (
+        f"about {fitting} heads would fit (search.screen.batch)"
+        if fitting >= 2
+        else "expected a smaller proxy.batch_size or search.screen.heads_per_step"
+    )
+    raise ExperimentError(
+        f"search.screen: {len(heads)} heads on one base, {heads_per_step} in each step, need about {_shown(needed)} of memory, and "
+        f"{_shown(free)} are free; {advice}"
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be had now on `device`."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _cached()
+
+
+def _cached() -> int:
+    """Bytes that Linux keeps of files and would give back."""
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as file:
+            found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
+    except OSError:
+        return 0
+    return max(0, found.get("MemAvailable", 0) - found.get("MemFree", 0))
+
+
+def _bytes(
+    base: Base, heads: Sequence[HeadConfig], method: Method, batch_size: int
+) -> tuple[float, float, float]:
+    """What the base needs whatever the heads; what a head needs on average for being there; and for taking part in a step."""
+    info, images = base.info, 2 * batch_size
+    with torch.device("meta"):
+        branches = sum(_size(method.projector(dim)) for dim in (info.embedding_dim, info.width))
+        built = [build_head(head, info) for head in heads]
+        projector = _size(method.projector(info.width))
+        base_kept = _kept(base, torch.empty(2, 3, info.image_size, info.image_size)) / 2
+        maps = torch.empty(2, info.width, *info.grid)
+        head_kept = [_kept(head, maps) / 2 for head in built]
+    fixed = (_STUDENT_COPIES + 1) * _size(base) + images * base_kept
+    per_head = sum(map(_size, built)) / len(built) * (_STUDENT_COPIES + 1)
+    per_head += _STUDENT_COPIES * branches + projector
+    return fixed, per_head, images * sum(head_kept) / len(built)
+
+
+def _size(module: nn.Module) -> float:
+    """Bytes of the weights."""
+    return float(sum(weight.numel() * weight.element_size() for weight in module.parameters()))
+
+
+def _kept(module: nn.Module, x: Tensor) -> float:
+    """Bytes that the backward pass of `module(x)` keeps, weights left out."""
+    weights = {weight.untyped_storage()._cdata for weight in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Any:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        module(x)
+    return float(sum(kept.values()))
+
+
+def _shown(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,358 @@
+"""Trials on a Ray cluster: what may be asked of it, and what becomes of a search when workers, nodes or the driver die.
+
+What it has in common with every executor is in test_executor_conformance.py.
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headsearch.errors import ExperimentError, RunError
+from headsearch.experiment import RaySpec, load_experiment, parse_experiment
+from headsearch.search.executors import Job
+from headsearch.search.executors.placement import available_cores
+from headsearch.search.executors.ray_cluster import check_device, check_room, connected, room
+from headsearch.search.ledger import read_records
+from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.search.run import run_search
+from headsearch.testing.executors import Diary, DiaryToy, Watcher
+from headsearch.testing.toy import ToyEvaluator
+from headsearch.testing.toy_search import run_toy, scores, toy_experiment
+
+two_cores = pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
+
+
+def node(cpus: float, gpus: float = 0.0, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}}
+
+
+def spec(**keys: Any) -> RaySpec:
+    return RaySpec(**keys)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with connected(RaySpec()):
+        yield
+
+
+def grid(**search: Any) -> Any:
+    keys = {"trials": 2, "finalists": 2, "replicates": 2, "sampler": "grid", "executor": {"kind": "ray"}}
+    return toy_experiment(**{**keys, **search})
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "expected"),
+    [
+        ({"cpus_per_trial": 2}, [node(5), node(3), node(1)], 3),
+        ({"cpus_per_trial": 0.5}, [node(2)], 4),
+        ({"gpus_per_trial": 1}, [node(16, 4), node(2, 4), node(64)], 6),
+        # 0.3 of a GPU fits three times on one, and not ten times on three.
+        ({"gpus_per_trial": 0.3}, [node(16, 3)], 9),
+        ({"gpus_per_trial": 2}, [node(16, 5)], 2),
+        ({}, [node(4, alive=False), node(3)], 3),
+    ],
+)
+def test_a_cluster_has_room_for_as_many_trials_as_fit_on_its_nodes(
+    asked: dict[str, Any], nodes: list[dict[str, Any]], expected: int
+) -> None:
+    assert room(spec(**asked), nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            {"cpus_per_trial": 9},
+            r"cpus_per_trial: 9 CPU\(s\) per trial, but no node of this machine has more than 8; expected at most 8",
+        ),
+        (
+            {"address": "auto", "gpus_per_trial": 3},
+            r"gpus_per_trial: 3 GPU\(s\) per trial, but no node of the cluster has more than 2; expected at most 2",
+        ),
+        (
+            {"cpus_per_trial": 8, "gpus_per_trial": 2},
+            r"no node of this machine has 8 CPU\(s\) and 2 GPU\(s\) at once",
+        ),
+    ],
+)
+def test_a_trial_that_fits_nowhere_is_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        check_room(spec(**asked), [node(8), node(4, 2)])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"gpus_per_trial": 1.5}, "1.5 is neither a share of one GPU nor a whole number"),
+        ({"address": "ray://head:10001"}, "expected null, auto or host:port of the cluster's head"),
+        ({"address": "head"}, "expected null, auto or host:port"),
+        ({"cpus_per_trial": 0}, "greater than 0"),
+    ],
+)
+def test_what_ray_cannot_be_asked_is_refused_when_read(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        parse_experiment({"search": {"executor": {"kind": "ray", **keys}}})
+
+
+def test_a_gpu_must_be_given_where_one_is_asked_for_and_cannot_be_chosen() -> None:
+    with pytest.raises(ExperimentError, match=r"gpus_per_trial: 0, but proxy.device is cuda"):
+        check_device(spec(), "cuda")
+    with pytest.raises(ExperimentError, match="'cuda:1' with the ray executor, which chooses the GPU"):
+        check_device(spec(gpus_per_trial=1), "cuda:1")
+    for device in ("auto", "cuda"):
+        check_device(spec(gpus_per_trial=0.5), device)
+
+
+def test_input_that_cannot_work_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ExperimentError, match=f"no Ray cluster to be reached at '{nobody}': .*refused"):
+            run_toy(tmp_path / "run", grid(executor={"kind": "ray", "address": nobody}))
+    with pytest.raises(ExperimentError, match=r"10000 CPU\(s\) per trial, but no node of this machine"):
+        run_toy(tmp_path / "run", grid(executor={"kind": "ray", "cpus_per_trial": 10_000}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_address_where_something_else_answers_is_told_in_bounded_time(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        command = [sys.executable, "-m", "headsearch", "run", "digits", "--out", str(tmp_path / "run")]
+        executor = ["--set", "search.executor.kind=ray", "--set", f"search.executor.address={address}"]
+        done = subprocess.run([*command, *executor], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r"headsearch: search\.executor\.address: no Ray cluster .*\n", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@two_cores
+def test_killed_workers_lose_nothing(tmp_path: Path, cluster: None) -> None:
+    rng = random.Random(2)
+    killed: list[int] = []
+
+    class Killer(Watcher):
+        def rung_reached(self, job: Job, reached: object) -> None:
+            # Some rungs on, a process that has written the diary is killed somewhere in its trial.
+            if len(killed) < 2 and rng.random() < 0.3:
+                alive = [pid for pid in processes(tmp_path) if pid not in killed and is_alive(pid)]
+                victim = rng.choice(alive)
+                os.kill(victim, signal.SIGKILL)
+                killed.append(victim)
+
+    killer = Killer()
+    evaluate = DiaryToy(tmp_path, ToyEvaluator(seconds_per_epoch=0.02))
+    executor = {"kind": "ray", "max_retries": 3}
+    records = run_toy(tmp_path / "run", grid(executor=executor), evaluate, observer=killer)
+    assert len(killed) == 2
+    assert killer.notes, "an idle worker may be killed unnoticed, but not each time"
+    assert all("its worker ended unexpectedly; another takes it up" in note for note in killer.notes)
+    assert scores(records) == scores(run_toy(tmp_path / "undisturbed", grid(executor={"kind": "inline"})))
+    assert not list((tmp_path / "run").glob("ray-*"))
+    again = [Diary(tmp_path, record.head_id, record.seed) for record in records]
+    assert any(diary.attempts[-1][0] > 1 for diary in again if len(diary.attempts) > 1), "none was resumed"
+
+
+@two_cores
+def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(tmp_path: Path, cluster: None) -> None:
+    halted: list[int] = []
+
+    class Halting(Watcher):
+        def rung_reached(self, job: Job, reached: object) -> None:
+            if job.number == 1 and not halted:
+                halted.extend(Diary(tmp_path, job.head_id, job.seed).processes)
+                os.kill(halted[0], signal.SIGSTOP)
+
+    halting = Halting()
+    experiment = grid(
+        trials=1, finalists=0, replicates=1, executor={"kind": "ray", "timeout": 2.0, "workers": 1}
+    )
+    evaluate = DiaryToy(tmp_path, ToyEvaluator(seconds_per_epoch=0.01))
+    records = run_toy(tmp_path / "run", experiment, evaluate, observer=halting)
+    assert halting.notes == [
+        "trial 1: its worker gave no sign of life for 2 s; another takes it up from its checkpoint"
+    ]
+    deadline = time.monotonic() + 20
+    while is_alive(halted[0]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(halted[0])
+    undisturbed = grid(trials=1, finalists=0, replicates=1, executor={"kind": "inline"})
+    assert scores(records) == scores(run_toy(tmp_path / "undisturbed", undisturbed))
+
+
+def test_a_node_that_does_not_see_the_passage_halts_the_search_with_advice(
+    tmp_path: Path, cluster: None
+) -> None:
+    class Removing(SilentObserver):
+        def trial_started(self, job: Job, status: SearchStatus) -> None:
+            # As if the disk of the run directory were not that of the node.
+            for passage in (tmp_path / "run").glob("ray-*"):
+                shutil.rmtree(passage)
+
+    with pytest.raises(RunError, match=r"stopped at trial 0: \S+ does not see .*/run/ray-\w+, which check"):
+        run_toy(tmp_path / "run", grid(executor={"kind": "ray", "workers": 1}), observer=Removing())
+    assert {record.state for record in read_records(tmp_path / "run")} == {"running"}
+
+
+def test_checkpoints_travel_through_the_storage_that_is_named(tmp_path: Path, cluster: None) -> None:
+    storage = tmp_path / "elsewhere"
+    seen: set[str] = set()
+
+    class Looking(SilentObserver):
+        def rung_reached(self, job: Job, reached: object) -> None:
+            seen.update(path.name for path in storage.rglob("checkpoint.json"))
+
+    executor = {"kind": "ray", "storage": storage.as_uri()}
+    experiment = grid(trials=1, finalists=0, replicates=1, executor=executor)
+    records = run_toy(tmp_path / "run", experiment, observer=Looking())
+    assert {record.state for record in records} == {"complete"}
+    assert seen == {"checkpoint.json"}
+    assert list(storage.iterdir()) == []
+    nowhere = grid(executor={"kind": "ray", "storage": "nowhere://bucket"})
+    with pytest.raises(ExperimentError, match=r"search.executor.storage: 'nowhere://bucket' cannot be wr"):
+        run_toy(tmp_path / "other", nowhere)
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+from headsearch.testing.executors import DiaryToy
+from headsearch.testing.toy import ToyEvaluator
+from headsearch.testing.toy_search import run_toy, toy_experiment
+experiment = toy_experiment(trials=2, finalists=2, replicates=2, sampler="grid", executor={"kind": "ray"})
+out = Path(sys.argv[1])
+evaluate = DiaryToy(out.parent, ToyEvaluator(seconds_per_epoch=0.03), deaths={"mlp": 5})
+run_toy(out, experiment, evaluate, resume=out.exists())
+"""
+
+
+def start(out: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", SEARCH, str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@two_cores
+@pytest.mark.parametrize("end", [pytest.param("SIGKILL"), pytest.param("two Ctrl-C", marks=pytest.mark.slow)])
+def test_nothing_outlives_the_driver_and_the_search_resumes(tmp_path: Path, end: str) -> None:
+    out = tmp_path / "run"
+    search = start(out)
+    deadline = time.monotonic() + 120
+    while not any("\n9\n" in file.read_text() for file in tmp_path.glob("diary-*")):
+        assert search.poll() is None, search.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    family = descendants(search.pid)
+    assert len(family) > 3, "Ray's own processes, and workers"
+    if end == "SIGKILL":
+        search.kill()
+    else:
+        # As a terminal does it: to the whole group.
+        for _ in range(2):
+            os.killpg(search.pid, signal.SIGINT)
+            time.sleep(0.2)
+    stdout, stderr = search.communicate(timeout=60)
+    assert search.returncode != 0
+    assert stdout == ""
+    assert stderr.count("Traceback (most recent call last)") == stderr.count("KeyboardInterrupt\n")
+    deadline = time.monotonic() + 30
+    while any(map(is_alive, family)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [pid for pid in family if is_alive(pid)] == []
+    before = read_records(out)
+    assert {record.state for record in before} == {"complete", "running"}
+
+    search = start(out)
+    stdout, stderr = search.communicate(timeout=240)
+    assert (search.returncode, stdout, stderr) == (0, "", ""), "Ray is not heard of, though a worker died"
+    records = read_records(out)
+    assert [record for record in records if record in before] == [
+        record for record in before if record.state == "complete"
+    ]
+    undisturbed = grid(executor={"kind": "inline"})
+    assert scores(records) == scores(run_toy(tmp_path / "undisturbed", undisturbed))
+    assert not list(out.glob("ray-*")), "what the killed session left is gone too"
+
+
+def processes(diary: Path) -> list[int]:
+    """Every process that has trained."""
+    found = re.findall(r"begin (\d+)", "".join(file.read_text() for file in diary.glob("diary-*")))
+    return [int(pid) for pid in found]
+
+
+def descendants(process: int) -> list[int]:
+    """All processes that `process` has started, and those that they have, by `/proc`."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            children.setdefault(parent, []).append(int(folder.name))
+    found, new = [], [process]
+    while new:
+        new = [child for parent in new for child in children.get(parent, [])]
+        found += new
+    return found
+
+
+def is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@two_cores
+@pytest.mark.slow
+def test_one_experiment_scores_the_same_on_every_executor(tmp_path: Path) -> None:
+    settings = [
+        "proxy.epochs=2",
+        "proxy.rungs=[1, 2]",
+        "proxy.device=cpu",
+        "search.strategy=proxies",
+        "search.trials=2",
+        "search.finalists=0",
+        "search.replicates=1",
+        "search.sampler=grid",
+    ]
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        inline = run_search(load_experiment("digits", settings), tmp_path / "inline").records
+    finally:
+        torch.set_num_threads(threads)
+    assert {record.state for record in inline} == {"complete"}
+
+    def found(records: Any) -> dict[str, tuple[object, ...]]:
+        return {record.head_id: (record.state, record.seed, record.rungs) for record in records}
+
+    for executor in (
+        ["search.executor.kind=process", f"search.executor.workers={available_cores()}"],
+        ["search.executor.kind=ray"],
+    ):
+        out = tmp_path / executor[0].rpartition("=")[2]
+        records = run_search(load_experiment("digits", [*settings, *executor]), out).records
+        assert found(records) == found(inline), executor
+        assert len((out / "trials" / "0" / "metrics.jsonl").read_text().splitlines()) == 4
