@@ -22,6 +22,7 @@ from headsearch.dashboard.runs import Runs
 from headsearch.export import describe_head
 from headsearch.report.page import ASSETS
 from headsearch.report.parts import Links
+from headsearch.report.views.audit import audit
 from headsearch.report.views.compare import MOST
 from headsearch.report.views.trials import ALWAYS, FIELDS, Query
 
@@ -122,6 +123,10 @@ def _showing(app: Dash, runs: Runs) -> None:
     def show(path: str | None, search: str | None, _: list[int] | None) -> tuple[Any, Any]:
         route = Route.parse(path, len(runs.views))
         return pages.heading(route, runs.views), pages.content(route, search, runs.views)
+
+    @app.callback(Output("audit", "children"), Input("version", "data"), State("url", "pathname"))
+    def hold_against_itself(_: list[int] | None, path: str | None) -> Any:
+        return audit(runs.views[Route.parse(path, len(runs.views)).run])
 
     @app.callback(
         Output("url", "href"),

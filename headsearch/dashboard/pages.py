@@ -155,7 +155,12 @@ def content(route: Route, search: str | None, views: Sequence[RunView]) -> list[
         case "matters":
             return [problems(view), *matters(view)]
         case "trust":
-            return [problems(view), *trust(view)]
+            # Takes seconds: a callback of its own fills it, and the rest is there at once.
+            return [
+                problems(view),
+                *trust(view),
+                html.Div(empty("The audit is being worked out."), id="audit"),
+            ]
         case "cost":
             return [problems(view), *cost(view)]
     return [empty("The address leads nowhere."), html.P(dcc.Link("To the overview", href="/"))]

@@ -14,10 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from headsearch.audited_run import audit_ranked
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
+from headsearch.ranked_run import RankedRun
 from headsearch.report.metrics import EpochPoint, last_epoch, read_epochs
 from headsearch.report.study import StudyReader
+from headsearch.results.audit import Audit
 from headsearch.results.departures import Passage, departures, passage
 from headsearch.results.ranking import RankRow, heads_tried, rank
 from headsearch.results.spending import Spending, part_of, spending
@@ -121,6 +124,16 @@ class RunView:
     def verdict(self) -> str:
         """Whether any head beats no head, in one sentence."""
         return SCREEN_VERDICT if self.screen_alone else verdict(self.rows, tried=heads_tried(self.records))
+
+    @cached_property
+    def audit(self) -> Audit | None:
+        """What the run says about how far its ranking can be trusted; None where the experiment cannot be read. Takes seconds."""
+        if self.experiment is None:
+            return None
+        directory = RunDirectory(self.path)
+        return audit_ranked(
+            RankedRun(directory, self.experiment, list(self.records), list(self.candidates), list(self.rows))
+        )
 
     @cached_property
     def by_head(self) -> Mapping[str, tuple[TrialRecord, ...]]:

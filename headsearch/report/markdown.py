@@ -22,6 +22,10 @@ def markdown_report(view: RunView) -> str:
     lines += [f"**{plain(view.verdict)}**", "", "## Ranking", "", *_ranking(view), ""]
     lines += ["## How far to trust it", ""]
     lines += [f"- **{plain(claim)}** {plain(told)}" for claim, told in verdicts(view)[1:]]
+    if view.audit is not None and not view.at_work:
+        lines += [
+            f"- **{plain(section.question)}** {plain(section.conclusion)}" for section in view.audit.sections
+        ]
     lines += ["", "## Cost", "", *_cost(view), ""]
     lines += ["## Where it comes from", "", *_provenance(view), ""]
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from dash.development.base_component import Component
 from headsearch.report.data import RunView
 from headsearch.report.parts import Child, Links, anchor, aria, empty
 from headsearch.report.static import to_html
+from headsearch.report.views.audit import audit
 from headsearch.report.views.cost import cost
 from headsearch.report.views.head import head
 from headsearch.report.views.matters import matters
@@ -93,7 +94,7 @@ def _main(view: RunView) -> Iterator[str]:
         "heads": [_head(view, head_id, place, links) for place, head_id in enumerate(best, start=1)]
         or [empty("No head has a rank yet.")],
         "matters": matters(view),
-        "trust": trust(view),
+        "trust": [*trust(view), audit(view)],
         "cost": cost(view),
         # The page's own script puts a field there.
         "trials": [

@@ -20,14 +20,25 @@ def audit_json(audit: Audit) -> str:
 
 
 def section_table(section: Section) -> Table | None:
-    """The lines of a section for a terminal; None where there are none. Columns that no line of it has are left out."""
+    """The lines of a section for a terminal; None where there are none."""
     from rich.markup import escape
     from rich.table import Table
 
     if not section.lines:
         return None
+    (first, *numbers, last), rows = section_cells(section)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
+    table.add_column(first, no_wrap=True)
+    for header in numbers:
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column(last, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def section_cells(section: Section) -> tuple[list[str], list[list[str]]]:
+    """The headings and the lines of a section: a name, numbers, a verdict. Columns that no line of it has are left out."""
     extra = {
         "p": "p",
         "top1_regret": "top-1 loses",
@@ -39,15 +50,14 @@ def section_table(section: Section) -> Table | None:
     shown = [key for key in extra if any(getattr(line, key) is not None for line in section.lines)]
     # Where something was only measured, there is no interval but the smallest and the largest.
     bounded = "95%" if any(line.verdict != "measured" for line in section.lines) else "range"
-    for header in ("n", "value", bounded, *(extra[key] for key in shown)):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    headings = ["", "n", "value", bounded, *(extra[key] for key in shown), "verdict"]
+    rows = []
     for line in section.lines:
         bounds = _UNKNOWN if line.low is None or line.high is None else f"[{line.low:.2f}, {line.high:.2f}]"
         cells = [line.name, str(line.n), _number(line.value), bounds]
         cells += [_number(getattr(line, key), _FORMATS.get(key, "{:.2f}")) for key in shown]
-        table.add_row(*map(escape, [*cells, line.verdict]))
-    return table
+        rows.append([*cells, line.verdict])
+    return headings, rows
 
 
 def _number(value: float | None, how: str = "{:.2f}") -> str:

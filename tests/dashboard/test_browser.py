@@ -126,7 +126,7 @@ class Watched:
             "dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss())
         )
         self.page = context.new_page()
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(180_000)
         self.page.on(
             "console", lambda told: told.type in ("error", "warning") and self.complaints.append(told.text)
         )
@@ -162,7 +162,7 @@ def watched(browser: "playwright.Browser", base: str) -> Iterator[Watched]:
 
 def until(page: "playwright.Page", condition: str) -> None:
     """Wait until an expression is true. Playwright's own way to wait evaluates text in the page, which the page forbids."""
-    for _ in range(1200):
+    for _ in range(3600):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)

@@ -22,6 +22,7 @@ from headsearch.report.parts import Links
 from headsearch.report.picture import picture
 from headsearch.report.static import to_html
 from headsearch.report.status import sparkline, status_data, status_panel
+from headsearch.report.views.audit import audit
 from headsearch.report.views.compare import compare
 from headsearch.report.views.cost import cost
 from headsearch.report.views.head import head
@@ -251,6 +252,44 @@ def test_the_ranking_of_the_page_is_that_of_the_terminal(view: RunView) -> None:
     assert shown == [
         row.head_id for row in view.rows if row.feasible and (row.rank is None or row.rank <= 12)
     ]
+
+
+def test_a_funnel_shows_the_way_of_its_heads_and_whom_it_let_go(tmp_path: Path) -> None:
+    from headsearch.testing.toy_search import run_toy, toy_experiment
+
+    search = {
+        "strategy": "funnel",
+        "candidates": 30,
+        "screen": {"heads": 10},
+        "trials": 4,
+        "finalists": 2,
+        "replicates": 2,
+    }
+    run_toy(tmp_path / "run", toy_experiment(sampler="random", **search))
+    view = read_run(tmp_path / "run")
+    assert view.passage is not None
+    assert view.condition == "ended"
+    page = to_html(as_static(overview(view, Links(0))))
+    assert str(view.passage) in Elements(page).text
+    assert f"{len(view.departed)} heads were let go" in page
+    assert view.departed[-1].stage == "zero-cost"
+    for parts in all_views(view):
+        assert Elements(to_html(as_static(parts))).text.strip()
+    text = to_html(as_static(trust(view)))
+    assert "screen and proxy" in text
+
+
+def test_the_audit_is_shown_question_by_question_and_waits_for_a_search_at_work(view: RunView) -> None:
+    assert view.audit is not None
+    page = Elements(to_html(audit(view))).text
+    for section in view.audit.sections:
+        assert section.question in page
+        assert section.conclusion in page
+        assert all(line.name in page for line in section.lines)
+        assert section.question in markdown_report(view).replace("\\", "")
+    busy = RunView(view.path, view.experiment, view.facts, view.records, at_work=True)
+    assert "headsearch audit" in Elements(to_html(audit(busy))).text
+    assert view.audit.sections[1].question not in markdown_report(busy)
 
 
 def test_without_labels_nothing_speaks_of_a_probe(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from headsearch.results.ranking import RankRow
 from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
 from headsearch.results.trials import TrialRecord
 
-STAGE_NAMES = {"controls": "Controls", "heads": "Heads", "replicates": "Replicates"}
+STAGE_NAMES = {"controls": "Controls", "screen": "Screen", "heads": "Heads", "replicates": "Replicates"}
 CONDITIONS = {
     "at work": ("at work", "good"),
     "interrupted": ("not at work", "warn"),
@@ -37,6 +37,8 @@ CONDITIONS = {
 }
 SHOWN = 12
 """Heads in the ranking of the overview."""
+LET_GO = 50
+"""Heads shown of those that were let go."""
 
 
 def overview(view: RunView, links: Links) -> list[Child]:
@@ -45,6 +47,7 @@ def overview(view: RunView, links: Links) -> list[Child]:
         problems(view),
         _answer(view, links),
         _numbers(view),
+        _way(view),
         _states(view, links),
         _running(view, links),
         _picture(view),
@@ -128,6 +131,13 @@ def _of_budget(epochs: int, view: RunView) -> str | None:
     if not view.expected or not view.budget:
         return None
     return f"{100 * epochs / (view.expected * view.budget):.0f}% of all trainings in full"
+
+
+def _way(view: RunView) -> Child:
+    """How many heads came to each stage of a funnel."""
+    if view.passage is None:
+        return None
+    return html.P([html.Strong("The way of the heads: "), str(view.passage)], className="way")
 
 
 def _states(view: RunView, links: Links) -> Child:
@@ -215,12 +225,43 @@ def _ranking(view: RunView, links: Links) -> Child:
         if rest > 0
         else None
     )
-    return card("Ranking", ranking_table(shown, view, links), more, note=note, wide=True)
+    return card(
+        "Ranking", ranking_table(shown, view, links), more, _departed(view, links), note=note, wide=True
+    )
+
+
+def _departed(view: RunView, links: Links) -> Child:
+    """Heads that a funnel let go before they could be ranked. Without a funnel they are the stopped ones, which the chips above lead to."""
+    if view.passage is None or not view.departed:
+        return None
+    shown = view.departed[:LET_GO]
+    rows: list[Sequence[Child]] = [
+        [
+            link(html.Code(row.head_id), links.head(row.head_id) if row.head_id in view.by_head else None),
+            row.stage,
+            number(row.score, ".3f"),
+            number(row.discrepancy, ".3f"),
+            row.reason or UNKNOWN,
+        ]
+        for row in shown
+    ]
+    columns = [Column("Head"), Column("Stage"), Column("Score", True, "The label-free score")]
+    columns += [Column("Discrepancy", True), Column("Reason")]
+    rest = len(view.departed) - len(shown)
+    return html.Details(
+        [
+            html.Summary(f"{len(view.departed)} heads were let go before they could be ranked"),
+            table("Heads that were let go", columns, rows),
+            html.P(f"and {rest} more: headsearch rank {view.path} --all", className="note") if rest else None,
+        ]
+    )
 
 
 def ranking_table(rows: Sequence[RankRow], view: RunView, links: Links) -> Component:
     """Rows of a ranking."""
-    columns = [Column("Rank", True), Column("Head"), Column("Discrepancy", True)]
+    columns = [Column("Rank", True), Column("Head")]
+    columns += [Column("Score", True, "The label-free score")] if _scored(rows) else []
+    columns.append(Column("Discrepancy", True))
     if view.labels:
         columns += [Column("Probe %", True, "k-NN accuracy of the frozen base"), Column("Gain [95%]", True)]
         columns += [Column("Linear %", True), Column("Layer", True, "Pareto layer in (discrepancy, probe)")]
@@ -229,16 +270,23 @@ def ranking_table(rows: Sequence[RankRow], view: RunView, links: Links) -> Compo
         Column("Step time", True, "What the head adds to a training step"),
         Column("Seeds", True),
     ]
-    return table("Ranking of the heads", columns, [_rank_row(row, view, links) for row in rows], id="ranking")
+    return table(
+        "Ranking of the heads",
+        columns,
+        [_rank_row(row, view, links, scored=_scored(rows)) for row in rows],
+        id="ranking",
+    )
 
 
-def _rank_row(row: RankRow, view: RunView, links: Links) -> Sequence[Child]:
+def _scored(rows: Sequence[RankRow]) -> bool:
+    return any(row.score is not None for row in rows)
+
+
+def _rank_row(row: RankRow, view: RunView, links: Links, *, scored: bool) -> Sequence[Child]:
     place = str(row.rank) if row.rank is not None else (row.control or UNKNOWN)
-    cells: list[Child] = [
-        place,
-        link(html.Code(row.head_id), links.head(row.head_id)),
-        number(row.discrepancy, ".3f"),
-    ]
+    cells: list[Child] = [place, link(html.Code(row.head_id), links.head(row.head_id))]
+    cells += [number(row.score, ".3f")] if scored else []
+    cells.append(number(row.discrepancy, ".3f"))
     if view.labels:
         spread = "" if row.probe_sd is None else f" ± {row.probe_sd:.1f}"
         cells += [number(row.probe, ".1f") + spread, gain(row.gain, row.gain_low, row.gain_high)]

@@ -1,0 +1,41 @@
+"""The audit of a run: whether its stages, rungs, seeds and measures agree, each question with its answer and what it rests on."""
+
+from __future__ import annotations
+
+from dash import html
+
+from headsearch.report.data import RunView
+from headsearch.report.parts import Child, Column, card, empty, table
+from headsearch.results.audit import Section
+from headsearch.results.audit_tables import section_cells
+
+TITLE = "Audit"
+
+
+def audit(view: RunView) -> Child:
+    """The section of it. The audit takes seconds, so it waits until nobody is at work: every new trial would change it."""
+    if view.at_work:
+        told = "While the search runs, ask for it in a terminal: headsearch audit " + str(view.path)
+        return card(TITLE, empty(told), wide=True)
+    if view.audit is None:
+        return card(
+            TITLE, empty("The experiment cannot be read, and with it what was to be compared."), wide=True
+        )
+    return card(
+        TITLE,
+        *map(_section, view.audit.sections),
+        note="The run held against itself, with intervals from a bootstrap over heads; docs/audit.md says what every line means.",
+        wide=True,
+    )
+
+
+def _section(section: Section) -> Child:
+    told: list[Child] = [html.H3(section.question), html.P(section.conclusion)]
+    if section.lines:
+        headings, rows = section_cells(section)
+        last = len(headings) - 1
+        columns = [Column(name, numeric=0 < place < last) for place, name in enumerate(headings)]
+        told.append(
+            html.Details([html.Summary(f"{len(rows)} comparisons"), table(section.question, columns, rows)])
+        )
+    return html.Div(told)
