@@ -164,7 +164,7 @@ def _start(cores: int) -> None:
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
             )
-        except Exception as error:  # noqa: BLE001 - Ray raises it as it is
+        except Exception as error:
             ray.shutdown()
             if not attempts_left:
                 raise ExperimentError(
