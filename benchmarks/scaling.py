@@ -29,6 +29,7 @@ def trials_per_hour(workers: int, *, trials: int, epochs: int, folder: Path) -> 
         [
             f"proxy.epochs={epochs}",
             "proxy.device=cpu",
+            "search.strategy=proxies",
             f"search.trials={trials}",
             "search.finalists=0",
             "search.replicates=1",

@@ -4,15 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headsearch.export import load_head as load_head
+    from headsearch.export import load_heads as load_heads
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_head"]
+__all__ = ["__version__", "load_head", "load_heads"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported when asked for: `headsearch --help` must not wait for torch.
-    if name == "load_head":
-        from headsearch.export import load_head
+    if name in ("load_head", "load_heads"):
+        from headsearch import export
 
-        return load_head
+        return getattr(export, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

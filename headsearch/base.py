@@ -59,23 +59,31 @@ def load_base(
 
     Raises `BaseModelError` for an unknown name or keyword, an image size that the model cannot take, weights that do not fit.
     """
-    options = _options(model, image_size, kwargs or {})
+    options = model_options(model, image_size, kwargs or {})
     made = _create(model, options, kwargs or {}, pretrained=weights == "pretrained")
     if weights not in (None, "pretrained"):
         _load_weights(made, model, str(weights))
     return Base(made, _measure(made, model, image_size, torch.device("cpu")))
 
 
-def check_base(model: str, *, image_size: int, kwargs: Mapping[str, Any] | None = None) -> BaseInfo:
-    """Facts about a base without its weights: built and run on torch's meta device, in a fraction of a second at any size.
+def empty_base(model: str, *, image_size: int, kwargs: Mapping[str, Any] | None = None) -> Base:
+    """A base without its weights, on torch's meta device: built and looked at in a fraction of a second at any size.
 
     Raises `BaseModelError` as `load_base` does.
     """
-    options = _options(model, image_size, kwargs or {})
+    options = model_options(model, image_size, kwargs or {})
     meta = torch.device("meta")
     with meta:
         made = _create(model, options, kwargs or {}, pretrained=False)
-        return _measure(made, model, image_size, meta)
+        return Base(made, _measure(made, model, image_size, meta))
+
+
+def check_base(model: str, *, image_size: int, kwargs: Mapping[str, Any] | None = None) -> BaseInfo:
+    """Facts about a base without its weights.
+
+    Raises `BaseModelError` as `load_base` does.
+    """
+    return empty_base(model, image_size=image_size, kwargs=kwargs).info
 
 
 def check_size(base: Base, size: int) -> None:
@@ -94,8 +102,11 @@ def _forward(model: nn.Module, images_BCHW: Tensor) -> BaseOutput:
     return BaseOutput(maps[-1], model.forward_head(final, pre_logits=True))  # type: ignore[operator]
 
 
-def _options(model: str, image_size: int, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords for timm, with the image size for models that are made for one."""
+def model_options(model: str, image_size: int, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords for timm's `create_model`, with the image size for models that are made for one.
+
+    Raises `BaseModelError` for an unknown model, a keyword that headsearch sets itself, or another image size.
+    """
     if ":" not in model and not timm.is_model(model):
         raise BaseModelError(f"timm has no model '{model}'{_nearest_model(model)}")
     for name in _RESERVED:

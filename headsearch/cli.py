@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from headsearch.commands import results, search
+from headsearch.commands import audit, evaluate, pretrain, results, search, watching, zero_cost
 from headsearch.errors import HeadsearchError, UserError
 from headsearch.space.commands import space_app
 
@@ -24,6 +24,11 @@ app = typer.Typer(
 )
 app.add_typer(search.app)
 app.add_typer(results.app)
+app.add_typer(watching.app)
+app.add_typer(audit.app)
+app.add_typer(pretrain.app)
+app.add_typer(evaluate.app)
+space_app.add_typer(zero_cost.app)
 app.add_typer(space_app, name="space")
 
 

@@ -6,7 +6,7 @@ was chosen for, its scores with their intervals, and where they come from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,8 +18,11 @@ from headsearch.base_info import BaseInfo
 from headsearch.errors import HeadError, RunError, did_you_mean
 
 if TYPE_CHECKING:
+    from headsearch.experiment import Experiment
     from headsearch.heads.build import Head
     from headsearch.results.ranking import RankRow
+    from headsearch.results.trials import TrialRecord
+    from headsearch.run_directory import RunFacts
 
 VERSION: Literal["headsearch/head@1"] = "headsearch/head@1"
 
@@ -64,6 +67,8 @@ class ExportedData(_Section):
 
     dataset: str
     image_size: Annotated[int, Field(ge=1)]
+    augmentation: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the default augmentation of this kind of images."""
 
 
 class ExportedMethod(_Section):
@@ -115,20 +120,37 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
     Raises:
         RunError: no such head, or a file that cannot be written.
     """
-    from headsearch.results.ranking import rank as rank_heads
-    from headsearch.run_directory import RunDirectory, write_atomically
-    from headsearch.search.ledger import read_records
+    from headsearch.ranked_run import rank_run
+    from headsearch.run_directory import write_atomically
 
-    directory = RunDirectory.open(run)
-    experiment, facts = directory.experiment(), directory.facts()
-    records = read_records(run)
-    rows = rank_heads(records, by="pareto", labels=experiment.data.labels == "probe")
-    row = _chosen(run, rows, rank, head_id)
+    ranked = rank_run(run)
+    experiment, facts = ranked.experiment, ranked.directory.facts()
+    row = _chosen(run, ranked.rows, rank, head_id)
     if not row.config:
         raise RunError(
             f"{run}: '{row.head_id}' is plain self-supervised learning without a head: nothing to export"
         )
-    exported = ExportedHead(
+    exported = describe_head(experiment, facts, ranked.records, row)
+    try:
+        write_atomically(out, exported.to_yaml())
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+    return exported
+
+
+def describe_head(
+    experiment: Experiment, facts: RunFacts, records: Iterable[TrialRecord], row: RankRow
+) -> ExportedHead:
+    """The content of the `head.yaml` of a ranked head or control, which has a config.
+
+    Args:
+        experiment: of the run.
+        facts: of the run.
+        records: every trial of the run.
+        row: the head's row in its ranking.
+    """
+    assert row.config, "the control none has no head to export"
+    return ExportedHead(
         head_id=row.head_id,
         config=row.config,
         base=ExportedBase(
@@ -137,7 +159,11 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
             weights=experiment.base.weights,
             info=BaseFacts(**{**asdict(facts.base), "grid": list(facts.base.grid)}),
         ),
-        data=ExportedData(dataset=experiment.data.dataset, image_size=experiment.data.image_size),
+        data=ExportedData(
+            dataset=experiment.data.dataset,
+            image_size=experiment.data.image_size,
+            augmentation=experiment.data.augmentation,
+        ),
         method=ExportedMethod(name=experiment.method.name, kwargs=experiment.method.kwargs),
         scores={key: value for key, value in row.to_dict().items() if key not in ("head_id", "config")},
         provenance=Provenance(
@@ -149,11 +175,6 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
             trials=[record.number for record in records if record.head_id == row.head_id],
         ),
     )
-    try:
-        write_atomically(out, exported.to_yaml())
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
-    return exported
 
 
 def _chosen(run: str | Path, rows: Sequence[RankRow], rank: int, head_id: str | None) -> RankRow:
@@ -213,17 +234,32 @@ def load_head(path: str | Path) -> Head:
     `head.embed(map)` gives its embedding, (B, width).
 
     Raises:
-        HeadError: as `read_head`, or where the config cannot be built for the base's width and grid.
+        HeadError: as `read_head`; where the config cannot be built for the base's width and grid; for a set, which has no single map
+            to give: `load_heads` reads those.
 
     >>> head = load_head("head.yaml")               # doctest: +SKIP
     >>> head(torch.randn(2, 64, 4, 4)).shape        # doctest: +SKIP
     torch.Size([2, 64, 4, 4])
     """
+    heads = load_heads(path)
+    if len(heads) != 1:
+        raise HeadError(f"{path}: a set of {len(heads)} heads; expected a single one (load_heads reads both)")
+    return heads[0]
+
+
+def load_heads(path: str | Path) -> list[Head]:
+    """Every head of a `head.yaml` as a module, freshly initialised: the members of a set in canonical order, or a single head.
+
+    All of them work on the base's own feature map, as `load_head` says, side by side. Raises `HeadError` as `read_head` does.
+
+    >>> [head.config.family for head in load_heads("head.yaml")]        # doctest: +SKIP
+    ['convnext', 'mixer']
+    """
     from headsearch.heads import parse_head
-    from headsearch.heads.build import build_head
+    from headsearch.heads.build import build_heads
 
     exported = read_head(path)
-    return build_head(parse_head(exported.config), exported.base.base_info())
+    return build_heads(parse_head(exported.config), exported.base.base_info())
 
 
 def _first(error: ValidationError) -> str:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from headsearch.base import Base
+from headsearch.base import Base, BaseOutput
 from headsearch.heads.build import Head
+from headsearch.masking import Masking, patches, tokens
 from headsearch.methods.method import Method
 
 _M = TypeVar("_M", bound=nn.Module)
@@ -66,21 +67,38 @@ class Student(nn.Module):
         self.heads = _Modules[Head](heads)
         self.base_branches = _Modules[Branch]()
         self.head_branches = _Modules[Branch]()
+        info = base.info
+        method.prepare(info)
+        base_dim = info.width if method.compares_tokens else info.embedding_dim
         # The base's first branch is drawn first: with the same random numbers, it starts the same whatever the head is.
         for index in range(max(1, len(heads))):
-            self.base_branches.append(Branch(method.projector(base.info.embedding_dim), method.predictor()))
+            self.base_branches.append(Branch(method.projector(base_dim), method.predictor()))
             if index < len(heads):
-                self.head_branches.append(Branch(method.projector(base.info.width), method.predictor()))
+                self.head_branches.append(Branch(method.projector(info.width), method.predictor()))
+        self.masking = Masking(base) if method.hides else None
+        self.patch_projector = method.patch_projector(info.width)
 
     def forward(self, images_BCHW: Tensor, active: Sequence[int] = (0,)) -> list[Tensor]:
         """The base's output, then the head's, for each of the `active` heads in turn; without heads the base's alone."""
-        output = self.base(images_BCHW)
+        return self.project(self.base(images_BCHW), active)
+
+    def project(self, output: BaseOutput, active: Sequence[int]) -> list[Tensor]:
+        """As `forward`, from what the base made of the images."""
         outputs: list[Tensor] = []
         for index in active:
             outputs.append(self.base_branches[index](output.embedding))
             if self.heads:
                 head = self.heads[index]
                 outputs.append(self.head_branches[index](head.embed(head(output.map))))
+        return outputs
+
+    def project_tokens(self, output: BaseOutput, active: Sequence[int], hidden_M: Tensor) -> list[Tensor]:
+        """As `project`, from the features at the hidden positions instead of embeddings."""
+        outputs: list[Tensor] = []
+        for index in active:
+            outputs.append(self.base_branches[index](tokens(output.map, hidden_M)))
+            if self.heads:
+                outputs.append(self.head_branches[index](tokens(self.heads[index](output.map), hidden_M)))
         return outputs
 
     def projectors(self, index: int = 0) -> list[nn.Module]:
@@ -104,9 +122,13 @@ class Teacher(nn.Module):
         self.projectors = _Modules[nn.Module]()
         for index in range(len(student.base_branches)):
             # Built anew, since layers with weight norm cannot be copied.
-            projector = method.projector(info.width if self.heads else info.embedding_dim)
+            wide = self.heads or method.compares_tokens
+            projector = method.projector(info.width if wide else info.embedding_dim)
             projector.load_state_dict(student.projectors(index)[-1].state_dict())
             self.projectors.append(projector)
+        self.patch_projector = method.patch_projector(info.width)
+        if self.patch_projector is not None and student.patch_projector is not None:
+            self.patch_projector.load_state_dict(student.patch_projector.state_dict())
         self.requires_grad_(False)
         self.train()
 
@@ -121,7 +143,11 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images_BCHW: Tensor, active: Sequence[int] = (0,)) -> list[Tensor]:
         """A projection for each of the `active` heads: the target of both student branches."""
-        output = self.base(images_BCHW)
+        return self.project(self.base(images_BCHW), active)
+
+    @torch.no_grad()
+    def project(self, output: BaseOutput, active: Sequence[int]) -> list[Tensor]:
+        """As `forward`, from what the base made of the images."""
         if not self.heads:
             return [self.projectors[0](output.embedding)]
         outputs = []
@@ -129,6 +155,14 @@ class Teacher(nn.Module):
             head = self.heads[index]
             outputs.append(self.projectors[index](head.embed(head(output.map))))
         return outputs
+
+    @torch.no_grad()
+    def project_tokens(self, output: BaseOutput, active: Sequence[int], hidden_M: Tensor) -> list[Tensor]:
+        """As `project`, from the features at the hidden positions instead of embeddings."""
+        maps = [self.heads[index](output.map) for index in active] if self.heads else [output.map]
+        return [
+            self.projectors[index](tokens(each, hidden_M)) for index, each in zip(active, maps, strict=True)
+        ]
 
 
 class HSSL(nn.Module):
@@ -141,6 +175,8 @@ class HSSL(nn.Module):
         self.teacher = Teacher(self.student, method)
         # A method may carry state about the teacher's outputs, which differ from head to head.
         self.methods = _Modules[Method]([method, *(copy.deepcopy(method) for _ in heads[1:])])
+        if self.student.masking is not None:
+            self.student.masking.attach(base)
 
         self._dropped: set[int] = set()
 
@@ -156,7 +192,7 @@ class HSSL(nn.Module):
         lists = (student.heads, student.base_branches, student.head_branches)
         weights = [weight for modules in lists for weight in modules[index].parameters()]
         self._dropped.add(index)
-        for modules in (*lists, teacher.heads, teacher.projectors, self.methods):
+        for modules in (*lists, teacher.heads, teacher.projectors):
             modules[index] = nn.Identity()
         return weights
 
@@ -169,15 +205,37 @@ class HSSL(nn.Module):
         """Let the method look at the gradients: called between the backward pass and the optimiser's step."""
         for index in self.pairings:
             self.methods[index].after_backward(self.student.projectors(index), epoch)
+        if self.student.patch_projector is not None:
+            self.methods[0].after_backward([self.student.patch_projector], epoch)
+
+    def masks(
+        self, count: int, generator: torch.Generator | None = None, global_views: int = 2
+    ) -> Tensor | None:
+        """What is hidden from the student in the global views of `count` images, drawn by `generator` or else torch's global one.
+
+        Bool [global_views, count, H, W] on the CPU; None where the method hides nothing.
+        """
+        if self.student.masking is None:
+            return None
+        grid = self.student.base.info.grid
+        return torch.stack([self.methods[0].masks(count, grid, generator) for _ in range(global_views)])
 
     def loss(
-        self, views: Sequence[Tensor], global_views: int = 2, active: Sequence[int] | None = None
+        self,
+        views: Sequence[Tensor],
+        global_views: int = 2,
+        active: Sequence[int] | None = None,
+        masks: Tensor | None = None,
     ) -> Tensor:
         """The training loss of one batch, the mean of `losses`; a float32 scalar."""
-        return self.losses(views, global_views, active).mean()
+        return self.losses(views, global_views, active, masks).mean()
 
     def losses(
-        self, views: Sequence[Tensor], global_views: int = 2, active: Sequence[int] | None = None
+        self,
+        views: Sequence[Tensor],
+        global_views: int = 2,
+        active: Sequence[int] | None = None,
+        masks: Tensor | None = None,
     ) -> Tensor:
         """The training loss of every active head on one batch, in float32; without heads the single loss of the base.
 
@@ -187,13 +245,73 @@ class HSSL(nn.Module):
             views: V ≥ 2 views (B, C, H, W) of the same images in the same order, the global ones first; local crops may be smaller.
             global_views: how many of them the teacher sees.
             active: indices of the heads that take part; None: all.
+            masks: as `masks` draws them; None: drawn here.
         """
         active = self.pairings if active is None else active
-        teacher_outputs = _by_view(self.teacher, views[:global_views], active)
-        student_outputs = _by_view(self.student, views, active)
+        if self.student.masking is None:
+            teacher_outputs = _by_view(self.teacher, views[:global_views], active)
+            return self._image_losses(_by_view(self.student, views, active), teacher_outputs, active)
+        if masks is None:
+            masks = self.masks(len(views[0]), None, global_views)
+        assert masks is not None
+        images_BCHW = torch.cat(list(views[:global_views]))
+        mask_BHW = masks.flatten(0, 1)
+        # Found on the CPU: an accelerator would have to be waited for, to learn how many there are.
+        hidden_M = mask_BHW.flatten().nonzero().flatten().to(images_BCHW.device, non_blocking=True)
+        with torch.no_grad():
+            whole = self.teacher.base(images_BCHW)
+        on_device = mask_BHW.to(images_BCHW.device, non_blocking=True)
+        seen = self.student.masking(self.student.base, images_BCHW, on_device)
+        if self.methods[0].compares_tokens:
+            return self._token_losses(images_BCHW, seen, whole, hidden_M, active)
+        teacher_outputs = _split(self.teacher.project(whole, active), global_views)
+        student_outputs = _split(self.student.project(seen, active), global_views)
+        student_outputs += _by_view(self.student, views[global_views:], active)
+        image_losses = self._image_losses(student_outputs, teacher_outputs, active)
+        return image_losses + self._patch_loss(seen, whole, hidden_M, mask_BHW)
+
+    def _patch_loss(self, seen: BaseOutput, whole: BaseOutput, hidden_M: Tensor, mask_BHW: Tensor) -> Tensor:
+        """Base against base at the hidden positions, whatever the heads."""
+        assert self.student.patch_projector is not None
+        assert self.teacher.patch_projector is not None
+        student_MD = self.student.patch_projector(tokens(seen.map, hidden_M))
+        with torch.no_grad():
+            teacher_MD = self.teacher.patch_projector(tokens(whole.map, hidden_M))
+        with torch.autocast(hidden_M.device.type, enabled=False):
+            return self.methods[0].patch_loss(student_MD.float(), teacher_MD.float(), mask_BHW)
+
+    def _token_losses(
+        self,
+        images_BCHW: Tensor,
+        seen: BaseOutput,
+        whole: BaseOutput,
+        hidden_M: Tensor,
+        active: Sequence[int],
+    ) -> Tensor:
+        """Both students of every head against the pixels and the teacher's features at the hidden positions of the same view."""
+        outputs = self.student.project_tokens(seen, active, hidden_M)
+        features = self.teacher.project_tokens(whole, active, hidden_M)
+        pixels = patches(images_BCHW, self.student.base.info.grid, hidden_M)
+        branches = len(outputs) // len(active)
+        with torch.autocast(hidden_M.device.type, enabled=False):
+            losses = [
+                self.methods[active[place // branches]].loss(
+                    output.float(), torch.cat([pixels, features[place // branches].float()], dim=1)
+                )
+                for place, output in enumerate(outputs)
+            ]
+            return torch.stack(losses).view(len(active), branches).mean(dim=1)
+
+    def _image_losses(
+        self,
+        student_outputs: Sequence[Sequence[Tensor]],
+        teacher_outputs: Sequence[Sequence[Tensor]],
+        active: Sequence[int],
+    ) -> Tensor:
+        """Of every head the mean over all pairs of different views; outputs by view, then by head."""
         branches = 2 if self.student.heads else 1
         losses_of: list[Tensor] = []
-        with torch.autocast(views[0].device.type, enabled=False):
+        with torch.autocast(teacher_outputs[0][0].device.type, enabled=False):
             for place, index in enumerate(active):
                 method = self.methods[index]
                 targets = method.targets([outputs[place].float() for outputs in teacher_outputs])
@@ -230,6 +348,8 @@ class HSSL(nn.Module):
             pairs.append((self.teacher.projectors[index], self.student.projectors(index)[-1]))
             if self.teacher.heads:
                 pairs.append((self.teacher.heads[index], self.student.heads[index]))
+        if self.teacher.patch_projector is not None and self.student.patch_projector is not None:
+            pairs.append((self.teacher.patch_projector, self.student.patch_projector))
         teacher = [tensor for module, _ in pairs for tensor in tensors_of(module)]
         student = [tensor for _, module in pairs for tensor in tensors_of(module)]
         return teacher, student
@@ -240,6 +360,10 @@ def _by_view(network: nn.Module, views: Sequence[Tensor], active: Sequence[int])
     by_view: list[list[Tensor]] = []
     for _, group in groupby(views, key=lambda view: view.shape):
         alike = list(group)
-        outputs = [output.chunk(len(alike)) for output in network(torch.cat(alike), active)]
-        by_view.extend(list(of_view) for of_view in zip(*outputs, strict=True))
+        by_view.extend(_split(network(torch.cat(alike), active), len(alike)))
     return by_view
+
+
+def _split(outputs: Sequence[Tensor], views: int) -> list[list[Tensor]]:
+    """Outputs for all views together as the outputs for every view."""
+    return [list(of_view) for of_view in zip(*(output.chunk(views) for output in outputs), strict=True)]

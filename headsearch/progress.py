@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from headsearch.results.text import duration
 from headsearch.results.trials import TrialRecord
 from headsearch.search.executors import Job
 from headsearch.search.observer import Observer, SearchStatus, SilentObserver
@@ -185,7 +186,7 @@ def _named(job: Job) -> str:
 
 def _counted(status: SearchStatus) -> str:
     left = status.seconds_left
-    tail = "" if left is None else f", about {_duration(left)} left"
+    tail = "" if left is None else f", about {duration(left)} left"
     return f"{STAGES[status.stage]}, {status.settled} of {status.expected} trainings done{tail}"
 
 
@@ -206,7 +207,7 @@ def _ended(record: TrialRecord) -> str:
         return f"{name} is the head of trial {record.duplicate_of}: answered from there"
     if record.state != "complete":
         return f"{name} {record.state}: {record.reason}"
-    taken = "" if record.seconds is None else f" in {_duration(record.seconds)}"
+    taken = "" if record.seconds is None else f" in {duration(record.seconds)}"
     return f"{name} done{taken}: {_scored(record.rungs[-1])}"
 
 
@@ -215,16 +216,4 @@ def _screened(records: Sequence[TrialRecord]) -> str:
     taken = sum(record.seconds or 0.0 for record in records)
     parts = [f"{states['complete']} of {len(records)} stayed to the end"]
     parts += [f"{states[state]} {state}" for state in ("stopped", "infeasible") if states[state]]
-    return f"screen of {len(records)} heads done in {_duration(taken)}: {', '.join(parts)}"
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return (
-        f"{hours} h {minutes:02d} min"
-        if hours
-        else f"{minutes} min {whole % 60:02d} s"
-        if minutes
-        else f"{whole} s"
-    )
+    return f"screen of {len(records)} heads done in {duration(taken)}: {', '.join(parts)}"

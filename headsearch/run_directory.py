@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,9 @@ from headsearch.experiment import Experiment, load_experiment
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
 
 _PACKAGES = ("headsearch", "torch", "torchvision", "timm", "lightly", "optuna", "numpy")
-_MAY_CHANGE = frozenset({"trials", "finalists", "replicates", "executor", "storage", "space"})
+_MAY_CHANGE = frozenset(
+    {"trials", "finalists", "replicates", "executor", "storage", "storage_patience", "callbacks", "space"}
+)
 """Keys of `search` that a resumed run may change. The space is compared by its hash, not by how it is named."""
 
 
@@ -47,6 +50,8 @@ class RunFacts:
     base: BaseInfo
     versions: Mapping[str, str] = field(default_factory=lambda: versions())
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    key: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Tells this run from others of its name."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -63,6 +68,7 @@ class RunFacts:
             base=BaseInfo(**{**base, "grid": (height, width)}),
             versions=data["versions"],
             created=data["created"],
+            key=data.get("key", data["created"]),
         )
 
 
@@ -180,6 +186,23 @@ class RunDirectory:
         finally:
             lock.release()
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a coordinator holds the lock now. Looks without taking it from anybody; needs no right to write."""
+        import fcntl
+
+        try:
+            with (self.path / ".lock").open("rb") as file:
+                # Shared, so that two who look do not see each other, and let go at once.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # No lock, or none that we may open: nobody was ever at work, or not here.
+            return False
+        return False
+
     def check_resume(self, experiment: Experiment, space_hash: str) -> None:
         """Check that `experiment` goes on with this run.
 
@@ -211,8 +234,8 @@ class RunDirectory:
 
 
 def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, Any]]:
-    """Keys, with old and new value, whose change makes trials incomparable. More trials, finalists, replicates, another executor or
-    storage do not."""
+    """Keys, with old and new value, whose change makes trials incomparable. More trials, finalists, replicates, another executor,
+    storage or callbacks do not."""
     old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
     for experiment in (old, new):
         experiment["search"] = {
@@ -221,24 +244,30 @@ def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, 
         # Neither what a run is called nor whether it keeps its checkpoints touches a score.
         experiment.pop("name")
         experiment["proxy"].pop("keep_checkpoints")
-    return list(_differences(old, new, ""))
+    return list(differences(old, new))
 
 
-def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys below `path`, with old and new value, in which two pieces of plain data differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in (*old, *(key for key in new if key not in old)):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
         yield path, old, new
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace the file's text, on disk before the name points to it. Raises OSError, and then leaves no temporary file."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes | memoryview) -> None:
+    """As `write_atomically`, for bytes."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)

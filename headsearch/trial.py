@@ -16,6 +16,8 @@ CHECKPOINTS = "checkpoint.*"
 """What a trial that can be resumed keeps its state in, as a pattern of names in its work directory. The search removes these files, once
 the end of the trial is written down."""
 
+EMBEDDINGS = "embeddings.safetensors"
+"""The file in its work directory in which a trial without a head keeps what its base makes of held-out images; it stays."""
 
 Stage = Literal["screen", "proxy"]
 """How a head was trained: jointly with others on one base, or with a base of its own."""

@@ -5,8 +5,28 @@ Ctrl-C is never ignored: a shell's background job inherits that, passes it on, a
 
 import os
 import signal
+from pathlib import Path
+
+import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished toy search with everything in it: controls, replicates, heads that were stopped, collapsed, failed, and duplicates.
+
+    Not to be written to.
+    """
+    from headsearch.testing.toy import ToyEvaluator
+    from headsearch.testing.toy_search import run_toy, toy_experiment
+
+    out = tmp_path_factory.mktemp("toy") / "mixed"
+    experiment = toy_experiment(
+        trials=30, sampler="random", finalists=4, replicates=2, stopping={"kind": "asha", "reduction": 2}
+    )
+    run_toy(out, experiment, ToyEvaluator(failures={"swin": "collapse", "gmlp": "error"}))
+    return out

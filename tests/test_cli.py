@@ -15,6 +15,7 @@ import yaml
 TINY = [
     "digits",
     "--set=proxy.epochs=1",
+    "--set=search.strategy=proxies",
     "--set=search.trials=2",
     "--set=search.finalists=0",
     "--set=search.replicates=1",
@@ -23,7 +24,7 @@ TINY = [
 ]
 
 RANK_FIELDS = (
-    "rank head_id family config control discrepancy discrepancy_sd probe probe_sd knn linear gain gain_low gain_high params "
+    "rank head_id family config control stage score discrepancy discrepancy_sd probe probe_sd knn linear gain gain_low gain_high params "
     "flops overhead replicates pareto_layer feasible reason"
 )
 

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from headsearch.errors import HeadError
 from headsearch.experiment import Experiment, load_experiment
+from headsearch.export import export_head, load_head, load_heads, read_head
 from headsearch.heads import FAMILIES, parse_head
+from headsearch.heads.build import Head
 from headsearch.results.ranking import rank
 from headsearch.run_directory import RunDirectory
 from headsearch.scoring.names import MEASURES
 from headsearch.search.ledger import read_records
 from headsearch.search.run import run_search
 from headsearch.training.proxy import ProxyEvaluator
-from headsearch.trial import RungScores, TrialResult
+from headsearch.trial import RungScores, Stage, TrialResult
 
 SMALL = "base.kwargs={patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}"
 
@@ -24,6 +27,7 @@ class Alone:
     def __init__(self, workdir: Path) -> None:
         self.seed = 0
         self.workdir = workdir
+        self.stage: Stage = "proxy"
 
     def report(self, scores: RungScores) -> None: ...
 
@@ -70,7 +74,7 @@ def test_a_stack_of_families_trains(evaluator: ProxyEvaluator, tmp_path: Path) -
     )
 
 
-@pytest.mark.parametrize("method", ["dino", "mocov3", "byol", "simclr"])
+@pytest.mark.parametrize("method", ["dino", "ibot", "mocov3", "byol", "simclr", "simmim"])
 @pytest.mark.parametrize("head", [None, {"convnext": {"depth": 1}}], ids=["without a head", "with one"])
 def test_every_method_trains(method: str, head: object, tmp_path: Path) -> None:
     is_scored(train(digits(f"method.name={method}"), head, tmp_path), head=head is not None)
@@ -118,6 +122,51 @@ def test_a_search_without_labels_reads_none_and_ranks_by_discrepancy(tmp_path: P
     assert discrepancies == sorted(discrepancies, reverse=True)
     assert all(row.probe is None and row.gain is None and row.pareto_layer is None for row in rows)
     assert ranked[0].replicates == 2
+
+
+def test_a_set_is_trained_ranked_exported_and_read_back(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "space: headsearch/space@1\nhead: {one_of: [{set: [{mixer: {depth: 1}}, {convnext: {depth: 1}}]}, {mixer: {depth: 1}}]}"
+    )
+    overrides = [
+        f"search.space={space}",
+        "search.strategy=proxies",
+        "search.sampler=grid",
+        "search.trials=2",
+        "search.finalists=0",
+        "search.replicates=1",
+        "search.controls=[none]",
+    ]
+    run = tmp_path / "run"
+    summary = run_search(digits(*overrides), run)
+    assert [record.state for record in summary.records] == ["complete"] * 3
+    rows = {row.family: row for row in rank(summary.records, by="pareto", labels=True)}
+    pair, single = rows["set(convnext|mixer)"], rows["mixer"]
+    assert pair.rank is not None
+    assert pair.discrepancy is not None
+    assert pair.gain is not None
+    assert pair.params is not None
+    assert single.params is not None
+    assert read_records(run) == list(summary.records)
+
+    file = tmp_path / "head.yaml"
+    export_head(run, file, head_id=pair.head_id)
+    assert read_head(file).config == pair.config
+    heads = load_heads(file)
+    assert [head.config.family for head in heads] == ["convnext", "mixer"]
+    assert pair.params == sum(weight.numel() for head in heads for weight in head.parameters())
+    assert pair.params > single.params
+    with pytest.raises(
+        HeadError, match=r"head\.yaml: a set of 2 heads; expected a single one \(load_heads reads both\)"
+    ):
+        load_head(file)
+    assert len(load_heads_of(run, single.head_id, tmp_path)) == 1
+
+
+def load_heads_of(run: Path, head_id: str, folder: Path) -> list[Head]:
+    export_head(run, folder / "one.yaml", head_id=head_id)
+    return load_heads(folder / "one.yaml")
 
 
 def test_a_folder_of_images_is_searched_and_what_is_corrupt_is_left_out(tmp_path: Path) -> None:

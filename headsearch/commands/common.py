@@ -11,8 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from headsearch.results.ranking import RankRow
-    from headsearch.results.trials import TrialRecord
+    from headsearch.ranked_run import RankedRun
 
 
 class TableFormat(StrEnum):
@@ -29,6 +28,7 @@ class RankBy(StrEnum):
     pareto = "pareto"
     probe = "probe"
     discrepancy = "discrepancy"
+    score = "score"
 
 
 class ReportFormat(StrEnum):
@@ -41,25 +41,15 @@ class ReportFormat(StrEnum):
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by headsearch run.")]
 
 
-def rank_run(run: Path, by: RankBy) -> tuple[list[RankRow], list[TrialRecord], bool]:
-    """The ranking of a run, the trials behind it, and whether they were probed with labels."""
-    from headsearch.results.ranking import rank as rank_heads
-    from headsearch.run_directory import RunDirectory
-    from headsearch.search.ledger import read_records
-
-    labels = RunDirectory.open(run).experiment().data.labels == "probe"
-    records = read_records(run)
-    return rank_heads(records, by=by.value, labels=labels), records, labels
-
-
-def print_ranking(rows: list[RankRow], records: list[TrialRecord], labels: bool) -> None:
+def print_ranking(ranked: RankedRun) -> None:
+    """The table, how many heads came how far, and the verdict."""
     from headsearch.results import tables
-    from headsearch.results.ranking import heads_tried
-    from headsearch.results.statistics import verdict
 
     out = console()
-    out.print(tables.rank_table(rows, labels=labels))
-    out.print(verdict(rows, tried=heads_tried(records)), markup=False)
+    out.print(tables.rank_table(ranked.rows, labels=ranked.labels))
+    if ranked.passage is not None:
+        out.print(f"{ranked.passage}.", markup=False)
+    out.print(ranked.verdict, markup=False)
 
 
 def console() -> Console:

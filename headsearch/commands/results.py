@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import RankBy, Run, TableFormat, console, print_ranking, rank_run
+from headsearch.commands.common import RankBy, Run, TableFormat, console, print_ranking
 from headsearch.errors import RunError
 
 app = typer.Typer()
@@ -17,18 +17,31 @@ app = typer.Typer()
 def rank(
     run: Run,
     by: Annotated[
-        RankBy, typer.Option(help="pareto: layers of (discrepancy, probe), then probe, then cost.")
-    ] = RankBy.pareto,
+        RankBy | None,
+        typer.Option(
+            help="pareto: layers of (discrepancy, probe), then probe, then cost; score: the label-free score, a screen's own order."
+        ),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Also the heads that were let go earlier, with the stage and the reason."),
+    ] = False,
     output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
 ) -> None:
     """Print the ranked heads of a run, with their gain over the control."""
+    from headsearch.ranked_run import rank_run
     from headsearch.results import tables
 
-    rows, records, labels = rank_run(run, by)
+    ranked = rank_run(run, by.value if by else None)
+    departed = ranked.departed if everything else []
     if output is TableFormat.table:
-        print_ranking(rows, records, labels)
-    else:
-        typer.echo(tables.rank_json(rows) if output is TableFormat.json else tables.rank_csv(rows))
+        print_ranking(ranked)
+        if departed:
+            console().print()
+            console().print(tables.departure_table(departed))
+        return
+    rows = [*ranked.rows, *departed]
+    typer.echo(tables.rank_json(rows) if output is TableFormat.json else tables.rank_csv(rows))
 
 
 @app.command(epilog="Example:  headsearch trials runs/digits --format json")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import RankBy, ReportFormat, console, print_ranking, rank_run
+from headsearch.commands.common import ReportFormat, console, print_ranking
 from headsearch.errors import RunError
 
 app = typer.Typer()
@@ -16,7 +16,7 @@ app = typer.Typer()
 
 @app.command(
     epilog="Examples:  headsearch run   |   headsearch run --base resnet18 --data ~/images --set data.image_size=64   |   "
-    "headsearch run digits --set search.trials=4 --out runs/try   |   headsearch run my.yaml --resume"
+    "headsearch run --data ~/images --budget '2 h' --out runs/try   |   headsearch run my.yaml --resume"
 )
 def run(
     experiment: Annotated[
@@ -34,6 +34,12 @@ def run(
         str | None,
         typer.Option(help="Folder of images; the same as --set data.dataset=folder --set data.root=..."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="What the funnel may cost: proxies (24) or hours ('2 h'); the same as --set search.budget=..."
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on with the run directory where it was interrupted.")
     ] = False,
@@ -44,13 +50,17 @@ def run(
 
     from headsearch.experiment import load_experiment
     from headsearch.progress import progress_display
+    from headsearch.ranked_run import rank_run
     from headsearch.search.run import run_search
+    from headsearch.search.storage import without_password
 
     shorthand = []
     if base is not None:
         shorthand.append(f"base.model={json.dumps(base)}")
     if data is not None:
         shorthand += ["data.dataset=folder", f"data.root={json.dumps(data)}"]
+    if budget is not None:
+        shorthand.append(f"search.budget={budget}")
     source = experiment if experiment is not None or data is not None else "digits"
     spec = load_experiment(source, [*shorthand, *(overrides or [])])
     where = out or Path("runs") / spec.name
@@ -64,11 +74,12 @@ def run(
         again = " ".join(
             ["headsearch run", *([experiment] if experiment else []), *chosen, f"--out {where}", "--resume"]
         )
-        typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {again}", err=True)
+        hint = without_password(again)
+        typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
         raise typer.Exit(130) from None
-    rows, records, labels = rank_run(where, RankBy.pareto)
-    print_ranking(rows, records, labels)
-    if any(row.rank == 1 for row in rows):
+    ranked = rank_run(where)
+    print_ranking(ranked)
+    if any(row.rank == 1 for row in ranked.rows):
         typer.echo(f"\nTake the best one with:  headsearch export {where} --rank 1 --out head.yaml", err=True)
 
 

@@ -25,6 +25,7 @@ def load_data(
     image_size: int,
     labels: Literal["probe", "none"],
     seed: int,
+    prefer: Literal["val", "test"] = "val",
     min_train_images: int = 2,
     memory_limit: int = MEMORY_LIMIT,
     progress: Callable[[int, int], None] | None = None,
@@ -38,6 +39,7 @@ def load_data(
         labels: `none` reads no label at all: class folders are then just folders.
         seed: of the cut that holds images out where there is no test split. The cut depends on the seed and the images'
             names alone, never on labels, so `probe` and `none` hold out the same images.
+        prefer: which split is held out where there are both: a search uses `val` and leaves `test` to a final evaluation.
         min_train_images: fewer readable training images than this are an error.
         memory_limit: in bytes; larger sets are streamed.
         progress: called with (images decoded, images in all) now and then.
@@ -53,6 +55,7 @@ def load_data(
         image_size=image_size,
         labels=labels,
         seed=seed,
+        prefer=prefer,
         min_train_images=min_train_images,
         memory_limit=memory_limit,
         progress=progress,

@@ -36,6 +36,20 @@ class _Draw:
     solarized: Tensor
     """Which images are solarized, int64."""
 
+    def rows(self, chosen: slice) -> _Draw:
+        """The parameters of some images."""
+        count = len(self.flip[chosen])
+        blurred, solarized = self.blurred - chosen.start, self.solarized - chosen.start
+        among = (blurred >= 0) & (blurred < count)
+        return _Draw(
+            boxes=self.boxes[chosen],
+            flip=self.flip[chosen],
+            factors=self.factors[chosen],
+            blurred=blurred[among],
+            sigma=self.sigma[among],
+            solarized=solarized[(solarized >= 0) & (solarized < count)],
+        )
+
     def to(self, device: torch.device) -> _Draw:
         """The same on a device."""
         return _Draw(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
@@ -70,12 +84,19 @@ class Views:
 
     @torch.no_grad()
     def __call__(
-        self, images_BCHW: Tensor, generator: torch.Generator | None, device: torch.device | str
+        self,
+        images_BCHW: Tensor,
+        generator: torch.Generator | None,
+        device: torch.device | str,
+        *,
+        rows: slice | None = None,
+        batch_size: int | None = None,
     ) -> list[Tensor]:
         """Views of uint8 images [B, 3, H, W]: two of [B, 3, image_size, image_size], then the local ones.
 
         The views depend on the images and the generator's state alone. All randomness is drawn on the generator's device, so a
-        CPU generator gives the same views on every device, up to rounding.
+        CPU generator gives the same views on every device, up to rounding. Where the images are only the `rows` of a batch of
+        `batch_size`, their views are those they have in the whole batch.
         """
         device = torch.device(device)
         images = images_BCHW.to(device, non_blocking=True)
@@ -85,6 +106,7 @@ class Views:
             for blur, solarize in zip(recipe.blur, recipe.solarize, strict=True)
         ]
         plans += [(self.local_size, recipe.local_scale, recipe.local_blur, 0.0)] * recipe.local_crops
+        count, rows = batch_size or len(images), rows or slice(0, len(images))
         with torch.autocast(device.type, enabled=False):
             # [B, H, C, W]: then both resizing products are plain batched ones.
             pixels_BHCW = images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
@@ -92,7 +114,7 @@ class Views:
                 self._view(
                     pixels_BHCW,
                     size,
-                    self._draw(len(images), size, scale, blur, solarize, generator).to(device),
+                    self._draw(count, size, scale, blur, solarize, generator).rows(rows).to(device),
                 )
                 for size, scale, blur, solarize in plans
             ]

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
 from torch import Tensor
 
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -80,7 +80,7 @@ def header_size(file: BinaryIO | str) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             return image.size
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise CorruptImage(_reason(error)) from error
 
 
@@ -94,7 +94,7 @@ def decode_file(file: BinaryIO | str, canvas: int) -> NDArray[np.uint8]:
             image.draft("RGB", (canvas, canvas))
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
             return to_canvas(image, canvas, orientation)
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise CorruptImage(_reason(error)) from error
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from headsearch.data.collection import Collection, Part
+from headsearch.data.names import held_out_names
 from headsearch.data.sources import FileSource
 from headsearch.errors import DataError
 
@@ -36,11 +38,9 @@ EXTENSIONS = frozenset(
 """Files with other endings are not images to us, and are ignored."""
 
 _TRAIN = "train"
-_HELD_OUT = ("val", "valid", "validation", "test")
-"""In order of preference: where there are both, the search uses `val` and leaves `test` to a final evaluation."""
 
 
-def folder(root: Path, with_labels: bool) -> Collection:
+def folder(root: Path, with_labels: bool, prefer: Literal["val", "test"] = "val") -> Collection:
     """List the images below `root`.
 
     `root/train` and one of `root/{val,valid,validation,test}` are the splits when there is nothing else in `root`; below
@@ -58,8 +58,9 @@ def folder(root: Path, with_labels: bool) -> Collection:
             f"data.root: no images in '{root}'; expected files ending in .jpg, .png, .webp, ... there or in its subfolders"
         )
     tops = {file.split("/", 1)[0] if "/" in file else "" for file in files}
-    if _TRAIN in tops and tops <= {_TRAIN, *_HELD_OUT}:
-        held_out = next((name for name in _HELD_OUT if name in tops), None)
+    names = held_out_names(prefer)
+    if _TRAIN in tops and tops <= {_TRAIN, *names}:
+        held_out = next((name for name in names if name in tops), None)
         return _split_folders(root, files, held_out, with_labels)
     if not with_labels:
         return Collection(Part(FileSource(root, files), None), None, None)

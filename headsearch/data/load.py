@@ -30,13 +30,14 @@ def load(
     image_size: int,
     labels: Literal["probe", "none"],
     seed: int,
+    prefer: Literal["val", "test"],
     min_train_images: int,
     memory_limit: int,
     progress: Callable[[int, int], None] | None,
 ) -> Dataset:
     """See `headsearch.data.load_data`."""
     check_dataset_name(dataset)
-    found = _collect(dataset, root, labels == "probe", image_size, memory_limit)
+    found = _collect(dataset, root, labels == "probe", prefer, image_size, memory_limit)
     canvas = choose_canvas(found.train.source, image_size)
     parts = _split(found, seed)
     total = sum(len(rows) for _, rows in parts)
@@ -55,7 +56,12 @@ def load(
 
 
 def _collect(
-    dataset: str, root: str | None, with_labels: bool, image_size: int, memory_limit: int
+    dataset: str,
+    root: str | None,
+    with_labels: bool,
+    prefer: Literal["val", "test"],
+    image_size: int,
+    memory_limit: int,
 ) -> Collection:
     if dataset == "digits":
         from headsearch.data.digits import digits
@@ -70,13 +76,13 @@ def _collect(
         if dataset == "npz":
             from headsearch.data.npz import npz
 
-            return npz(path, with_labels)
+            return npz(path, with_labels, prefer)
         from headsearch.data.folder import folder
 
-        return folder(path, with_labels)
+        return folder(path, with_labels, prefer)
     from headsearch.data.timm_names import timm_collection
 
-    return timm_collection(dataset, root, with_labels, image_size, memory_limit)
+    return timm_collection(dataset, root, with_labels, prefer, image_size, memory_limit)
 
 
 def _split(found: Collection, seed: int) -> list[tuple[Part, list[int]]]:

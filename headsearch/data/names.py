@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 from headsearch.errors import DataError, did_you_mean
 
 OWN_NAMES = ("digits", "folder", "npz")
+
+_HELD_OUT = ("val", "valid", "validation", "test")
+
+
+def held_out_names(prefer: Literal["val", "test"]) -> tuple[str, ...]:
+    """Names of a held-out split, in the order in which they are looked for."""
+    return _HELD_OUT if prefer == "val" else (_HELD_OUT[-1], *_HELD_OUT[:-1])
+
 
 TORCH_NAMES = (
     "cifar10",
@@ -36,3 +47,11 @@ def check_dataset_name(dataset: str) -> None:
     raise DataError(
         f"data.dataset: unknown data set '{dataset}'{did_you_mean(dataset, [*known, 'hfds/...', 'wds/...'])}"
     )
+
+
+def data_named(text: str) -> dict[str, str]:
+    """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, or a folder."""
+    prefix, separator, _ = text.partition("/")
+    if text in OWN_NAMES or (separator and prefix in (*OPEN_PREFIXES, "torch") and not Path(text).exists()):
+        return {"dataset": text}
+    return {"dataset": "npz" if text.endswith(".npz") else "folder", "root": text}

@@ -6,23 +6,22 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headsearch.data.collection import Collection, Part
+from headsearch.data.names import held_out_names
 from headsearch.data.sources import ArraySource
 from headsearch.errors import DataError
 
-_HELD_OUT = ("val", "test")
 
-
-def npz(path: Path, with_labels: bool) -> Collection:
+def npz(path: Path, with_labels: bool, prefer: Literal["val", "test"] = "val") -> Collection:
     """Read a `.npz` file.
 
     Keys: `images` or `train_images`, uint8 [N, H, W] grey or [N, H, W, C] with C = 1, 3 or 4; for the held-out split
-    `val_images` or else `test_images`; with labels the same names with `labels`, integers [N] or [N, 1].
+    `val_images` or else `test_images`, or the other way round as preferred; with labels the same names with `labels`, integers [N] or [N, 1].
 
     Raises:
         DataError: the file is missing or no `.npz`, a key is missing, an array has another type or shape.
@@ -33,7 +32,7 @@ def npz(path: Path, with_labels: bool) -> Collection:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.lib.npyio.NpzFile):
             with file:
-                return _read(file, path, with_labels)
+                return _read(file, path, with_labels, prefer)
     except DataError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -42,9 +41,11 @@ def npz(path: Path, with_labels: bool) -> Collection:
     raise DataError(f"data.root: '{path}' is not a .npz file but a single array")
 
 
-def _read(file: Mapping[str, Any], path: Path, with_labels: bool) -> Collection:
+def _read(
+    file: Mapping[str, Any], path: Path, with_labels: bool, prefer: Literal["val", "test"]
+) -> Collection:
     prefix = "train_" if "train_images" in file else ""
-    held_out = next((name for name in _HELD_OUT if f"{name}_images" in file), None)
+    held_out = next((name for name in held_out_names(prefer) if f"{name}_images" in file), None)
     images = _images(file, f"{prefix}images", path)
     test_images = None if held_out is None else _images(file, f"{held_out}_images", path)
     train_labels: list[int] | None = None

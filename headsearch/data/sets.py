@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +29,10 @@ class ImageSet(Protocol):
 
         Shuffled by `generator` (on the CPU), in order where it is None. `drop_last` leaves out an incomplete last batch.
         """
+
+    def read(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The pixels [B, 3, S, S] at the positions [B] of every batch in `order`, always as many as asked for: in place of an image
+        that cannot be read stands the next one of the set that can."""
 
 
 def index_batches(
@@ -63,6 +67,10 @@ class MemoryImages:
             else:
                 yield self.images.index_select(0, index), index
 
+    def read(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
+        """See `ImageSet.read`."""
+        return (self.images.index_select(0, index) for index in order)
+
 
 @dataclass(frozen=True)
 class StreamedImages:
@@ -86,10 +94,19 @@ class StreamedImages:
         self, batch_size: int, *, generator: torch.Generator | None = None, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageSet.batches`."""
-        order = [batch.tolist() for batch in index_batches(len(self), batch_size, generator, drop_last)]
+        order = index_batches(len(self), batch_size, generator, drop_last)
+        for images, index in self._decoded(order, replace=False):
+            if len(index):
+                yield images, index
+
+    def read(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
+        """See `ImageSet.read`."""
+        return (images for images, _ in self._decoded(order, replace=True))
+
+    def _decoded(self, order: Iterable[Tensor], *, replace: bool) -> Iterator[tuple[Tensor, Tensor]]:
         loader = DataLoader(
-            _Decoded(self.source, self.rows, self.canvas),
-            batch_sampler=order,
+            _Decoded(self.source, self.rows, self.canvas, replace),
+            batch_sampler=[batch.tolist() for batch in order],
             num_workers=self.workers,
             collate_fn=_as_is,
             pin_memory=torch.cuda.is_available(),
@@ -98,17 +115,18 @@ class StreamedImages:
         )
         for images, index, failures in loader:
             self.skipped.extend(failure for failure in failures if failure not in self.skipped)
-            if len(index):
-                yield images, index
+            yield images, index
 
 
 class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, list[str]]]):
     """What a worker runs: a whole batch at a time."""
 
-    def __init__(self, source: Source, rows: list[int], canvas: int) -> None:
+    def __init__(self, source: Source, rows: list[int], canvas: int, replace: bool) -> None:
+        """`replace`: the next image that can be read takes the place of one that cannot, instead of none."""
         self.source = source
         self.rows = rows
         self.canvas = canvas
+        self.replace = replace
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -117,16 +135,22 @@ class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, list[str]]]):
         images = torch.empty(len(index), 3, self.canvas, self.canvas, dtype=torch.uint8)
         kept: list[int] = []
         failures: list[str] = []
-        for position in index:
-            row = self.rows[position]
-            try:
-                pixels = self.source.read(row, self.canvas)
-            except CorruptImage as error:
-                failures.append(f"{self.source.name(row)}: {error}")
-                continue
-            images[len(kept)] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-            kept.append(position)
+        for first in index:
+            for position in self._candidates(first):
+                row = self.rows[position]
+                try:
+                    pixels = self.source.read(row, self.canvas)
+                except CorruptImage as error:
+                    failures.append(f"{self.source.name(row)}: {error}")
+                    continue
+                images[len(kept)] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+                kept.append(position)
+                break
         return images[: len(kept)], torch.tensor(kept, dtype=torch.long), failures
+
+    def _candidates(self, first: int) -> Iterable[int]:
+        count = len(self.rows) if self.replace else 1
+        return ((first + offset) % len(self.rows) for offset in range(count))
 
 
 def _as_is(batch: Any) -> Any:

@@ -11,7 +11,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,9 @@ from torch.utils.data import IterableDataset
 
 from headsearch.data.collection import Collection, Part
 from headsearch.data.decode import canvas_side, to_canvas
+from headsearch.data.names import held_out_names
 from headsearch.data.sources import ArraySource, FileSource, ReaderSource
 from headsearch.errors import DataError
-
-_SPLITS = ("validation", "val", "test")
-"""Names of a held-out split, in order of preference."""
 
 _PACKAGES = {"hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow_datasets", "wds": "webdataset"}
 
@@ -42,7 +40,12 @@ _ABSENT = (RuntimeError, ValueError, KeyError, OSError)
 
 
 def timm_collection(
-    dataset: str, root: str | None, with_labels: bool, image_size: int, memory_limit: int
+    dataset: str,
+    root: str | None,
+    with_labels: bool,
+    prefer: Literal["val", "test"],
+    image_size: int,
+    memory_limit: int,
 ) -> Collection:
     """Open a data set by timm's name; nothing is downloaded for `torch/...`.
 
@@ -50,6 +53,7 @@ def timm_collection(
         dataset: timm's name.
         root: its folder; where None, the library behind the name decides.
         with_labels: read labels too.
+        prefer: which split is held out where there are both.
         image_size: in pixels; sequential data sets are resized while they are read.
         memory_limit: bytes that a sequential data set may take, since it cannot be streamed in random order.
 
@@ -68,7 +72,7 @@ def timm_collection(
         opened = create_dataset(dataset, root=root, split="train")
     except _ABSENT as error:
         raise DataError(_not_found(dataset, name, root, error)) from error
-    held_out = _open_held_out(dataset, root, opened)
+    held_out = _open_held_out(dataset, root, opened, prefer)
 
     def part(data: Any, split: str) -> Part:
         return _part(data, f"{dataset} {split}", root, with_labels, image_size, memory_limit)
@@ -88,9 +92,9 @@ def _not_found(dataset: str, name: str, root: str | None, error: Exception) -> s
     return f"data.dataset: cannot open '{dataset}'{place}: {reason}"
 
 
-def _open_held_out(dataset: str, root: str | None, train: Any) -> Any | None:
+def _open_held_out(dataset: str, root: str | None, train: Any, prefer: Literal["val", "test"]) -> Any | None:
     """The held-out split, None where the data set has none."""
-    for split in _SPLITS:
+    for split in held_out_names(prefer):
         try:
             opened = create_dataset(dataset, root=root, split=split)
         except _ABSENT:

@@ -48,7 +48,7 @@ def with_budget(search: Mapping[str, Any], budget: float, *, controls: int) -> d
     """
     if budget < least(controls):
         raise ValueError(
-            f"budget: {budget:g} proxies are too few; expected at least {least(controls):g}: {controls} controls, a screen "
+            f"budget: {budget:.3g} proxies are too few; expected at least {least(controls):g}: {controls} controls, a screen "
             f"(about {SCREEN_COST:g}) and one head"
         )
     stopping = search.get("stopping", {})
@@ -69,6 +69,10 @@ def with_budget(search: Mapping[str, Any], budget: float, *, controls: int) -> d
         "screen": {"heads": heads, **screen} if isinstance(screen, Mapping) else screen,
     }
     return {**sizes, **{key: value for key, value in search.items() if key != "screen"}}
+
+
+SIZES = ("candidates", "screen", "trials", "audit", "finalists", "replicates")
+"""Keys of `search` that a budget sets."""
 
 
 def _affordable(left: float, share: float) -> int:

@@ -57,7 +57,7 @@ def load_experiment(source: str | Path | None, overrides: Sequence[str] = ()) ->
             if key not in ("rungs", "warmup_epochs")
         }
     for override in overrides:
-        _apply(data, override)
+        apply_override(data, override)
     return parse_experiment(data, label, lines)
 
 
@@ -160,7 +160,8 @@ def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str
         parent[section[-1]] = {}
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set the key that `key=value` names, in place. Raises `ExperimentError` where it cannot be read."""
     keys, value = _split(override)
     target = data
     for depth, key in enumerate(keys[:-1]):

@@ -46,6 +46,11 @@ class Experiment(Section):
             return {**data, "proxy": {**proxy, "rungs": default_rungs(epochs, stopping=True)}}
         return data
 
+    @property
+    def probes(self) -> bool:
+        """Whether trials have a probe: there are labels, and they may be read. A screen reads none."""
+        return self.data.labels == "probe" and self.search.strategy != "screen"
+
     def to_yaml(self) -> str:
         """The experiment with every key, as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from headsearch.experiment.budget import HOURS, with_budget
+from headsearch.experiment.callbacks import CallbackSpec
 from headsearch.experiment.sections import Positive, Section
 
 
@@ -105,6 +106,10 @@ class ScreenSpec(Section):
             raise ValueError(f"heads_per_step ({self.heads_per_step}) must not exceed batch ({self.batch})")
         return self
 
+    def in_each_step(self, heads: int) -> int:
+        """How many of a run's `heads` take part in every step."""
+        return min(heads, self.heads_per_step or -(-heads // 6))
+
     def schedule(self, proxy_epochs: int) -> tuple[int, list[int]]:
         """Epochs and rungs, where a proxy takes `proxy_epochs`."""
         epochs = self.epochs or (self.rungs[-1] if self.rungs else proxy_epochs)
@@ -112,6 +117,9 @@ class ScreenSpec(Section):
 
 
 _CONTROLS: list[Control] = ["none", "same", "mlp"]
+FUNNEL_TRIALS = 8
+"""Heads with a proxy of their own in a funnel that is not told how many."""
+
 Strategy = Literal["screen", "proxies", "funnel"]
 Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
 
@@ -135,7 +143,8 @@ class SearchSpec(Section):
     trials: Positive = 24
     """Distinct heads that get a proxy of their own; controls and replicates are not counted. Funnel: 8 unless given."""
     audit: Annotated[int, Field(ge=0)] = 2
-    """Of the funnel's `trials`, heads taken by chance and not for their place in the screen, so that the screen can be judged."""
+    """Of the funnel's `trials`, heads taken by chance and not for their place in the screen, so that the screen can be judged. A third of the
+    trials, and at most 2, unless given."""
     finalists: Annotated[int, Field(ge=0)] = 3
     """The best heads, and the controls, are re-run until each has `replicates` seeds."""
     replicates: Positive = 3
@@ -147,7 +156,11 @@ class SearchSpec(Section):
     """Whether trials may end before their full budget. Controls and replicates never do."""
     executor: Annotated[InlineSpec | ProcessSpec | RaySpec, Field(discriminator="kind")] = InlineSpec()
     storage: str | None = None
-    """null: study.db in the run directory; or any Optuna storage URL."""
+    """null: study.db in the run directory; or `sqlite:///`, `postgresql://`, `mysql://`, `journal:///`, `grpc://` (docs/search.md)."""
+    storage_patience: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds that a database may be away during the search."""
+    callbacks: list[CallbackSpec] = Field(default_factory=list)
+    """What else is told how the search goes: tensorboard, mlflow, wandb."""
 
     @model_validator(mode="before")
     @classmethod
@@ -161,7 +174,16 @@ class SearchSpec(Section):
         budget, controls = data.get("budget"), data.get("controls", _CONTROLS)
         if isinstance(budget, int | float) and not isinstance(budget, bool) and isinstance(controls, list):
             return with_budget(data, float(budget), controls=len(controls))
-        return data if "trials" in data else {**data, "trials": 8}
+        return data
+
+    def sized(self, proxies: float) -> SearchSpec:
+        """This search with a budget in hours turned into sizes, where so many proxies fit into it.
+
+        Raises:
+            ValueError: too few for one head.
+        """
+        asked = self.model_dump(exclude_unset=True)
+        return SearchSpec.model_validate(with_budget(asked, proxies, controls=len(self.controls)))
 
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:
@@ -169,6 +191,9 @@ class SearchSpec(Section):
             raise ValueError(f"replicates: {self.replicates} needs finalists of at least 1, got 0")
         if len(set(self.controls)) != len(self.controls):
             raise ValueError(f"controls must not repeat, got {self.controls}")
+        kinds = [spec.kind for spec in self.callbacks]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError(f"callbacks must not repeat, got {kinds}")
         if isinstance(self.budget, str) and re.match(HOURS, self.budget) is None:
             raise ValueError(
                 f"budget: expected a number of proxies, or hours like '2 h', got {self.budget!r}"
@@ -176,6 +201,11 @@ class SearchSpec(Section):
         if self.strategy != "funnel" and self.budget is not None:
             raise ValueError(f"budget is for strategy funnel, not {self.strategy}; set trials instead")
         if self.strategy == "funnel":
+            if "trials" not in self.model_fields_set:
+                # Not among those that were asked for.
+                self.__dict__["trials"] = FUNNEL_TRIALS
+            if "audit" not in self.model_fields_set:
+                self.__dict__["audit"] = min(2, self.trials // 3)
             self._check_funnel()
         return self
 

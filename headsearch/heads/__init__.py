@@ -3,7 +3,7 @@
 Importing this package is light; `headsearch.heads.build` imports torch and timm.
 """
 
-from headsearch.heads.canonical import canonical, head_id
+from headsearch.heads.canonical import canonical, canonical_or_none, head_id
 from headsearch.heads.config import HeadConfig, Scalar, Stage
 from headsearch.heads.family import BlockSpec, Family, Parameter
 from headsearch.heads.registry import FAMILIES, family, parse_head, validate_stage, validate_value
@@ -17,6 +17,7 @@ __all__ = [
     "Scalar",
     "Stage",
     "canonical",
+    "canonical_or_none",
     "family",
     "head_id",
     "parse_head",

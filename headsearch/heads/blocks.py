@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.layers.create_act import get_act_layer
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
-from timm.layers.norm import LayerNorm, LayerNorm2d
+from timm.layers.norm import GroupNorm1, LayerNorm, LayerNorm2d
 from timm.models.convnext import ConvNeXtBlock
 from timm.models.metaformer import Attention, MetaFormerBlock
 from timm.models.mlp_mixer import MixerBlock, ResBlock, SpatialGatingBlock
@@ -21,14 +22,49 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from headsearch.heads.common import exact_ratio
 from headsearch.heads.family import BlockSpec
 
 
 def norm_2d(name: str) -> type[nn.Module]:
-    """The normalisation of BCHW maps called `batch` or `layer`."""
-    return {"batch": nn.BatchNorm2d, "layer": LayerNorm2d}[name]
+    """The normalisation of BCHW maps called `batch`, `layer` or `group`."""
+    return {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "group": GroupNorm1}[name]
+
+
+class BatchNormLast(_BatchNorm):
+    """Batch normalisation where channels come last: BNC or BHWC."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions will do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise every channel over images and positions."""
+        return super().forward(x.movedim(-1, 1)).movedim(1, -1)
+
+
+class GroupNormLast(GroupNorm1):
+    """Normalisation of the whole map (one group) where channels come last: BNC or BHWC."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise every image over channels and positions."""
+        return super().forward(x.movedim(-1, 1)).movedim(1, -1)
+
+
+def chosen_layers(spec: BlockSpec, *, norm: str = "layer", act: str = "gelu") -> dict[str, Any]:
+    """What to tell a timm block with channels last whose own layers are `norm` and `act`: only what is to be different.
+
+    A block that keeps its own layers keeps them to the last detail, such as the eps that its authors chose.
+    """
+    layers: dict[str, Any] = {}
+    if spec.text("norm") != norm:
+        layers["norm_layer"] = {"layer": LayerNorm, "batch": BatchNormLast, "group": GroupNormLast}[
+            spec.text("norm")
+        ]
+    if spec.text("act") != act:
+        layers["act_layer"] = get_act_layer(spec.text("act"))
+    return layers
 
 
 class PlainConvNeXtBlock(ConvNeXtBlock):

@@ -1,4 +1,4 @@
-"""Building a head: from a `HeadConfig` and facts about the base to an `nn.Module` from feature map to feature map.
+"""Building heads: from a `HeadConfig` and facts about the base to an `nn.Module` from feature map to feature map for every head.
 
 Blocks keep the initialisation that timm's block classes give them (PyTorch's, independent of the width, and the gMLP's open
 gate), the same for all families: heads are told apart by their architecture, not by a model's recipe.
@@ -25,9 +25,20 @@ def build_head(config: HeadConfig, base: BaseInfo) -> Head:
     """The network that `config` describes, for a base's feature map. Weights are drawn from torch's global generator:
     the same canonical form after the same `torch.manual_seed` has the same weights.
 
-    Raises `HeadError` where the description is wrong or the base cannot carry the head.
+    Raises `HeadError` where the description is wrong, the base cannot carry the head, or it is a set: see `build_heads`.
     """
-    return Head(canonical(config, base), base.width, base.grid)
+    head = canonical(config, base)
+    if head.members:
+        raise HeadError(f"{head_id(head)} is a set of {len(head.members)} heads; expected a single one")
+    return Head(head, base.width, base.grid)
+
+
+def build_heads(config: HeadConfig, base: BaseInfo) -> list[Head]:
+    """The networks that a candidate brings to a base: a single head, every member of a set, in canonical order, or none.
+
+    Weights and errors as for `build_head`, the same for any order in which a set was written.
+    """
+    return [Head(head, base.width, base.grid) for head in canonical(config, base).heads]
 
 
 class Head(nn.Module):

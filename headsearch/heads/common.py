@@ -67,6 +67,28 @@ def kernel_parameter(default: int) -> Parameter:
     )
 
 
+NORMS = ("layer", "batch", "group")
+ACTIVATIONS = ("gelu", "relu", "silu")
+
+
+def norm_parameter(default: str = "layer") -> Parameter:
+    """Normalisation of a block, of a family that had none to choose at first; `default` is what timm's block has."""
+    return Parameter(
+        "norm",
+        "str",
+        default,
+        "normalisation: of a position (layer), of a channel over the batch (batch), or of the whole map (group)",
+        choices=tuple(dict.fromkeys((default, *NORMS))),
+        slug="",
+        later=True,
+    )
+
+
+def act_parameter() -> Parameter:
+    """Activation of a block, of a family that had none to choose at first."""
+    return Parameter("act", "str", "gelu", "activation", choices=ACTIVATIONS, slug="", later=True)
+
+
 def resolve_num_heads(params: Mapping[str, Scalar], base: BaseInfo) -> dict[str, Scalar]:
     """Parameters with `num_heads` set: as asked, or the most heads of at least 32 channels that divide the width.
 

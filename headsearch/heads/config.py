@@ -1,4 +1,4 @@
-"""What a head is, as data: a sequence of stages, each a family with its parameters. No torch here.
+"""What a head is, as data: a sequence of stages, each a family with its parameters, or a set of such heads. No torch here.
 
 `HeadConfig` is what the space draws, what a trial trains, what `head.yaml` records. The empty head (no stages) is the
 identity: it is how the control `none`, plain self-supervised learning, is written.
@@ -12,6 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 Scalar = bool | int | float | str | None
+
+SET = "set"
+"""What spaces and head files call a set of heads. No family may have that name."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +45,37 @@ class HeadConfig:
     members: tuple[HeadConfig, ...] = ()
     """Of a set: heads that are trained on one base at once, each on the base's own feature map. Empty for a single head."""
 
+    def __post_init__(self) -> None:
+        assert not (self.stages and self.members), "a head has stages or members, not both"
+
     @property
     def heads(self) -> tuple[HeadConfig, ...]:
         """The single heads to train: the members of a set, this head alone, or none."""
         return self.members or ((self,) if self.stages else ())
 
     def __iter__(self) -> Iterator[Stage]:
+        """The stages of a single head; a set has none of its own, its members have."""
         return iter(self.stages)
 
     @property
     def depth(self) -> int:
-        """Number of blocks in all."""
-        return sum(int(stage.params.get("depth", 1) or 0) for stage in self.stages)
+        """Number of blocks in all; of a set, over all its members."""
+        return sum(int(stage.params.get("depth", 1) or 0) for head in self.heads for stage in head)
 
     @property
     def family(self) -> str:
-        """The family, `none` for the empty head, or the families joined by `+` in order of first appearance."""
+        """The family, `none` for the empty head, or the families joined by `+` in order of first appearance.
+
+        Of a set the families of its members, e.g. `set(convnext|mixer)`: every member is named, also where two are of one family.
+        """
+        if self.members:
+            return f"{SET}({'|'.join(member.family for member in self.members)})"
         return "+".join(dict.fromkeys(stage.family for stage in self.stages)) or "none"
 
     def to_dict(self) -> dict[str, Any] | list[dict[str, Any]] | None:
-        """Plain data for YAML and JSON: `None`, `{family: params}`, or a list of those for several stages."""
+        """Plain data for YAML and JSON: `None`, `{family: params}`, a list of those for several stages, or `{"set": [...]}`."""
+        if self.members:
+            return {SET: [member.to_dict() for member in self.members]}
         stages: list[dict[str, Any]] = [{stage.family: dict(stage.params)} for stage in self.stages]
         if not stages:
             return None

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from headsearch.heads.common import (
     COMMON_PARAMETERS,
+    act_parameter,
     kernel_parameter,
     mlp_ratio_parameter,
+    norm_parameter,
     resolve_mlp_ratio,
 )
 from headsearch.heads.family import BlockSpec, Family, Parameter
@@ -20,7 +22,7 @@ def block(spec: BlockSpec) -> nn.Module:
     """timm's `ConvNeXtBlock`, without LayerScale: from 1e-6 a short schedule hardly moves it."""
     from timm.models.convnext import ConvNeXtBlock
 
-    from headsearch.heads.blocks import PlainConvNeXtBlock
+    from headsearch.heads.blocks import PlainConvNeXtBlock, chosen_layers
 
     make = ConvNeXtBlock if spec.shortcut else PlainConvNeXtBlock
     module: nn.Module = make(
@@ -30,6 +32,7 @@ def block(spec: BlockSpec) -> nn.Module:
         use_grn=spec.flag("use_grn"),
         ls_init_value=None,
         drop_path=spec.drop_path,
+        **chosen_layers(spec),
     )
     return module
 
@@ -42,6 +45,8 @@ FAMILY = Family(
         kernel_parameter(7),
         mlp_ratio_parameter(),
         Parameter("use_grn", "bool", False, "global response normalisation in the MLP, as in ConvNeXt V2"),
+        norm_parameter(),
+        act_parameter(),
     ),
     layout="BCHW",
     block=block,

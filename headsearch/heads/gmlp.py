@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from headsearch.heads.common import (
     COMMON_PARAMETERS,
+    act_parameter,
     canonical_ratio,
     exact_ratio,
     hidden_width,
     mlp_ratio_parameter,
+    norm_parameter,
 )
 from headsearch.heads.config import Scalar
 from headsearch.heads.family import BlockSpec, Family
@@ -27,16 +29,17 @@ def _even_hidden(width: int, ratio: float) -> int:
 
 
 def block(spec: BlockSpec) -> nn.Module:
-    """timm's `SpatialGatingBlock`, whose gate starts open, as in the paper."""
+    """timm's `SpatialGatingBlock`, whose gate starts open, as in the paper. The gate keeps its own LayerNorm."""
     from timm.models.mlp_mixer import SpatialGatingBlock, SpatialGatingUnit
 
-    from headsearch.heads.blocks import PlainGatingBlock
+    from headsearch.heads.blocks import PlainGatingBlock, chosen_layers
 
     module: nn.Module = (SpatialGatingBlock if spec.shortcut else PlainGatingBlock)(
         spec.width,
         seq_len=spec.grid[0] * spec.grid[1],
         mlp_ratio=exact_ratio(spec.width, _even_hidden(spec.width, spec.real("mlp_ratio"))),
         drop_path=spec.drop_path,
+        **chosen_layers(spec),
     )
     for part in module.modules():
         if isinstance(part, SpatialGatingUnit):
@@ -54,7 +57,7 @@ def resolve(params: Mapping[str, Scalar], base: BaseInfo) -> Mapping[str, Scalar
 FAMILY = Family(
     name="gmlp",
     doc="Global mixing by multiplicative gates over positions (gMLP, arXiv 2105.08050).",
-    parameters=(*COMMON_PARAMETERS, mlp_ratio_parameter(default=6.0)),
+    parameters=(*COMMON_PARAMETERS, mlp_ratio_parameter(default=6.0), norm_parameter(), act_parameter()),
     layout="BNC",
     block=block,
     grid_bound=True,

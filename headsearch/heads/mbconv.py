@@ -41,7 +41,7 @@ FAMILY = Family(
         kernel_parameter(3),
         Parameter("exp_ratio", "int", 4, "inner channels over the width", low=1, high=8, slug="e"),
         Parameter("se", "bool", True, "squeeze and excitation"),
-        Parameter("norm", "str", "batch", "normalisation", choices=("batch", "layer")),
+        Parameter("norm", "str", "batch", "normalisation", choices=("batch", "layer", "group")),
         Parameter("act", "str", "silu", "activation", choices=("relu", "gelu", "silu")),
     ),
     layout="BCHW",

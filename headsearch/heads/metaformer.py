@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headsearch.heads.common import (
+    ACTIVATIONS,
     COMMON_PARAMETERS,
     kernel_parameter,
     mlp_ratio_parameter,
@@ -32,7 +33,8 @@ _DEFAULT_POOL = 3
 
 
 def block(spec: BlockSpec) -> nn.Module:
-    """timm's `MetaFormerBlock` without biases, as the baselines have it, and without scales."""
+    """timm's `MetaFormerBlock` without biases, as the baselines have it, and without scales. Batch norm comes with its own bias."""
+    from timm.layers.create_act import get_act_layer
     from timm.models.metaformer import GroupNorm1NoBias, LayerNorm2dNoBias, Pooling, SepConv, StarReLU
     from torch import nn
 
@@ -51,11 +53,12 @@ def block(spec: BlockSpec) -> nn.Module:
             mixer, options = MapAttention, {"num_heads": heads, "head_dim": spec.width // heads}
         case _:
             mixer, options = nn.Identity, {}
+    norms = {"layer": LayerNorm2dNoBias, "group": GroupNorm1NoBias, "batch": nn.BatchNorm2d}
     return make_metaformer_block(
         spec,
         token_mixer=mixer,
-        norm_layer=LayerNorm2dNoBias if spec.text("norm") == "layer" else GroupNorm1NoBias,
-        mlp_act=StarReLU if spec.text("act") == "starrelu" else nn.GELU,
+        norm_layer=norms[spec.text("norm")],
+        mlp_act=StarReLU if spec.text("act") == "starrelu" else get_act_layer(spec.text("act")),
         mlp_bias=False,
         **options,
     )
@@ -111,10 +114,10 @@ FAMILY = Family(
             "norm",
             "str",
             "layer",
-            "normalisation: of a position, or of the whole map",
-            choices=("layer", "group"),
+            "normalisation: of a position (layer), of the whole map (group), or of a channel over the batch (batch)",
+            choices=("layer", "group", "batch"),
         ),
-        Parameter("act", "str", "starrelu", "activation of the MLP", choices=("starrelu", "gelu")),
+        Parameter("act", "str", "starrelu", "activation of the MLP", choices=("starrelu", *ACTIVATIONS)),
     ),
     layout="BCHW",
     block=block,

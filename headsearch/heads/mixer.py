@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import COMMON_PARAMETERS, mlp_ratio_parameter, resolve_mlp_ratio
+from headsearch.heads.common import (
+    COMMON_PARAMETERS,
+    act_parameter,
+    mlp_ratio_parameter,
+    norm_parameter,
+    resolve_mlp_ratio,
+)
 from headsearch.heads.config import Scalar
 from headsearch.heads.family import BlockSpec, Family, Parameter
 
@@ -19,13 +25,14 @@ def block(spec: BlockSpec) -> nn.Module:
     """timm's `MixerBlock`. Its MLP over positions is sized by the width, as in the paper's models, not by the grid."""
     from timm.models.mlp_mixer import MixerBlock
 
-    from headsearch.heads.blocks import PlainMixerBlock
+    from headsearch.heads.blocks import PlainMixerBlock, chosen_layers
 
     module: nn.Module = (MixerBlock if spec.shortcut else PlainMixerBlock)(
         spec.width,
         seq_len=spec.grid[0] * spec.grid[1],
         mlp_ratio=(spec.real("token_mlp_ratio"), spec.real("mlp_ratio")),
         drop_path=spec.drop_path,
+        **chosen_layers(spec),
     )
     return module
 
@@ -50,6 +57,8 @@ FAMILY = Family(
             high=4.0,
             slug="t",
         ),
+        norm_parameter(),
+        act_parameter(),
     ),
     layout="BNC",
     block=block,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import COMMON_PARAMETERS, mlp_ratio_parameter, resolve_mlp_ratio
+from headsearch.heads.common import (
+    COMMON_PARAMETERS,
+    act_parameter,
+    mlp_ratio_parameter,
+    norm_parameter,
+    resolve_mlp_ratio,
+)
 from headsearch.heads.config import Scalar
 from headsearch.heads.family import BlockSpec, Family, Parameter
 
@@ -34,17 +40,16 @@ def resolve_pool_size(params: Mapping[str, Scalar], base: BaseInfo) -> dict[str,
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `MetaFormerBlock` as its PoolFormer models have it (version 1), without LayerScale."""
-    from timm.layers.norm import GroupNorm1
+    from timm.layers.create_act import get_act_layer
     from timm.models.metaformer import Pooling
-    from torch import nn
 
-    from headsearch.heads.blocks import make_metaformer_block
+    from headsearch.heads.blocks import make_metaformer_block, norm_2d
 
     return make_metaformer_block(
         spec,
         token_mixer=Pooling,
-        norm_layer=GroupNorm1,
-        mlp_act=nn.GELU,
+        norm_layer=norm_2d(spec.text("norm")),
+        mlp_act=get_act_layer(spec.text("act")),
         mlp_bias=True,
         pool_size=spec.integer("pool_size"),
     )
@@ -58,7 +63,13 @@ def resolve(params: Mapping[str, Scalar], base: BaseInfo) -> Mapping[str, Scalar
 FAMILY = Family(
     name="poolformer",
     doc="Local mixing by average pooling, which learns nothing (PoolFormer, arXiv 2111.11418).",
-    parameters=(*COMMON_PARAMETERS, pool_size_parameter(3), mlp_ratio_parameter()),
+    parameters=(
+        *COMMON_PARAMETERS,
+        pool_size_parameter(3),
+        mlp_ratio_parameter(),
+        norm_parameter("group"),
+        act_parameter(),
+    ),
     layout="BCHW",
     block=block,
     resolve=resolve,

@@ -24,7 +24,7 @@ from headsearch.heads import (
     swin,
     vit,
 )
-from headsearch.heads.config import HeadConfig, Scalar, Stage
+from headsearch.heads.config import SET, HeadConfig, Scalar, Stage
 from headsearch.heads.family import Family, Parameter
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -89,23 +89,41 @@ def validate_stage(family_name: str, params: Mapping[str, Any]) -> Stage:
 
 
 def parse_head(data: object) -> HeadConfig:
-    """The inverse of `HeadConfig.to_dict`: null, `{family: params}`, or a list of those. Raises `HeadError`.
+    """The inverse of `HeadConfig.to_dict`: null, `{family: params}`, a list of those, or `{"set": [...]}`. Raises `HeadError`.
 
     >>> parse_head({"vit": {"depth": 1}}).stages[0].params["mlp_ratio"]
     4.0
+    >>> parse_head({"set": [{"vit": {"depth": 1}}, {"mixer": {"depth": 2}}]}).depth
+    3
     """
     if data is None:
         return HeadConfig()
+    if isinstance(data, Mapping) and list(data) == [SET]:
+        return _parse_set(data[SET])
     items = data if isinstance(data, list) else [data]
     return HeadConfig(tuple(_parse_stage(item) for item in items))
+
+
+def _parse_set(items: object) -> HeadConfig:
+    if not isinstance(items, list) or not items:
+        raise HeadError(f"the heads of a set are a list of at least one, not {items!r}")
+    members = tuple(map(parse_head, items))
+    for member in members:
+        if not member.stages:
+            raise HeadError(f"a set is of single heads; got {member.to_dict()!r} in one")
+    return HeadConfig(members=members)
 
 
 def _parse_stage(item: object) -> Stage:
     if isinstance(item, str):
         return validate_stage(item, {})
     if not isinstance(item, Mapping) or len(item) != 1:
-        raise HeadError(f"a head is {{family: parameters}}, a list of those, or null; got {item!r}")
+        raise HeadError(
+            f"a head is {{family: parameters}}, a list of those, {{{SET}: [...]}}, or null; got {item!r}"
+        )
     [(name, params)] = item.items()
+    if name == SET:
+        raise HeadError("a set stands alone: it cannot be a part of a head with several stages")
     if not isinstance(name, str):
         raise HeadError(f"a family of heads is a name, not {name!r}")
     if params is not None and not isinstance(params, Mapping):

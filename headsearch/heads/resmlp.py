@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import COMMON_PARAMETERS, mlp_ratio_parameter, resolve_mlp_ratio
+from headsearch.heads.common import (
+    COMMON_PARAMETERS,
+    act_parameter,
+    mlp_ratio_parameter,
+    norm_parameter,
+    resolve_mlp_ratio,
+)
 from headsearch.heads.family import BlockSpec, Family
 
 if TYPE_CHECKING:
@@ -15,7 +21,7 @@ def block(spec: BlockSpec) -> nn.Module:
     """timm's `ResBlock`, whose scales start at 1: from 1e-4 a short schedule hardly moves them."""
     from timm.models.mlp_mixer import ResBlock
 
-    from headsearch.heads.blocks import PlainResBlock
+    from headsearch.heads.blocks import PlainResBlock, chosen_layers
 
     module: nn.Module = (ResBlock if spec.shortcut else PlainResBlock)(
         spec.width,
@@ -23,14 +29,15 @@ def block(spec: BlockSpec) -> nn.Module:
         mlp_ratio=spec.real("mlp_ratio"),
         init_values=1.0,
         drop_path=spec.drop_path,
+        **chosen_layers(spec, norm="affine"),
     )
     return module
 
 
 FAMILY = Family(
     name="resmlp",
-    doc="Global mixing by one linear map over positions, without normalisation (ResMLP, arXiv 2105.03404).",
-    parameters=(*COMMON_PARAMETERS, mlp_ratio_parameter()),
+    doc="Global mixing by one linear map over positions, of its own accord without normalisation (ResMLP, arXiv 2105.03404).",
+    parameters=(*COMMON_PARAMETERS, mlp_ratio_parameter(), norm_parameter("affine"), act_parameter()),
     layout="BNC",
     block=block,
     grid_bound=True,

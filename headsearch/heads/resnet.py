@@ -73,7 +73,7 @@ FAMILY = Family(
             low=_LOWEST_RATIO,
             high=2.0,
         ),
-        Parameter("norm", "str", "batch", "normalisation", choices=("batch", "layer")),
+        Parameter("norm", "str", "batch", "normalisation", choices=("batch", "layer", "group")),
         Parameter("act", "str", "relu", "activation", choices=("relu", "gelu", "silu")),
     ),
     layout="BCHW",

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from headsearch.heads.common import (
     COMMON_PARAMETERS,
+    act_parameter,
     mlp_ratio_parameter,
+    norm_parameter,
     num_heads_parameter,
     resolve_mlp_ratio,
     resolve_num_heads,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `SwinTransformerBlock`; odd blocks shift, and a window as large as the grid is one window without a shift."""
-    from headsearch.heads.blocks import PlainSwinBlock, SwinBlock
+    from headsearch.heads.blocks import PlainSwinBlock, SwinBlock, chosen_layers
 
     window = spec.integer("window")
     module: nn.Module = (SwinBlock if spec.shortcut else PlainSwinBlock)(
@@ -35,6 +37,7 @@ def block(spec: BlockSpec) -> nn.Module:
         dynamic_mask=True,
         mlp_ratio=spec.real("mlp_ratio"),
         drop_path=spec.drop_path,
+        **chosen_layers(spec),
     )
     return module
 
@@ -54,6 +57,8 @@ FAMILY = Family(
         Parameter("window", "int", 7, "side of the attention window, in positions", low=1, high=64, slug="w"),
         num_heads_parameter(),
         mlp_ratio_parameter(),
+        norm_parameter(),
+        act_parameter(),
     ),
     layout="BHWC",
     block=block,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from headsearch.heads.common import (
     COMMON_PARAMETERS,
+    act_parameter,
     mlp_ratio_parameter,
+    norm_parameter,
     num_heads_parameter,
     resolve_mlp_ratio,
     resolve_num_heads,
@@ -25,7 +27,7 @@ def block(spec: BlockSpec) -> nn.Module:
     """timm's ViT `Block` with biases on the queries, keys and values, as its models have, and no LayerScale."""
     from timm.models.vision_transformer import Block
 
-    from headsearch.heads.blocks import PlainTransformerBlock
+    from headsearch.heads.blocks import PlainTransformerBlock, chosen_layers
 
     module: nn.Module = (Block if spec.shortcut else PlainTransformerBlock)(
         spec.width,
@@ -33,6 +35,7 @@ def block(spec: BlockSpec) -> nn.Module:
         mlp_ratio=spec.real("mlp_ratio"),
         qkv_bias=True,
         drop_path=spec.drop_path,
+        **chosen_layers(spec),
     )
     return module
 
@@ -45,7 +48,13 @@ def resolve(params: Mapping[str, Scalar], base: BaseInfo) -> Mapping[str, Scalar
 FAMILY = Family(
     name="vit",
     doc="Global mixing by self-attention, without any notion of place (ViT, arXiv 2010.11929).",
-    parameters=(*COMMON_PARAMETERS, num_heads_parameter(), mlp_ratio_parameter()),
+    parameters=(
+        *COMMON_PARAMETERS,
+        num_heads_parameter(),
+        mlp_ratio_parameter(),
+        norm_parameter(),
+        act_parameter(),
+    ),
     layout="BNC",
     block=block,
     resolve=resolve,

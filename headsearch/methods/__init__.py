@@ -16,9 +16,11 @@ from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.methods.options import (
     BYOLOptions,
     DINOOptions,
+    IBOTOptions,
     MethodOptions,
     MoCoV3Options,
     SimCLROptions,
+    SimMIMOptions,
 )
 
 if TYPE_CHECKING:
@@ -37,8 +39,10 @@ class _Entry:
 METHODS: Mapping[str, _Entry] = {
     "byol": _Entry("headsearch.methods.byol", "BYOL", BYOLOptions),
     "dino": _Entry("headsearch.methods.dino", "DINO", DINOOptions),
+    "ibot": _Entry("headsearch.methods.ibot", "IBOT", IBOTOptions),
     "mocov3": _Entry("headsearch.methods.mocov3", "MoCoV3", MoCoV3Options),
     "simclr": _Entry("headsearch.methods.simclr", "SimCLR", SimCLROptions),
+    "simmim": _Entry("headsearch.methods.simmim", "SimMIM", SimMIMOptions),
 }
 """Every method by the name that experiments use."""
 

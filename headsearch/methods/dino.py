@@ -24,12 +24,15 @@ from headsearch.methods.options import DINOOptions
 class DINO(Method):
     """Projectors without batch norm that end in prototypes of unit length, no predictors."""
 
+    most_prototypes = 65536
+    """The paper's own number."""
+
     def __init__(self, width: int, options: DINOOptions) -> None:
         super().__init__()
         self.options = options
         self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=2048)
         self.bottleneck_dim = scaled_size(options.bottleneck_dim, width, factor=4, paper=256)
-        self.output_dim = scaled_size(options.output_dim, width, factor=16, paper=65536)
+        self.output_dim = scaled_size(options.output_dim, width, factor=16, paper=self.most_prototypes)
         self.center = Center((1, self.output_dim), momentum=options.center_momentum)
         self.teacher_temperature = options.warmup_teacher_temperature
 
@@ -48,9 +51,13 @@ class DINO(Method):
 
     def begin_step(self, epoch: float, epochs: int) -> None:
         start, end = self.options.warmup_teacher_temperature, self.options.teacher_temperature
+        self.teacher_temperature = self.warmed_up(start, end, epoch, epochs)
+
+    def warmed_up(self, start: float, end: float, epoch: float, epochs: int) -> float:
+        """A temperature that rises in a straight line over the first part of the schedule."""
         warmup = self.options.warmup_fraction * epochs
         part = min(1.0, epoch / warmup) if warmup > 0 else 1.0
-        self.teacher_temperature = start + (end - start) * part
+        return start + (end - start) * part
 
     def targets(self, teacher_outputs: Sequence[Tensor]) -> list[Tensor]:
         targets = [
@@ -66,5 +73,6 @@ class DINO(Method):
 
     def after_backward(self, projectors: Iterable[nn.Module], epoch: float) -> None:
         for projector in projectors:
-            assert isinstance(projector, DINOProjectionHead)
-            projector.cancel_last_layer_gradients(epoch)
+            for module in projector.modules():
+                if isinstance(module, DINOProjectionHead):
+                    module.cancel_last_layer_gradients(epoch)

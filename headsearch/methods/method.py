@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
+
+from headsearch.base_info import BaseInfo
 
 
 def scaled_size(option: int | None, width: int, *, factor: int, paper: int) -> int:
@@ -19,6 +23,16 @@ def scaled_size(option: int | None, width: int, *, factor: int, paper: int) -> i
 class Method(nn.Module, ABC):
     """One self-supervised objective. A module, since it may carry state (DINO's centre) that checkpoints must hold."""
 
+    hides: ClassVar[bool] = False
+    """Whether the student sees its global views with positions hidden, which `masks` draws; the teacher sees them whole."""
+    compares_tokens: ClassVar[bool] = False
+    """Whether projectors, predictors and `loss` are given the features of hidden positions instead of embeddings of images, and targets
+    are the pixels there followed by the teacher's projection."""
+
+    def prepare(self, info: BaseInfo) -> None:
+        """Called once with facts about the base, before a projector is asked for. Raises `ExperimentError` where it does not suit."""
+        del info
+
     @abstractmethod
     def projector(self, in_dim: int) -> nn.Module:
         """A new projector from embeddings of `in_dim` features; all projectors of a method agree in their output size."""
@@ -26,6 +40,22 @@ class Method(nn.Module, ABC):
     def predictor(self) -> nn.Module | None:
         """A new predictor, which only the student has and applies after its projector; None where the method has none."""
         return None
+
+    def masks(self, count: int, grid: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+        """For a method that hides: which positions of a global view's `count` images are hidden; bool [count, H, W], on the CPU."""
+        raise NotImplementedError
+
+    def patch_projector(self, in_dim: int) -> nn.Module | None:
+        """A projector of the base's features at hidden positions, for a method that has a `patch_loss` on top of its `loss`."""
+        del in_dim
+        return None
+
+    def patch_loss(self, student_MD: Tensor, teacher_MD: Tensor, mask_BHW: Tensor) -> Tensor:
+        """A scalar: the loss of the student base's projections at the M hidden positions against the teacher base's; once a step.
+
+        The mask, on the CPU, tells which image they belong to.
+        """
+        raise NotImplementedError
 
     def begin_step(self, epoch: float, epochs: int) -> None:
         """Called before every step with the (fractional) epochs trained so far, out of `epochs`."""
@@ -40,5 +70,5 @@ class Method(nn.Module, ABC):
         """ℓ(student, target): the scalar loss of one view's student output against another view's target, in float32."""
 
     def after_backward(self, projectors: Iterable[nn.Module], epoch: float) -> None:
-        """Called between the backward pass and the optimiser's step, with the student's projectors."""
+        """Called between the backward pass and the optimiser's step, with the student's projectors, that of positions included."""
         del projectors, epoch

@@ -14,6 +14,7 @@ from lightly.models.modules.heads import MoCoProjectionHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from headsearch.collectives import gather, rank
 from headsearch.methods.method import Method, scaled_size
 from headsearch.methods.options import MoCoV3Options
 
@@ -40,9 +41,10 @@ class MoCoV3(Method):
         return predictor
 
     def targets(self, teacher_outputs: Sequence[Tensor]) -> list[Tensor]:
-        return [F.normalize(output, dim=-1) for output in teacher_outputs]
+        # The others in the batch are those of all ranks.
+        return [gather(F.normalize(output, dim=-1)) for output in teacher_outputs]
 
-    def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
-        similarity_BB = F.normalize(student_BD, dim=-1) @ target_BD.T
-        own = torch.arange(len(student_BD), device=student_BD.device)
-        return 2 * self.temperature * F.cross_entropy(similarity_BB / self.temperature, own)
+    def loss(self, student_BD: Tensor, target_ND: Tensor) -> Tensor:
+        similarity_BN = F.normalize(student_BD, dim=-1) @ target_ND.T
+        own = rank() * len(student_BD) + torch.arange(len(student_BD), device=student_BD.device)
+        return 2 * self.temperature * F.cross_entropy(similarity_BN / self.temperature, own)

@@ -14,10 +14,17 @@ _Size = Annotated[int, Field(ge=2)]
 _Temperature = Annotated[float, Field(gt=0)]
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class MethodOptions(BaseModel):
-    """What all methods let one choose."""
+    """The options of a method."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ProjectedOptions(MethodOptions):
+    """What all methods with projectors let one choose."""
 
     hidden_dim: _Size | None = None
     """Width of the hidden layers of projectors and predictors; null: 4·w, at most the paper's."""
@@ -25,25 +32,25 @@ class MethodOptions(BaseModel):
     """Features that the loss compares; null: 4·w (dino: 16·w prototypes), at most the paper's."""
 
 
-class MoCoV3Options(MethodOptions):
+class MoCoV3Options(ProjectedOptions):
     """MoCo v3: InfoNCE between the student's prediction and the teacher's projections of the batch."""
 
     temperature: _Temperature = 0.2
     """Divides the similarities."""
 
 
-class BYOLOptions(MethodOptions):
+class BYOLOptions(ProjectedOptions):
     """BYOL: the student predicts the teacher's projection; no negatives."""
 
 
-class SimCLROptions(MethodOptions):
+class SimCLROptions(ProjectedOptions):
     """SimCLR: NT-Xent, with the teacher's projection as the positive."""
 
     temperature: _Temperature = 0.5
     """Divides the similarities; 0.5 is the paper's choice for small images."""
 
 
-class DINOOptions(MethodOptions):
+class DINOOptions(ProjectedOptions):
     """DINO: cross-entropy with the teacher's centred and sharpened assignment to prototypes."""
 
     bottleneck_dim: _Size | None = None
@@ -58,3 +65,29 @@ class DINOOptions(MethodOptions):
     """Of the moving average of the teacher's outputs."""
     freeze_last_layer: Annotated[float, Field(ge=0)] = 1.0
     """Epochs during which the prototypes are not trained."""
+
+
+class IBOTOptions(DINOOptions):
+    """iBOT: DINO, and cross-entropy with the teacher's assignment of hidden patches."""
+
+    mask_probability: _Share = 0.5
+    """Of an image's global view to have patches hidden at all."""
+    mask_ratio_low: _Share = 0.1
+    """Smallest part of the patches that is then hidden."""
+    mask_ratio_high: _Share = 0.5
+    """Largest part."""
+    warmup_teacher_patch_temperature: _Temperature = 0.04
+    teacher_patch_temperature: _Temperature = 0.07
+    patch_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of the patch loss."""
+
+
+class SimMIMOptions(MethodOptions):
+    """SimMIM: the pixels of hidden patches, and the teacher's features there."""
+
+    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    """Part of the patches that is hidden."""
+    feature_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of the teacher's features; 0 leaves the pixels alone."""
+    normalise_patches: bool = False
+    """Whether each patch's pixels are normalised before they are compared, as in MAE."""

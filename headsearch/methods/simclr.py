@@ -24,7 +24,7 @@ class SimCLR(Method):
         super().__init__()
         self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=2048)
         self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=128)
-        self.nt_xent = NTXentLoss(temperature=options.temperature)
+        self.nt_xent = NTXentLoss(temperature=options.temperature, gather_distributed=True)
 
     def projector(self, in_dim: int) -> nn.Module:
         projector: nn.Module = SimCLRProjectionHead(in_dim, self.hidden_dim, self.output_dim)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from headsearch.heads.config import HeadConfig
 from headsearch.results.ranking import RankRow
 from headsearch.results.trials import TrialRecord
-from headsearch.scoring.score import label_free_score
-from headsearch.scoring.zero_cost_scores import ZeroCostScores
+from headsearch.scoring.score import head_score
+from headsearch.scoring.zero_cost_scores import ZeroCostScores, ordered
+from headsearch.trial import HeadCost
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def departures(
             gone.add(record.head_id)
             reason = record.reason or f"place {places[record.head_id]} of {len(order)} by score in the screen"
             rows.append(_trial_row(record, reason))
-    scored = sorted(candidates, key=lambda c: -(c.score if c.score is not None else -1.0))
+    scored = ordered(candidates)
     for place, candidate in enumerate(scored, start=1):
         if candidate.head_id not in gone:
             gone.add(candidate.head_id)
@@ -75,7 +76,7 @@ def departures(
 
 
 def _score(record: TrialRecord) -> float | None:
-    return label_free_score(record.rungs[-1].measures, record.rungs[-1].quality) if record.rungs else None
+    return head_score(record.rungs[-1].measures, record.rungs[-1].quality) if record.rungs else None
 
 
 def _trial_row(record: TrialRecord, reason: str) -> RankRow:
@@ -87,7 +88,7 @@ def _trial_row(record: TrialRecord, reason: str) -> RankRow:
         score=_score(record),
         discrepancy=last.discrepancy if last else None,
         knn=last.knn if last else None,
-        cost={"params": record.cost.params, "flops": record.cost.flops} if record.cost else {},
+        cost=record.cost,
         feasible=record.state != "infeasible",
         reason=reason,
     )
@@ -101,7 +102,7 @@ def _candidate_row(candidate: ZeroCostScores, reason: str) -> RankRow:
         score=candidate.score,
         discrepancy=None,
         knn=None,
-        cost={"params": candidate.params, "flops": candidate.flops},
+        cost=candidate.cost,
         feasible=candidate.reason is None,
         reason=reason,
     )
@@ -115,7 +116,7 @@ def _row(
     score: float | None,
     discrepancy: float | None,
     knn: float | None,
-    cost: Mapping[str, int | None],
+    cost: HeadCost | None,
     feasible: bool,
     reason: str,
 ) -> RankRow:
@@ -136,8 +137,8 @@ def _row(
         gain=None,
         gain_low=None,
         gain_high=None,
-        params=cost.get("params"),
-        flops=cost.get("flops"),
+        params=cost.params if cost else None,
+        flops=cost.flops if cost else None,
         overhead=None,
         replicates=0,
         pareto_layer=None,

@@ -6,6 +6,7 @@ are infeasible come last, with the reason. `docs/ranking.md` explains the rules.
 
 from __future__ import annotations
 
+import bisect
 import math
 import statistics as stdlib_statistics
 from collections import defaultdict
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from headsearch.errors import RunError
 from headsearch.results.statistics import pooled_noise
 from headsearch.results.trials import TrialRecord, finite
-from headsearch.scoring.score import label_free_score
+from headsearch.scoring.score import head_score
 from headsearch.trial import RungScores, Stage
 
 By = Literal["pareto", "probe", "discrepancy", "score"]
@@ -111,6 +112,7 @@ def rank(records: Iterable[TrialRecord], *, by: By, labels: bool, stage: Stage =
     ranked = [row for row in rows if row.head_id in ranked_ids]
     layers = pareto_layers([_objectives(row) for row in ranked])
     fronts = list(zip(layers, ranked, strict=True))
+    layer_of = {row.head_id: layer for layer, row in fronts}
 
     def key(row: RankRow) -> tuple[float | str, ...]:
         cost = (_or_last(row.params), _or_last(row.flops), row.head_id)
@@ -121,10 +123,12 @@ def rank(records: Iterable[TrialRecord], *, by: By, labels: bool, stage: Stage =
             return (-_or_worst(row.score), -discrepancy, -probe, *cost)
         if by == "discrepancy" or not labels:
             return (-discrepancy, -probe, *cost)
-        # The layer this row would be in; for ranked rows, the layer it is in.
-        layer = 1 + max(
-            (n for n, other in fronts if _dominates(_objectives(other), _objectives(row))), default=0
-        )
+        layer = layer_of.get(row.head_id)
+        if layer is None:
+            # A control: the layer it would be in.
+            layer = 1 + max(
+                (n for n, other in fronts if _dominates(_objectives(other), (discrepancy, probe))), default=0
+            )
         return (layer, -probe, *cost)
 
     feasible = sorted((row for row in rows if row.feasible), key=key)
@@ -132,9 +136,12 @@ def rank(records: Iterable[TrialRecord], *, by: By, labels: bool, stage: Stage =
     places = {
         row.head_id: n for n, row in enumerate((r for r in feasible if r.head_id in ranked_ids), start=1)
     }
-    layer_of = {row.head_id: layer for layer, row in fronts} if labels else {}
     return [
-        replace(row, rank=places.get(row.head_id), pareto_layer=layer_of.get(row.head_id))
+        replace(
+            row,
+            rank=places.get(row.head_id),
+            pareto_layer=layer_of.get(row.head_id) if labels else None,
+        )
         for row in (*feasible, *infeasible)
     ]
 
@@ -145,12 +152,13 @@ def pareto_layers(points: Sequence[tuple[float, float]]) -> list[int]:
     >>> pareto_layers([(1.0, 2.0), (2.0, 1.0), (1.0, 1.0)])
     [1, 1, 2]
     """
-    highest_second: list[float] = []  # in each layer so far; decreasing from layer to layer
+    # Of the highest second coordinate in each layer so far, the negative: rising from layer to layer.
+    lowest: list[float] = []
     layer_of: dict[tuple[float, float], int] = {}
     for point in sorted(set(points), reverse=True):
         # Whatever came before is at least as good in the first coordinate, so only the second decides.
-        layer = sum(second >= point[1] for second in highest_second)
-        highest_second[layer : layer + 1] = [point[1]]
+        layer = bisect.bisect_right(lowest, -point[1])
+        lowest[layer : layer + 1] = [-point[1]]
         layer_of[point] = layer + 1
     return [layer_of[point] for point in points]
 
@@ -180,7 +188,7 @@ def _row(group: Sequence[TrialRecord]) -> RankRow | None:
         config=group[0].config.to_dict(),
         control=next((record.control for record in group if record.control is not None), None),
         stage=group[0].stage,
-        score=_mean(_known(label_free_score(s.measures, s.quality) for s in scores)),
+        score=_mean(_known(head_score(s.measures, s.quality) for s in scores)),
         discrepancy=_mean(discrepancies),
         discrepancy_sd=_deviation(discrepancies),
         probe=_mean(probes),

@@ -6,6 +6,7 @@ heads: their standard deviation within a head, pooled. `docs/ranking.md` says wh
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 """Of every interval."""
+
+
+SCREEN_VERDICT = (
+    "Cannot tell whether a head helps: heads were screened without labels, and are ordered by a score that predicts it weakly; "
+    "the strategies funnel and proxies tell."
+)
+"""What there is to say where nothing but a screen was run."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Noise:
         return gain - margin, gain + margin
 
 
+@functools.cache
 def two_sided_t(df: int, confidence: float) -> float:
     """The t with P(|T| <= t) = `confidence` for Student's distribution with `df` >= 1 degrees of freedom.
 
@@ -74,6 +83,32 @@ def pooled_noise(groups: Sequence[tuple[int, float | None]]) -> Noise | None:
     df = sum(extra for extra, _ in replicated)
     squares = sum(extra * deviation**2 for extra, deviation in replicated)
     return Noise(math.sqrt(squares / df), df) if squares > 0 else None
+
+
+def blocked_noise(scores: Sequence[Sequence[float]]) -> Noise | None:
+    """Noise that is left between arms when what their seeds have in common is taken out: a randomised complete block design.
+
+    `scores` holds for every arm its score with every seed, the same seeds for all. Residuals are from the additive model arm + seed,
+    with (arms - 1)(seeds - 1) degrees of freedom; for two arms `interval` is then that of the paired t-test. (Fisher, "The Design of
+    Experiments", 1935, chapter IV.)
+
+    None where there is one arm or one seed, and where nothing is left: noise that was not seen is not zero.
+    """
+    arms, seeds = len(scores), len(scores[0])
+    df = (arms - 1) * (seeds - 1)
+    if df == 0:
+        return None
+    of_arm = [math.fsum(row) / seeds for row in scores]
+    of_seed = [math.fsum(column) / arms for column in zip(*scores, strict=True)]
+    mean = math.fsum(of_arm) / arms
+    squares = math.fsum(
+        (score - arm - seed + mean) ** 2
+        for row, arm in zip(scores, of_arm, strict=True)
+        for score, seed in zip(row, of_seed, strict=True)
+    )
+    # Differences that are rounding of the means are no noise either.
+    largest = max(abs(score) for row in scores for score in row)
+    return Noise(math.sqrt(squares / df), df) if squares > (1e-9 * largest) ** 2 else None
 
 
 def verdict(rows: Sequence[RankRow], *, tried: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Rankings and trials as tables for people (rich, 100 columns) and as JSON and CSV for programs.
+"""Rankings, trials and zero-cost scores as tables for people (rich, 100 columns) and as JSON and CSV for programs.
 
 Nothing is told by colour alone. JSON never holds NaN; what is unknown is null in JSON, empty in CSV, `-` in a table.
 """
@@ -13,12 +13,12 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from headsearch.results.ranking import RankRow
+from headsearch.results.text import UNKNOWN, gain, number, scaled
 from headsearch.results.trials import TrialRecord, trial_rows
+from headsearch.scoring.zero_cost_scores import ORDERS, ZeroCostScores
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_UNKNOWN = "-"
 
 _TRIAL_COLUMNS = (
     "number",
@@ -48,26 +48,37 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
 
     Without labels the columns that need them are left out. FLOPs and the spread of discrepancies are in JSON and CSV only.
     """
-    columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("discr.", True)]
+    columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("score", True), ("discr.", True)]
     if labels:
         columns += [("probe %", True), ("gain [95%]", True), ("linear", True), ("layer", True)]
     columns += [("params", True), ("time", True), ("n", True)]
-    table = _table(columns)
+    table = new_table(columns)
     for row in (row for row in rows if row.feasible):
         place = row.control if row.rank is None else str(row.rank)
-        cells = [place or _UNKNOWN, row.head_id, _number(row.discrepancy, ".2f")]
+        cells = [place or UNKNOWN, row.head_id, number(row.score, ".3f"), number(row.discrepancy, ".2f")]
         if labels:
             deviation = "" if row.probe_sd is None else f" ±{row.probe_sd:.1f}"
-            cells += [_number(row.probe, ".1f") + deviation, _gain(row)]
-            cells += [_number(row.linear, ".1f"), _number(row.pareto_layer, "d")]
-        overhead = _UNKNOWN if row.overhead is None else f"{100.0 * row.overhead:+.0f}%"
-        table.add_row(*map(_plain, [*cells, _scaled(row.params), overhead, str(row.replicates)]))
+            cells += [number(row.probe, ".1f") + deviation, gain(row.gain, row.gain_low, row.gain_high)]
+            cells += [number(row.linear, ".1f"), number(row.pareto_layer, "d")]
+        overhead = UNKNOWN if row.overhead is None else f"{100.0 * row.overhead:+.0f}%"
+        table.add_row(*map(plain, [*cells, scaled(row.params), overhead, str(row.replicates)]))
     infeasible = [
         f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in rows if not row.feasible
     ]
     if infeasible:
-        table.caption = _plain("\n".join(infeasible))
+        table.caption = plain("\n".join(infeasible))
         table.caption_justify = "left"
+    return table
+
+
+def departure_table(rows: Sequence[RankRow]) -> Table:
+    """The heads that were let go before they could be ranked, for a terminal."""
+    table = new_table(
+        [("left at", False), ("head", False), ("score", True), ("discr.", True), ("why", False)]
+    )
+    for row in rows:
+        cells = [row.stage, row.head_id, number(row.score, ".3f"), number(row.discrepancy, ".2f")]
+        table.add_row(*map(plain, [*cells, row.reason or UNKNOWN]))
     return table
 
 
@@ -85,10 +96,11 @@ def trial_table(records: Iterable[TrialRecord]) -> Table:
     """Every trial for a terminal."""
     columns = [("#", True), ("state", False), ("head", False), ("rep", True), ("epoch", True), ("loss", True)]
     columns += [("discr.", True), ("k-NN", True), ("linear", True), ("seconds", True)]
-    table = _table(columns)
+    table = new_table(columns)
     for row in trial_rows(records):
         name = row["head_id"] if row["control"] is None else f"{row['head_id']} (control {row['control']})"
         state = row["state"] if row["duplicate_of"] is None else f"{row['state']} of {row['duplicate_of']}"
+        state = state if row["stage"] == "proxy" else f"{row['stage']}: {state}"
         if row["reason"] is not None:
             name = f"{name}\n{row['reason']}"
         cells = [
@@ -96,15 +108,15 @@ def trial_table(records: Iterable[TrialRecord]) -> Table:
             state,
             name,
             str(row["replicate"]),
-            _number(row["epoch"], "d"),
-            _number(row["loss"], ".3f"),
+            number(row["epoch"], "d"),
+            number(row["loss"], ".3f"),
         ]
         cells += [
-            _number(row["discrepancy"], ".2f"),
-            _number(row["knn"], ".1f"),
-            _number(row["linear"], ".1f"),
+            number(row["discrepancy"], ".2f"),
+            number(row["knn"], ".1f"),
+            number(row["linear"], ".1f"),
         ]
-        table.add_row(*map(_plain, [*cells, _number(row["seconds"], ".0f")]))
+        table.add_row(*map(plain, [*cells, number(row["seconds"], ".0f")]))
     return table
 
 
@@ -116,6 +128,58 @@ def trial_json(records: Iterable[TrialRecord]) -> str:
 def trial_csv(records: Iterable[TrialRecord]) -> str:
     """CSV with a header; the epochs of the rungs as JSON."""
     return _csv(_TRIAL_COLUMNS, trial_rows(records))
+
+
+def zero_cost_table(rows: Iterable[ZeroCostScores]) -> Table:
+    """Heads at random initialisation for a terminal, in the order given; those without scores below, with their reasons.
+
+    Discrepancies of embeddings, FLOPs and spreads are in JSON and CSV only.
+    """
+    columns = [("place", True), ("head", False), ("score", True), ("h(x)", True), ("h(x) - x", True)]
+    columns += [("retrieval %", True), ("rank", True), ("synflow", True), ("naswot", True), ("params", True)]
+    table = new_table(columns)
+    infeasible: list[str] = []
+    place = 0
+    for row in rows:
+        if row.reason is not None:
+            infeasible.append(f"infeasible: {row.head_id}: {row.reason}")
+            continue
+        place += 1
+        cells = [str(place), row.head_id, number(row.score, ".3f")]
+        cells += [number(row.value(f"cka.tokens.{side}"), ".2f") for side in ("output", "change")]
+        cells += [number(row.value("retrieval.head"), ".1f"), number(row.rankme_head, ".1f")]
+        cells += [number(row.synflow, ".1f"), number(row.naswot, ".0f")]
+        table.add_row(*map(plain, [*cells, scaled(None if row.cost is None else row.cost.params)]))
+    if infeasible:
+        table.caption = plain("\n".join(infeasible))
+        table.caption_justify = "left"
+    return table
+
+
+def zero_cost_json(rows: Iterable[ZeroCostScores]) -> str:
+    """A JSON array with one object per head."""
+    return _json([row.to_dict() for row in rows])
+
+
+def zero_cost_csv(rows: Iterable[ZeroCostScores]) -> str:
+    """CSV with a header: one column per score, and one for its standard deviation over seeds; `config` as JSON."""
+    spreads = [f"{name}.sd" for name in ORDERS if name != "score"]
+    columns = ["head_id", "family", "config", "seeds", *ORDERS, *spreads, "params", "flops", "reason"]
+    return _csv(columns, map(_zero_cost_cells, rows))
+
+
+def _zero_cost_cells(row: ZeroCostScores) -> dict[str, Any]:
+    return {
+        "head_id": row.head_id,
+        "family": row.config.family,
+        "config": row.config.to_dict(),
+        "seeds": row.seeds,
+        **{name: row.value(name) for name in ORDERS},
+        **{f"{name}.sd": value for name, value in row.sd.items()},
+        "params": None if row.cost is None else row.cost.params,
+        "flops": None if row.cost is None else row.cost.flops,
+        "reason": row.reason,
+    }
 
 
 def _json(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -136,45 +200,21 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return text.getvalue().removesuffix("\n")
 
 
-def _table(columns: Iterable[tuple[str, bool]]) -> Table:
+def new_table(columns: Iterable[tuple[str, bool]]) -> Table:
+    """An empty table: headers, and whether each column holds numbers."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for header, number in columns:
-        if number:
+    for header, numeric in columns:
+        if numeric:
             table.add_column(header, justify="right", no_wrap=True)
         else:
             table.add_column(header, overflow="fold")
     return table
 
 
-def _plain(cell: str) -> str:
+def plain(cell: str) -> str:
     """Text that rich prints as it is: brackets are ours, not markup."""
     from rich.markup import escape
 
     return escape(cell)
-
-
-def _number(value: float | None, how: str) -> str:
-    return _UNKNOWN if value is None else format(value, how)
-
-
-def _gain(row: RankRow) -> str:
-    interval = (
-        f" [{row.gain_low:.1f}, {row.gain_high:.1f}]"
-        if row.gain_low is not None and row.gain_high is not None
-        else ""
-    )
-    return _UNKNOWN if row.gain is None else f"{row.gain:+.1f}{interval}"
-
-
-def _scaled(count: int | None) -> str:
-    """A count with three digits and a unit: `1.23M`."""
-    if count is None:
-        return _UNKNOWN
-    value, unit = float(count), ""
-    for unit in ("", "k", "M", "G", "T"):
-        if abs(value) < 999.5 or unit == "T":
-            break
-        value /= 1000.0
-    return f"{value:.3g}{unit}"

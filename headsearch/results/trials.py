@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from headsearch.heads import parse_head
 from headsearch.heads.config import HeadConfig
-from headsearch.scoring.score import label_free_score
+from headsearch.scoring.score import head_score
 from headsearch.trial import HeadCost, RungScores, Stage
 
 State = Literal["running", "complete", "stopped", "infeasible", "failed", "duplicate"]
@@ -72,6 +72,11 @@ class TrialRecord:
         )
 
 
+def training_of(record: TrialRecord) -> tuple[str, int]:
+    """The training that a trial is of: its own, or the joint run that it shares with others."""
+    return ("screen", record.seed) if record.stage == "screen" else ("proxy", record.number)
+
+
 def trial_rows(records: Iterable[TrialRecord]) -> list[dict[str, Any]]:
     """One flat row per trial, by number: what it was, how far it came, and its scores at the last rung reached. Unknown is None."""
     return [_row(record) for record in sorted(records, key=lambda record: record.number)]
@@ -91,7 +96,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         "rungs": [rung.epoch for rung in record.rungs],
         "epoch": last.epoch if last else None,
         "loss": last.loss if last else None,
-        "score": label_free_score(last.measures, last.quality) if last else None,
+        "score": head_score(last.measures, last.quality) if last else None,
         "discrepancy": last.discrepancy if last else None,
         "knn": last.knn if last else None,
         "linear": last.linear if last else None,

@@ -23,16 +23,15 @@ def head_cost(config: HeadConfig, base: BaseInfo) -> HeadCost:
     """Learnable numbers of the head, its embedding's LayerNorm included, and FLOPs of one forward pass of one image.
 
     FLOPs are those of matrix products, convolutions and attention, a multiply-add counted as two, by torch's counter; norms and
-    activations are not counted. The empty head costs nothing. `overhead` is left None: it has to be measured.
+    activations are not counted. A set costs what its members cost together, the empty head nothing. `overhead` is left None: it has
+    to be measured.
 
     Raises:
         HeadError: the base cannot carry the head.
     """
-    stages = canonical(config, base).stages
-    if not stages:
-        return HeadCost(params=0, flops=0)
-    blocks = [cost for stage in stages for cost in _stage_costs(stage, base)]
-    norm_params = 2 * base.width
+    heads = canonical(config, base).heads
+    blocks = [cost for head in heads for stage in head for cost in _stage_costs(stage, base)]
+    norm_params = 2 * base.width * len(heads)
     return HeadCost(
         params=norm_params + sum(params for params, _ in blocks), flops=sum(flops for _, flops in blocks)
     )

@@ -10,6 +10,8 @@ Undefined is NaN in the functions (too few samples, or a side that is the same f
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,10 +63,40 @@ def debiased_cka(x_ND: Tensor, y_NE: Tensor) -> float:
         ValueError: shapes that do not pair up, or values that are not finite.
     """
     _check_pair(x_ND, y_NE)
-    x, y = _unit(x_ND), _unit(y_NE)
-    if x is None or y is None or len(x) < 4:
+    return cka_of_sides(cka_side(x_ND), cka_side(y_NE))
+
+
+@dataclass(frozen=True)
+class CkaSide:
+    """What debiased CKA needs of one side, so that one side can be compared with many others."""
+
+    features: Tensor
+    """(N, D), centred and of unit norm, float64."""
+    squares: Tensor
+    """(N,): the diagonal of the kernel x x^T."""
+    rows: Tensor
+    """(N,): sums of the kernel's rows without the diagonal."""
+
+    @cached_property
+    def self_hsic(self) -> float:
+        """HSIC of the side with itself."""
+        return _hsic(self, self)
+
+
+def cka_side(x_ND: Tensor) -> CkaSide | None:
+    """`x_ND` prepared for `cka_of_sides`; None where CKA is undefined: fewer than 4 samples, or all samples the same."""
+    x = _unit(x_ND)
+    if x is None or len(x) < 4:
+        return None
+    squares_N = x.square().sum(dim=1)
+    return CkaSide(x, squares_N, x @ x.sum(dim=0) - squares_N)
+
+
+def cka_of_sides(x: CkaSide | None, y: CkaSide | None) -> float:
+    """`debiased_cka` of two prepared sides of as many samples; NaN where one is None."""
+    if x is None or y is None:
         return math.nan
-    normaliser = _hsic(x, x) * _hsic(y, y)
+    normaliser = x.self_hsic * y.self_hsic
     return _hsic(x, y) / math.sqrt(normaliser) if normaliser > 0 else math.nan
 
 
@@ -129,19 +161,16 @@ def _unit(x_ND: Tensor) -> Tensor | None:
     return centred / norm if norm > _CONSTANT * float(x.norm()) else None
 
 
-def _hsic(x_ND: Tensor, y_NE: Tensor) -> float:
+def _hsic(x: CkaSide, y: CkaSide) -> float:
     """Unbiased HSIC of two linear kernels, without the factor 1 / (n (n - 3)), which CKA cancels.
 
     With K = X X^T and its diagonal set to zero, and L likewise of Y:
     tr(K L) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 / (n - 2) 1'K L1.
     """
-    n = len(x_ND)
-    x_squares_N, y_squares_N = x_ND.square().sum(dim=1), y_NE.square().sum(dim=1)
-    x_rows_N = x_ND @ x_ND.sum(dim=0) - x_squares_N
-    y_rows_N = y_NE @ y_NE.sum(dim=0) - y_squares_N
-    trace = _gram_product(x_ND, y_NE) - x_squares_N @ y_squares_N
-    product_of_sums = x_rows_N.sum() * y_rows_N.sum() / ((n - 1) * (n - 2))
-    return float(trace + product_of_sums - 2.0 / (n - 2) * (x_rows_N @ y_rows_N))
+    n = len(x.features)
+    trace = _gram_product(x.features, y.features) - x.squares @ y.squares
+    product_of_sums = x.rows.sum() * y.rows.sum() / ((n - 1) * (n - 2))
+    return float(trace + product_of_sums - 2.0 / (n - 2) * (x.rows @ y.rows))
 
 
 def _gram_product(x_ND: Tensor, y_NE: Tensor) -> Tensor:

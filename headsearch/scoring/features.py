@@ -71,8 +71,8 @@ def extract_features(
     head_parts: list[list[Tensor]] = [[] for _ in heads]
     change_parts: list[list[Tensor]] = [[] for _ in heads]
     tokens = _TokenSample(max_tokens, seed)
-    with _evaluating(base, *heads):
-        for images in _on_device(batches, base):
+    with evaluating(base, *heads):
+        for images in on_device(batches, base):
             output = base(prepare(images))
             base_parts.append(_kept(output.embedding))
             maps = [output.map]
@@ -80,9 +80,7 @@ def extract_features(
                 head_map = head(output.map)
                 change_map = head_map - output.map
                 outputs.append(_kept(head.embed(head_map)))
-                change_BC = change_map.float().mean(dim=(2, 3))
-                normalised = nn.functional.layer_norm(change_BC, change_BC.shape[1:], eps=_CHANGE_EPS)
-                changes.append(_kept(normalised))
+                changes.append(_kept(embed_change(change_map)))
                 maps += [head_map, change_map]
             tokens.add(*maps)
     if not base_parts:
@@ -103,6 +101,12 @@ def extract_features(
     ]
 
 
+def embed_change(change_BCHW: Tensor) -> Tensor:
+    """The embedding (B, C) of a change h(x) - x: LayerNorm without learned scale of the mean over positions."""
+    change_BC = change_BCHW.float().mean(dim=(2, 3))
+    return nn.functional.layer_norm(change_BC, change_BC.shape[1:], eps=_CHANGE_EPS)
+
+
 def extract_embeddings(
     base: Base, batches: Iterable[Tensor], *, prepare: Callable[[Tensor], Tensor]
 ) -> Tensor:
@@ -111,8 +115,8 @@ def extract_embeddings(
     Raises:
         ValueError: no batches.
     """
-    with _evaluating(base):
-        parts = [_kept(base(prepare(images)).embedding) for images in _on_device(batches, base)]
+    with evaluating(base):
+        parts = [_kept(base(prepare(images)).embedding) for images in on_device(batches, base)]
     if not parts:
         raise ValueError("no images to extract embeddings from")
     return torch.cat(parts)
@@ -145,8 +149,8 @@ def extract_view_embeddings(
         ValueError: no batches.
     """
     parts: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in (base, *heads)]
-    with _evaluating(base, *heads):
-        for images in _on_device(batches, base):
+    with evaluating(base, *heads):
+        for images in on_device(batches, base):
             for number, view in enumerate(views(images)[:2]):
                 output = base(view)
                 parts[0][number].append(_kept(output.embedding))
@@ -189,14 +193,15 @@ def _kept(x: Tensor) -> Tensor:
     return x.detach().float().cpu()
 
 
-def _on_device(batches: Iterable[Tensor], module: nn.Module) -> Iterator[Tensor]:
+def on_device(batches: Iterable[Tensor], module: nn.Module) -> Iterator[Tensor]:
+    """The batches, each on the device of the module's weights."""
     device = next(module.parameters()).device
     for images in batches:
         yield images.to(device, non_blocking=True)
 
 
 @contextmanager
-def _evaluating(*networks: nn.Module) -> Iterator[None]:
+def evaluating(*networks: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients inside; afterwards every submodule is in the mode it was in."""
     modes = [(module, module.training) for network in networks for module in network.modules()]
     for module, _ in modes:

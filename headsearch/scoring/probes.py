@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headsearch.errors import DataError
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 _PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 """L2 penalties on the mean loss that the linear probe chooses from, strongest first."""
@@ -38,30 +42,43 @@ def knn_accuracy(
     k: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Accuracy in percent of a weighted k-NN classifier by cosine similarity, each neighbour's vote weighing exp(similarity / T).
+    """Accuracy in percent of `knn_predictions`."""
+    _check(train_x_ND, train_y_N, test_x_MD, test_y_M)
+    predicted_M = knn_predictions(train_x_ND, train_y_N, test_x_MD, k=k, temperature=temperature)
+    return _accuracy(predicted_M, test_y_M)
+
+
+def knn_predictions(
+    train_x_ND: Tensor, train_y_N: Tensor, test_x_MD: Tensor, *, k: int = 20, temperature: float = 0.07
+) -> Tensor:
+    """Labels (M,) by a weighted k-NN classifier by cosine similarity, each neighbour's vote weighing exp(similarity / T).
 
     Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4, with the k and T of
     DINO (Caron et al., ICCV 2021). All train images vote where there are fewer than `k`. The lowest label wins a tie.
     """
-    _check(train_x_ND, train_y_N, test_x_MD, test_y_M)
     bank_DN = torch.nn.functional.normalize(train_x_ND.float(), dim=1).T
     queries_MD = torch.nn.functional.normalize(test_x_MD.float(), dim=1)
     classes = int(train_y_N.max()) + 1
-    correct = 0
     rows = max(1, _SIMILARITIES_AT_ONCE // len(train_x_ND))
-    for start in range(0, len(queries_MD), rows):
-        query_RD, label_R = queries_MD[start : start + rows], test_y_M[start : start + rows]
+    predicted = []
+    for query_RD in torch.split(queries_MD, rows):
         similarity_RK, neighbour_RK = (query_RD @ bank_DN).topk(min(k, len(train_x_ND)), dim=1)
         votes_RC = torch.zeros(len(query_RD), classes, dtype=torch.float64, device=query_RD.device)
         votes_RC.scatter_add_(1, train_y_N[neighbour_RK], (similarity_RK.double() / temperature).exp())
-        correct += int((votes_RC.argmax(dim=1) == label_R).sum())
-    return 100.0 * correct / len(test_y_M)
+        predicted.append(votes_RC.argmax(dim=1))
+    return torch.cat(predicted)
 
 
 def linear_accuracy(
     train_x_ND: Tensor, train_y_N: Tensor, test_x_MD: Tensor, test_y_M: Tensor, *, seed: int
 ) -> float:
-    """Accuracy in percent of multinomial logistic regression on features standardised by train's mean and deviation.
+    """Accuracy in percent of `linear_predictions`. Raises `DataError` as it does."""
+    _check(train_x_ND, train_y_N, test_x_MD, test_y_M)
+    return _accuracy(linear_predictions(train_x_ND, train_y_N, test_x_MD, seed=seed), test_y_M)
+
+
+def linear_predictions(train_x_ND: Tensor, train_y_N: Tensor, test_x_MD: Tensor, *, seed: int) -> Tensor:
+    """Labels (M,) by multinomial logistic regression on features standardised by train's mean and deviation.
 
     The L2 penalty is chosen on a fifth of train (stratified, drawn by `seed`), then all of train is fitted with it. The penalty is on the
     mean loss (scikit-learn's C is 1 / (penalty * n)), so that a choice made on part of train holds for all of it.
@@ -69,30 +86,35 @@ def linear_accuracy(
     Raises:
         DataError: fewer than two classes, or no class with two train images.
     """
-    _check(train_x_ND, train_y_N, test_x_MD, test_y_M)
-    deviation_D, mean_D = torch.std_mean(train_x_ND.double(), dim=0, correction=0)
-    scale_D = torch.where(deviation_D > 0, deviation_D, 1.0)
-    train_x, test_x = (((x.double() - mean_D) / scale_D).cpu().numpy() for x in (train_x_ND, test_x_MD))
-    train_y, test_y = train_y_N.cpu().numpy(), test_y_M.cpu().numpy()
-
+    train_x, test_x = standardised(train_x_ND, train_x_ND, test_x_MD)
+    train_y = train_y_N.cpu().numpy()
     fit_rows, choice_rows = _split(train_y, np.random.default_rng(seed))
-    accuracies = [
-        _fitted_accuracy(
-            train_x[fit_rows], train_y[fit_rows], train_x[choice_rows], train_y[choice_rows], penalty
+    right = [
+        np.mean(
+            _fitted(train_x[fit_rows], train_y[fit_rows], penalty).predict(train_x[choice_rows])
+            == train_y[choice_rows]
         )
         for penalty in _PENALTIES
     ]
-    penalty = _PENALTIES[int(np.argmax(accuracies))]
-    return _fitted_accuracy(train_x, train_y, test_x, test_y, penalty)
+    chosen = _PENALTIES[int(np.argmax(right))]
+    return torch.from_numpy(_fitted(train_x, train_y, chosen).predict(test_x))
 
 
-def _fitted_accuracy(
-    train_x: NDArray[np.float64],
-    train_y: NDArray[np.int64],
-    test_x: NDArray[np.float64],
-    test_y: NDArray[np.int64],
-    penalty: float,
-) -> float:
+def logistic_predictions(
+    train_x: NDArray[np.float64], train_y: NDArray[np.int64], test_x: NDArray[np.float64], *, penalty: float
+) -> Tensor:
+    """Labels (M,) by multinomial logistic regression with a given L2 penalty on the mean loss; features as `standardised` gives them."""
+    return torch.from_numpy(_fitted(train_x, train_y, penalty).predict(test_x))
+
+
+def standardised(reference_ND: Tensor, *features_ND: Tensor) -> list[NDArray[np.float64]]:
+    """Each of `features_ND`, shifted and scaled by the mean and deviation of the reference; a feature that is constant there is only shifted."""
+    deviation_D, mean_D = torch.std_mean(reference_ND.double(), dim=0, correction=0)
+    scale_D = torch.where(deviation_D > 0, deviation_D, 1.0)
+    return [((x.double() - mean_D) / scale_D).cpu().numpy() for x in features_ND]
+
+
+def _fitted(train_x: NDArray[np.float64], train_y: NDArray[np.int64], penalty: float) -> LogisticRegression:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -101,8 +123,12 @@ def _fitted_accuracy(
         warnings.simplefilter(
             "ignore", ConvergenceWarning
         )  # the iteration limit is a choice, see _MAX_ITERATIONS
-        classifier.fit(train_x, train_y)
-    return 100.0 * float((classifier.predict(test_x) == test_y).mean())
+        return classifier.fit(train_x, train_y)
+
+
+def _accuracy(predicted_M: Tensor, test_y_M: Tensor) -> float:
+    right = int((predicted_M == test_y_M.to(predicted_M.device)).sum())
+    return 100.0 * right / len(test_y_M)
 
 
 def _split(

@@ -1,8 +1,6 @@
-"""The label-free score: one number for how promising a head is, from what is measured without labels. Pure, and in this place alone.
+"""The one number by which heads are ordered where no label and no training decides: how different a head is, times how good.
 
-A head must differ from its base, and see something: a head that differs by being bad teaches nothing. Hence the product of how differently
-it represents positions of the feature map and how well it knows another view of an image for the same. A lead from small runs, not a
-result (`docs/evidence.md`).
+In one place and pure, because it rests on little evidence so far and is to be replaced when there is more (docs/zero_cost.md). No torch here.
 """
 
 from __future__ import annotations
@@ -10,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-def label_free_score(measures: Mapping[str, float], quality: Mapping[str, float]) -> float | None:
-    """Token-level discrepancy times retrieval of the other view, between 0 and about 1; None where one of them is unknown.
+def head_score(measures: Mapping[str, float], quality: Mapping[str, float]) -> float | None:
+    """Larger is better; None where one of its parts is undefined.
 
-    Of the discrepancies of h(x) and of h(x) - x the larger counts: a shortcut hides a head's difference from the former.
+        max(cka.tokens.output, cka.tokens.change) · retrieval.head / 100
+
+    The larger of the two discrepancies, since a shortcut hides in h(x) what a head does, and h(x) − x shows it. Retrieval, since noise is
+    different, too, and finds nothing.
+
+    Args:
+        measures: discrepancies by name, as `headsearch.scoring.names.MEASURES`.
+        quality: by name, as `headsearch.scoring.names.QUALITIES`; retrieval in percent.
     """
-    names = ("cka.tokens.output", "cka.tokens.change")
-    known = [measures[name] for name in names if name in measures]
+    different = [measures[name] for name in ("cka.tokens.output", "cka.tokens.change") if name in measures]
     retrieval = quality.get("retrieval.head")
-    if not known or retrieval is None:
-        return None
-    return max(known) * retrieval / 100.0
+    return max(different) * retrieval / 100.0 if len(different) == 2 and retrieval is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from headsearch.callbacks import check_callbacks
 from headsearch.data.names import check_dataset_name
 from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
@@ -29,9 +30,20 @@ def check_experiment(experiment: Experiment) -> None:
         )
     if experiment.search.executor.kind == "process":
         divide(experiment.search.executor, available_cores(), None, os.environ)
+    check_callbacks(experiment.search.callbacks)
     check_method(experiment.method.name, experiment.method.kwargs)
     _check_data(experiment)
     build_augmentation(experiment.data)
+
+
+def check_sets(experiment: Experiment, space: Space) -> None:
+    """Refuse sets of heads where heads are screened: a screen is a set itself, and scores its members one by one.
+
+    Raises:
+        SpaceError: says which strategy takes sets.
+    """
+    if experiment.search.strategy != "proxies":
+        space.expect_single_heads(f"a {experiment.search.strategy}")
 
 
 def check_grids(experiment: Experiment, space: Space) -> None:

@@ -12,6 +12,9 @@ given 0.0, since the empty head is the identity; the scores themselves keep null
 While a trial runs, the attribute `rungs` holds its scores, each with what the stopping policy compared and said (`objectives`, `go_on`) where it
 was asked. That stays when the trial has ended, and is all that the policy is rebuilt from.
 
+What the ledger reads back are system attributes. The few user attributes (`head_id`, `control`, `replicate`, `stage`, `reason`) are for people who look at
+the study with Optuna's tools; so are the constraints of an infeasible trial.
+
 All records are kept in memory too, so that nothing is ever read back: the cost of a trial does not grow with their number.
 """
 
@@ -20,8 +23,8 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -31,14 +34,17 @@ from headsearch.heads import HeadConfig
 from headsearch.results.ranking import probe_score
 from headsearch.results.trials import State, TrialRecord, finite
 from headsearch.run_directory import RunDirectory
+from headsearch.search.attributes import attributes, decisions, decode, for_people, identity, outcome, said
 from headsearch.search.draws import Draw
-from headsearch.search.reading import decisions, decode, read_sqlite, read_study, said
+from headsearch.search.patience import Patience
+from headsearch.search.reading import read_sqlite, read_study
 from headsearch.search.stopping import Decision
+from headsearch.search.storage_failures import NumberTaken, in_one_line
 from headsearch.trial import RungScores, ScreenedHead, Stage, TrialResult
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
-    from optuna.trial import TrialState
+    from optuna.trial import FrozenTrial, TrialState
 
 METRICS = ("discrepancy", "probe")
 """Names of the objectives, in order; without labels only the first."""
@@ -47,33 +53,47 @@ METRICS = ("discrepancy", "probe")
 class Ledger:
     """The study of one run, open for writing."""
 
-    def __init__(self, storage: BaseStorage, name: str, *, labels: bool, valued: Stage = "proxy") -> None:
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        *,
+        labels: bool,
+        valued: Stage = "proxy",
+        patience: Patience | None = None,
+    ) -> None:
         """Open the study `name`, which exists. `labels` tells whether its trials have a probe, `valued` which stage's scores are values of
-        the study: those of another do not compare with them."""
+        the study: those of another do not compare with them; `patience` is for a database that goes away.
+
+        Raises:
+            RunError: the storage fails.
+        """
         self._storage = storage
         self._labels = labels
         self._valued = valued
+        self._patiently = patience or Patience()
         self._records: dict[int, TrialRecord] = {}
         self._draws: dict[int, Draw] = {}
         self._decisions: dict[int, dict[int, Decision]] = {}
         self._ids: dict[int, int] = {}
         self._next_number = 0
-        with _one_line():
+        with in_one_line("the study cannot be read"):
             self._study = storage.get_study_id_from_name(name)
-            for trial in storage.get_all_trials(self._study, deepcopy=False):
-                self._next_number = trial.number + 1
-                record = decode(trial.number, trial.user_attrs)
-                if record is None:
-                    continue
-                self._records[trial.number] = record
-                self._ids[trial.number] = trial._trial_id
-                self._decisions[trial.number] = decisions(trial.number, trial.user_attrs)
-                if trial.params or "sampler" in trial.user_attrs:
-                    state = trial.user_attrs.get("sampler", {})
-                    self._draws[trial.number] = Draw(trial.params, trial.distributions, state)
-                if record.state != "running" and not trial.state.is_finished():
-                    # Killed between the two writes that end a trial: the first says it all.
-                    self._close(record)
+            trials = storage.get_all_trials(self._study, deepcopy=False)
+        for trial in trials:
+            self._next_number = trial.number + 1
+            noted = attributes(trial)
+            record = decode(trial.number, noted)
+            if record is None:
+                continue
+            self._records[trial.number] = record
+            self._ids[trial.number] = trial._trial_id
+            self._decisions[trial.number] = decisions(trial.number, noted)
+            if trial.params or "sampler" in noted:
+                self._draws[trial.number] = Draw(trial.params, trial.distributions, noted.get("sampler", {}))
+            if record.state != "running" and not trial.state.is_finished():
+                # Killed between the writes that end a trial: the first says it all.
+                self._close(record)
 
     @classmethod
     def create(
@@ -84,12 +104,13 @@ class Ledger:
         labels: bool,
         facts: Mapping[str, Any],
         valued: Stage = "proxy",
+        patience: Patience | None = None,
     ) -> Ledger:
         """Make the study. `facts` about the run are kept with it. Raises `RunError` where the name is taken."""
         import optuna
 
         metrics = METRICS if labels else METRICS[:1]
-        with _one_line():
+        with in_one_line("the study cannot be written"):
             try:
                 study = optuna.create_study(
                     storage=storage, study_name=name, directions=["maximize"] * len(metrics)
@@ -102,12 +123,12 @@ class Ledger:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(metrics))
-        return cls(storage, name, labels=labels, valued=valued)
+        return cls(storage, name, labels=labels, valued=valued, patience=patience)
 
     @staticmethod
     def exists(storage: BaseStorage, name: str) -> bool:
         """Whether the storage has a study of this name."""
-        with _one_line():
+        with in_one_line("the study cannot be read"):
             return any(study.study_name == name for study in storage.get_all_studies())
 
     @property
@@ -209,8 +230,7 @@ class Ledger:
         earlier = tuple(rung for rung in record.rungs if rung.epoch < scores.epoch)
         self._records[number] = record = replace(record, rungs=(*earlier, scores))
         rungs = [finite(rung.to_dict()) | said(decided.get(rung.epoch)) for rung in record.rungs]
-        with _one_line():
-            self._storage.set_trial_user_attr(self._ids[number], "rungs", rungs)
+        self._note(number, "rungs", rungs)
 
     def complete(self, number: int, result: TrialResult) -> TrialRecord:
         """Record the result of a full budget."""
@@ -258,32 +278,73 @@ class Ledger:
             datetime_complete=now if state.is_finished() else None,
             params=dict(draw.params) if draw else {},
             distributions=dict(draw.distributions) if draw else {},
-            user_attrs=_identity(record)
-            | ({"sampler": dict(draw.sampler_state)} if draw and draw.sampler_state else {}),
-            system_attrs={},
+            user_attrs=for_people(record),
+            system_attrs=identity(record)
+            | ({"sampler": dict(draw.sampler_state)} if draw and draw.sampler_state else {})
+            | ({} if record.state == "running" else {"outcome": outcome(record)}),
             intermediate_values={},
             trial_id=-1,
         )
-        if record.state != "running":
-            trial.user_attrs["outcome"] = _outcome(record)
-        with _one_line():
-            self._ids[record.number] = self._storage.create_new_trial(self._study, template_trial=trial)
+        self._ids[record.number] = self._patiently(
+            lambda: self._append(trial), lambda: self._append_again(trial)
+        )
         self._records[record.number] = record
         if draw is not None:
             self._draws[record.number] = draw
         self._next_number += 1
 
+    def _append(self, trial: FrozenTrial) -> int:
+        """Create a trial under its number; its id. Nothing is done where that is there already."""
+        try:
+            return self._storage.create_new_trial(self._study, template_trial=trial)
+        except NumberTaken:
+            return self._written(trial)
+
+    def _append_again(self, trial: FrozenTrial) -> int:
+        """The same after an attempt that may have come through."""
+        try:
+            return self._written(trial)
+        except KeyError:
+            return self._append(trial)
+
+    def _written(self, trial: FrozenTrial) -> int:
+        """The id of a trial that has been written. Raises `KeyError` where it has not."""
+        there = self._storage.get_trial_id_from_study_id_trial_number(self._study, trial.number)
+        if self._storage.get_trial(there).system_attrs.get("trial") != trial.system_attrs["trial"]:
+            raise RunError(
+                f"trial {trial.number} of the study was written by somebody else; a study has one writer"
+            )
+        return there
+
     def _end(self, record: TrialRecord) -> TrialRecord:
-        with _one_line():
-            self._storage.set_trial_user_attr(self._ids[record.number], "outcome", _outcome(record))
-            self._records[record.number] = record
-            self._close(record)
+        self._note(record.number, "outcome", outcome(record))
+        self._records[record.number] = record
+        self._close(record)
         return record
 
+    def _note(self, number: int, key: str, value: Any) -> None:
+        trial = self._ids[number]
+        self._patiently(lambda: self._storage.set_trial_system_attr(trial, key, value))
+
     def _close(self, record: TrialRecord) -> None:
-        self._storage.set_trial_state_values(
-            self._ids[record.number], self._optuna_state(record), self.values(record)
-        )
+        """All of a trial's end that follows from its outcome."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        trial, state, values = self._ids[record.number], self._optuna_state(record), self.values(record)
+        if record.state == "infeasible":
+            # Optuna's way to say so: a constraint above 0 is violated.
+            self._note(record.number, "constraints", [1.0])
+        if record.reason is not None:
+            self._patiently(lambda: self._storage.set_trial_user_attr(trial, "reason", record.reason))
+
+        def close() -> None:
+            self._storage.set_trial_state_values(trial, state, values)
+
+        def close_again() -> None:
+            with contextlib.suppress(UpdateFinishedTrialError):
+                close()
+
+        self._patiently(close, close_again)
 
     def _optuna_state(self, record: TrialRecord) -> TrialState:
         from optuna.trial import TrialState
@@ -320,51 +381,6 @@ def read_records(run: str | Path) -> list[TrialRecord]:
     from headsearch.search.storage import open_storage
 
     try:
-        return read_study(open_storage(storage), name)
+        return read_study(open_storage(storage, reading=True), name)
     except KeyError:
         raise RunError(f"{directory.path}: its storage has no study '{name}'") from None
-
-
-def _identity(record: TrialRecord) -> dict[str, Any]:
-    """What a trial is, as attributes. As few as can be: each costs Optuna two statements."""
-    return {
-        "head_id": record.head_id,
-        "trial": {
-            "config": record.config.to_dict(),
-            "control": record.control,
-            "seed": record.seed,
-            "replicate": record.replicate,
-            "stage": record.stage,
-        },
-    }
-
-
-def _outcome(record: TrialRecord) -> dict[str, Any]:
-    """How a trial ended."""
-    plain: dict[str, Any] = finite(
-        {
-            "state": record.state,
-            "rungs": [rung.to_dict() for rung in record.rungs],
-            "cost": None if record.cost is None else asdict(record.cost),
-            "seconds": record.seconds,
-            "images_per_second": record.images_per_second,
-            "reason": record.reason,
-            "duplicate_of": record.duplicate_of,
-        }
-    )
-    return plain
-
-
-@contextlib.contextmanager
-def _one_line() -> Iterator[None]:
-    """A storage that fails ends the search with one line; what it holds by then is safe."""
-    import sqlalchemy.exc
-    from optuna.exceptions import StorageInternalError
-
-    try:
-        yield
-    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-        cause = getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error
-        raise RunError(
-            f"the study cannot be written: {' '.join(str(cause).split())}; what is finished is safe, go on with --resume"
-        ) from error

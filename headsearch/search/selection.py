@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from headsearch.heads.config import HeadConfig
 from headsearch.results.trials import TrialRecord
-from headsearch.scoring.score import label_free_score
+from headsearch.scoring.score import head_score
 from headsearch.search.seeds import derived_seed
 
 _T = TypeVar("_T")
@@ -106,7 +106,7 @@ def standings(records: Iterable[TrialRecord], anchors: Sequence[str] = ()) -> li
 def record_score(record: TrialRecord) -> float:
     """The label-free score of a trial at the last rung it reached; minus infinity where that is not defined."""
     last = record.rungs[-1]
-    score = label_free_score(last.measures, last.quality)
+    score = head_score(last.measures, last.quality)
     return -math.inf if score is None else score
 
 

@@ -1,81 +1,159 @@
-"""Opens the storage of a study. The only place that knows which kinds of storage there are."""
+"""Opens the storage of a study. The only place that knows which kinds of storage there are.
+
+    null                                study.db in the run directory (SQLite)
+    sqlite:///study.db                  a file
+    postgresql://me@host/database       PostgreSQL, through psycopg
+    mysql://me@host/database            MySQL and MariaDB, through PyMySQL
+    journal:///study.log                a file of Optuna's that is only appended to, which network file systems bear
+    grpc://host:13000                   Optuna's proxy in front of a database
+
+`${NAME}` in a URL stands for an environment variable, so that a password need not be written down.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsearch.errors import RunError
+from headsearch.search.storage_failures import cause_of
 
 if TYPE_CHECKING:
-    import sqlite3
+    from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage
 
-    from optuna.storages import BaseStorage
+PROXY_SECONDS = 10.0
+"""For a proxy to answer."""
+PROXY_PORT = 13000
+"""Optuna's default."""
+_JOURNAL = b'{"op_code":'
+"""What every line of a journal begins with. A file that does not is somebody's, and left alone."""
 
 
-def open_storage(url: str) -> BaseStorage:
-    """The storage at an Optuna URL (`sqlite:///…`, `postgresql://…`, `mysql://…`), its tables made where they are missing.
+def open_storage(setting: str, *, reading: bool = False) -> BaseStorage:
+    """The storage that `search.storage` names; what it needs (tables, a file) is made where it is missing, unless it is only read.
 
     Raises:
-        RunError: the URL makes no sense, its driver is not installed, or the database cannot be reached.
+        RunError: the URL makes no sense, what it needs is not installed, or the storage cannot be reached.
     """
-    import sqlalchemy.event
-    import sqlalchemy.exc
-    from optuna.storages import RDBStorage
+    url, shown = _with_environment(setting), without_password(setting)
+    scheme, _, address = url.partition("://")
+    if scheme == "journal":
+        return _open_journal(address, shown, reading=reading)
+    if scheme == "grpc":
+        return _open_proxy(address, shown)
 
-    try:
-        storage = RDBStorage(url)
-    except (ValueError, sqlalchemy.exc.ArgumentError):
-        raise RunError(
-            f"search.storage: {url!r} is not a storage URL; expected e.g. sqlite:///study.db"
-        ) from None
-    except ImportError:
-        raise RunError(f"search.storage: the driver for {_safe(url)} is not installed") from None
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        raise RunError(
-            f"search.storage: {_safe(url)} cannot be reached: {' '.join(str(cause).split())}"
-        ) from None
+    from headsearch.search.database import open_database
 
-    if storage.engine.dialect.name == "sqlite":
-        sqlalchemy.event.listen(storage.engine, "connect", _write_ahead)
-        # The connection that made the tables is let go, so that every one in use has been told.
-        storage.engine.dispose()
-    return storage
+    return open_database(url, shown, reading=reading)
 
 
 def sqlite_url(path: Path) -> str:
     """The URL of a study in a file."""
     import sqlalchemy
 
-    url = sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string(hide_password=False)
-    # Optuna takes a URL for a template.
-    return url.replace("{", "{{").replace("}", "}}")
+    return sqlalchemy.URL.create("sqlite", database=str(path.absolute())).render_as_string(
+        hide_password=False
+    )
 
 
 def close_storage(storage: BaseStorage) -> None:
     """Let go of connections; SQLite then folds its log into the file, which alone can be copied away."""
-    from optuna.storages import RDBStorage
+    from optuna.storages import GrpcStorageProxy, RDBStorage
 
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()
+    elif isinstance(storage, GrpcStorageProxy):
+        storage.close()
 
 
-def _write_ahead(connection: sqlite3.Connection, _record: object) -> None:
-    """Write ahead: readers do not hold up the writer, and a commit need not wait for the disk (26 ms on a busy one, five times a trial).
-
-    A killed process loses nothing. After a power cut the last commits may be missing, never half of one: those trials are run again.
-    """
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+def without_password(text: str) -> str:
+    """The text with every password in it replaced by `***`."""
+    text = re.sub(r"(^|//)([^\s/:@]*):(?!//)\S*@", r"\1\2:***@", text)
+    return re.sub(r"(password=)[^&\s]*", r"\1***", text)
 
 
-def _safe(url: str) -> str:
-    """The URL without its password."""
-    import sqlalchemy
+def _with_environment(setting: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise RunError(
+                f"search.storage: '{without_password(setting)}' needs the environment variable {match[1]}, which is not set"
+            )
+        return os.environ[match[1]]
 
+    return re.sub(r"\$\{(\w+)\}", value, setting)
+
+
+def _open_journal(address: str, shown: str, *, reading: bool) -> JournalStorage:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if not address.startswith("/") or address == "/":
+        raise RunError(
+            f"search.storage: '{shown}' names no file; expected journal:///relative.log or journal:////absolute/path.log"
+        )
+    # Absolute, because the lock beside it is a link to it.
+    path = Path(address[1:]).absolute()
+    if reading and not path.exists():
+        raise RunError(f"search.storage: there is no file {path}")
     try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return "the storage"
+        if not reading:
+            _mend_journal(path)
+        return JournalStorage(JournalFileBackend(str(path)))
+    except OSError as error:
+        raise RunError(f"search.storage: {cause_of(error)}") from None
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"search.storage: {path} is not a journal of Optuna's") from None
+
+
+def _mend_journal(path: Path) -> None:
+    """Cut off half a line at the end, as a full disk or a power cut leaves it: what is appended to it could never be read.
+
+    Raises:
+        OSError: the file, or its folder, which is to hold the lock, cannot be written.
+        ValueError: it is something else than a journal.
+    """
+    from optuna.storages.journal import JournalFileSymlinkLock
+
+    lock = JournalFileSymlinkLock(str(path))
+    lock.acquire()
+    try:
+        with path.open("ab+") as file:
+            end = file.tell()
+            file.seek(0)
+            if end > 0 and file.read(len(_JOURNAL)) != _JOURNAL:
+                raise ValueError(f"{path} does not begin with {_JOURNAL!r}")
+            file.seek(0)
+            whole = sum(len(line) for line in file if line.endswith(b"\n"))
+            if whole < end:
+                file.truncate(whole)
+    finally:
+        lock.release()
+
+
+def _open_proxy(address: str, shown: str) -> GrpcStorageProxy:
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.storages import GrpcStorageProxy
+
+    found = re.fullmatch(r"([\w.-]+|\[[0-9a-fA-F:]+\])(?::(\d+))?/?", address)
+    if found is None:
+        raise RunError(f"search.storage: '{shown}' is not an address; expected grpc://host:{PROXY_PORT}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            storage = GrpcStorageProxy(host=found[1], port=int(found[2] or PROXY_PORT))
+    except ImportError:
+        raise RunError(
+            f"search.storage: what {shown} needs is not installed; install it with: pip install 'headsearch[grpc]'"
+        ) from None
+    try:
+        storage.wait_server_ready(PROXY_SECONDS)
+    except ConnectionError:
+        storage.close()
+        raise RunError(
+            f"search.storage: {shown} cannot be reached: no answer within {PROXY_SECONDS:g} s"
+        ) from None
+    return storage

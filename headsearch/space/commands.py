@@ -33,7 +33,7 @@ COUNT_LIMIT = 20_000
 TRIES_PER_SAMPLE = 200
 
 space_app = typer.Typer(
-    help="Look at a search space: a YAML file, or a shipped name (tiny, paper, metaformer).",
+    help="Look at a search space: a YAML file, or a shipped name (tiny, paper, metaformer, sets, knobs).",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -197,16 +197,14 @@ def _warn_unchecked(space: Space, base: BaseInfo | None, cost_function: CostFunc
 
 def _tally(space: Space, base: BaseInfo | None, cost_function: CostFunction | None) -> tuple[int, int]:
     """Number of different networks, and of those that constraints and base allow."""
-    from headsearch.errors import HeadError
-    from headsearch.heads import canonical
+    from headsearch.heads import canonical_or_none
 
     distinct: set[HeadConfig] = set()
     allowed: set[HeadConfig] = set()
     for config in space.enumerate():
-        try:
-            head = canonical(config, base)
-        except HeadError:
-            head = canonical(config)
+        head = canonical_or_none(config, base) or canonical_or_none(config)
+        if head is None:
+            continue
         if head not in distinct and space.refusal(config, base, cost_function) is None:
             allowed.add(head)
         distinct.add(head)

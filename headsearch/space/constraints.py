@@ -93,8 +93,8 @@ class Constraint:
     def holds(self, config: HeadConfig, base: BaseInfo | None = None, cost: HeadCost | None = None) -> bool:
         """Whether `config` meets the condition.
 
-        A condition on `family` or on parameters is checked on every stage that has all of them; a head without such a stage
-        passes, and so does a stage where a parameter is null, that is, left to a base not known here. `SpaceError` where a base
+        A condition on `family` or on parameters is checked on every stage that has all of them, in every member of a set; a head
+        without such a stage passes, and so does a stage where a parameter is null, that is, left to a base not known here. `SpaceError` where a base
         or cost is needed and not given, and for a division by zero.
         """
         if self.needs_base and base is None:
@@ -109,7 +109,7 @@ class Constraint:
         staged = self.names - {"params", "flops", "depth"}
         if not staged:
             return self._value(scope, base)
-        stages = [_stage_scope(stage) for stage in config]
+        stages = [_stage_scope(stage) for head in config.heads for stage in head]
         stages = [values for values in stages if all(values.get(name) is not None for name in staged)]
         return all(self._value(values | scope, base) for values in stages)
 

@@ -2,8 +2,8 @@
 
 Without shared draws the count is a sum over branches and a product over parameters. A draw shared by `{same: x}` happens once
 however often it is named, so the count is kept as a polynomial: each term holds the *set* of shared draws a head makes (sets are
-idempotent under union, as sharing is) and the number of ways to make all its other draws. A shared number of slots is split into
-one term per value, because the other factors depend on it.
+idempotent under union, as sharing is) and the number of ways to make all its other draws. A shared number of slots, of a stack or a
+set, is split into one term per value, because the other factors depend on it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from headsearch.space.tree import (
     Blocks,
     HeadNode,
     OneOf,
+    SetOf,
     SharedHead,
     SharedValue,
     Stack,
@@ -42,7 +43,11 @@ def count_descriptions(root: HeadNode) -> int | None:
         return None
     nodes = distinct_nodes(root)
     split = {
-        node.repeat.name for node in nodes if isinstance(node, Stack) and isinstance(node.repeat, SharedValue)
+        source.name
+        for node in nodes
+        if isinstance(node, Stack | SetOf)
+        for source in values_of(node)
+        if isinstance(source, SharedValue)
     }
     known: dict[int, Polynomial] = {}
     for node in nodes:
@@ -75,16 +80,18 @@ def _polynomial(node: HeadNode, known: dict[int, Polynomial], split: set[str]) -
         for branch in node.branches:
             _add(total, known[id(branch)])
         return total
-    power: Polynomial = {frozenset(): 1}
+    product = {frozenset(): 1}
     slots = 0
-    for value in sorted(int(value or 0) for value in _domain(node.repeat).values()):
+    [number] = values_of(node)
+    for value in sorted(int(value or 0) for value in _domain(number).values()):
         while slots < value:
-            power = _multiply(power, known[id(node.each)])
+            slot = node.each if isinstance(node, Stack) else node.slots[slots]
+            product = _multiply(product, known[id(slot)])
             slots += 1
-        if isinstance(node.repeat, SharedValue):
-            _add(total, _multiply({frozenset({(node.repeat.name, value)}): 1}, power))
+        if isinstance(number, SharedValue):
+            _add(total, _multiply({frozenset({(number.name, value)}): 1}, product))
         else:
-            _add(total, power)
+            _add(total, product)
     return total
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from headsearch.heads.config import Scalar
@@ -108,6 +108,11 @@ class Choice:
             return self.options[self.default]
         return fallback if fallback in self else self.options[0]
 
+    def starting(self, fallback: Scalar, steps: int) -> Choice:
+        """The same values, tried first `steps` places after the one that would be, round and round."""
+        first = self.options.index(self.first(fallback))
+        return replace(self, default=(first + steps) % len(self.options))
+
     @property
     def count(self) -> int | None:
         """Number of values."""
@@ -151,6 +156,11 @@ class Integer:
         if self.default is not None:
             return self.default
         return fallback if fallback in self else self.low
+
+    def starting(self, fallback: Scalar, steps: int) -> Integer:
+        """The same numbers, tried first `steps` places after the one that would be, round and round."""
+        place = (int(self.first(fallback) or 0) - self.low) // self.step + steps
+        return replace(self, default=self.low + place % ((self.high - self.low) // self.step + 1) * self.step)
 
     @property
     def count(self) -> int | None:

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 
 from headsearch.errors import HeadError, did_you_mean
-from headsearch.heads import FAMILIES, validate_value
-from headsearch.heads.config import Scalar
+from headsearch.heads import FAMILIES, HeadConfig, canonical, head_id, validate_value
+from headsearch.heads.config import SET, Scalar
 from headsearch.heads.family import Family, Parameter
 from headsearch.space.domains import Choice, Domain, Fixed, Integer, Real, scalar_text
+from headsearch.space.keywords import HEAD_KINDS, NAME_KINDS, VALUE_KINDS, keyword_of, named_by_same
 from headsearch.space.source import ListNode, MapNode, Node, ScalarNode, Where, describe
-from headsearch.space.tree import Blocks, HeadNode, OneOf, SharedHead, SharedValue, Stack, children
+from headsearch.space.tree import (
+    Blocks,
+    HeadNode,
+    OneOf,
+    SetOf,
+    SharedHead,
+    SharedValue,
+    Stack,
+    children,
+    distinct_nodes,
+    literal_head,
+)
 from headsearch.space.values import read_choice, read_integer, read_real
-
-VALUE_KINDS = ("choice", "int", "float")
-HEAD_KINDS = ("one_of", "stack")
-NAME_KINDS = ("ref", "same")
-OPTIONS = {
-    "choice": ("default",),
-    "int": ("step", "log", "default"),
-    "float": ("log", "default"),
-    "one_of": ("default",),
-}
-"""What may stand beside the keyword of a domain."""
 
 MAX_DEFINITIONS = 200
 MAX_NODES = 5_000
 MAX_LEVELS = 40
 MAX_SLOTS = 32
+MAX_MEMBERS = 8
+"""Heads of a set: every one of them is trained at every step."""
 MAX_STAGES = 128
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SLOT = re.compile(r"slot\d+")
+_NUMBERED = re.compile(r"(slot|member)\d+")
 
 
 class TreeParser:
@@ -49,7 +51,17 @@ class TreeParser:
             self._define(definitions)
 
     def _define(self, node: MapNode) -> None:
-        reserved = {*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS, "family", "repeat", "each", "default", "none"}
+        reserved = {
+            *VALUE_KINDS,
+            *HEAD_KINDS,
+            *NAME_KINDS,
+            "family",
+            "repeat",
+            "size",
+            "each",
+            "default",
+            "none",
+        }
         if len(node.items) > MAX_DEFINITIONS:
             raise node.where.error(f"{len(node.items)} definitions; expected at most {MAX_DEFINITIONS}")
         for name, where in node.keys.items():
@@ -59,14 +71,14 @@ class TreeParser:
                 )
             if name in FAMILIES:
                 raise where.error(f"the definition '{name}' has the name of a family; expected another name")
-            if name in reserved or _SLOT.fullmatch(name):
+            if name in reserved or _NUMBERED.fullmatch(name):
                 raise where.error(f"the definition '{name}' has a reserved name; expected another name")
         self.definitions = dict(node.items)
 
     def parse(self, head: Node) -> HeadNode:
         """The tree of the whole space; checks definitions that nothing uses, too."""
         self.shared_names = {
-            name for node in (head, *self.definitions.values()) for name in _named_by_same(node)
+            name for node in (head, *self.definitions.values()) for name in named_by_same(node)
         }
         for name, node in self.definitions.items():
             self._kind_of_definition(name, node.where)
@@ -87,9 +99,9 @@ class TreeParser:
             if isinstance(node, ScalarNode) and node.value in FAMILIES:
                 hint = f"; did you mean {{{node.value}: {{}}}}?"
             raise node.where.error(
-                f"{describe(node)} as a head; expected a family with its parameters, one_of, stack, ref or same{hint}"
+                f"{describe(node)} as a head; expected a family with its parameters, one_of, stack, set, ref or same{hint}"
             )
-        keyword = _keyword(node, (*HEAD_KINDS, *NAME_KINDS), FAMILIES, "head")
+        keyword = keyword_of(node, (*HEAD_KINDS, *NAME_KINDS), FAMILIES, "head")
         if keyword in VALUE_KINDS:
             raise node.keys[keyword].error(
                 f"'{keyword}' draws a value, and a head is expected here; expected one_of, with a list of heads"
@@ -98,6 +110,8 @@ class TreeParser:
             tree: HeadNode = self._one_of(node)
         elif keyword == "stack":
             tree = self._stack(node.items["stack"])
+        elif keyword == SET:
+            tree = self._set(node.items[SET])
         elif keyword == "ref":
             return self._defined_head(*self._name_in(node, keyword))
         elif keyword == "same":
@@ -156,29 +170,68 @@ class TreeParser:
 
     def _label(self, item: Node) -> str:
         assert isinstance(item, MapNode)
-        keyword = _keyword(item, (*HEAD_KINDS, *NAME_KINDS), FAMILIES, "head")
+        keyword = keyword_of(item, (*HEAD_KINDS, *NAME_KINDS), FAMILIES, "head")
         return self._name_in(item, keyword)[0] if keyword in NAME_KINDS else keyword
 
     def _stack(self, node: Node) -> Stack:
         if not isinstance(node, MapNode):
             raise node.where.error(f"{describe(node)} under 'stack'; expected 'repeat' and 'each'")
-        node.refuse_unknown(("repeat", "each"), "key", " of stack")
-        for key in ("repeat", "each"):
-            if key not in node.items:
+        source, _ = self._number(node, "stack", "repeat", MAX_SLOTS)
+        return Stack(source, self._single_head(node.items["each"], "stack"))
+
+    def _set(self, node: Node) -> SetOf:
+        if isinstance(node, MapNode):
+            source, most = self._number(node, SET, "size", MAX_MEMBERS)
+            items = (node.items["each"],) * most
+        elif isinstance(node, ListNode) and 1 <= len(node.items) <= MAX_MEMBERS:
+            source, items = Fixed(len(node.items)), node.items
+        else:
+            wrong = f"a list of {len(node.items)}" if isinstance(node, ListNode) else describe(node)
+            raise node.where.error(
+                f"{wrong} under 'set'; expected a list of 1 to {MAX_MEMBERS} heads, or 'size' and 'each'"
+            )
+        slots: list[HeadNode] = []
+        known: list[HeadConfig | str] = []
+        for item in items:
+            slot = slots[0] if isinstance(node, MapNode) and slots else self._single_head(item, SET)
+            head = _always(slot)
+            if head is not None and head in known:
+                name = head if isinstance(head, str) else head_id(head)
+                raise item.where.error(
+                    f"a set that names the same head twice: {name}; expected heads that differ"
+                )
+            slots.append(slot)
+            known += [head] if head is not None else []
+        return SetOf(source, tuple(slots))
+
+    def _single_head(self, node: Node, what: str) -> HeadNode:
+        """The tree of a head that cannot be a set, because it is a part of a set or a stack."""
+        tree = self.head(node)
+        if any(isinstance(found, SetOf) for found in distinct_nodes(tree)):
+            raise node.where.error(f"a set inside a {what}; expected single heads")
+        return tree
+
+    def _number(self, node: MapNode, what: str, key: str, most: int) -> tuple[Domain | SharedValue, int]:
+        """How many slots a stack or set has, and the most of them; checks that it has both its keys."""
+        node.refuse_unknown((key, "each"), "key", f" of {what}")
+        for needed in (key, "each"):
+            if needed not in node.items:
                 raise node.where.error(
-                    f"a stack without '{key}'; expected 'repeat' (how many) and 'each' (the head in every slot)"
+                    f"a {what} without '{needed}'; expected '{key}' (how many) and 'each' (the head in every slot)"
                 )
-        source = self.value(node.items["repeat"])
+        source = self.value(node.items[key])
         domain = source.domain if isinstance(source, SharedValue) else source
-        where = node.items["repeat"].where
-        if isinstance(domain, Real) or domain.count is None or domain.count > MAX_SLOTS:
-            raise where.error(f"'repeat' is {domain}; expected whole numbers from 1 to {MAX_SLOTS}")
+        where = node.items[key].where
+        if isinstance(domain, Real) or domain.count is None or domain.count > most:
+            raise where.error(f"'{key}' is {domain}; expected whole numbers from 1 to {most}")
+        largest = 1
         for value in domain.values():
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SLOTS:
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
                 raise where.error(
-                    f"'repeat' may be {scalar_text(value)}; expected whole numbers from 1 to {MAX_SLOTS}"
+                    f"'{key}' may be {scalar_text(value)}; expected whole numbers from 1 to {most}"
                 )
-        return Stack(source, self.head(node.items["each"]))
+            largest = max(largest, value)
+        return source, largest
 
     def _blocks(self, family_name: str, node: MapNode) -> Blocks:
         family = FAMILIES[family_name]
@@ -249,7 +302,7 @@ class TreeParser:
             return Fixed(node.value)
         if isinstance(node, ListNode):
             raise node.where.error("a list as a value; expected {choice: […]} to draw one of several")
-        keyword = _keyword(node, (*VALUE_KINDS, *NAME_KINDS), FAMILIES, "value")
+        keyword = keyword_of(node, (*VALUE_KINDS, *NAME_KINDS), FAMILIES, "value")
         if keyword in NAME_KINDS:
             name, where = self._name_in(node, keyword)
             domain = self._defined_value(name, where)
@@ -284,7 +337,7 @@ class TreeParser:
             node = self.definitions[name]
             if not isinstance(node, MapNode):
                 return "value"
-            keyword = _keyword(node, (*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS), FAMILIES, "definition")
+            keyword = keyword_of(node, (*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS), FAMILIES, "definition")
             if keyword in NAME_KINDS:
                 return self._kind_of_definition(*self._name_in(node, keyword))
             return "value" if keyword in VALUE_KINDS else "head"
@@ -323,28 +376,12 @@ class _Resolving:
         self.names.pop()
 
 
-def _keyword(node: MapNode, keywords: tuple[str, ...], families: Mapping[str, Family], what: str) -> str:
-    """The one key of a mapping that says what it is; options beside it are checked."""
-    every = (*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS, *families)
-    found = [key for key in node.items if key in every]
-    if len(found) > 1:
-        hint = "; expected one_of, with a list" if what != "value" else ""
-        raise node.keys[found[1]].error(
-            f"'{found[0]}' and '{found[1]}' in one mapping; expected one of them{hint}"
-        )
-    if not found:
-        options = {option for options in OPTIONS.values() for option in options}
-        key = next((key for key in node.items if key not in options), None)
-        if key is None:
-            raise node.where.error(
-                f"a mapping that says nothing as a {what}; expected one of: {', '.join(keywords)}"
-            )
-        known = (*keywords, *(families if what != "value" else ()))
-        raise node.keys[key].error(
-            f"unknown {'family' if what == 'head' else what} '{key}'{did_you_mean(key, known)}"
-        )
-    node.refuse_unknown((found[0], *OPTIONS.get(found[0], ())), "key", f" beside '{found[0]}'")
-    return found[0]
+def _always(tree: HeadNode) -> HeadConfig | str | None:
+    """What a tree always is, where that is known: the canonical form of its one head, or the name of a shared draw."""
+    head = literal_head(tree)
+    if head is not None:
+        return canonical(head)
+    return tree.name if isinstance(tree, SharedHead) else None
 
 
 def _positions(node: Node) -> list[Where]:
@@ -356,15 +393,3 @@ def _positions(node: Node) -> list[Where]:
         if isinstance(listed, ListNode):
             return [item.where for item in listed.items]
     return []
-
-
-def _named_by_same(node: Node) -> Iterator[str]:
-    """Every name under `same`, anywhere below a node."""
-    if isinstance(node, ListNode):
-        for item in node.items:
-            yield from _named_by_same(item)
-    elif isinstance(node, MapNode):
-        for key, item in node.items.items():
-            if key == "same" and isinstance(item, ScalarNode) and isinstance(item.value, str):
-                yield item.value
-            yield from _named_by_same(item)

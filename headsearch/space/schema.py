@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from headsearch.heads import FAMILIES, Family, Parameter
-from headsearch.space.parsing import MAX_DEFINITIONS, MAX_SLOTS
+from headsearch.space.parsing import MAX_DEFINITIONS, MAX_MEMBERS, MAX_SLOTS
 from headsearch.space.space import FORMAT
 from headsearch.space.values import MAX_CHOICES
 
@@ -28,7 +28,7 @@ def json_schema() -> Schema:
         "definition": {"anyOf": [*_refs("scalar", "choice", "int", "float", "head")]},
         "head": {
             "anyOf": [
-                *_refs("one_of", "stack", "ref", "same"),
+                *_refs("one_of", "stack", "set", "ref", "same"),
                 *_refs(*(f"family_{name}" for name in FAMILIES)),
             ]
         },
@@ -53,6 +53,31 @@ def json_schema() -> Schema:
             },
             ["stack"],
             "A sequence whose slots are drawn one by one.",
+        ),
+        "set": _mapping(
+            {
+                "set": {
+                    "anyOf": [
+                        {
+                            "type": "array",
+                            "items": {"$ref": "#/$defs/head"},
+                            "minItems": 1,
+                            "maxItems": MAX_MEMBERS,
+                            "description": "The heads of the set.",
+                        },
+                        _mapping(
+                            {
+                                "size": _value({"type": "integer", "minimum": 1, "maximum": MAX_MEMBERS}),
+                                "each": {"$ref": "#/$defs/head"},
+                            },
+                            ["size", "each"],
+                            "How many heads, and what each of them is drawn from.",
+                        ),
+                    ]
+                }
+            },
+            ["set"],
+            "Heads that are trained on one base at once; no two may be the same.",
         ),
     }
     definitions |= {f"family_{name}": _family(family) for name, family in FAMILIES.items()}

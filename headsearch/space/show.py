@@ -7,7 +7,7 @@ from rich.tree import Tree
 
 from headsearch.space.domains import Domain, Fixed
 from headsearch.space.space import Space
-from headsearch.space.tree import Blocks, HeadNode, OneOf, SharedHead, SharedValue
+from headsearch.space.tree import Blocks, HeadNode, OneOf, SetOf, SharedHead, SharedValue
 
 
 def space_tree(space: Space) -> Tree:
@@ -40,6 +40,12 @@ def _add(parent: Tree, node: HeadNode, label: str) -> None:
         choice = parent.add(f"one of {len(node.branches)}{first}")
         for branch_label, branch in zip(node.labels.options, node.branches, strict=True):
             _add(choice, branch, str(branch_label))
+    elif isinstance(node, SetOf) and all(slot is node.slots[0] for slot in node.slots):
+        _add(parent.add(f"set of {escape(_source(node.size))} heads, each:"), node.slots[0], "")
+    elif isinstance(node, SetOf):
+        members = parent.add("set of")
+        for slot in node.slots:
+            _add(members, slot, "")
     else:
         _add(parent.add(f"stack of {escape(_source(node.repeat))} slots, each:"), node.each, "")
 

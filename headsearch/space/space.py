@@ -11,12 +11,20 @@ from functools import cached_property
 
 from headsearch.base_info import BaseInfo
 from headsearch.errors import HeadError, SpaceError
-from headsearch.heads import HeadConfig, canonical
+from headsearch.heads import HeadConfig, canonical, canonical_or_none
 from headsearch.space.constraints import Constraint
 from headsearch.space.counting import count_descriptions, is_finite
 from headsearch.space.domains import Chooser, RandomChooser
 from headsearch.space.source import Where
-from headsearch.space.tree import HeadNode, enumerate_walks, families_of, node_data, walk
+from headsearch.space.tree import (
+    HeadNode,
+    SetOf,
+    distinct_nodes,
+    enumerate_walks,
+    families_of,
+    node_data,
+    walk,
+)
 from headsearch.trial import HeadCost
 
 FORMAT = "headsearch/space@1"
@@ -51,6 +59,14 @@ class Space:
         """Every family that a head of this space may have, before constraints."""
         return families_of(self.head)
 
+    def expect_single_heads(self, purpose: str) -> None:
+        """Raise `SpaceError` where the space has sets: `purpose`, e.g. `a screen`, says what has no use for them."""
+        if any(isinstance(node, SetOf) for node in distinct_nodes(self.head)):
+            raise SpaceError(
+                f"{self.where}: the space has sets of heads, and {purpose} takes single heads; expected search.strategy: proxies, "
+                "or a space without 'set'"
+            )
+
     def draw(self, chooser: Chooser) -> HeadConfig:
         """The head that `chooser` decides on, every parameter of every stage filled in. Constraints are not applied."""
         return walk(self.head, lambda name, domain, fallback: domain.draw(name, chooser))
@@ -79,11 +95,14 @@ class Space:
         return count_descriptions(self.head)
 
     def count_distinct(self, limit: int = 20_000) -> int | None:
-        """Number of different networks, by enumeration; None for more than `limit` descriptions."""
+        """Number of different networks, by enumeration; None for more than `limit` descriptions.
+
+        The order of a set does not matter, and a set that names the same head twice is not counted.
+        """
         count = self.count()
         if count is None or count > limit:
             return None
-        return len({canonical(config) for config in self.enumerate()})
+        return len({canonical_or_none(config) for config in self.enumerate()} - {None})
 
     @property
     def is_finite(self) -> bool:

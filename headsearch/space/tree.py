@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from headsearch.heads import validate_stage
-from headsearch.heads.config import HeadConfig, Scalar, Stage
-from headsearch.space.domains import Choice, Domain, Fixed
+from headsearch.heads import FAMILIES, validate_stage
+from headsearch.heads.config import HeadConfig, Scalar
+from headsearch.space.domains import Choice, Domain, Fixed, Integer
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,21 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class SetOf:
+    """Heads that are trained on one base at once, each drawn on its own. No set is below it."""
+
+    size: Domain | SharedValue
+    """How many heads."""
+    slots: tuple[HeadNode, ...]
+    """As many as `size` may be; a set of fewer takes the first ones. Written as `each`, they are one node many times."""
+
+    @cached_property
+    def turns(self) -> tuple[int, ...]:
+        """For every slot, how many before it are drawn alike."""
+        return tuple(self.slots[:number].count(slot) for number, slot in enumerate(self.slots))
+
+
+@dataclass(frozen=True)
 class SharedHead:
     """A head drawn once and used wherever it is named (`{same: name}`)."""
 
@@ -58,16 +74,12 @@ class SharedHead:
     head: HeadNode
 
 
-HeadNode = Blocks | OneOf | Stack | SharedHead
+HeadNode = Blocks | OneOf | Stack | SetOf | SharedHead
 
 
 def families_of(node: HeadNode) -> frozenset[str]:
     """Every family that a head below `node` may have."""
-    if isinstance(node, Blocks):
-        return frozenset({node.family})
-    if isinstance(node, OneOf):
-        return frozenset().union(*map(families_of, node.branches))
-    return families_of(node.each if isinstance(node, Stack) else node.head)
+    return frozenset(found.family for found in distinct_nodes(node) if isinstance(found, Blocks))
 
 
 Pick = Callable[[str, Domain, Scalar], Scalar]
@@ -75,8 +87,11 @@ Pick = Callable[[str, Domain, Scalar], Scalar]
 
 
 def walk(root: HeadNode, pick: Pick) -> HeadConfig:
-    """The head that the decisions of `pick` lead to. A decision is asked for only where it matters, and in a fixed order."""
-    return HeadConfig(_Walk(pick).head(root, ()))
+    """The head that the decisions of `pick` lead to. A decision is asked for only where it matters, and in a fixed order.
+
+    The heads of a set are drawn without regard to each other, so two may coincide; it is the canonical form that refuses such a set.
+    """
+    return _Walk(pick).head(root, ())
 
 
 class _Walk:
@@ -85,19 +100,30 @@ class _Walk:
     def __init__(self, pick: Pick) -> None:
         self.pick = pick
         self.shared_values: dict[str, Scalar] = {}
-        self.shared_heads: dict[str, tuple[Stage, ...]] = {}
+        self.shared_heads: dict[str, HeadConfig] = {}
+        self.turn = 0
+        """Where the next decisions start from: see `asked`."""
 
     def value(self, name: str, source: Domain | SharedValue, fallback: Scalar) -> Scalar:
         if isinstance(source, Fixed):
             return source.value
         if not isinstance(source, SharedValue):
-            return self.pick(name, source, fallback)
+            return self.asked(name, source, fallback)
         if source.name not in self.shared_values:
             self.shared_values[source.name] = self.value(source.name, source.domain, fallback)
         return self.shared_values[source.name]
 
-    def head(self, node: HeadNode, path: tuple[str, ...], label: str | None = None) -> tuple[Stage, ...]:
-        """Stages of `node`. `label` is its name among the branches of a `one_of`, and names its decisions."""
+    def asked(self, name: str, domain: Domain, fallback: Scalar) -> Scalar:
+        """A decision. In the second, third, … head of a set that is drawn from the same node its domain starts elsewhere: the number of
+        the head is counted off in the values of its decisions, the first one's quickest. Heads that all began with their
+        defaults would be no set."""
+        if self.turn and isinstance(domain, Choice | Integer):
+            self.turn, steps = divmod(self.turn, domain.count or 1)
+            domain = domain.starting(fallback, steps)
+        return self.pick(name, domain, fallback)
+
+    def head(self, node: HeadNode, path: tuple[str, ...], label: str | None = None) -> HeadConfig:
+        """The head of `node`. `label` is its name among the branches of a `one_of`, and names its decisions."""
         if isinstance(node, SharedHead):
             if node.name not in self.shared_heads:
                 self.shared_heads[node.name] = self.head(node.head, (), node.name)
@@ -108,18 +134,28 @@ class _Walk:
                 name: self.value(".".join((*prefix, name)), source, default)
                 for (name, source), default in zip(node.parameters, node.defaults, strict=True)
             }
-            return (validate_stage(node.family, drawn),)
+            return HeadConfig((validate_stage(node.family, drawn),))
         inside = (*path, label) if label else path
         if isinstance(node, OneOf):
-            chosen = self.pick(".".join((*inside, "family")), node.labels, None)
+            chosen = self.asked(".".join((*inside, "family")), node.labels, None)
             position = node.labels.options.index(chosen)
             return self.head(node.branches[position], inside, str(chosen))
+        if isinstance(node, SetOf):
+            return self.set(node, inside)
         repeat = self.value(".".join((*inside, "repeat")), node.repeat, None)
         assert isinstance(repeat, int)
-        stages: tuple[Stage, ...] = ()
-        for slot in range(1, repeat + 1):
-            stages += self.head(node.each, (*inside, f"slot{slot}"))
-        return stages
+        slots = [self.head(node.each, (*inside, f"slot{slot}")) for slot in range(1, repeat + 1)]
+        return HeadConfig(tuple(stage for slot in slots for stage in slot))
+
+    def set(self, node: SetOf, inside: tuple[str, ...]) -> HeadConfig:
+        size = self.value(".".join((*inside, "size")), node.size, None)
+        assert isinstance(size, int)
+        members = []
+        for number, slot in enumerate(node.slots[:size]):
+            self.turn = node.turns[number]
+            members.append(self.head(slot, (*inside, f"member{number + 1}")))
+        self.turn = 0
+        return HeadConfig(members=tuple(members))
 
 
 def enumerate_walks(root: HeadNode) -> Iterator[HeadConfig]:
@@ -168,6 +204,8 @@ def children(node: HeadNode) -> tuple[HeadNode, ...]:
         return node.branches
     if isinstance(node, Stack):
         return (node.each,)
+    if isinstance(node, SetOf):
+        return node.slots
     return (node.head,) if isinstance(node, SharedHead) else ()
 
 
@@ -175,7 +213,23 @@ def values_of(node: HeadNode) -> tuple[Domain | SharedValue, ...]:
     """The values drawn by a node itself, the choice among branches left out."""
     if isinstance(node, Blocks):
         return tuple(source for _, source in node.parameters)
+    if isinstance(node, SetOf):
+        return (node.size,)
     return (node.repeat,) if isinstance(node, Stack) else ()
+
+
+def literal_head(root: HeadNode) -> HeadConfig | None:
+    """The one head of a tree that leaves nothing to decide, else None."""
+
+    def fixed(source: Domain | SharedValue) -> bool:
+        return isinstance(source.domain if isinstance(source, SharedValue) else source, Fixed)
+
+    nodes = distinct_nodes(root)
+    if any(isinstance(node, OneOf) for node in nodes):
+        return None
+    if not all(fixed(source) for node in nodes for source in values_of(node)):
+        return None
+    return walk(root, lambda name, domain, fallback: domain.first(fallback))
 
 
 def distinct_nodes(root: HeadNode) -> list[HeadNode]:
@@ -197,13 +251,18 @@ def node_data(node: HeadNode) -> Any:
     if isinstance(node, SharedHead):
         return {"same": node.name, "of": node_data(node.head)}
     if isinstance(node, Blocks):
+        later = {p.name: Fixed(p.default) for p in FAMILIES[node.family].parameters if p.later}
         return {
             node.family: {
-                name: _value_data(source) for name, source in sorted(node.parameters, key=lambda p: p[0])
+                name: _value_data(source)
+                for name, source in sorted(node.parameters, key=lambda p: p[0])
+                if source != later.get(name)
             }
         }
     if isinstance(node, Stack):
         return {"repeat": _value_data(node.repeat), "each": node_data(node.each)}
+    if isinstance(node, SetOf):
+        return {"size": _value_data(node.size), "set": [node_data(slot) for slot in node.slots]}
     return {"one_of": node.labels.to_data(), "branches": [node_data(branch) for branch in node.branches]}
 
 

@@ -6,11 +6,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from headsearch.base_info import BaseInfo
 from headsearch.errors import HeadError
-from headsearch.heads import HeadConfig, Stage, canonical, family, parse_head, validate_stage
+from headsearch.heads import (
+    HeadConfig,
+    Scalar,
+    Stage,
+    canonical,
+    family,
+    head_id,
+    parse_head,
+    validate_stage,
+)
 
 if TYPE_CHECKING:
     from headsearch.heads.build import Head
@@ -37,9 +47,13 @@ def toy_base(width: int = 24, grid: tuple[int, int] = (3, 3), kind: str = "vit")
 def check_family(name: str) -> None:
     """Raises `AssertionError` naming what the family does wrong."""
     _check_declaration(name)
+    _check_set(name)
     for width, grid in BASES:
         for first_shortcut in (True, False):
-            _check_head(name, toy_base(width, grid), first_shortcut)
+            _check_head(name, toy_base(width, grid), {"first_shortcut": first_shortcut})
+    for parameter in family(name).parameters:
+        for choice in parameter.choices or ():
+            _check_head(name, toy_base(*BASES[-1]), {parameter.name: choice})
     _check_other_grids(name)
 
 
@@ -57,11 +71,19 @@ def _check_declaration(name: str) -> None:
     assert parse_head(once.to_dict()) == once, f"{name}: the canonical form does not survive a round trip"
 
 
-def _check_head(name: str, base: BaseInfo, first_shortcut: bool) -> None:
+def _check_set(name: str) -> None:
+    """A head of the family stands beside another in a set, in any order and through a file."""
+    members = HeadConfig((Stage(name, {"depth": 1}),)), HeadConfig((Stage(name, {"depth": 2}),))
+    once, turned = (canonical(HeadConfig(members=pair), toy_base()) for pair in (members, members[::-1]))
+    assert head_id(once) == head_id(turned), f"{name}: the order of a set changes its name"
+    assert parse_head(once.to_dict()) == once, f"{name}: a set of it does not survive a round trip"
+
+
+def _check_head(name: str, base: BaseInfo, params: Mapping[str, Scalar]) -> None:
     import torch
 
-    config = HeadConfig((Stage(name, {"depth": 2, "first_shortcut": first_shortcut, "drop_path": 0.1}),))
-    where = f"{name} of width {base.width} on {base.grid}, first_shortcut {first_shortcut}"
+    config = HeadConfig((Stage(name, {"depth": 2, "drop_path": 0.1, **params}),))
+    where = f"{name} of width {base.width} on {base.grid}, {dict(params)}"
     head, twin = _build(config, base), _build(config, base)
     maps = torch.randn(4, base.width, *base.grid, generator=torch.Generator().manual_seed(1))
 

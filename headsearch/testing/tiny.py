@@ -39,7 +39,7 @@ class Context:
 def write_two_colours(path: Path) -> Path:
     """An `.npz` of 96 images of 16×16 pixels of two kinds, reddish or bluish, and 40 to test on."""
     random = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, count in (("train", 96), ("test", 40)):
         labels = np.arange(count) % 2
         pixels = random.integers(0, 120, size=(count, 16, 16, 3))

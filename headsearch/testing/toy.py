@@ -102,16 +102,16 @@ class ToyEvaluator:
             measures=dict.fromkeys(
                 ("cka.embedding.output", "cka.tokens.output", "cka.tokens.change"), measured
             )
-            if config.stages
+            if config.heads
             else {},
-            discrepancy=measured if config.stages else None,
+            discrepancy=measured if config.heads else None,
             knn=knn if self.labels else None,
             linear=knn + 1.0 if self.labels and final else None,
             rankme_base=20.0,
-            rankme_head=15.0 if config.stages else None,
+            rankme_head=15.0 if config.heads else None,
             std_base=0.9,
-            std_head=0.8 if config.stages else None,
-            quality={"retrieval.head": knn} if config.stages else {},
+            std_head=0.8 if config.heads else None,
+            quality={"retrieval.head": knn} if config.heads else {},
         )
 
     def _screen(self, config: HeadConfig, context: TrialContext) -> ScreenResult:
@@ -142,7 +142,7 @@ class ToyEvaluator:
         return ScreenResult(tuple(heads), time.perf_counter() - began, 1000.0)
 
     def _fail(self, config: HeadConfig) -> None:
-        match self.failures.get(config.stages[0].family if config.stages else "none"):
+        match self.failures.get(config.heads[0].stages[0].family if config.heads else "none"):
             case "collapse":
                 raise InfeasibleHead("head embeddings collapsed (standard deviation 0.001)")
             case "error":
@@ -159,10 +159,11 @@ class ToyEvaluator:
 
 def limits(config: HeadConfig) -> tuple[float, float]:
     """The probe (percent) and the discrepancy that a head tends to; 50 and 0 for the empty head."""
-    if not config.stages:
+    stages = [stage for head in config.heads for stage in head]
+    if not stages:
         return 50.0, 0.0
-    quality = sum(_merit("probe", stage) for stage in config.stages) / len(config.stages)
-    difference = sum(_merit("discrepancy", stage) for stage in config.stages) / len(config.stages)
+    quality = sum(_merit("probe", stage) for stage in stages) / len(stages)
+    difference = sum(_merit("discrepancy", stage) for stage in stages) / len(stages)
     return 45.0 + 50.0 * quality, 0.1 + 0.8 * difference
 
 

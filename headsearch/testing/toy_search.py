@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from headsearch.base_info import BaseInfo
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads import HeadConfig, Stage
-from headsearch.heads.canonical import canonical
+from headsearch.heads.canonical import canonical, head_id
 from headsearch.results.trials import TrialRecord
+from headsearch.scoring.score import head_score
+from headsearch.scoring.zero_cost_scores import ZeroCostScores, write_scores
 from headsearch.search.executors import Executor
 from headsearch.search.observer import Observer
 from headsearch.search.run import Materials, conduct, read_space
-from headsearch.space import parse_space
-from headsearch.testing.toy import ToyEvaluator, toy_cost
+from headsearch.space import Space, parse_space
+from headsearch.space.drawing import distinct_heads
+from headsearch.testing.toy import ToyEvaluator, limits, toy_cost
 from headsearch.trial import Evaluate
 
 TOY_BASE = BaseInfo(
@@ -61,6 +64,9 @@ def toy_materials(
         "mlp": canonical(HeadConfig((Stage("mlp", {"depth": 3}),)), TOY_BASE),
     }
     return Materials(
+        anchors={name: heads[name] for name in ("same", "mlp")},
+        score_candidates=lambda number, path, told: score_toys(parsed, number, path, told, experiment.seed),
+        seconds_per_proxy=lambda: 60.0,
         space=parsed,
         space_text=text,
         base=TOY_BASE,
@@ -68,6 +74,28 @@ def toy_materials(
         evaluate=evaluate or ToyEvaluator(labels=experiment.data.labels == "probe"),
         cost_function=lambda config, base: toy_cost(config),
     )
+
+
+def score_toys(
+    space: Space, number: int, path: Path, told: Callable[[int, int], None], seed: int
+) -> list[ZeroCostScores]:
+    """The first stage of a funnel in closed form: a tenth of a percent of what a head's probe tends to, and its discrepancy."""
+    rows: list[ZeroCostScores] = []
+    heads = distinct_heads(
+        space, number, seed=seed, base=TOY_BASE, cost_function=lambda head, _: toy_cost(head)
+    )
+    for head in heads:
+        probe, discrepancy = limits(head)
+        measures = {"cka.tokens.output": discrepancy, "cka.tokens.change": discrepancy}
+        quality = {"retrieval.head": probe / 10.0}
+        rows.append(
+            ZeroCostScores(
+                head_id(head), head, 1, toy_cost(head), measures, quality, score=head_score(measures, quality)
+            )
+        )
+        told(len(rows), len(heads))
+    write_scores(path, rows, "toy")
+    return rows
 
 
 def run_toy(
@@ -86,15 +114,15 @@ def run_toy(
     return list(summary.records)
 
 
-def scores(records: Iterable[TrialRecord]) -> dict[tuple[str, int], tuple[object, ...]]:
-    """All of the records that must not depend on where and in which order trials ran, by head and replicate.
+def scores(records: Iterable[TrialRecord]) -> dict[tuple[str, str, int], tuple[object, ...]]:
+    """All of the records that must not depend on where and in which order trials ran, by stage, head and replicate.
 
     Raises:
         AssertionError: a head was trained twice with one seed.
     """
     trained = [record for record in records if record.state != "duplicate"]
-    found: dict[tuple[str, int], tuple[object, ...]] = {
-        (r.head_id, r.replicate): (r.state, r.seed, r.rungs, r.cost) for r in trained
+    found: dict[tuple[str, str, int], tuple[object, ...]] = {
+        (r.stage, r.head_id, r.replicate): (r.state, r.seed, r.rungs, r.cost) for r in trained
     }
     assert len(found) == len(trained), "a head was trained twice with one seed"
     return found

@@ -6,9 +6,11 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
 from headsearch.errors import RunError
 
@@ -32,20 +34,41 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         raise RunError(f"{path}: checkpoint cannot be written: {_first_line(error)}") from error
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors to a temporary name and rename it.
+
+    Raises:
+        RunError: it cannot be written; what was there is left as it was.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        temporary.write_bytes(save(content, metadata={"format": "pt"}))
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, tensors onto `device`.
 
     Raises:
         RunError: it cannot be read, is damaged, or holds more than tensors and plain data.
     """
+    return read_checkpoint(path, path, device)
+
+
+def read_checkpoint(source: Path | BinaryIO, name: Path, device: torch.device) -> dict[str, Any]:
+    """As `load_checkpoint`, from a file or from memory; `name` is what errors call it."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(source, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise RunError(
-            f"{path}: not a readable checkpoint ({_first_line(error)}); remove it to train from the start"
+            f"{name}: not a readable checkpoint ({_first_line(error)}); remove it to train from the start"
         ) from error
     if not isinstance(state, dict):
-        raise RunError(f"{path}: not a checkpoint; remove it to train from the start")
+        raise RunError(f"{name}: not a checkpoint; remove it to train from the start")
     return state
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headsearch.base_info import BaseInfo
+from headsearch.base import Base
 from headsearch.errors import ExperimentError
 from headsearch.heads.build import build_head
 from headsearch.heads.config import HeadConfig
@@ -26,8 +26,7 @@ _RESERVE = 0.9
 
 
 def check_joint_memory(
-    model: nn.Module,
-    info: BaseInfo,
+    base: Base,
     heads: Sequence[HeadConfig],
     method: Method,
     *,
@@ -38,8 +37,7 @@ def check_joint_memory(
     """Refuse a joint run that would not fit.
 
     Args:
-        model: the base, on the meta device.
-        info: facts about it.
+        base: the base, on the meta device.
         heads: the heads of the run, or others like them.
         method: gives the projectors.
         heads_per_step: how many of them take part in a step.
@@ -49,7 +47,7 @@ def check_joint_memory(
     Raises:
         ExperimentError: says what is needed, what is there, and how many heads would fit.
     """
-    fixed, per_head, per_active = _bytes(model, info, heads, method, batch_size)
+    fixed, per_head, per_active = _bytes(base, heads, method, batch_size)
     active = heads_per_step * per_active
     needed = fixed + len(heads) * per_head + active
     allowed = _RESERVE * free
@@ -86,18 +84,18 @@ def _cached() -> int:
 
 
 def _bytes(
-    model: nn.Module, info: BaseInfo, heads: Sequence[HeadConfig], method: Method, batch_size: int
+    base: Base, heads: Sequence[HeadConfig], method: Method, batch_size: int
 ) -> tuple[float, float, float]:
     """What the base needs whatever the heads; what a head needs on average for being there; and for taking part in a step."""
-    images = 2 * batch_size
+    info, images = base.info, 2 * batch_size
     with torch.device("meta"):
         branches = sum(_size(method.projector(dim)) for dim in (info.embedding_dim, info.width))
         built = [build_head(head, info) for head in heads]
         projector = _size(method.projector(info.width))
-        base_kept = _kept(model, torch.empty(2, 3, info.image_size, info.image_size)) / 2
+        base_kept = _kept(base, torch.empty(2, 3, info.image_size, info.image_size)) / 2
         maps = torch.empty(2, info.width, *info.grid)
         head_kept = [_kept(head, maps) / 2 for head in built]
-    fixed = (_STUDENT_COPIES + 1) * _size(model) + images * base_kept
+    fixed = (_STUDENT_COPIES + 1) * _size(base) + images * base_kept
     per_head = sum(map(_size, built)) / len(built) * (_STUDENT_COPIES + 1)
     per_head += _STUDENT_COPIES * branches + projector
     return fixed, per_head, images * sum(head_kept) / len(built)

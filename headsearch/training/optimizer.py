@@ -33,3 +33,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set the learning rate of all parameters."""
     for group in optimizer.param_groups:
         group["lr"] = value
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Set the weight decay of the group that decays, the first of `parameter_groups`."""
+    optimizer.param_groups[0]["weight_decay"] = value

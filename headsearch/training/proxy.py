@@ -1,4 +1,4 @@
-"""The `Evaluate` of a search: trains a base with one head on a short schedule and scores both.
+"""The `Evaluate` of a search: trains a base with one head, or a set of them, on a short schedule and scores both.
 
 Comes in: an experiment, then heads with their contexts. Goes out: a `TrialResult` each. What trials share (images, base
 weights) is read once, when first needed; an evaluator that is sent to another process leaves it behind and reads it there.
@@ -16,25 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headsearch.base import Base, check_size, load_base
-from headsearch.data import load_data
+from headsearch.base import Base, empty_base
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
 from headsearch.experiment import Experiment, ProxySpec
-from headsearch.heads.build import build_head
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
-from headsearch.heads.controls import anchor_heads
-from headsearch.hssl import HSSL
+from headsearch.heads.controls import anchor_heads, same_head
 from headsearch.methods import build_method, check_method
 from headsearch.scoring.cost import head_cost
-from headsearch.training.augmentation import build_augmentation
 from headsearch.training.devices import resolve_device
-from headsearch.training.overhead import step_overhead
+from headsearch.training.materials import build_pair, check_local_crops, new_base, read_images
+from headsearch.training.memory import check_joint_memory, free_memory
+from headsearch.training.overhead import step_overhead, step_seconds
 from headsearch.training.run import CHECKPOINT_SECONDS, ProxyRun
 from headsearch.training.rungs import Scorer
 from headsearch.training.screen import ScreenRun
-from headsearch.training.seeds import derived_generator, derived_seed
+from headsearch.training.seeds import derived_generator
 from headsearch.training.trainer import Trainer
 from headsearch.trial import HeadCost, ScreenResult, TrialContext, TrialResult
 
@@ -112,16 +110,42 @@ class ProxyEvaluator:
             shared.dataset.train,
             shared.views,
             context,
+            rungs=self.experiment.proxy.rungs,
             identity=self._identity(config, trainer.hssl.student.base, context.seed),
             checkpoint_seconds=self.checkpoint_seconds,
         )
+
+    def check_screen(self, heads: Sequence[HeadConfig]) -> None:
+        """Refuse a joint run of these heads, or of others like them, that would not fit into memory, with an `ExperimentError`."""
+        experiment = self.experiment
+        spec, screen = experiment.base, experiment.search.screen
+        base = empty_base(spec.model, image_size=experiment.data.image_size, kwargs=spec.kwargs)
+        check_joint_memory(
+            base,
+            heads,
+            build_method(experiment.method.name, width=base.info.width, **experiment.method.kwargs),
+            heads_per_step=screen.in_each_step(len(heads)),
+            batch_size=experiment.proxy.batch_size,
+            free=free_memory(resolve_device(experiment.proxy.device)),
+        )
+
+    def seconds_per_proxy(self) -> float:
+        """How long a proxy takes on this machine, about: that of the control `same`, from a few of its steps."""
+        self.prepare()
+        assert self._shared is not None
+        shared, seed = self._shared, self.experiment.seed
+        with torch.random.fork_rng(devices=[]):
+            info = self._new_base().info
+            trainer = self._trainer(same_head(info), seed, shared)
+            return trainer.steps * step_seconds(trainer, self._some_views(seed, shared))
 
     def start_screen(self, config: HeadConfig, context: TrialContext) -> ScreenRun:
         """The joint run of a set's members, as `start` gives that of a trial."""
         self.prepare()
         assert self._shared is not None
         shared, screen = self._shared, self.experiment.search.screen
-        trainer = self._trainer(config, context.seed, shared, screen_schedule(self.experiment))
+        schedule = screen_schedule(self.experiment)
+        trainer = self._trainer(config, context.seed, shared, schedule)
         info = trainer.hssl.student.base.info
         anchors = {head_id(anchor) for anchor in anchor_heads(info)}
         context.workdir.mkdir(parents=True, exist_ok=True)
@@ -131,9 +155,10 @@ class ProxyEvaluator:
             shared.dataset.train,
             shared.views,
             context,
+            rungs=schedule.rungs,
             identity=self._identity(config, trainer.hssl.student.base, context.seed),
             checkpoint_seconds=self.checkpoint_seconds,
-            heads_per_step=screen.heads_per_step or -(-len(config.heads) // 6),
+            heads_per_step=screen.in_each_step(len(config.heads)),
             reduction=screen.reduction,
             kept=[index for index, head in enumerate(config.heads) if head_id(head) in anchors],
         )
@@ -148,19 +173,8 @@ class ProxyEvaluator:
         data, proxy = experiment.data, experiment.proxy
         device = resolve_device(proxy.device)
         check_method(experiment.method.name, experiment.method.kwargs)
-        augmentation = build_augmentation(data)
         base = self._new_base()
-        dataset = load_data(
-            data.dataset,
-            root=data.root,
-            image_size=data.image_size,
-            labels=data.labels,
-            seed=experiment.seed,
-            min_train_images=proxy.batch_size,
-        )
-        views = Views(augmentation, image_size=data.image_size, mean=dataset.mean, std=dataset.std)
-        if augmentation.local_crops:
-            check_size(base, views.local_size)
+        dataset, views = read_images(data, base, batch_size=proxy.batch_size, seed=experiment.seed)
         scorer = Scorer(
             dataset,
             views,
@@ -171,25 +185,16 @@ class ProxyEvaluator:
         return _Shared(device, dataset, views, scorer, base if experiment.base.weights is not None else None)
 
     def _new_base(self) -> Base:
-        spec = self.experiment.base
-        return load_base(
-            spec.model,
-            image_size=self.experiment.data.image_size,
-            kwargs=spec.kwargs,
-            weights=spec.weights,
-        )
+        return new_base(self.experiment.base, self.experiment.data.image_size)
 
     def _trainer(
         self, config: HeadConfig, seed: int, shared: _Shared, proxy: ProxySpec | None = None
     ) -> Trainer:
         """A pair at its start, every part drawn from a stream of its own. `proxy` is another schedule than the experiment's."""
-        torch.manual_seed(derived_seed(seed, "base"))
-        base = self._new_base() if shared.base is None else copy.deepcopy(shared.base)
-        torch.manual_seed(derived_seed(seed, "head"))
-        heads = [build_head(head, base.info) for head in config.heads]
-        torch.manual_seed(derived_seed(seed, "projectors"))
-        method = self.experiment.method
-        hssl = HSSL(base, heads, build_method(method.name, width=base.info.width, **method.kwargs))
+        given = shared.base
+        make_base = self._new_base if given is None else lambda: copy.deepcopy(given)
+        hssl = build_pair(make_base, config, self.experiment.method, seed)
+        check_local_crops(shared.views, hssl)
         proxy = proxy or self.experiment.proxy
         return Trainer(
             hssl, proxy, steps_per_epoch=len(shared.dataset.train) // proxy.batch_size, device=shared.device

@@ -19,12 +19,13 @@ from torch import Tensor
 from headsearch.data.augment import Views
 from headsearch.data.sets import ImageSet
 from headsearch.errors import InfeasibleHead, RunError
-from headsearch.training.checkpoint import load_checkpoint, save_checkpoint
+from headsearch.scoring.between_bases import kept_embeddings
+from headsearch.training.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from headsearch.training.metrics import MetricsLog
 from headsearch.training.rungs import Scorer
 from headsearch.training.seeds import derived_generator, derived_seed
 from headsearch.training.trainer import Trainer
-from headsearch.trial import RungScores, TrialContext
+from headsearch.trial import EMBEDDINGS, RungScores, TrialContext
 
 CHECKPOINT_SECONDS = 30.0
 """Work that a crash may cost, beyond what was done since the last rung."""
@@ -63,10 +64,11 @@ class ProxyRun:
         views: Views,
         context: TrialContext,
         *,
+        rungs: Sequence[int],
         identity: str,
         checkpoint_seconds: float,
     ) -> None:
-        """Resume from the work directory's checkpoint where there is one.
+        """Resume from the work directory's checkpoint where there is one. `rungs` are the epochs at which the trial is scored.
 
         `identity` names head, seed and experiment: a checkpoint of anything else is refused with a `RunError`.
         """
@@ -75,6 +77,7 @@ class ProxyRun:
         self.images = images
         self.views = views
         self.context = context
+        self.rung_epochs = rungs
         self.identity = identity
         self.checkpoint_seconds = checkpoint_seconds
         self.checkpoint = context.workdir / "checkpoint.pt"
@@ -94,10 +97,9 @@ class ProxyRun:
         """
         for scores in self.rungs:
             self.context.report(scores)
-        proxy = self.trainer.proxy
-        while self._state.epoch < proxy.epochs:
+        while self._state.epoch < self.trainer.recipe.epochs:
             loss = self.train_epoch()
-            if self._state.epoch in proxy.rungs:
+            if self._state.epoch in self.rung_epochs:
                 scores = self._score(loss)
                 self._save()
                 self.context.report(scores)
@@ -122,7 +124,7 @@ class ProxyRun:
         """Train to the end of the present epoch; its mean loss."""
         state, trainer, seed = self._state, self.trainer, self.context.seed
         order = derived_generator(seed, "order", state.epoch)
-        batches = self.images.batches(trainer.proxy.batch_size, generator=order, drop_last=True)
+        batches = self.images.batches(trainer.recipe.batch_size, generator=order, drop_last=True)
         loss_sum = torch.tensor(state.loss_sum, dtype=torch.float64, device=trainer.device)
         lap = time.perf_counter()
         for images, _ in islice(batches, state.batch, None):
@@ -163,13 +165,17 @@ class ProxyRun:
 
     def _score(self, loss: float) -> RungScores:
         state = self._state
-        full_budget = state.epoch == self.trainer.proxy.epochs
+        full_budget = state.epoch == self.trainer.recipe.epochs
         rung = self.scorer.score(
             self.trainer.hssl.student, epoch=state.epoch, loss=loss, full_budget=full_budget
         )
         if rung.scores is None or (rung.collapsed is not None and (full_budget or state.collapsed)):
             raise InfeasibleHead(f"{rung.collapsed} (epoch {state.epoch})")
         state.collapsed = rung.collapsed is not None
+        if full_budget and not self.trainer.hssl.student.heads:
+            # Before the rung is reported: from then on the trial may be over. How far two seeds of it are apart is the scale of a discrepancy.
+            kept = kept_embeddings(self.scorer.base_embeddings(self.trainer.hssl.student.base))
+            save_tensors(self.context.workdir / EMBEDDINGS, kept)
         record = rung.scores.to_dict()
         state.rungs.append(record)
         self._metrics.append("rung", record)
@@ -179,7 +185,7 @@ class ProxyRun:
         value = float(loss)
         self._check(value)
         epochs = self._state.epoch + self._state.batch / self.trainer.steps_per_epoch
-        self.context.progress(epochs, self.trainer.proxy.epochs, value, self.images_per_second)
+        self.context.progress(epochs, self.trainer.recipe.epochs, value, self.images_per_second)
         self._told = time.perf_counter()
 
     def _check(self, loss: float) -> None:

@@ -84,6 +84,11 @@ class Scorer:
         rungs, _, _ = self._score_each(base, heads, epoch, loss)
         return rungs
 
+    def base_embeddings(self, base: Base) -> Tensor:
+        """Embeddings (N, D) of held-out images, those that are looked at twice: the same for all trials of an experiment."""
+        images = self._part(self.dataset.held_out, _MOST_SEEN_TWICE, [])
+        return extract_embeddings(base, images, prepare=self.views.prepare)
+
     def _score_each(
         self, base: Base, heads: Sequence[Head], epoch: int, loss: float
     ) -> tuple[list[Rung], Tensor, Tensor]:

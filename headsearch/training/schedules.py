@@ -1,4 +1,4 @@
-"""How the learning rate and the teacher's momentum change over a training run: pure functions of the step.
+"""How learning rate, weight decay and the teacher's momentum change over a training run: pure functions of the step.
 
 A run has `steps` steps, numbered from 0.
 """
@@ -21,6 +21,11 @@ def learning_rate(step: int, *, steps: int, warmup_steps: int, peak: float) -> f
 def teacher_momentum(step: int, *, steps: int, start: float) -> float:
     """Half a cosine from `start` up to 1 (which the step after the last would have), as in BYOL (arXiv 2006.07733)."""
     return 1.0 - (1.0 - start) * _falling_cosine(step / steps)
+
+
+def weight_decay(step: int, *, steps: int, start: float, end: float) -> float:
+    """Half a cosine from `start` to `end` (which the step after the last would have), as in DINO (arXiv 2104.14294)."""
+    return start if start == end else end + (start - end) * _falling_cosine(step / steps)
 
 
 def _falling_cosine(progress: float) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 from headsearch.data.augment import Views
 from headsearch.data.sets import ImageSet
 from headsearch.errors import InfeasibleHead
-from headsearch.scoring.score import label_free_score
+from headsearch.scoring.score import head_score
 from headsearch.training.run import ProxyRun, RunState
 from headsearch.training.rungs import Scorer
 from headsearch.training.seeds import derived_generator
@@ -59,6 +59,7 @@ class ScreenRun(ProxyRun):
         views: Views,
         context: TrialContext,
         *,
+        rungs: Sequence[int],
         identity: str,
         checkpoint_seconds: float,
         heads_per_step: int,
@@ -80,6 +81,7 @@ class ScreenRun(ProxyRun):
             images,
             views,
             context,
+            rungs=rungs,
             identity=identity,
             checkpoint_seconds=checkpoint_seconds,
         )
@@ -92,11 +94,11 @@ class ScreenRun(ProxyRun):
         Raises:
             InfeasibleHead: the base collapsed, or no head is left.
         """
-        for epoch in self.trainer.proxy.rungs:
+        for epoch in self.rung_epochs:
             self._report(epoch)
-        while self._state.epoch < self.trainer.proxy.epochs:
+        while self._state.epoch < self.trainer.recipe.epochs:
             loss = self.train_epoch()
-            if self._state.epoch in self.trainer.proxy.rungs:
+            if self._state.epoch in self.rung_epochs:
                 self._score_heads(loss)
                 self._save()
                 self._report(self._state.epoch)
@@ -167,7 +169,7 @@ class ScreenRun(ProxyRun):
     def _score_heads(self, loss: float) -> None:
         """Score every head that is left, and let go of those that are worthless or weak."""
         state, trainer = self._state, self.trainer
-        final = state.epoch == trainer.proxy.epochs
+        final = state.epoch == trainer.recipe.epochs
         alive = self.alive
         student = trainer.hssl.student
         heads = [student.heads[index] for index in alive]
@@ -184,7 +186,7 @@ class ScreenRun(ProxyRun):
                 record["loss"] = state.loss_sums[index] / state.turns[index]
             state.scored[index].append(record)
             self._metrics.append("rung", {"member": index, **record})
-            score = label_free_score(rung.scores.measures, rung.scores.quality)
+            score = head_score(rung.scores.measures, rung.scores.quality)
             if not collapsed:
                 good[index] = -math.inf if score is None else score
         if not final:

@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from headsearch.experiment import ProxySpec
+from headsearch.collectives import average_gradients
 from headsearch.hssl import HSSL
 from headsearch.training.devices import autocast_dtype
-from headsearch.training.optimizer import build_optimizer, set_learning_rate
-from headsearch.training.schedules import learning_rate, teacher_momentum
+from headsearch.training.optimizer import build_optimizer, set_learning_rate, set_weight_decay
+from headsearch.training.schedules import learning_rate, teacher_momentum, weight_decay
+
+
+class Recipe(Protocol):
+    """What a trainer must know of a schedule; `ProxySpec` and `RecipeSpec` say what each means. None or 0: none of it."""
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def warmup_epochs(self) -> float | None: ...
+    @property
+    def teacher_momentum(self) -> float: ...
+    @property
+    def clip_gradient(self) -> float | None: ...
+    @property
+    def precision(self) -> str: ...
 
 
 class Trainer:
-    """A student/teacher pair with its optimiser and schedules."""
+    """A student/teacher pair with its optimiser and schedules.
 
-    def __init__(self, hssl: HSSL, proxy: ProxySpec, *, steps_per_epoch: int, device: torch.device) -> None:
-        """Move `hssl` to the device, in training mode.
+    In one of several ranks the gradient is the mean over all of them; whoever builds the pairs sees to it that they are equal.
+    """
+
+    def __init__(
+        self,
+        hssl: HSSL,
+        recipe: Recipe,
+        *,
+        steps_per_epoch: int,
+        device: torch.device,
+        weight_decay_end: float | None = None,
+    ) -> None:
+        """Move `hssl` to the device, in training mode. The weight decay stays as it is unless `weight_decay_end` is given.
 
         Kernels are kept channels last: on a CPU that was never slower, and a MobileNet's step took 42 ms instead of 73.
         """
         self.hssl = hssl.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.hssl.train()
-        self.proxy = proxy
+        self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        self.steps = proxy.epochs * steps_per_epoch
+        self.steps = recipe.epochs * steps_per_epoch
         self.device = device
-        self.autocast_dtype = autocast_dtype(proxy.precision, device)
-        self.optimizer = build_optimizer(hssl.student, proxy.weight_decay)
+        self.autocast_dtype = autocast_dtype(recipe.precision, device)
+        self.weight_decay_end = weight_decay_end
+        self.optimizer = build_optimizer(hssl.student, recipe.weight_decay)
         self._trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def step(self, views: Sequence[Tensor], step: int) -> Tensor:
@@ -38,30 +71,55 @@ class Trainer:
 
         Nothing here waits for an accelerator. `step` counts from 0 over the whole run.
         """
-        loss = self.losses(views, step).mean()
-        self.update(loss, step)
-        detached: Tensor = loss.detach()
-        return detached
+        return self.step_in_parts([(views, None)], 1, step)
 
-    def losses(self, views: Sequence[Tensor], step: int, active: Sequence[int] | None = None) -> Tensor:
-        """The first half of a step: the loss of every head in `active`, None meaning all."""
-        self.hssl.begin_step(step / self.steps_per_epoch, self.proxy.epochs)
+    def step_in_parts(
+        self, parts: Iterable[tuple[Sequence[Tensor], Tensor | None]], count: int, step: int
+    ) -> Tensor:
+        """As `step`, with the batch in `count` parts of equal size: one after the other is drawn, seen and let go of, which bounds memory.
+        A part is views and masks; None as masks has a method that hides draw them.
+
+        The loss is their mean, in one of several ranks that of its own parts.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        seen: list[Tensor] = []
+        for views, masks in parts:
+            loss = self.losses(views, step, masks=masks).mean() / count
+            loss.backward()  # type: ignore[no-untyped-call]
+            seen.append(loss.detach())
+        self._move(step)
+        return torch.stack(seen).sum()
+
+    def losses(
+        self,
+        views: Sequence[Tensor],
+        step: int,
+        active: Sequence[int] | None = None,
+        masks: Tensor | None = None,
+    ) -> Tensor:
+        """The first half of a step, for who wants to look at it: the loss of every head in `active`, None meaning all."""
+        self.hssl.begin_step(step / self.steps_per_epoch, self.recipe.epochs)
         with torch.autocast(
             self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
         ):
-            losses: Tensor = self.hssl.losses(views, active=active)
+            losses: Tensor = self.hssl.losses(views, active=active, masks=masks)
         return losses
 
     def update(self, loss: Tensor, step: int, active: Sequence[int] | None = None) -> None:
-        """The second half of a step: move the weights, and let the teacher follow."""
+        """The second half: move the weights down `loss`, and let the teacher follow."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._move(step, active)
+
+    def _move(self, step: int, active: Sequence[int] | None = None) -> None:
         self.hssl.after_backward(step / self.steps_per_epoch)
-        if self.proxy.clip_gradient is not None:
-            torch.nn.utils.clip_grad_norm_(self._trained, self.proxy.clip_gradient)
+        average_gradients(self._trained)
+        if self.recipe.clip_gradient:
+            torch.nn.utils.clip_grad_norm_(self._trained, self.recipe.clip_gradient)
         set_learning_rate(self.optimizer, self.learning_rate(step))
+        set_weight_decay(self.optimizer, self.weight_decay(step))
         self.optimizer.step()
-        momentum = teacher_momentum(step, steps=self.steps, start=self.proxy.teacher_momentum)
+        momentum = teacher_momentum(step, steps=self.steps, start=self.recipe.teacher_momentum)
         self.hssl.update_teacher(momentum, active)
 
     def drop(self, index: int) -> None:
@@ -75,8 +133,16 @@ class Trainer:
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step."""
-        warmup_steps = round((self.proxy.warmup_epochs or 0.0) * self.steps_per_epoch)
-        return learning_rate(step, steps=self.steps, warmup_steps=warmup_steps, peak=self.proxy.learning_rate)
+        warmup_steps = round((self.recipe.warmup_epochs or 0.0) * self.steps_per_epoch)
+        return learning_rate(
+            step, steps=self.steps, warmup_steps=warmup_steps, peak=self.recipe.learning_rate
+        )
+
+    def weight_decay(self, step: int) -> float:
+        """The weight decay of a step, for what decays."""
+        start = self.recipe.weight_decay
+        end = start if self.weight_decay_end is None else self.weight_decay_end
+        return weight_decay(step, steps=self.steps, start=start, end=end)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes from step to step."""

@@ -34,6 +34,8 @@ def test_defaults_are_filled_in_and_types_normalised() -> None:
         "kernel_size": 9,
         "mlp_ratio": 2.0,
         "use_grn": False,
+        "norm": "layer",
+        "act": "gelu",
     }
     assert type(stage.params["kernel_size"]) is int
     assert type(stage.params["mlp_ratio"]) is float
@@ -41,7 +43,8 @@ def test_defaults_are_filled_in_and_types_normalised() -> None:
 
 def test_to_dict_and_parse_head_are_inverse() -> None:
     one = HeadConfig((validate_stage("vit", {"num_heads": 3}),))
-    for config in (HeadConfig(), one, HeadConfig((*one.stages, validate_stage("swin", {"window": 4})))):
+    two = HeadConfig((*one.stages, validate_stage("swin", {"window": 4})))
+    for config in (HeadConfig(), one, two, HeadConfig(members=(two, one))):
         assert parse_head(config.to_dict()) == config
 
 
@@ -64,9 +67,14 @@ def test_a_bare_family_name_is_a_head_of_its_defaults() -> None:
         ({"vit": {"drop_path": float("nan")}}, "vit.drop_path is nan: expected a number from 0 to 0.9"),
         ({"vit": {"first_shortcut": 1}}, "vit.first_shortcut is 1: expected true or false"),
         ({"resnet": {"block": "x"}}, "resnet.block is 'x': expected one of 'basic', 'bottleneck'"),
+        ({"set": []}, "the heads of a set are a list of at least one, not []"),
+        ({"set": {"vit": {}}}, "the heads of a set are a list of at least one, not {'vit': {}}"),
+        ({"set": [{"vit": {}}, None]}, "a set is of single heads; got None in one"),
+        ({"set": [{"set": [{"vit": {}}, {"mixer": {}}]}]}, "a set is of single heads; got {'set'"),
+        ([{"vit": {}}, {"set": [{"vit": {}}]}], "a set stands alone"),
         ({"vit": 3}, "the parameters of vit are a mapping of names to values, not 3"),
-        ({"vit": {}, "swin": {}}, "a head is {family: parameters}, a list of those, or null"),
-        (3, "a head is {family: parameters}, a list of those, or null; got 3"),
+        ({"vit": {}, "swin": {}}, "a head is {family: parameters}, a list of those, {set: [...]}, or null"),
+        (3, "a head is {family: parameters}, a list of those, {set: [...]}, or null; got 3"),
     ],
 )
 def test_a_wrong_description_is_one_line_that_says_what_was_expected(data: object, message: str) -> None:

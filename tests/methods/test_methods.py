@@ -124,6 +124,10 @@ def test_dinos_prototypes_are_frozen_at_first(epoch: float, trained: bool) -> No
 
 @pytest.mark.parametrize("name", METHODS)
 def test_all_projectors_of_a_method_end_in_the_same_size(name: str) -> None:
+    if name == "simmim":
+        pytest.skip(
+            "its projector only normalises, and its predictor ends in pixels: tests/methods/test_simmim.py"
+        )
     method = build_method(name, width=32)
     outputs = [method.projector(in_dim)(torch.randn(4, in_dim)) for in_dim in (32, 48)]
     predictor = method.predictor()
@@ -142,6 +146,7 @@ def test_all_projectors_of_a_method_end_in_the_same_size(name: str) -> None:
         ("simclr", 2048, 2048, 128),
         ("dino", 16, 64, 256),
         ("dino", 8192, 2048, 65536),
+        ("ibot", 8192, 2048, 8192),
     ],
 )
 def test_sizes_follow_the_base_up_to_the_papers_own(name: str, width: int, hidden: int, output: int) -> None:

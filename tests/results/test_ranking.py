@@ -24,9 +24,11 @@ VIT = parse_head({"vit": {}})
 
 def record(
     head_id, probe=None, discrepancy=None, *, state="complete", control=None, replicate=0, params=100, seed=None,
-    config=VIT, reason=None, linear=None, number=0, overhead=None,
+    config=VIT, reason=None, linear=None, number=0, overhead=None, stage="proxy", retrieval=None,
 ):  # fmt: skip
-    rungs = (RungScores(12, 1.0, discrepancy=discrepancy, knn=probe, linear=linear),)
+    measures = {} if discrepancy is None else {"cka.tokens.output": discrepancy, "cka.tokens.change": 0.0}
+    quality = {} if retrieval is None else {"retrieval.head": retrieval}
+    rungs = (RungScores(12, 1.0, measures, discrepancy, probe, linear, quality=quality),)
     return TrialRecord(
         number=number,
         state=state,
@@ -41,6 +43,7 @@ def record(
         images_per_second=1.0,
         reason=reason,
         duplicate_of=None,
+        stage=stage,
     )
 
 
@@ -96,6 +99,43 @@ def test_other_orders():
     records = [record("a", 80.0, 0.5), record("b", 70.0, 0.9), record("c", 90.0, 0.6), record("d", 80.0, 0.7)]
     assert [name for _, name in order(records, "probe")] == ["c", "d", "a", "b"]
     assert [name for _, name in order(records, "discrepancy")] == ["b", "d", "c", "a"]
+
+
+def test_the_order_by_score_is_that_of_difference_times_retrieval_then_of_discrepancy():
+    records = [
+        record("different", 80.0, 0.9, retrieval=10.0),
+        record("both", 60.0, 0.6, retrieval=90.0),
+        record("unknown", 90.0, 0.95),
+        record("good", 70.0, 0.1, retrieval=90.0),
+    ]
+    rows = rank(records, by="score", labels=True)
+    assert [row.head_id for row in rows] == ["both", "different", "good", "unknown"]
+    assert [row.score for row in rows] == [*map(pytest.approx, (0.54, 0.09, 0.09)), None]
+
+
+def test_a_score_is_averaged_over_replicates():
+    records = [
+        record("a", 80.0, 0.5, retrieval=80.0),
+        record("a", 80.0, 0.5, retrieval=40.0, replicate=1),
+    ]
+    [row] = rank(records, by="score", labels=True)
+    assert row.score == pytest.approx((0.4 + 0.2) / 2)
+
+
+def test_trials_of_a_screen_and_proxies_are_ranked_apart():
+    records = [
+        record("a", None, 0.9, retrieval=50.0, stage="screen", seed=1),
+        record("b", None, 0.2, retrieval=50.0, stage="screen", seed=1),
+        record("a", 80.0, 0.5, retrieval=60.0, seed=2, number=1),
+    ]
+    screened = rank(records, by="score", labels=False, stage="screen")
+    assert [(row.head_id, row.stage, row.discrepancy) for row in screened] == [
+        ("a", "screen", 0.9),
+        ("b", "screen", 0.2),
+    ]
+    [row] = rank(records, by="pareto", labels=True)
+    assert (row.head_id, row.stage, row.discrepancy, row.replicates) == ("a", "proxy", 0.5, 1)
+    assert heads_tried(records) == 1
 
 
 @settings(deadline=None, max_examples=30)

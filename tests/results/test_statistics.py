@@ -8,11 +8,12 @@ import re
 import statistics
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from headsearch.results.ranking import RankRow
-from headsearch.results.statistics import Noise, pooled_noise, two_sided_t, verdict
+from headsearch.results.statistics import Noise, blocked_noise, pooled_noise, two_sided_t, verdict
 
 
 @pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 8, 17, 100, 1001])
@@ -74,6 +75,8 @@ def row(head_id, probe, replicates=2, sd=1.0, rank=1, control=None, feasible=Tru
         family=head_id,
         config=None,
         control=control,
+        stage="proxy",
+        score=None,
         discrepancy=None,
         discrepancy_sd=None,
         probe=probe,
@@ -171,3 +174,38 @@ def test_what_cannot_be_told_is_said(rows, expected):
     text = verdict(rows)
     assert text.startswith("Cannot tell")
     assert re.search(expected, text)
+
+
+def test_noise_in_blocks_of_two_arms_is_that_of_the_paired_t_test() -> None:
+    random = np.random.default_rng(5)
+    seeds = random.normal(60, 5, 6)
+    first, second = seeds + random.normal(0, 1, 6), seeds + 2 + random.normal(0, 1, 6)
+    noise = blocked_noise([first.tolist(), second.tolist()])
+    assert noise is not None
+    gain = float((second - first).mean())
+    expected = stats.ttest_rel(second, first).confidence_interval(0.95)
+    assert noise.df == 5
+    assert noise.interval(gain, 6, 6) == pytest.approx((expected.low, expected.high))
+
+
+def test_noise_in_blocks_is_the_residual_of_least_squares() -> None:
+    arms, seeds = 4, 3
+    scores = np.random.default_rng(6).normal(70, 3, (arms, seeds))
+    design = np.array(
+        [
+            [*(arm == a for a in range(arms)), *(seed == s for s in range(1, seeds))]
+            for arm in range(arms)
+            for seed in range(seeds)
+        ],
+        dtype=float,
+    )
+    _, squares, rank, _ = np.linalg.lstsq(design, scores.flatten(), rcond=None)
+    noise = blocked_noise(scores.tolist())
+    assert noise is not None
+    assert noise.df == arms * seeds - rank == 6
+    assert noise.deviation == pytest.approx(np.sqrt(squares[0] / noise.df))
+
+
+def test_noise_in_blocks_that_was_not_seen_is_unknown() -> None:
+    assert blocked_noise([[60.0], [70.0]]) is None
+    assert blocked_noise([[60.1, 61.1, 59.7], [70.1, 71.1, 69.7]]) is None

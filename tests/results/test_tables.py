@@ -23,7 +23,10 @@ NAMES = ["convnext-d3-k7-m4-noshortcut-a69db6b1", "mixer-d3-m4-t0.5-noshortcut-5
 
 
 def record(number, head_id, probe, *, control=None, config=None, state="complete", reason=None, loss=1.5):
-    rungs = (RungScores(12, loss, {}, None if config is None else 0.625, probe, probe),)
+    measures = {} if config is None else {"cka.tokens.output": 0.5, "cka.tokens.change": 0.75}
+    quality = {} if config is None else {"retrieval.head": 80.0}
+    discrepancy = None if config is None else 0.625
+    rungs = (RungScores(12, loss, measures, discrepancy, probe, probe, quality=quality),)
     return TrialRecord(
         number, state, head_id, parse_head(config), control, number, 0, rungs if state == "complete" else (),
         HeadCost(1_234_567, 89_000_000, 0.123), 31.0, 1200.0, reason, None,
@@ -60,7 +63,7 @@ def test_the_ranking_fits_a_hundred_columns_and_loses_nothing(records):
     assert max(map(len, lines)) <= 100
     assert "…" not in text
     assert lines[1].split()[:2] == ["1", NAMES[0][: len(lines[1].split()[1])]]
-    for part in ("0.62", "91.2", "+20.2", "1.23M", "+12%", "71.0 ±1.4"):
+    for part in ("0.600", "0.62", "91.2", "+20.2", "1.23M", "+12%", "71.0 ±1.4"):
         assert part in text
     assert [line.split()[0] for line in lines if line.split()[-1:] == ["2"]] == ["none"]
     assert "infeasible: gmlp-1: the head collapsed [std 0.002]" in text
@@ -90,12 +93,9 @@ def test_rank_json_has_every_key_and_null_for_unknown(records):
     rows = json.loads(tables.rank_json(rank(records, by="pareto", labels=True)), parse_constant=pytest.fail)
     assert [list(row) for row in rows] == [[field.name for field in fields(RankRow)]] * 4
     control = next(row for row in rows if row["control"] == "none")
-    assert (control["rank"], control["discrepancy"], control["config"], control["gain"]) == (
-        None,
-        None,
-        None,
-        None,
-    )
+    assert [control[key] for key in ("rank", "score", "discrepancy", "config", "gain")] == [None] * 5
+    assert {row["stage"] for row in rows} == {"proxy"}
+    assert [row["score"] for row in rows if row["rank"]] == [pytest.approx(0.6)] * 2
 
 
 def test_json_never_holds_nan(records):
@@ -115,6 +115,8 @@ def test_the_names_of_the_ranking_are_a_promise():
         "family",
         "config",
         "control",
+        "stage",
+        "score",
         "discrepancy",
         "discrepancy_sd",
         "probe",

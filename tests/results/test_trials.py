@@ -39,6 +39,7 @@ def test_a_record_survives_json():
         record(),
         record(config=HeadConfig(), control="none", head_id="none", rungs=(), cost=None, seconds=None),
         record(state="duplicate", duplicate_of=1, rungs=()),
+        record(stage="screen"),
     ):
         assert TrialRecord.from_dict(json.loads(json.dumps(original.to_dict(), allow_nan=False))) == original
 
@@ -56,6 +57,15 @@ def test_rows_are_by_number_with_the_scores_of_the_last_rung():
     assert (rows[0]["rungs"], rows[0]["knn"], rows[0]["reason"]) == ([], None, "out of memory")
     assert (rows[1]["rungs"], rows[1]["epoch"], rows[1]["knn"], rows[1]["linear"]) == ([3, 6], 6, 61.5, 63.0)
     assert rows[1]["family"] == "convnext+vit"
+    assert [row["stage"] for row in rows] == ["proxy", "proxy"]
+
+
+def test_a_row_has_the_score_where_its_parts_are_known():
+    rung = RungScores(
+        6, 1.5, {"cka.tokens.output": 0.25, "cka.tokens.change": 0.5}, quality={"retrieval.head": 60.0}
+    )
+    rows = trial_rows([record(rungs=(rung,)), record(number=4)])
+    assert [row["score"] for row in rows] == [0.3, None]
 
 
 def test_finite_reaches_into_everything():

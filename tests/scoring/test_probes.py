@@ -90,13 +90,13 @@ def test_linear_with_one_penalty_to_choose_from_is_exactly_sklearn(monkeypatch, 
 def test_the_penalty_is_chosen_without_a_look_at_test(monkeypatch, blobs):
     """Test labels, however wrong, change the accuracy and not the classifier that was chosen."""
     chosen = []
-    real = probes._fitted_accuracy
+    real = probes._fitted
 
-    def spy(train_x, train_y, test_x, test_y, penalty):
+    def spy(train_x, train_y, penalty):
         chosen.append((len(train_x), penalty))
-        return real(train_x, train_y, test_x, test_y, penalty)
+        return real(train_x, train_y, penalty)
 
-    monkeypatch.setattr(probes, "_fitted_accuracy", spy)
+    monkeypatch.setattr(probes, "_fitted", spy)
     train_x, train_y, test_x, test_y = blobs
     right = linear_accuracy(train_x, train_y, test_x, test_y, seed=0)
     rows_and_penalty = chosen[-1]

@@ -37,7 +37,7 @@ def test_retrieval_finds_what_sklearn_finds():
         nearest = NearestNeighbors(n_neighbors=1, metric="cosine").fit(bank.numpy())
         found = nearest.kneighbors(query.numpy(), return_distance=False)[:, 0]
         hits.append(np.mean(found == np.arange(len(query))))
-    assert 0.1 < hits[0] < 0.9
+    assert 0.05 < hits[0] < 0.9
     assert hits[0] != hits[1]  # the directions differ, so that leaving one out would show
     assert view_retrieval(first, second) == pytest.approx(100.0 * np.mean(hits))
 

@@ -6,8 +6,8 @@ import pytest
 
 from headsearch.errors import DataError, ExperimentError, SpaceError, UserError
 from headsearch.experiment import load_experiment
-from headsearch.search.checks import check_experiment, check_grids
-from headsearch.space import parse_space
+from headsearch.search.checks import check_experiment, check_grids, check_sets
+from headsearch.space import load_space, parse_space
 
 CROPS = "data.augmentation={local_crops: 2, local_size: 8}"
 
@@ -59,3 +59,13 @@ def test_a_base_that_takes_one_size_only_is_refused_with_local_crops() -> None:
         ProxyEvaluator(load_experiment("digits", [CROPS])).prepare()
     flexible = "base.kwargs={patch_size: 4, embed_dim: 16, depth: 1, num_heads: 1, dynamic_img_size: true}"
     ProxyEvaluator(load_experiment("digits", [CROPS, flexible])).prepare()
+
+
+@pytest.mark.parametrize("strategy", ["funnel", "screen"])
+def test_sets_are_for_proxies(strategy: str) -> None:
+    sets, singles = load_space("sets"), load_space("tiny")
+    screening = load_experiment("digits", [f"search.strategy={strategy}"])
+    with pytest.raises(SpaceError, match=f"the space has sets of heads, and a {strategy} takes single heads"):
+        check_sets(screening, sets)
+    check_sets(screening, singles)
+    check_sets(load_experiment("digits", ["search.strategy=proxies"]), sets)

@@ -7,7 +7,7 @@ from headsearch.errors import ExperimentError, SpaceError
 from headsearch.heads import HeadConfig
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.search.draws import all_decisions
-from headsearch.search.proposer import SAMPLERS, Proposal, Proposer
+from headsearch.search.proposer import Proposal, Proposer
 from headsearch.space import Space, load_space, parse_space
 from headsearch.testing.toy import limits, toy_cost
 from headsearch.testing.toy_search import TOY_BASE
@@ -64,30 +64,6 @@ def search(
     return made
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_stays_in_a_conditional_space_and_tries_the_default_first(sampler: str) -> None:
-    # GP and TPE draw by chance until they have seen ten; GP takes seconds for each of the others.
-    made = search(proposer(sampler=sampler), 11 if sampler == "gp" else 20)
-    assert made[0].config == canonical(TINY.default(), TOY_BASE)
-    assert {proposal.head_id for proposal in made} <= TINY_HEADS
-    assert all(proposal.head_id == head_id(proposal.config) for proposal in made)
-    assert len({proposal.head_id for proposal in made}) >= 8
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "grid"])
-def test_a_rebuilt_proposer_goes_on_as_the_old_one_would_have(sampler: str) -> None:
-    whole = search(proposer(sampler=sampler), 45)
-    for cut in (1, 13, 31):
-        rebuilt = proposer(sampler=sampler)
-        known: dict[str, list[float]] = {}
-        for proposal in whole[:cut]:
-            duplicate = proposal.head_id in known
-            known[proposal.head_id] = score(proposal.config)
-            rebuilt.remember(proposal.draw, known[proposal.head_id], running=False, duplicate=duplicate)
-        following = search(rebuilt, len(whole) - cut, known)
-        assert [p.head_id for p in following] == [p.head_id for p in whole[cut:]]
-
-
 def test_a_running_proposal_is_remembered_and_told_later() -> None:
     whole = search(proposer(), 20)
     rebuilt = proposer()
@@ -118,9 +94,8 @@ def test_the_grid_counts_through_the_space_in_order() -> None:
     assert made[1:] == [identity for identity in order if identity != made[0]]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
-def test_every_head_of_a_finite_space_is_found_and_then_the_search_is_over(sampler: str) -> None:
-    subject = proposer(sampler=sampler)
+def test_a_sampler_that_repeats_itself_five_times_is_helped_out() -> None:
+    subject = proposer()
     known: dict[str, list[float]] = {}
     in_a_row = longest = 0
     while (proposal := subject.propose(known, ())) is not None:
@@ -129,7 +104,7 @@ def test_every_head_of_a_finite_space_is_found_and_then_the_search_is_over(sampl
         known[proposal.head_id] = score(proposal.config)
         subject.tell(proposal.position, known[proposal.head_id])
     assert set(known) == TINY_HEADS
-    assert 1 <= longest <= 5
+    assert longest == 5
 
 
 def test_tpe_avoids_what_was_stopped_and_forgets_what_failed() -> None:
@@ -148,16 +123,6 @@ def test_tpe_avoids_what_was_stopped_and_forgets_what_failed() -> None:
                 proposed[stopped] += bad and asked >= 12
     # By chance it would be a quarter of them: 21.
     assert 2 * proposed[True] < proposed[False], proposed
-
-
-def test_what_is_running_is_not_proposed_again() -> None:
-    subject = proposer(sampler="random")
-    running = {proposal.head_id for _ in range(20) if (proposal := subject.propose((), ())) is not None}
-    for _ in range(20):
-        proposal = subject.propose((), running)
-        assert proposal is not None
-        assert proposal.head_id not in running
-        running.add(proposal.head_id)
 
 
 def test_constraints_hold_for_every_proposal() -> None:

@@ -19,6 +19,16 @@ def test_the_shipped_spaces() -> None:
     assert {"metaformer", "paper", "tiny"} <= set(shipped_spaces())
 
 
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [("tiny", "0a07670d0385141a"), ("paper", "868baf3eaa952ac1"), ("metaformer", "43751ecccffd5a48")],
+)
+def test_runs_of_a_shipped_space_can_be_resumed_although_families_have_more_parameters_now(
+    name: str, meaning: str
+) -> None:
+    assert load_space(name).hash == meaning, "as it was before families had norm and act"
+
+
 @pytest.mark.parametrize("name", shipped_spaces())
 def test_a_shipped_space_is_finite_documented_and_nearly_free_of_repeats(name: str) -> None:
     space = load_space(name)
@@ -26,7 +36,9 @@ def test_a_shipped_space_is_finite_documented_and_nearly_free_of_repeats(name: s
     assert space.doc
     assert count is not None
     assert distinct is not None
-    assert distinct >= 0.95 * count
+    # Both orders of a pair are one network, and a head with itself is none.
+    most = count - count**0.5 if name == "sets" else count
+    assert distinct >= 0.95 * (most / 2 if name == "sets" else most)
     rng = random.Random(0)
     assert {space.sample(rng) for _ in range(30)} | {space.default()} <= set(space.enumerate())
 

@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from headsearch.errors import DataError, InfeasibleHead, RunError, TrialStopped
 from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
+from headsearch.scoring.between_bases import compare_bases
 from headsearch.scoring.names import MEASURES, QUALITIES
 from headsearch.testing.tiny import Context, tiny_experiment
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.run import ProxyRun
 from headsearch.training.trainer import Trainer
-from headsearch.trial import TrialResult
+from headsearch.trial import EMBEDDINGS, TrialResult
 
 CONVNEXT = parse_head({"convnext": {"depth": 1, "kernel_size": 3, "drop_path": 0.2}})
 NONE = HeadConfig()
@@ -65,6 +67,20 @@ def test_a_control_has_no_scores_of_a_head(images: Path, tmp_path: Path) -> None
     assert (result.cost.params, result.cost.flops, result.cost.overhead) == (0, 0, 0.0)
 
 
+def test_a_control_keeps_what_its_base_makes_of_the_same_images_whatever_the_seed(
+    images: Path, tmp_path: Path
+) -> None:
+    files = {}
+    for seed in (0, 1):
+        evaluate(tiny_experiment(images), NONE, tmp_path / str(seed), seed)
+        files[seed] = tmp_path / str(seed) / EMBEDDINGS
+    kept = load_file(files[0])["base_embedding"]
+    assert kept.shape == (40, 16)
+    assert kept.dtype == torch.float32
+    shuffled = {measure: (value, other) for _, measure, value, other in compare_bases(files, seed=0)}
+    assert 0 < shuffled["cka"][0] < shuffled["cka"][1]
+
+
 def test_without_labels_none_is_read(images: Path, tmp_path: Path) -> None:
     arrays = np.load(images)
     unlabelled = tmp_path / "unlabelled.npz"
@@ -79,7 +95,7 @@ def test_without_labels_none_is_read(images: Path, tmp_path: Path) -> None:
     assert final.measures == with_labels.measures
 
 
-@pytest.mark.parametrize("method", ["dino", "byol", "simclr"])
+@pytest.mark.parametrize("method", ["dino", "ibot", "byol", "simclr", "simmim"])
 def test_every_method_trains(images: Path, tmp_path: Path, method: str) -> None:
     experiment = tiny_experiment(images, method={"name": method})
     rungs = evaluate(experiment, CONVNEXT, tmp_path).rungs

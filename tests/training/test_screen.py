@@ -14,7 +14,7 @@ from headsearch.heads.build import Head
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
 from headsearch.scoring.cost import head_cost
-from headsearch.scoring.score import label_free_score
+from headsearch.scoring.score import head_score
 from headsearch.testing.tiny import Context, tiny_experiment
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.screen import ScreenRun
@@ -85,7 +85,7 @@ def test_the_worse_half_is_dropped_at_a_rung_and_frees_its_memory(images: Path, 
     run = start(images, tmp_path)
     weights = sum(p.numel() for p in run.trainer.hssl.parameters())
     result = run.screen([head_cost(head, run.trainer.hssl.student.base.info) for head in HEADS])
-    first = [label_free_score(h.rungs[0].measures, h.rungs[0].quality) or 0.0 for h in result.heads]
+    first = [head_score(h.rungs[0].measures, h.rungs[0].quality) or 0.0 for h in result.heads]
     best = sorted(range(5), key=lambda index: -first[index])[:3]
     assert (
         sorted(best)

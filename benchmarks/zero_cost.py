@@ -1,0 +1,101 @@
+"""What the zero-cost stage costs: seconds for many heads of the space `paper` on the digits experiment, and how many heads that is for one proxy.
+
+The base's part (reading the images, running the base of every seed) and the draw are counted apart; heads are scored with all their seeds. The proxy is
+one of the same experiment's schedule, with its rungs' scoring, of the space's default head, in the same process and with as many threads.
+
+    python benchmarks/zero_cost.py [--heads 1000] [--seeds 3] [--epochs 40] [--json]
+
+`ratio` is the seconds of all heads, base and draw included, over those of the one proxy. A shorter `--epochs` makes the proxy cheaper than the experiment's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from headsearch.experiment import load_experiment
+from headsearch.scoring.cost import head_cost
+from headsearch.search.zero_cost import ZeroCostScorer
+from headsearch.space import load_space
+from headsearch.space.drawing import distinct_heads
+from headsearch.training.proxy import ProxyEvaluator
+from headsearch.trial import RungScores, Stage
+
+
+class _Context:
+    """A trial that nobody watches."""
+
+    seed = 0
+    stage: Stage = "proxy"
+
+    def __init__(self, workdir: Path) -> None:
+        self.workdir = workdir
+
+    def report(self, scores: RungScores) -> None:
+        pass
+
+    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
+        pass
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--heads", type=int, default=1000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=40, help="of the proxy")
+    parser.add_argument("--json", action="store_true", help="print one JSON object alone")
+    options = parser.parse_args()
+    experiment = load_experiment("digits", [f"proxy.epochs={options.epochs}", "proxy.device=cpu"])
+    space = load_space("paper")
+
+    began = time.perf_counter()
+    scorer = ZeroCostScorer(experiment, seeds=options.seeds)
+    scorer.prepare()
+    base_seconds = time.perf_counter() - began
+    heads = distinct_heads(space, options.heads, seed=0, base=scorer.base, cost_function=head_cost)
+    draw_seconds = time.perf_counter() - began - base_seconds
+    rows = list(scorer.score_all(heads))
+    seconds = time.perf_counter() - began
+    head_seconds = seconds - base_seconds - draw_seconds
+
+    evaluator = ProxyEvaluator(experiment)
+    evaluator.prepare()
+    with tempfile.TemporaryDirectory() as folder:
+        proxy_seconds = evaluator(space.default(), _Context(Path(folder))).seconds
+    result = {
+        "experiment": "digits",
+        "space": "paper",
+        "threads": torch.get_num_threads(),
+        "heads": len(rows),
+        "infeasible": sum(row.reason is not None for row in rows),
+        "seeds": options.seeds,
+        "base_seconds": round(base_seconds, 1),
+        "draw_seconds": round(draw_seconds, 1),
+        "head_seconds": round(head_seconds, 1),
+        "heads_per_second": round(len(rows) / head_seconds, 2),
+        "proxy_epochs": options.epochs,
+        "proxy_seconds": round(proxy_seconds, 1),
+        "ratio": round(seconds / proxy_seconds, 3),
+        "heads_per_proxy": round(proxy_seconds / (head_seconds / len(rows)), 1),
+    }
+    if options.json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{len(rows)} heads of paper on digits, {options.seeds} seeds, {result['threads']} threads: {seconds:.1f} s, "
+        f"of it base {base_seconds:.1f} s, draw {draw_seconds:.1f} s; {result['heads_per_second']} heads/s\n"
+        f"one proxy of {options.epochs} epochs: {proxy_seconds:.1f} s\n"
+        f"ratio of all heads to one proxy: {result['ratio']}; a proxy's time scores {result['heads_per_proxy']} heads"
+    )
+
+
+if __name__ == "__main__":
+    main()

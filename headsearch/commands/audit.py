@@ -1,0 +1,34 @@
+"""`audit`: can the ranking be trusted?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headsearch.commands.common import ReportFormat, Run, console
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example:  headsearch audit runs/digits --format json > audit.json")
+def audit(
+    run: Run,
+    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+) -> None:
+    """Tell how far the ranking can be trusted: stages, rungs, seeds and measures of a run held against each other."""
+    from headsearch.audited_run import audit_run
+    from headsearch.results.audit_tables import audit_json, section_table
+
+    found = audit_run(run)
+    if output is ReportFormat.json:
+        typer.echo(audit_json(found))
+        return
+    out = console()
+    for section in found.sections:
+        out.print(f"[bold]{section.question}[/bold]")
+        table = section_table(section)
+        if table is not None:
+            out.print(table)
+        out.print(section.conclusion, markup=False)
+        out.print()

@@ -1,0 +1,196 @@
+"""`evaluate` and `compare`: what weights are worth, and whether a head is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headsearch.commands.common import ReportFormat, console
+from headsearch.errors import ExperimentError, RunError
+
+app = typer.Typer()
+
+
+class BudgetName(StrEnum):
+    """What the arms of a comparison have in common."""
+
+    epochs = "epochs"
+    time = "time"
+
+
+@app.command(
+    epilog="Examples:  headsearch evaluate runs/with-head runs/without   |   "
+    "headsearch evaluate random my.safetensors --base resnet18 --data ~/images --probes knn,linear,finetune"
+)
+def evaluate(
+    weights: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WEIGHTS...",
+            help="A file of weights, a pretraining directory, `random` or `pretrained`; others are compared with the first.",
+        ),
+    ],
+    base: Annotated[
+        str | None, typer.Option(help="timm model. Default: what a pretraining directory says.")
+    ] = None,
+    base_kwargs: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Keywords of the model, e.g. '{\"img_size\": 64}'.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A data set's name, a folder, or an .npz file. Default: that of a pretraining directory."
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Pixels. Default: the pretraining's, else the model's own.")
+    ] = None,
+    probes: Annotated[
+        str | None,
+        typer.Option(help="Of knn, linear, few-shot, finetune, segmentation, detection; with commas."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Repetitions of what is random.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
+    ] = None,
+    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file too.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Probe weights of a base: k-NN, linear, few labels, fine-tuning, segmentation, detection; with intervals, side by side."""
+    from headsearch.data.names import data_named
+    from headsearch.evaluation.spec import evaluation_spec
+
+    options: dict[str, Any] = {
+        "base": given(model=base, kwargs=_keywords(base_kwargs)),
+        "data": given(**({} if data is None else data_named(data)), image_size=image_size),
+        **given(probes=listed(probes), seeds=seeds),
+    }
+    spec = evaluation_spec(options, overrides or [])
+    if out is not None and not out.parent.is_dir():
+        raise RunError(f"{out}: no folder '{out.parent}'")
+    from headsearch.evaluation.evaluate import evaluate as run
+    from headsearch.evaluation.result import check_lines, evaluation_table
+    from headsearch.run_directory import write_atomically
+
+    found = run(spec, weights, tell=teller(quiet))
+    if out is not None:
+        try:
+            write_atomically(out, found.to_json() + "\n")
+        except OSError as error:
+            raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+    if output is ReportFormat.json:
+        typer.echo(found.to_json())
+        return
+    if found.rows:
+        console().print(evaluation_table(found))
+    for line in check_lines(found.checks):
+        console().print(line, markup=False)
+
+
+@app.command(
+    epilog="Example:  headsearch compare head.yaml --data ~/images --out compared --seeds 3 --set recipe.epochs=100"
+)
+def compare(
+    heads: Annotated[
+        list[Path],
+        typer.Argument(metavar="HEAD...", help="head.yaml files, as written by headsearch export."),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder of images, an .npz file, or a data set's name. Default: the search's data set."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions of every arm.")] = 3,
+    budget: Annotated[
+        BudgetName, typer.Option(help="What the arms have in common; time: heads get fewer epochs.")
+    ] = BudgetName.epochs,
+    probes: Annotated[
+        str | None,
+        typer.Option(
+            help="Of knn, linear, few-shot, finetune, segmentation, detection; with commas. The first decides the verdict."
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a key of the pretraining, or below `evaluate.` of the evaluation.",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the comparison in --out.")] = False,
+    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Pretrain with and without the heads, several seeds each, evaluate all, and say whether a head is worth it."""
+    from headsearch.comparison.plan import make_plan
+
+    plan = make_plan(
+        heads,
+        data=data,
+        seeds=seeds,
+        budget=budget.value,
+        probes=listed(probes),
+        overrides=overrides or [],
+    )
+    from headsearch.comparison.compare import compare as run
+    from headsearch.pretrain.display import pretrain_display
+    from headsearch.pretrain.result import PretrainInterrupted
+
+    try:
+        comparison = run(
+            plan,
+            out,
+            resume=resume,
+            display=lambda: pretrain_display(quiet=quiet),
+            tell=teller(quiet),
+        )
+    except PretrainInterrupted as interrupted:
+        again = ["headsearch", "compare", *map(str, heads), "--out", str(out), "--seeds", str(seeds)]
+        again += ["--budget", budget.value] if budget is not BudgetName.epochs else []
+        again += ["--data", data] if data is not None else []
+        again += ["--probes", probes] if probes is not None else []
+        again += [part for override in overrides or [] for part in ("--set", override)]
+        line = shlex.join([*again, "--resume"])
+        typer.echo(f"headsearch: {interrupted}. Go on with:  {line}", err=True)
+        raise typer.Exit(128 + interrupted.signal) from None
+    if output is ReportFormat.json:
+        typer.echo(comparison.to_json())
+        return
+    console().print(comparison.to_table())
+    console().print(comparison.verdict, markup=False)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def listed(text: str | None) -> list[str] | None:
+    """A list written with commas."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def teller(quiet: bool) -> Any:
+    """What prints progress on stderr, a line at a time."""
+    return (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
+
+
+def _keywords(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        keywords = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ExperimentError(f"--base-kwargs: not valid JSON: {error}") from None
+    if not isinstance(keywords, dict):
+        raise ExperimentError(f"--base-kwargs: expected a JSON object, got {text}")
+    return keywords

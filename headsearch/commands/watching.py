@@ -1,0 +1,107 @@
+"""`status`, `report` and `dashboard`: looking at a search, also while it runs. They only read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headsearch.commands.common import ReportFormat, Run, console
+from headsearch.errors import RunError
+
+app = typer.Typer()
+
+
+class PageFormat(StrEnum):
+    """What a report is written as."""
+
+    html = "html"
+    md = "md"
+
+
+@app.command(epilog="Example:  headsearch status runs/digits   |   watch -n 5 headsearch status runs/digits")
+def status(
+    run: Run,
+    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+) -> None:
+    """Tell how far a search is: stage, what runs now, what is best so far, how long it may take."""
+    import json
+
+    from headsearch.report.data import read_run
+    from headsearch.report.status import status_data, status_panel
+
+    view = read_run(run)
+    if output is ReportFormat.json:
+        typer.echo(json.dumps(status_data(view), indent=2, allow_nan=False))
+    else:
+        console().print(status_panel(view))
+
+
+@app.command(
+    epilog="Example:  headsearch report runs/digits --out digits.html   |   headsearch report runs/digits --format md"
+)
+def report(
+    run: Run,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file to write. Default: report.html or report.md in the run directory; - prints it."
+        ),
+    ] = None,
+    output: Annotated[
+        PageFormat,
+        typer.Option("--format", help="html: one file that opens offline. md: for a pull request."),
+    ] = PageFormat.html,
+) -> None:
+    """Write what a run found as one file that can be mailed."""
+    from headsearch.report.data import read_run
+    from headsearch.run_directory import write_atomically
+
+    view = read_run(run)
+    if output is PageFormat.md:
+        from headsearch.report.markdown import markdown_report
+
+        text = markdown_report(view)
+    else:
+        from headsearch.report.page import html_report
+
+        text = html_report(view)
+    if out == Path("-"):
+        typer.echo(text, nl=False)
+        return
+    target = out or run / f"report.{output.value}"
+    try:
+        write_atomically(target, text)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be written: {error.strerror or error}") from None
+    typer.echo(f"{target}: {len(text.encode()) / 1e6:.1f} MB", err=True)
+    for line in view.problems:
+        typer.echo(f"headsearch: not in the report: {line}", err=True)
+
+
+@app.command(
+    epilog="Examples:  headsearch dashboard runs/digits   |   headsearch dashboard runs/* --port 8060   |   "
+    "from another machine:  ssh -L 8050:127.0.0.1:8050 HOST"
+)
+def dashboard(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run directories, as made by headsearch run.")
+    ],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8050,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Anywhere but on this machine alone, a token is needed.")
+    ] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        typer.Option(help="What every visitor must bring. Default: none on this machine, else a random one."),
+    ] = None,
+) -> None:
+    """Show runs in a browser, and keep showing them while they go on. Only reads."""
+    from headsearch.dashboard.server import Address, serve
+
+    def announce(address: Address) -> None:
+        typer.echo(f"headsearch dashboard at {address.url}  (Ctrl-C ends it)", err=True)
+
+    serve(runs, host=host, port=port, token=token, announce=announce)

@@ -1,0 +1,132 @@
+"""`space score`: order the heads of a space without training any."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headsearch.commands.common import TableFormat, console
+from headsearch.errors import SpaceError, did_you_mean
+
+if TYPE_CHECKING:
+    from headsearch.experiment import Experiment
+
+_SECONDS_PER_LINE = 10.0
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples:  headsearch space score paper --experiment digits -n 200   |   "
+    "headsearch space score my_space.yaml --base vit_small_patch16_224 --data ~/images --format csv > heads.csv"
+)
+def score(
+    space: Annotated[
+        str, typer.Argument(metavar="SPACE", help="A YAML file or the name of a shipped space.")
+    ],
+    base: Annotated[str | None, typer.Option(help="timm model; the same as --set base.model=...")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder of images, or digits; the same as --set data.dataset=... and data.root."),
+    ] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(
+            help="An experiment file or a shipped name to take base and images from. Default: digits, or, with --data, "
+            "the defaults."
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override any key, as base.kwargs or data.image_size."
+        ),
+    ] = None,
+    number: Annotated[
+        int, typer.Option("-n", "--number", min=1, max=100_000, help="How many distinct heads to score.")
+    ] = 1000,
+    seed: Annotated[
+        int, typer.Option(help="Of the draw. Initialisations follow from the experiment's seed.")
+    ] = 0,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="Random initialisations that scores are means over.")
+    ] = 3,
+    images: Annotated[int, typer.Option(min=4, help="Most held-out images to look at.")] = 256,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="score, retrieval.head, rankme_head, synflow, naswot, or a discrepancy as cka.tokens.output."
+        ),
+    ] = "score",
+    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A file to keep scores in as they come (JSON lines); goes on from what it holds."),
+    ] = None,
+) -> None:
+    """Score heads at random initialisation: how different from the base, how good, what others' proxies say. No label, no training."""
+    from headsearch.results import tables
+    from headsearch.scoring.zero_cost_scores import ORDERS, ordered
+    from headsearch.space.loading import load_space
+
+    if by not in ORDERS:
+        raise SpaceError(f"--by: no score '{by}'{did_you_mean(by, ORDERS)}")
+    loaded = load_space(space)
+    loaded.expect_single_heads("scoring at random initialisation")
+    resolved = _experiment(experiment, base, data, overrides or [])
+
+    from headsearch.search.zero_cost import ZeroCostScorer, score_space
+
+    scorer = ZeroCostScorer(resolved, seeds=seeds, images=images)
+    with _progress() as tell:
+        rows = score_space(loaded, scorer, number=number, seed=seed, path=out, progress=tell)
+    if len(rows) < number:
+        typer.echo(f"{loaded.name} has {len(rows)} distinct heads that are allowed on this base", err=True)
+    rows = ordered(rows, by)
+    if output is TableFormat.table:
+        console().print(tables.zero_cost_table(rows))
+    else:
+        text = tables.zero_cost_json(rows) if output is TableFormat.json else tables.zero_cost_csv(rows)
+        typer.echo(text)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """On stderr: a bar on a terminal, a line now and then elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    stderr = Console(stderr=True)
+    told = time.monotonic()
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
+        bar = bars.add_task("reading images, running the base", total=None)
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            bars.update(bar, description="heads", completed=done, total=total)
+            if not stderr.is_terminal and time.monotonic() - told > _SECONDS_PER_LINE:
+                typer.echo(f"{done} of {total} heads scored", err=True)
+                told = time.monotonic()
+
+        yield tell
+
+
+def _experiment(source: str | None, base: str | None, data: str | None, overrides: list[str]) -> Experiment:
+    """The experiment that the options describe, as `headsearch run` reads them."""
+    import json
+
+    from headsearch.experiment import load_experiment
+
+    shorthand = [] if base is None else [f"base.model={json.dumps(base)}"]
+    if data == "digits":
+        shorthand.append("data.dataset=digits")
+    elif data is not None:
+        shorthand += ["data.dataset=folder", f"data.root={json.dumps(data)}"]
+    return load_experiment(
+        source if source is not None or data is not None else "digits", [*shorthand, *overrides]
+    )

@@ -1,0 +1,102 @@
+"""Runs a comparison: trainings and evaluations one after the other, each kept on disk as soon as it is done.
+
+compare.yaml                    the plan
+<arm>/seed-<k>/                 the pretraining, as `headsearch pretrain` writes it
+<arm>/seed-<k>.json             its evaluation: what is there is not done again
+comparison.json, README.md      the table
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headsearch.comparison.outcome import Comparison, summarised
+from headsearch.comparison.plan import PLAN_FILE, Plan
+from headsearch.errors import RunError
+from headsearch.evaluation.evaluate import check_images, evaluate
+from headsearch.pretrain import PretrainObserver, PretrainSpec, pretrain
+from headsearch.run_directory import RunDirectory, write_atomically
+
+Tell = Callable[[str], None]
+
+
+def compare(
+    plan: Plan,
+    out: Path,
+    *,
+    resume: bool = False,
+    display: Callable[[], AbstractContextManager[PretrainObserver]],
+    tell: Tell = lambda _: None,
+) -> Comparison:
+    """Train and evaluate what is not done yet, and write the table.
+
+    Args:
+        plan: what to do.
+        out: the folder to write; it must not exist, unless `resume`.
+        resume: go on with what is there.
+        display: makes the observer of one pretraining.
+        tell: is told, in one line, what begins and what came out.
+
+    Raises:
+        UserError: `out` cannot be used, or whatever `pretrain` and `evaluate` say.
+        PretrainInterrupted: a signal came during a training; everything done is on disk.
+        TrainingFailed: the loss of a training is not finite.
+    """
+    if resume:
+        plan.check_resume(out)
+    else:
+        RunDirectory.refuse_existing(out)
+    check_images(plan.evaluation, next(iter(plan.arms.values())))
+    _write(out / PLAN_FILE, yaml.safe_dump(plan.to_dict(), sort_keys=False, width=110))
+    records: dict[str, list[dict[str, Any]]] = {arm: [] for arm in plan.arms}
+    trainings = plan.trainings()
+    for number, (arm, spec) in enumerate(trainings, 1):
+        named = f"{number} of {len(trainings)}: {arm}, seed {spec.seed}"
+        folder = out / arm / f"seed-{spec.seed}"
+        file = folder.with_suffix(".json")
+        if not file.is_file():
+            tell(f"{named}: {spec.recipe.epochs} epochs")
+            _write(file, json.dumps(_trained(plan, spec, folder, display), indent=2, allow_nan=False) + "\n")
+        record = json.loads(file.read_text(encoding="utf-8"))
+        records[arm].append(record)
+        scores = ", ".join(f"{probe} {score:.1f}" for probe, score in record["scores"].items())
+        tell(f"{named}: {scores}, {record['seconds']:.0f} s")
+    comparison = summarised(plan, records)
+    _write(out / "comparison.json", comparison.to_json() + "\n")
+    _write(out / "README.md", comparison.to_markdown())
+    return comparison
+
+
+def _trained(
+    plan: Plan,
+    spec: PretrainSpec,
+    folder: Path,
+    display: Callable[[], AbstractContextManager[PretrainObserver]],
+) -> Mapping[str, Any]:
+    """One pretraining, gone on with where it was begun, and its evaluation."""
+    with display() as observer:
+        result = pretrain(spec, folder, resume=(folder / "pretrain.yaml").is_file(), observer=observer)
+    # The pretraining's own seed: where there is no test split, its cut is what was held out.
+    evaluated = evaluate(plan.evaluation.model_copy(update={"seed": spec.seed}), [str(folder)])
+    return {
+        "scores": {row.probe: row.score for row in evaluated.rows},
+        "detection": [check.to_dict() for check in evaluated.checks],
+        "epochs": spec.recipe.epochs,
+        "loss": result.loss,
+        "seconds": result.seconds,
+        "images_per_second": result.images_per_second,
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,194 @@
+"""The table of a comparison and its verdict: mean scores by arm, gains over no head with their intervals, and what they cost. No torch here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from headsearch.comparison.plan import NONE, VERSION, Plan
+from headsearch.results.statistics import blocked_noise
+from headsearch.run_directory import versions
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class ArmScore:
+    """One probe of one arm, in percent and points of it; unknown is None."""
+
+    by_seed: tuple[float, ...]
+    mean: float
+    sd: float | None
+    """Between seeds."""
+    gain: float | None
+    """Over no head; None for the control itself."""
+    gain_low: float | None
+    """Of the 95% interval for this arm and probe alone; likewise `gain_high`."""
+    gain_high: float | None
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm."""
+
+    arm: str
+    epochs: int
+    scores: Mapping[str, ArmScore]
+    """By probe."""
+    seconds: float
+    """Training time, mean over seeds."""
+    images_per_second: float
+    """The same."""
+    checks_passed: bool | None
+    """Whether a detector can be trained on every base; None where that was not asked."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of `headsearch compare`."""
+
+    plan: Plan
+    rows: tuple[ArmRow, ...]
+    verdict: str
+
+    def to_json(self) -> str:
+        """Everything, as text."""
+        content = {
+            "comparison": VERSION,
+            "versions": versions(),
+            "plan": self.plan.to_dict(),
+            "rows": [asdict(row) for row in self.rows],
+            "verdict": self.verdict,
+        }
+        return json.dumps(content, indent=2, allow_nan=False)
+
+    def to_markdown(self) -> str:
+        """The table and the verdict, as a page."""
+        header, *rows = self.cells()
+        lines = [header, ["---"] * len(header), *rows]
+        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        return f"# With and without a head\n\n{self.verdict}\n\n{table}\n\n{self.notes}\n"
+
+    def to_table(self) -> Table:
+        """The same for a terminal, probe by probe."""
+        from headsearch.results.tables import new_table, plain
+
+        columns = [("probe", False), ("head", False), ("%", True), ("gain [95%]", True)]
+        table = new_table([*columns, ("epochs", True), ("time", True), ("images/s", True)])
+        for probe in self.rows[0].scores:
+            for row in self.rows:
+                named = probe if row is self.rows[0] else ""
+                table.add_row(*map(plain, [named, row.arm, *_shown(row.scores[probe]), *_cost(row)]))
+        return table
+
+    def cells(self) -> Iterator[list[str]]:
+        """The table's header and rows as text."""
+        probes = list(self.rows[0].scores)
+        yield [
+            "head",
+            *(name for probe in probes for name in (probe, "gain [95%]")),
+            "epochs",
+            "time",
+            "images/s",
+        ]
+        for row in self.rows:
+            scores = [text for probe in probes for text in _shown(row.scores[probe])]
+            yield [row.arm, *scores, *_cost(row)]
+
+    @property
+    def notes(self) -> str:
+        """What the numbers are, in a sentence or two."""
+        seeds = self.plan.seeds
+        common = "the same epochs" if self.plan.budget == "epochs" else "about the same training time"
+        return (
+            f"Percent, mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}; all arms have {common}. "
+            "Gains are over the arm `none` with the same seed: the same start, batches and views."
+        )
+
+
+def summarised(plan: Plan, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> Comparison:
+    """The comparison from the record of every training, by arm in the order of the seeds."""
+    probes = list(records[NONE][0]["scores"])
+    scores = {
+        probe: {arm: [record["scores"][probe] for record in records[arm]] for arm in records}
+        for probe in probes
+    }
+    by_probe = {probe: _scores(scores[probe]) for probe in probes}
+    rows = tuple(
+        ArmRow(
+            arm=arm,
+            epochs=records[arm][0]["epochs"],
+            scores={probe: by_probe[probe][arm] for probe in probes},
+            seconds=fmean(record["seconds"] for record in records[arm]),
+            images_per_second=fmean(record["images_per_second"] for record in records[arm]),
+            checks_passed=_passed(records[arm]),
+        )
+        for arm in records
+    )
+    verdict = judged(probes[0], scores[probes[0]]) if probes else "Nothing was scored."
+    return Comparison(plan, rows, verdict)
+
+
+def judged(probe: str, scores: Mapping[str, Sequence[float]]) -> str:
+    """Whether any head beats no head in one probe, in one sentence; the intervals hold for all heads at once (Bonferroni).
+
+    `scores` are those of every arm by seed, the control `none` first.
+    """
+    control, *heads = scores
+    gains = {head: fmean(scores[head]) - fmean(scores[control]) for head in heads}
+    best = max(gains, key=lambda head: gains[head])
+    noise = blocked_noise(list(scores.values()))
+    seeds = len(scores[control])
+    if noise is None:
+        why = "one seed shows no noise" if seeds == 1 else "the seeds show no noise"
+        return f"Cannot tell whether a head beats no head in {probe}: {why}; {best} reads {gains[best]:+.1f} points."
+    low, high = noise.interval(gains[best], seeds, seeds, len(heads))
+    adjusted = f", adjusted for {len(heads)} heads" if len(heads) > 1 else ""
+    shown = f"{gains[best]:+.1f} points, 95% interval {low:.1f} to {high:.1f}{adjusted}, {seeds} seeds"
+    if low > 0:
+        return f"{best} beats no head in {probe}: {shown}."
+    if high < 0:
+        return f"Every head is worse than no head in {probe}: the best, {best}, reads {shown}."
+    return f"No head is shown to beat no head in {probe}: the best, {best}, reads {shown}."
+
+
+def _scores(by_arm: Mapping[str, Sequence[float]]) -> dict[str, ArmScore]:
+    noise = blocked_noise(list(by_arm.values()))
+    control = fmean(by_arm[NONE])
+    found = {}
+    for arm, values in by_arm.items():
+        gain = None if arm == NONE else fmean(values) - control
+        low: float | None = None
+        high: float | None = None
+        if gain is not None and noise is not None:
+            low, high = noise.interval(gain, len(values), len(values))
+        found[arm] = ArmScore(
+            by_seed=tuple(values),
+            mean=fmean(values),
+            sd=stdev(values) if len(values) > 1 else None,
+            gain=gain,
+            gain_low=low,
+            gain_high=high,
+        )
+    return found
+
+
+def _passed(records: Sequence[Mapping[str, Any]]) -> bool | None:
+    checks = [check["passed"] for record in records for check in record["detection"]]
+    return all(checks) if checks else None
+
+
+def _cost(row: ArmRow) -> tuple[str, str, str]:
+    return str(row.epochs), f"{row.seconds:,.0f} s", f"{row.images_per_second:,.0f}"
+
+
+def _shown(score: ArmScore) -> tuple[str, str]:
+    mean = f"{score.mean:.1f}" + ("" if score.sd is None else f" ±{score.sd:.1f}")
+    if score.gain is None:
+        return mean, ""
+    interval = "" if score.gain_low is None else f" [{score.gain_low:.1f}, {score.gain_high:.1f}]"
+    return mean, f"{score.gain:+.1f}{interval}"

@@ -1,0 +1,145 @@
+"""What a comparison trains and evaluates: the arms, which differ in their head alone, and how each base is evaluated. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from headsearch.errors import ExperimentError, RunError
+from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
+from headsearch.export import ExportedHead, read_head
+from headsearch.pretrain import PretrainSpec
+from headsearch.run_directory import differences
+
+VERSION = "headsearch/comparison@1"
+NONE = "none"
+"""The arm without a head."""
+PLAN_FILE = "compare.yaml"
+
+Budget = Literal["epochs", "time"]
+
+_OF_THE_EVALUATION = "evaluate."
+"""Overrides that start so are the evaluation's."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison before its first training."""
+
+    arms: Mapping[str, PretrainSpec]
+    """By `head_id`, the control `none` first; each with the seed of the first repetition."""
+    evaluation: EvaluationSpec
+    seeds: int
+    """Repetitions of every arm. The k-th of all arms start from the same base and see the same batches and views."""
+    budget: Budget
+    """What the arms have in common: `epochs`, or the training `time`, as far as the overhead that the search measured tells."""
+
+    def trainings(self) -> list[tuple[str, PretrainSpec]]:
+        """Every arm with every seed; a seed at a time, so that an interrupted comparison holds whole pairs."""
+        return [
+            (arm, spec.model_copy(update={"seed": spec.seed + repetition}))
+            for repetition in range(self.seeds)
+            for arm, spec in self.arms.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML."""
+        return {
+            "compare": VERSION,
+            "budget": self.budget,
+            "seeds": self.seeds,
+            "arms": {arm: spec.model_dump(mode="json") for arm, spec in self.arms.items()},
+            "evaluation": self.evaluation.model_dump(mode="json"),
+        }
+
+    def check_resume(self, out: Path) -> None:
+        """Check that this plan goes on with the comparison in `out`; more seeds may be asked for.
+
+        Raises:
+            RunError: there is none, or it differs, naming the key.
+        """
+        file = out / PLAN_FILE
+        try:
+            former = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RunError(
+                f"{out}: nothing to resume, {file.name} cannot be read ({error.strerror})"
+            ) from None
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RunError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
+        changes = [change for change in differences(former, self.to_dict()) if change[0] != "seeds"]
+        if changes:
+            key, old, new = changes[0]
+            more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+            raise RunError(
+                f"{out}: cannot resume with another {key}: {new!r}, it has {old!r}{more}; choose another --out"
+            )
+
+
+def make_plan(
+    heads: Sequence[Path],
+    *,
+    data: str | None = None,
+    seeds: int = 3,
+    budget: Budget = "epochs",
+    probes: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+) -> Plan:
+    """The comparison of some exported heads with no head.
+
+    Args:
+        heads: files as `headsearch export` writes them, chosen for one base and method.
+        data: as `PretrainSpec.from_head` takes it.
+        seeds: repetitions of every arm.
+        budget: see `Plan`. With `time` an arm gets the share 1 / (1 + overhead) of the epochs, rounded down.
+        probes: of `headsearch evaluate`; the first decides the verdict.
+        overrides: `key=value` of the pretraining, or, below `evaluate.`, of the evaluation.
+
+    Raises:
+        UserError: a file or an override cannot be used, or the heads were chosen for different bases or methods.
+    """
+    exported = {str(path): read_head(path) for path in heads}
+    _check_alike(exported)
+    own = [override for override in overrides if not override.startswith(_OF_THE_EVALUATION)]
+    others = [
+        override.removeprefix(_OF_THE_EVALUATION)
+        for override in overrides
+        if override.startswith(_OF_THE_EVALUATION)
+    ]
+    first = next(iter(exported.values()))
+    arms = {NONE: PretrainSpec.from_head(first, data=data, overrides=own, without_head=True)}
+    for path, head in exported.items():
+        spec = PretrainSpec.from_head(head, data=data, overrides=own)
+        arms[head.head_id] = _shortened(spec, head, path) if budget == "time" else spec
+    evaluation = evaluation_spec({} if probes is None else {"probes": list(probes)}, others)
+    return Plan(arms, evaluation, seeds, budget)
+
+
+def _check_alike(exported: Mapping[str, ExportedHead]) -> None:
+    (path, first), *others = exported.items()
+    seen = {first.head_id: path}
+    for other_path, other in others:
+        if other.head_id in seen:
+            raise ExperimentError(f"{other_path}: the same head as in {seen[other.head_id]}")
+        seen[other.head_id] = other_path
+        for what in ("base", "method", "data"):
+            if getattr(other, what) != getattr(first, what):
+                raise ExperimentError(
+                    f"{other_path}: chosen for another {what} than the head in {path}; heads are compared on one"
+                )
+
+
+def _shortened(spec: PretrainSpec, head: ExportedHead, path: str) -> PretrainSpec:
+    """With so many epochs as take the time that all of them take without the head."""
+    overhead = head.scores.get("overhead")
+    if not isinstance(overhead, int | float):
+        raise ExperimentError(f"{path}: its scores hold no overhead, which --budget time needs")
+    epochs = max(1, int(spec.recipe.epochs / (1.0 + max(0.0, float(overhead)))))
+    content = spec.model_dump(mode="json")
+    warmup = content["recipe"]["warmup_epochs"] * epochs / spec.recipe.epochs
+    content["recipe"] |= {"epochs": epochs, "warmup_epochs": warmup}
+    return PretrainSpec.parse(content, path)

@@ -1,0 +1,131 @@
+"""Who may see the dashboard: a layer in front of the whole application, so that nothing is served past it.
+
+On this machine alone (a loopback address) the `Host` of a request must be this machine, or a page elsewhere could read the dashboard by
+pointing a name of its own at 127.0.0.1 (DNS rebinding). On any other address, and wherever a token was asked for, every request needs the
+token: in a cookie, which the address with `?token=` in it sets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+Environment = dict[str, Any]
+StartResponse = Callable[..., Any]
+Application = Callable[[Environment, StartResponse], Iterable[bytes]]
+
+_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_YEAR = 365 * 24 * 3600
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def make_token() -> str:
+    """A token that nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A WSGI application that lets through to another what may pass."""
+
+    application: Application
+    token: str | None
+    """Without one, requests must come from this machine by name."""
+    cookie: str
+    """Name of the cookie that holds the token."""
+    scripts: Sequence[str] = ()
+    """Hashes of the inline scripts that may run."""
+
+    def __call__(self, environment: Environment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        headers = self._headers()
+
+        def start(status: str, given: list[tuple[str, str]], error: Any = None) -> Any:
+            return start_response(status, [*given, *headers], error)
+
+        if self.token is None:
+            if _hostname(environment.get("HTTP_HOST", "")) not in _LOCAL:
+                return _refuse(start, "This dashboard answers to localhost and 127.0.0.1 alone.")
+            return self.application(environment, start)
+        query = parse_qsl(environment.get("QUERY_STRING", ""), keep_blank_values=True)
+        given = dict(query).get("token")
+        if given is not None and hmac.compare_digest(given.encode(), self.token.encode()):
+            # Into the cookie, and out of the address: it must not stay in the history or travel on in a link.
+            rest = urlencode([(name, value) for name, value in query if name != "token"])
+            path = "/" + environment.get("PATH_INFO", "/").lstrip("/")
+            where = _encoded(path) + (f"?{rest}" if rest else "")
+            cookie = f"{self.cookie}={self._pass}; HttpOnly; SameSite=Lax; Path=/; Max-Age={_YEAR}"
+            start("303 See Other", [("Location", where), ("Set-Cookie", cookie), ("Content-Length", "0")])
+            return []
+        shown = _cookie(environment.get("HTTP_COOKIE", ""), self.cookie)
+        if shown is not None and hmac.compare_digest(shown.encode(), self._pass.encode()):
+            return self.application(environment, start)
+        return _refuse(
+            start,
+            "This dashboard needs its token: open the address that headsearch dashboard has printed, with ?token= in it.",
+        )
+
+    @property
+    def _pass(self) -> str:
+        """What the cookie holds: it follows from the token, and is fit for a header whatever the token is."""
+        assert self.token is not None
+        return hashlib.sha256(f"headsearch {self.token}".encode()).hexdigest()
+
+    def _headers(self) -> list[tuple[str, str]]:
+        policy = {
+            "default-src": "'none'",
+            "script-src": " ".join(["'self'", *self.scripts]),
+            # plotly and React set styles of single elements.
+            "style-src": "'self' 'unsafe-inline'",
+            "img-src": "'self' data: blob:",
+            "connect-src": "'self'",
+            "base-uri": "'none'",
+            "form-action": "'none'",
+            "frame-ancestors": "'none'",
+        }
+        return [
+            ("Content-Security-Policy", "; ".join(f"{name} {value}" for name, value in policy.items())),
+            ("X-Content-Type-Options", "nosniff"),
+            ("X-Frame-Options", "DENY"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+        ]
+
+
+def _refuse(start: StartResponse, text: str) -> list[bytes]:
+    body = f"{text}\n".encode()
+    start(
+        "403 Forbidden", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    )
+    return [body]
+
+
+def _hostname(host: str) -> str:
+    """Without the port, in lower case."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    return name.lower()
+
+
+def _cookie(header: str, name: str) -> str | None:
+    for part in header.split(";"):
+        key, _, value = part.strip().partition("=")
+        if key == name:
+            return value
+    return None
+
+
+def _encoded(path: str) -> str:
+    return quote(path.encode("latin-1", errors="replace"))

@@ -1,0 +1,204 @@
+"""Evaluates several weights of one base side by side: every probe for every weights, with intervals and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from headsearch.base import Base
+from headsearch.data import load_data
+from headsearch.data.augment import Views
+from headsearch.data.load import pixel_statistics
+from headsearch.data.masks import MaskedDataset, load_masks
+from headsearch.data.recipe import default_augmentation
+from headsearch.data.sets import Dataset
+from headsearch.errors import BaseModelError, ExperimentError
+from headsearch.evaluation.detection import DetectionCheck, check_detection
+from headsearch.evaluation.finetune import finetune
+from headsearch.evaluation.frozen import few_shot, knn, linear
+from headsearch.evaluation.intervals import Outcome
+from headsearch.evaluation.result import Evaluation, compared
+from headsearch.evaluation.segmentation import MaskedSubject, segmentation
+from headsearch.evaluation.spec import EvaluatedBase, EvaluatedData, EvaluationSpec, ProbeName
+from headsearch.evaluation.subject import Subject
+from headsearch.evaluation.weights import (
+    Normalisation,
+    Weights,
+    find_weights,
+    load_weights,
+    own_image_size,
+    own_normalisation,
+)
+from headsearch.pretrain import PretrainSpec
+from headsearch.training.devices import resolve_device
+
+Tell = Callable[[str], None]
+
+_ON_LABELS: Mapping[ProbeName, Callable[[Subject, EvaluationSpec], dict[str, Outcome]]] = {
+    "knn": knn,
+    "linear": linear,
+    "few-shot": few_shot,
+    "finetune": finetune,
+}
+
+
+def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda _: None) -> Evaluation:
+    """Evaluate the weights of these names; the first are what the others are compared with.
+
+    Args:
+        spec: what to do. What it leaves open is taken from the first pretraining directory among the weights, or derived.
+        names: each `random`, `pretrained`, a file, or a pretraining directory.
+        tell: is told, in one line, what has been done and what to beware of.
+
+    Raises:
+        UserError: weights, base, data or device cannot be used. All are loaded before the first probe.
+    """
+    weights = _found(names)
+    spec = settled(spec, weights)
+    device = resolve_device(spec.device)
+    bases = [load_weights(each, spec) for each in weights]
+    labelled, masked = _labelled(spec), _masked(spec)
+    _warn_of_other_cuts(spec, weights, tell)
+    outcomes: dict[str, dict[str, Outcome]] = {}
+    checks: list[DetectionCheck] = []
+    for each, base in zip(weights, bases, strict=True):
+        found = outcomes[each.name] = {}
+        base.to(device).eval()
+        own = own_normalisation(each, base.info.model)
+        subject = None if labelled is None else _subject(each, base, labelled, own, spec, device)
+        for probe in spec.probes:
+            if probe == "detection":
+                checks.append(check_detection(each.name, base, spec, device))
+            elif probe == "segmentation":
+                assert masked is not None
+                found |= segmentation(_masked_subject(each, base, masked, own, spec, device), spec)
+            else:
+                assert subject is not None
+                found |= _ON_LABELS[probe](subject, spec)
+            tell(f"{each.name}: {probe} done")
+        base.to("cpu")
+    return Evaluation(spec, compared(outcomes), tuple(checks))
+
+
+def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
+    """The spec with nothing left open: base, data, image size and seed are those of the first pretraining, where not given.
+
+    Raises:
+        ExperimentError: there is no base or no data.
+    """
+    trained = next((each.pretraining for each in weights if each.pretraining is not None), None)
+    base, data = spec.base, spec.data
+    if base.model is None:
+        if trained is None:
+            raise ExperimentError(
+                "--base: which timm model are these weights of? (a pretraining directory would say)"
+            )
+        base = EvaluatedBase(model=trained.base.model, kwargs=trained.base.kwargs | base.kwargs)
+    assert base.model is not None
+    size = data.image_size
+    if data.dataset is None and trained is not None:
+        data = EvaluatedData(dataset=trained.data.dataset, root=trained.data.root)
+    if size is None:
+        size = own_image_size(base.model, base.kwargs) if trained is None else trained.data.image_size
+    needs_data = set(spec.probes) - {"detection", *(["segmentation"] if spec.segmentation.dataset else [])}
+    if data.dataset is None and needs_data:
+        raise ExperimentError(f"--data: which images? ({', '.join(sorted(needs_data))} need some)")
+    seed = spec.seed if trained is None or "seed" in spec.model_fields_set else trained.seed
+    data = data.model_copy(update={"image_size": size})
+    return spec.model_copy(update={"base": base, "data": data, "seed": seed})
+
+
+def check_images(spec: EvaluationSpec, pretraining: PretrainSpec) -> None:
+    """Read the images that an evaluation of this pretraining will ask for, so that a mistake is met before the training.
+
+    Raises:
+        UserError: there are no such images, or they lack what the probes need.
+    """
+    whole = settled(spec, [Weights("", None, pretraining)])
+    resolve_device(whole.device)
+    _labelled(whole)
+    _masked(whole)
+
+
+def _found(names: Sequence[str]) -> list[Weights]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BaseModelError(f"weights: '{twice}' is given twice")
+    return [find_weights(name) for name in names]
+
+
+def _labelled(spec: EvaluationSpec) -> Dataset | None:
+    """The labelled images, where a probe asks for them."""
+    if not set(spec.probes) & set(_ON_LABELS):
+        return None
+    assert spec.data.dataset is not None
+    assert spec.data.image_size is not None
+    return load_data(
+        spec.data.dataset,
+        root=spec.data.root,
+        image_size=spec.data.image_size,
+        labels="probe",
+        seed=spec.seed,
+        prefer="test",
+    )
+
+
+def _masked(spec: EvaluationSpec) -> MaskedDataset | None:
+    """The images with masks, where segmentation is asked for."""
+    if "segmentation" not in spec.probes:
+        return None
+    settings = spec.segmentation
+    dataset = settings.dataset or ("digits" if spec.data.dataset == "digits" else "folder")
+    assert spec.data.image_size is not None
+    return load_masks(
+        dataset,
+        root=settings.root or spec.data.root,
+        image_size=spec.data.image_size,
+        most_train=settings.train_images,
+        seed=spec.seed,
+    )
+
+
+def _subject(
+    weights: Weights,
+    base: Base,
+    dataset: Dataset,
+    own: Normalisation | None,
+    spec: EvaluationSpec,
+    device: torch.device,
+) -> Subject:
+    views = _views(spec, own or (dataset.mean, dataset.std))
+    return Subject(weights.name, base, dataset, views, spec.batch_size, device)
+
+
+def _masked_subject(
+    weights: Weights,
+    base: Base,
+    dataset: MaskedDataset,
+    own: Normalisation | None,
+    spec: EvaluationSpec,
+    device: torch.device,
+) -> MaskedSubject:
+    views = _views(spec, own or pixel_statistics(dataset.train.images))
+    return MaskedSubject(weights.name, base, dataset, views, spec.batch_size, device)
+
+
+def _views(spec: EvaluationSpec, normalisation: Normalisation) -> Views:
+    assert spec.data.image_size is not None
+    mean, std = normalisation
+    augmentation = default_augmentation(spec.data.dataset or "folder", spec.data.image_size)
+    return Views(augmentation, image_size=spec.data.image_size, mean=mean, std=std)
+
+
+def _warn_of_other_cuts(spec: EvaluationSpec, weights: Sequence[Weights], tell: Tell) -> None:
+    """Say so where a pretraining on these very images held others out, unless there is a test split."""
+    for each in weights:
+        trained = each.pretraining
+        if trained is None or trained.seed == spec.seed:
+            continue
+        if (trained.data.dataset, trained.data.root) == (spec.data.dataset, spec.data.root):
+            tell(
+                f"beware: {each.name} was pretrained with seed {trained.seed}, this evaluation has {spec.seed}: "
+                "unless the data set has a test split of its own, some test images were seen in pretraining"
+            )

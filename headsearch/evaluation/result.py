@@ -1,0 +1,143 @@
+"""What an evaluation gives back: rows for people and programs. No torch here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from headsearch.evaluation.intervals import Outcome, margin
+from headsearch.evaluation.spec import EvaluationSpec
+from headsearch.run_directory import versions
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from headsearch.evaluation.detection import DetectionCheck
+
+VERSION = "headsearch/evaluation@1"
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """One probe of one set of weights. Scores, intervals and differences are in percent or points of it; unknown is None."""
+
+    probe: str
+    """`20-NN`, `linear`, `few-shot 1%`, `finetune`, `segmentation mIoU`."""
+    weights: str
+    score: float
+    low: float | None
+    """Of the 95% interval; likewise `high`."""
+    high: float | None
+    difference: float | None
+    """To the first weights, met by the same seeds and test images; None for the first."""
+    difference_low: float | None
+    difference_high: float | None
+    by_seed: tuple[float, ...]
+    """The score with each seed; one where the probe is not random."""
+    test_images: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of `headsearch evaluate`."""
+
+    spec: EvaluationSpec
+    """As resolved."""
+    rows: tuple[ProbeRow, ...]
+    """By probe, then in the order of the weights."""
+    checks: tuple[DetectionCheck, ...]
+    """Of the detection probe, where it was asked for."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "evaluation": VERSION,
+            "versions": versions(),
+            "spec": self.spec.model_dump(mode="json"),
+            "rows": [asdict(row) for row in self.rows],
+            "detection": [check.to_dict() for check in self.checks],
+        }
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+
+def compared(outcomes: Mapping[str, Mapping[str, Outcome]]) -> tuple[ProbeRow, ...]:
+    """Rows from the outcomes of each weights by probe; the first weights are what the others are compared with."""
+    if not outcomes:
+        return ()
+    first = next(iter(outcomes))
+    return tuple(
+        _row(probe, name, outcomes[name][probe], None if name == first else outcomes[first][probe])
+        for probe in outcomes[first]
+        for name in outcomes
+    )
+
+
+def _row(probe: str, name: str, outcome: Outcome, reference: Outcome | None) -> ProbeRow:
+    low, high = _around(outcome.score, margin(outcome.contributions))
+    if low is not None and high is not None:
+        low, high = max(low, 0.0), min(high, 100.0)
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    if reference is not None:
+        difference = outcome.score - reference.score
+        difference_low, difference_high = _around(
+            difference, margin(outcome.contributions - reference.contributions)
+        )
+    return ProbeRow(
+        probe=probe,
+        weights=name,
+        score=outcome.score,
+        low=low,
+        high=high,
+        difference=difference,
+        difference_low=difference_low,
+        difference_high=difference_high,
+        by_seed=outcome.by_seed,
+        test_images=outcome.contributions.shape[1],
+    )
+
+
+def _around(centre: float, half: float | None) -> tuple[float | None, float | None]:
+    return (None, None) if half is None else (centre - half, centre + half)
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """The rows for a terminal; the detection check below."""
+    from headsearch.results.tables import new_table, plain
+
+    columns = [("probe", False), ("weights", False), ("%", True), ("95%", True)]
+    several = len({row.weights for row in evaluation.rows}) > 1
+    if several:
+        columns += [("vs first", True), ("95%", True)]
+    table = new_table([*columns, ("seeds", True), ("test images", True)])
+    before = ""
+    for row in evaluation.rows:
+        cells = [row.probe if row.probe != before else "", row.weights, f"{row.score:.1f}"]
+        cells.append(_interval(row.low, row.high))
+        if several:
+            cells.append("" if row.difference is None else f"{row.difference:+.1f}")
+            cells.append(
+                "" if row.difference is None else _interval(row.difference_low, row.difference_high, "+")
+            )
+        table.add_row(*map(plain, [*cells, str(len(row.by_seed)), str(row.test_images)]))
+        before = row.probe
+    return table
+
+
+def check_lines(checks: Sequence[DetectionCheck]) -> list[str]:
+    """The detection check in words."""
+    return [
+        f"detection check of {check.weights}: {'passed' if check.passed else 'FAILED'}: losses "
+        f"{', '.join(f'{loss:.3f}' for loss in check.losses)}; gradients reach {check.reached} of {check.tensors} weight tensors"
+        for check in checks
+    ]
+
+
+def _interval(low: float | None, high: float | None, sign: str = "") -> str:
+    return "-" if low is None or high is None else f"{low:{sign}.1f} to {high:{sign}.1f}"

@@ -1,0 +1,124 @@
+"""Semantic segmentation by a linear layer on the frozen base's last feature map, as in DINOv2 (Oquab et al., arXiv 2304.07193, section 7.4).
+
+The map, before the base's final norm, is standardised by train's mean and deviation, classified at every position, and the logits are
+enlarged to the image. The layer starts at zero and its loss is convex, so one training is enough: the interval is over test images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headsearch.base import Base
+from headsearch.data.augment import Views
+from headsearch.data.masks import IGNORED, MaskedDataset, MaskedImages
+from headsearch.errors import BaseModelError
+from headsearch.evaluation import mean_iou
+from headsearch.evaluation.intervals import Outcome
+from headsearch.evaluation.spec import EvaluationSpec
+from headsearch.training.schedules import learning_rate
+from headsearch.training.seeds import derived_generator
+
+
+@dataclass(frozen=True)
+class MaskedSubject:
+    """One set of weights before the segmentation probe."""
+
+    name: str
+    base: Base
+    dataset: MaskedDataset
+    views: Views
+    """Its `prepare` makes the base's input from images."""
+    batch_size: int
+    device: torch.device
+
+
+def segmentation(subject: MaskedSubject, spec: EvaluationSpec) -> dict[str, Outcome]:
+    """Mean IoU on the test images, in percent. Raises `BaseModelError` where a feature is not finite."""
+    train_NCHW = _maps(subject, subject.dataset.train)
+    deviation_C, mean_C = torch.std_mean(train_NCHW.double(), dim=(0, 2, 3), correction=0)
+    scale_C = torch.where(deviation_C > 0, deviation_C, 1.0)
+
+    def standardised(map_BCHW: Tensor) -> Tensor:
+        whole = (map_BCHW.double() - mean_C[:, None, None]) / scale_C[:, None, None]
+        return whole.float().to(subject.device)
+
+    layer = nn.Conv2d(train_NCHW.shape[1], len(subject.dataset.classes), 1).to(subject.device)
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    _train(layer, train_NCHW, subject.dataset.train.masks, standardised, spec)
+    intersection, union = _test(layer, _maps(subject, subject.dataset.test), standardised, subject)
+    score = mean_iou.mean_iou(intersection.sum(axis=0), union.sum(axis=0))
+    return {"segmentation mIoU": Outcome((score,), mean_iou.contributions(intersection, union)[None])}
+
+
+@torch.no_grad()
+def _maps(subject: MaskedSubject, images: MaskedImages) -> Tensor:
+    """The base's maps of all images, float16 on the CPU: the layer needs them in every epoch, the base but once."""
+    subject.base.eval()
+    parts = []
+    for pixels in torch.split(images.images, subject.batch_size):
+        map_BCHW = subject.base(subject.views.prepare(pixels.to(subject.device))).map
+        parts.append(map_BCHW.half().cpu())
+    maps_NCHW = torch.cat(parts)
+    if not torch.isfinite(maps_NCHW).all():
+        raise BaseModelError(f"weights '{subject.name}': the base's feature maps are not finite")
+    return maps_NCHW
+
+
+def _train(
+    layer: nn.Conv2d,
+    maps_NCHW: Tensor,
+    masks_NHW: Tensor,
+    standardised: Callable[[Tensor], Tensor],
+    spec: EvaluationSpec,
+) -> None:
+    settings = spec.segmentation
+    device = layer.weight.device
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
+    steps_per_epoch = math.ceil(len(maps_NCHW) / settings.batch_size)
+    steps = settings.epochs * steps_per_epoch
+    for epoch in range(settings.epochs):
+        order = torch.randperm(len(maps_NCHW), generator=derived_generator(spec.seed, "segmentation", epoch))
+        for batch, rows in enumerate(torch.split(order, settings.batch_size)):
+            step = epoch * steps_per_epoch + batch
+            masks = masks_NHW[rows].to(device)
+            loss = F.cross_entropy(
+                _enlarged(layer(standardised(maps_NCHW[rows])), masks), masks, ignore_index=IGNORED
+            )
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimizer.param_groups[0]["lr"] = learning_rate(
+                step, steps=steps, warmup_steps=0, peak=settings.learning_rate
+            )
+            optimizer.step()
+
+
+@torch.no_grad()
+def _test(
+    layer: nn.Conv2d, maps_NCHW: Tensor, standardised: Callable[[Tensor], Tensor], subject: MaskedSubject
+) -> tuple[mean_iou.Counts, mean_iou.Counts]:
+    """Pixels of each class in intersection and union, by image."""
+    counted = []
+    batches = zip(
+        torch.split(maps_NCHW, subject.batch_size),
+        torch.split(subject.dataset.test.masks, subject.batch_size),
+        strict=True,
+    )
+    for maps, masks in batches:
+        truth = masks.to(subject.device)
+        predicted = _enlarged(layer(standardised(maps)), truth).argmax(dim=1)
+        counted.append(mean_iou.counts(predicted, truth, len(subject.dataset.classes)))
+    intersections, unions = zip(*counted, strict=True)
+    return np.concatenate(intersections), np.concatenate(unions)
+
+
+def _enlarged(logits_BKHW: Tensor, masks_BHW: Tensor) -> Tensor:
+    return F.interpolate(logits_BKHW, size=masks_BHW.shape[1:], mode="bilinear", align_corners=False)

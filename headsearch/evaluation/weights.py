@@ -1,0 +1,94 @@
+"""Which weights: a name on the command line becomes a base with those weights in it, and the normalisation that they expect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from headsearch.base import Base, load_base
+from headsearch.errors import BaseModelError
+from headsearch.evaluation.spec import EvaluationSpec
+from headsearch.pretrain import PretrainSpec
+from headsearch.training.seeds import derived_seed
+
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and deviation of the channels, on a scale of 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of weights to be evaluated."""
+
+    name: str
+    """As given: `random`, `pretrained`, a file, or a pretraining directory."""
+    source: str | None
+    """As `load_base` takes it."""
+    pretraining: PretrainSpec | None = None
+    """How they were made, where a pretraining directory says so."""
+
+
+def find_weights(name: str) -> Weights:
+    """The weights that a name stands for.
+
+    Raises:
+        BaseModelError: there are none.
+        RunError: the directory's `pretrain.yaml` cannot be read.
+    """
+    if name == "random":
+        return Weights(name, None)
+    if name == "pretrained":
+        return Weights(name, "pretrained")
+    path = Path(name)
+    if path.is_dir():
+        file = path / "base.safetensors"
+        if not file.is_file() or not (path / "pretrain.yaml").is_file():
+            raise BaseModelError(
+                f"weights: '{name}' is not a finished pretraining (no base.safetensors and pretrain.yaml in it)"
+            )
+        return Weights(name, str(file), PretrainSpec.read(path / "pretrain.yaml"))
+    if not path.is_file():
+        raise BaseModelError(
+            f"weights: no file or directory '{name}' (expected random, pretrained, a file of weights, or a pretraining directory)"
+        )
+    return Weights(name, name)
+
+
+def load_weights(weights: Weights, spec: EvaluationSpec) -> Base:
+    """A base with the weights in it; random ones are drawn from the spec's seed. Raises `BaseModelError` where they do not fit.
+
+    The spec has nothing left open.
+    """
+    assert spec.base.model is not None
+    assert spec.data.image_size is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(spec.seed, "base"))
+        return load_base(
+            spec.base.model,
+            image_size=spec.data.image_size,
+            kwargs=spec.base.kwargs,
+            weights=weights.source,
+        )
+
+
+def own_normalisation(weights: Weights, model: str) -> Normalisation | None:
+    """The normalisation that timm's weights were trained with; None for others, which take the data's own."""
+    if weights.source != "pretrained":
+        return None
+    config = timm.get_pretrained_cfg(model)
+    assert config is not None  # it has weights
+    (red, green, blue), (red_std, green_std, blue_std) = config.mean, config.std
+    return (red, green, blue), (red_std, green_std, blue_std)
+
+
+def own_image_size(model: str, kwargs: Mapping[str, Any]) -> int:
+    """The image size that a model is made for; 224 where timm does not know."""
+    asked = kwargs.get("img_size")
+    if asked is not None:
+        return int(asked if isinstance(asked, int) else asked[-1])
+    config = timm.get_pretrained_cfg(model, allow_unregistered=True) if timm.is_model(model) else None
+    return 224 if config is None else int(config.input_size[-1])

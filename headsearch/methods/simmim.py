@@ -1,0 +1,70 @@
+"""SimMIM with a teacher: predict the pixels of hidden positions, and what the teacher sees there.
+
+The student sees a view with most positions hidden, the teacher sees it whole. At every hidden position a linear layer on the (normalised)
+feature s predicts the pixels x of that square, and the teacher's normalised feature t:
+
+    ℓ(s, t) = mean |W_x s − x|  +  λ · smooth_l1(W_t s, t).
+
+The first term is SimMIM's; with λ = 0 and without a head nothing else is left. The second lets one network teach another, as every
+method of HSSL does: with a head, t is the head's. Features are compared after a LayerNorm without learned scale and by smooth L1,
+as in data2vec (arXiv 2202.03555) and I-JEPA (arXiv 2301.08243); the pixels keep them from collapsing.
+
+Xie et al., "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022, arXiv 2111.09886.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headsearch.base_info import BaseInfo
+from headsearch.errors import ExperimentError
+from headsearch.masking import random_masks
+from headsearch.methods.method import Method
+from headsearch.methods.options import SimMIMOptions
+
+_PATCH_EPS = 1e-6
+"""Added to a square's variance, as in MAE (arXiv 2111.06377)."""
+
+
+class SimMIM(Method):
+    """No projector but a normalisation; the predictor is the one-layer decoder."""
+
+    hides = True
+    compares_tokens = True
+
+    def __init__(self, width: int, options: SimMIMOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.width = width
+        self.output_dim = width
+
+    def prepare(self, info: BaseInfo) -> None:
+        if any(info.image_size % side for side in info.grid):
+            raise ExperimentError(
+                f"method.name: simmim needs an image_size that is a multiple of the base's grid, {info.grid[0]}x{info.grid[1]}; "
+                f"got {info.image_size}"
+            )
+        self.pixels = 3 * (info.image_size // info.grid[0]) * (info.image_size // info.grid[1])
+
+    def projector(self, in_dim: int) -> nn.Module:
+        return nn.LayerNorm(in_dim, elementwise_affine=False)
+
+    def predictor(self) -> nn.Module:
+        return nn.Linear(self.width, self.pixels + self.width)
+
+    def masks(self, count: int, grid: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+        return random_masks(count, grid, self.options.mask_ratio, generator)
+
+    def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
+        """ℓ of predictions against pixels followed by the teacher's features, one row per hidden position."""
+        predicted_pixels, predicted_features = student_BD[:, : self.pixels], student_BD[:, self.pixels :]
+        pixels, features = target_BD[:, : self.pixels], target_BD[:, self.pixels :]
+        if self.options.normalise_patches:
+            variance, mean = torch.var_mean(pixels, dim=1, keepdim=True)
+            pixels = (pixels - mean) / (variance + _PATCH_EPS).sqrt()
+        loss = F.l1_loss(predicted_pixels, pixels)
+        if self.options.feature_weight:
+            loss = loss + self.options.feature_weight * F.smooth_l1_loss(predicted_features, features)
+        return loss

@@ -1,0 +1,102 @@
+"""What a pretraining leaves behind: weights that plain timm loads, the head's weights, and a card that says what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from headsearch.base import model_options
+from headsearch.errors import RunError
+from headsearch.pretrain.prepare import SPEC_FILE, Materials
+from headsearch.pretrain.recipe import PretrainSpec
+from headsearch.pretrain.result import PretrainResult
+from headsearch.run_directory import versions, write_atomically
+from headsearch.training.checkpoint import save_tensors
+
+
+def write_outcome(
+    spec: PretrainSpec, out: Path, materials: Materials, result: PretrainResult
+) -> PretrainResult:
+    """Write `base.safetensors`, `head.safetensors` where there is a head, and `README.md`; each whole or not at all.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
+    hssl = materials.trainer.hssl
+    network = hssl.student if spec.recipe.export == "student" else hssl.teacher
+    try:
+        write_weights(result.weights, network.base.model)
+        if result.head_weights is not None:
+            # A single head's names are those of `headsearch.export.load_head`; those of a set are numbered.
+            write_weights(result.head_weights, network.heads[0] if len(network.heads) == 1 else network.heads)
+        write_atomically(out / "README.md", model_card(spec, materials, result))
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
+    return result
+
+
+def write_weights(path: Path, module: nn.Module) -> None:
+    """Write a module's state as safetensors. Raises `RunError` where it cannot be written."""
+    save_tensors(path, module.state_dict())
+
+
+def model_card(spec: PretrainSpec, materials: Materials, result: PretrainResult) -> str:
+    """The text of `README.md`: how to load the weights, and how they came about."""
+    recipe, dataset = spec.recipe, materials.dataset
+    options = model_options(spec.base.model, spec.data.image_size, spec.base.kwargs)
+    keywords = "".join(f", {name}={value!r}" for name, value in options.items())
+    head = (
+        "no head: plain self-supervised learning"
+        if spec.head is None
+        else f"`{spec.head_id}`, thrown away after training; its weights are in `head.safetensors`"
+    )
+    start = {None: "random", "pretrained": "timm's"}.get(spec.base.weights, f"`{spec.base.weights}`")
+    mean, std = (tuple(round(value, 4) for value in values) for values in (dataset.mean, dataset.std))
+    rows = {
+        "base": f"`{spec.base.model}`, from {start} weights",
+        "head during training": head,
+        "method": f"{spec.method.name} {_listed(spec.method.kwargs)}".strip(),
+        "images": f"{len(dataset.train):,} of `{dataset.name}` at {spec.data.image_size} pixels, without labels",
+        "normalisation": f"mean {mean}, standard deviation {std}, of values from 0 to 1",
+        "weights": f"of the {recipe.export}",
+        "last epoch's loss": f"{result.loss:.4f}",
+        "k-NN accuracy": "not measured"
+        if result.knn is None
+        else f"{result.knn:.2f} % on {len(dataset.held_out):,} held-out images ({len(dataset.classes or [])} classes)",
+        "time": f"{result.seconds / 3600:.2f} h, {result.images_per_second:,.0f} images/s",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    settings = "\n".join(f"| {name} | {value} |" for name, value in recipe.model_dump().items())
+    return f"""---
+library_name: timm
+tags: [image-feature-extraction, timm, self-supervised, headsearch]
+---
+
+# {spec.base.model}, pretrained with headsearch
+
+```python
+import timm
+
+model = timm.create_model({spec.base.model!r}, checkpoint_path="base.safetensors", num_classes=0{keywords})
+```
+
+| | |
+|---|---|
+{table}
+
+Heterogeneous self-supervised learning ([arXiv 2310.05108](https://arxiv.org/abs/2310.05108)): the base learnt from what the head saw, and
+keeps its own structure. The whole recipe, ready to be repeated, is in `{SPEC_FILE}`:
+
+| recipe | |
+|---|---|
+{settings}
+
+What happened epoch by epoch is in `metrics.jsonl`, and for TensorBoard in `tensorboard/`.
+"""
+
+
+def _listed(options: Mapping[str, object]) -> str:
+    return f"({', '.join(f'{name} {value}' for name, value in options.items())})" if options else ""

@@ -1,0 +1,162 @@
+"""Everything that a pretraining needs before its first step, and every complaint about what it was given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headsearch.base import Base
+from headsearch.base_info import BaseInfo
+from headsearch.collectives import world_size
+from headsearch.data.augment import Views
+from headsearch.data.decode import cores
+from headsearch.data.sets import Dataset, ImageSet, StreamedImages
+from headsearch.errors import ExperimentError, HeadError, RunError
+from headsearch.experiment import SearchSpec
+from headsearch.export import BaseFacts
+from headsearch.heads.canonical import canonical, head_id
+from headsearch.heads.registry import parse_head
+from headsearch.pretrain.distributed import Place, synchronise_batch_norms
+from headsearch.pretrain.recipe import PretrainSpec
+from headsearch.run_directory import RunDirectory, differences, write_atomically
+from headsearch.training.materials import build_pair, check_local_crops, new_base, read_images
+from headsearch.training.rungs import Scorer
+from headsearch.training.trainer import Trainer
+
+SPEC_FILE = "pretrain.yaml"
+_MAY_CHANGE = {
+    "recipe": ("compile", "device", "checkpoint_minutes", "keep_checkpoints", "probe_every", "export"),
+    "data": ("root",),
+}
+"""Keys that touch no weight, or only say where the same images lie: another value may go on from a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What is trained, on what, and how it is looked at."""
+
+    trainer: Trainer
+    images: ImageSet
+    """To train on."""
+    views: Views
+    scorer: Scorer
+    dataset: Dataset
+
+
+def prepare(spec: PretrainSpec, place: Place) -> Materials:
+    """Build the pair, the same on every rank, and read the images.
+
+    Raises:
+        UserError: ranks that do not divide the batch; a base that is not the one that the head was chosen for; whatever is wrong
+            with base, head, method, augmentation or data.
+    """
+    recipe = spec.recipe
+    if recipe.batch_size % (world_size() * recipe.accumulate):
+        raise ExperimentError(
+            f"recipe.batch_size ({recipe.batch_size}) must divide by ranks times recipe.accumulate "
+            f"({world_size()} x {recipe.accumulate})"
+        )
+    config = parse_head(spec.head)
+    base = new_base(spec.base, spec.data.image_size)
+    if spec.chosen_for is not None:
+        _compare(spec.chosen_for, base.info)
+    named = head_id(canonical(config, base.info))
+    if named != spec.head_id:
+        raise HeadError(f"the head's config describes {named} on this base, but head_id says {spec.head_id}")
+    dataset, views = read_images(spec.data, base, batch_size=recipe.batch_size, seed=spec.seed)
+    pair = build_pair(lambda: _again(base, spec), config, spec.method, spec.seed)
+    check_local_crops(views, pair)
+    synchronise_batch_norms(pair, place.device)
+    trainer = Trainer(
+        pair,
+        recipe,
+        steps_per_epoch=len(dataset.train) // recipe.batch_size,
+        device=place.device,
+        weight_decay_end=recipe.weight_decay_end,
+    )
+    if recipe.compile:
+        for network in (pair.student, pair.teacher):
+            for module in (network.base, *network.heads):
+                module.compile()
+    scorer = Scorer(
+        dataset,
+        views,
+        discrepancy=SearchSpec().discrepancy,
+        labels=spec.data.labels == "probe",
+        seed=spec.seed,
+    )
+    images = dataset.train
+    if isinstance(images, StreamedImages):
+        images = replace(images, workers=max(cores() // place.local_ranks - 1, 0))
+    return Materials(trainer, images, views, scorer, dataset)
+
+
+def identity(spec: PretrainSpec) -> str:
+    """Whatever decides the course of a pretraining, as a hash."""
+    return hashlib.sha256(json.dumps(_deciding(spec), sort_keys=True).encode()).hexdigest()
+
+
+def check_folder(out: Path, spec: PretrainSpec, *, resume: bool) -> None:
+    """Check that `out` may be written, or gone on with.
+
+    Raises:
+        RunError: it exists without `resume`; it is none of a pretraining, or of another one, naming what differs.
+    """
+    if not resume:
+        RunDirectory.refuse_existing(out)
+        return
+    if not (out / SPEC_FILE).is_file():
+        raise RunError(f"{out}: nothing to resume, there is no {SPEC_FILE} in it")
+    changes = list(differences(_deciding(PretrainSpec.read(out / SPEC_FILE)), _deciding(spec)))
+    if changes:
+        key, old, new = changes[0]
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise RunError(
+            f"{out}: cannot resume with another {key}: {new!r}, it has {old!r}{more}; choose another --out"
+        )
+
+
+def open_folder(out: Path, spec: PretrainSpec) -> None:
+    """Make the folder where there is none, and write the spec into it. Raises `RunError`."""
+    try:
+        if (out / SPEC_FILE).exists():
+            write_atomically(out / SPEC_FILE, spec.to_yaml())
+            return
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Filled under a temporary name and renamed: a crash leaves no folder that can neither be begun nor resumed.
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+            whole = Path(temporary) / "out"
+            whole.mkdir()
+            write_atomically(whole / SPEC_FILE, spec.to_yaml())
+            whole.rename(out)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from None
+
+
+def _again(base: Base, spec: PretrainSpec) -> Base:
+    """The base that was checked, where it came with weights; a new one where weights are drawn, from their own stream."""
+    return base if spec.base.weights is not None else new_base(spec.base, spec.data.image_size)
+
+
+def _deciding(spec: PretrainSpec) -> Mapping[str, Any]:
+    content = spec.model_dump(mode="json")
+    for section, keys in _MAY_CHANGE.items():
+        content[section] = {key: value for key, value in content[section].items() if key not in keys}
+    return content
+
+
+def _compare(expected: BaseFacts, found: BaseInfo) -> None:
+    """Check that a base is the one that the head was chosen for, as far as it matters to the head."""
+    facts = asdict(found) | {"grid": list(found.grid)}
+    for key in ("model", "image_size", "width", "grid", "embedding_dim", "params"):
+        was, now = getattr(expected, key), facts[key]
+        if was != now:
+            raise HeadError(
+                f"the head was chosen for a base whose {key} is {was}, but the base at hand ({found.model} at "
+                f"{found.image_size} pixels) has {now}; was head.yaml edited, or a key of base or data overridden?"
+            )

@@ -1,0 +1,150 @@
+"""Figures of what matters, of trust, and of cost. Pure functions from data to plotly figures, in the style of `figures.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from headsearch.report.figures import blank, plain, short
+from headsearch.report.palette import BLUE, GREY, MARKERS, SERIES
+from headsearch.results.importance import Importance
+from headsearch.results.spending import PART_NAMES, Spending
+from headsearch.results.trust import Agreement
+
+
+def shares(found: Mapping[str, Sequence[Importance]]) -> go.Figure:
+    """By objective, the share of the variance between heads that goes with each parameter; open bars are too uncertain to tell."""
+    names = list(dict.fromkeys(item.parameter for items in found.values() for item in items))
+    figure = blank(
+        x="Share of the variance between heads", y=None, height=90 + 34 * len(names) * max(1, len(found))
+    )
+    for place, (objective, items) in enumerate(found.items()):
+        by_name = {item.parameter: item for item in items}
+        shown = [by_name[name] for name in reversed(names) if name in by_name]
+        figure.add_bar(
+            name=plain(objective),
+            orientation="h",
+            y=[plain(item.parameter) for item in shown],
+            x=[short(item.share) for item in shown],
+            marker={
+                "color": SERIES[place],
+                "opacity": [1.0 if item.enough else 0.3 for item in shown],
+                "pattern": {"shape": ["" if item.enough else "/" for item in shown]},
+            },
+            customdata=[[item.heads, "" if item.enough else ", too few to tell"] for item in shown],
+            hovertemplate="<b>%{y}</b>: %{x:.2f}<br>%{customdata[0]} heads%{customdata[1]}<extra></extra>",
+        )
+    figure.update_layout(barmode="group", bargap=0.3)
+    figure.update_yaxes(
+        showgrid=False, ticks="", categoryorder="array", categoryarray=[*map(plain, reversed(names))]
+    )
+    figure.update_xaxes(tickformat=".0%", rangemode="tozero")
+    return figure
+
+
+def marginal(item: Importance, *, y: str) -> go.Figure:
+    """Every head's score by the value of one parameter, and the mean of each value."""
+    figure = blank(x=plain(item.parameter), y=y, height=300)
+    values = [plain(group.value) for group in item.groups]
+    figure.add_scatter(
+        name="a head",
+        x=[value for value, group in zip(values, item.groups, strict=True) for _ in group.scores],
+        y=[short(score) for group in item.groups for score in group.scores],
+        mode="markers",
+        marker={"color": GREY, "size": 7, "opacity": 0.6},
+        hovertemplate="%{x}: %{y:.4g}<extra></extra>",
+    )
+    figure.add_scatter(
+        name="mean",
+        x=values,
+        y=[short(group.mean) for group in item.groups],
+        mode="markers",
+        marker={"color": BLUE, "symbol": "line-ew", "size": 22, "line": {"width": 3, "color": BLUE}},
+        customdata=[[len(group.scores)] for group in item.groups],
+        hovertemplate="%{x}: mean %{y:.4g} of %{customdata[0]} heads<extra></extra>",
+    )
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=values, showgrid=False)
+    return figure
+
+
+def agreeing(found: Agreement, *, x: str, y: str) -> go.Figure:
+    """A point a head: its first score against its second. On the dotted line both are the same."""
+    figure = blank(x=x, y=y, height=320)
+    first, second = [a for _, a, _ in found.pairs], [b for _, _, b in found.pairs]
+    low, high = min(first + second), max(first + second)
+    figure.add_scatter(
+        name="the same",
+        x=[short(low), short(high)],
+        y=[short(low), short(high)],
+        mode="lines",
+        line={"color": GREY, "width": 1.5, "dash": "dot"},
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        name="a head",
+        x=[short(value) for value in first],
+        y=[short(value) for value in second],
+        mode="markers",
+        marker={"color": BLUE, "size": 9, "opacity": 0.85},
+        customdata=[[plain(head)] for head, _, _ in found.pairs],
+        hovertemplate="<b>%{customdata[0]}</b><br>%{x:.4g} and %{y:.4g}<extra></extra>",
+    )
+    return figure
+
+
+def rungs(found: Mapping[int, Sequence[Agreement]], budget: int) -> go.Figure:
+    """Kendall's tau of every earlier rung against the full budget, by objective."""
+    figure = blank(x="Epoch of the rung", y="Kendall's τ with full budget", height=300)
+    for place, objective in enumerate(dict.fromkeys(a.objective for items in found.values() for a in items)):
+        points = [
+            (epoch, item)
+            for epoch, items in found.items()
+            for item in items
+            if item.objective == objective and item.tau is not None
+        ]
+        if not points:
+            continue
+        figure.add_scatter(
+            name=plain(objective),
+            x=[epoch for epoch, _ in points],
+            y=[short(item.tau) for _, item in points],
+            mode="lines+markers",
+            line={"color": SERIES[place], "width": 2.5},
+            marker={"symbol": MARKERS[place], "size": 9},
+            customdata=[[item.heads] for _, item in points],
+            hovertemplate="epoch %{x}: τ %{y:.2f} over %{customdata[0]} heads<extra></extra>",
+        )
+    figure.update_yaxes(range=[-1.05 if _negative(found) else -0.05, 1.05])
+    figure.update_xaxes(range=[0, budget * 1.03])
+    return figure
+
+
+def spent(found: Spending) -> go.Figure:
+    """Epochs trained and spared, by the parts of the search."""
+    names = [plain(PART_NAMES.get(part.name, part.name)) for part in found.parts]
+    figure = blank(x="Epochs", y=None, height=110 + 44 * len(names))
+    for name, values, colour, pattern in (
+        ("trained", [part.epochs for part in found.parts], BLUE, ""),
+        (
+            "not trained: stopped, failed, or still to come",
+            [part.budget - part.epochs for part in found.parts],
+            GREY,
+            "/",
+        ),
+    ):
+        figure.add_bar(
+            name=name,
+            orientation="h",
+            y=names,
+            x=values,
+            marker={"color": colour, "opacity": 1.0 if not pattern else 0.45, "pattern": {"shape": pattern}},
+            hovertemplate=f"%{{y}}: %{{x}} epochs {name}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", bargap=0.35)
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="")
+    return figure
+
+
+def _negative(found: Mapping[int, Sequence[Agreement]]) -> bool:
+    return any(item.tau is not None and item.tau < 0 for items in found.values() for item in items)

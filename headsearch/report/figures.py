@@ -1,0 +1,379 @@
+"""Figures of what a search found, for the dashboard and the report. Pure functions from data to plotly figures.
+
+Everything that comes from a run is escaped: plotly reads a part of HTML in names, labels and hover texts. Text and grid colours are set by the
+style sheet of the page.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from headsearch.report.data import RunView
+from headsearch.report.palette import BLUE, CONTROL_MARKERS, DASHES, GREY, MARKERS, SERIES, family_styles
+from headsearch.results.ranking import RankRow
+from headsearch.results.text import gain, number
+from headsearch.results.trials import TrialRecord
+from headsearch.trial import RungScores
+
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
+_INK, _GRID, _AXIS = "#6B7280", "rgba(134,142,153,.22)", "rgba(134,142,153,.6)"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a figure."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    style: int
+    """Which colour and dash: 0 for the subject, further ones by order; -1, -2, … are grey."""
+    group: str = ""
+    """Lines of one group share a legend entry, the first one's; none by default."""
+
+
+def plain(text: object) -> str:
+    """Text that plotly shows as it is."""
+    return html.escape(str(text), quote=False)
+
+
+def pareto(view: RunView) -> go.Figure:
+    """Discrepancy against probe: a point a head, the front, the controls, and faintly what was stopped at its last rung.
+
+    Without labels the effective rank of the head's embeddings stands for the probe: it guards against what is merely collapsed.
+    """
+    figure = blank(
+        x="Discrepancy: how differently the head sees",
+        y="Probe: k-NN accuracy of the base, %" if view.labels else "RankMe of the head's embeddings",
+        height=460,
+    )
+    heads = [row for row in view.ranked if row.discrepancy is not None and _height(view, row) is not None]
+    styles = family_styles({record.config.family for record in view.records})
+    _stopped(figure, view, styles)
+    if view.labels:
+        _front(figure, heads)
+    families: dict[str, list[RankRow]] = defaultdict(list)
+    for row in heads:
+        families[row.family].append(row)
+    for family in sorted(families):
+        colour, marker = styles[family]
+        rows = families[family]
+        figure.add_scatter(
+            name=plain(family),
+            x=[short(row.discrepancy) for row in rows],
+            y=[short(_height(view, row)) for row in rows],
+            mode="markers",
+            marker={
+                "color": colour,
+                "symbol": marker,
+                "size": 11 if len(heads) < 200 else 7,
+                "opacity": 0.95 if len(heads) < 200 else 0.75,
+            },
+            error_y=_errors(rows) if view.labels and len(heads) < 200 else None,
+            customdata=[[plain(row.head_id), row.rank, _told(row, view)] for row in rows],
+            hovertemplate="<b>%{customdata[0]}</b><br>rank %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+        )
+    _controls(figure, view)
+    return figure
+
+
+def curves(series: Sequence[Series], *, y: str, budget: int = 0, log: bool = False) -> go.Figure:
+    """Scores over epochs: the subject in colour, what it is compared with in grey."""
+    figure = blank(x="Epoch", y=y, height=300)
+    for line in series:
+        grey = line.style < 0
+        place = -line.style - 1 if grey else line.style
+        figure.add_scatter(
+            name=plain(line.name),
+            x=[short(x) for x, _ in line.points],
+            y=[short(y) for _, y in line.points],
+            mode="lines" if len(line.points) > 12 else "lines+markers",
+            line={
+                "color": GREY if grey else SERIES[place % len(SERIES)],
+                "width": 1.5 if grey else 2.5,
+                "dash": DASHES[(place + 1 if grey else place) % len(DASHES)],
+            },
+            marker={"symbol": MARKERS[place % len(MARKERS)], "size": 7},
+            legendgroup=plain(line.group) if line.group else None,
+            showlegend=not line.group or line.group not in {s.group for s in series[: series.index(line)]},
+            hovertemplate=f"{plain(line.name)}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+        )
+    if budget:
+        figure.update_xaxes(range=[0, budget * 1.03])
+    if log:
+        figure.update_yaxes(type="log")
+    return figure
+
+
+def parallel(rows: Sequence[tuple[str, Mapping[str, object]]]) -> go.Figure:
+    """Heads as lines over several axes, one axis a property; each axis runs from its lowest to its highest value.
+
+    Args:
+        rows: (name, values by axis). Numbers are placed by size, anything else by order of name; None leaves a gap.
+    """
+    figure = blank(x=None, y=None, height=360)
+    axes = list(dict.fromkeys(name for _, values in rows for name in values))
+    scales = {axis: _Scale([values.get(axis) for _, values in rows]) for axis in axes}
+    for place, (name, values) in enumerate(rows):
+        figure.add_scatter(
+            name=plain(name),
+            x=list(range(len(axes))),
+            y=[scales[axis].place(values.get(axis)) for axis in axes],
+            mode="lines+markers",
+            line={"color": SERIES[place % len(SERIES)], "dash": DASHES[place % len(DASHES)], "width": 2.5},
+            marker={"symbol": MARKERS[place % len(MARKERS)], "size": 9},
+            customdata=[[plain(axis), plain(_value(values.get(axis)))] for axis in axes],
+            hovertemplate=f"<b>{plain(name)}</b><br>%{{customdata[0]}}: %{{customdata[1]}}<extra></extra>",
+        )
+    for place, axis in enumerate(axes):
+        figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": _AXIS, "width": 1})
+        for end, text in ((0, scales[axis].low), (1, scales[axis].high)):
+            figure.add_annotation(
+                x=place,
+                y=end,
+                text=plain(text),
+                showarrow=False,
+                yshift=14 if end else -14,
+                font={"size": 11},
+            )
+    figure.update_xaxes(
+        tickvals=list(range(len(axes))),
+        ticktext=[plain(axis) for axis in axes],
+        showgrid=False,
+        side="top",
+        ticklabelstandoff=22,
+        range=[-0.3, len(axes) - 0.7],
+        showline=False,
+        ticks="",
+    )
+    figure.update_yaxes(visible=False, range=[-0.12, 1.12])
+    figure.update_layout(legend={"y": -0.02, "yanchor": "top"})
+    return figure
+
+
+def best_so_far(points: Sequence[tuple[int, str, float]], *, y: str) -> go.Figure:
+    """Every training's final score in the order in which they ended, and the best until then. Points are (place, head id, score)."""
+    figure = blank(x="Trainings at full budget", y=y, height=260)
+    best, line = -math.inf, []
+    for place, _, score in points:
+        best = max(best, score)
+        line.append((place, best))
+    figure.add_scatter(
+        name="each training",
+        x=[place for place, _, _ in points],
+        y=[short(score) for _, _, score in points],
+        mode="markers",
+        marker={"color": GREY, "size": 7 if len(points) < 300 else 4, "opacity": 0.75},
+        customdata=[[plain(head)] for _, head, _ in points],
+        hovertemplate="<b>%{customdata[0]}</b><br>%{y:.3g}<extra></extra>",
+    )
+    figure.add_scatter(
+        name="best so far",
+        x=[place for place, _ in line],
+        y=[short(score) for _, score in line],
+        mode="lines",
+        line={"color": BLUE, "width": 2.5, "shape": "hv"},
+        hovertemplate="best so far %{y:.3g}<extra></extra>",
+    )
+    return figure
+
+
+def overlay(points: Sequence[tuple[str, RankRow]], *, labels: bool) -> go.Figure:
+    """The heads of several runs in one plane, a colour and a marker a run."""
+    figure = blank(x="Discrepancy", y="Probe, %" if labels else "Parameters of the head", height=420)
+    for place, name in enumerate(dict.fromkeys(name for name, _ in points)):
+        rows = [row for run, row in points if run == name]
+        figure.add_scatter(
+            name=plain(name),
+            x=[short(row.discrepancy) for row in rows],
+            y=[short(row.probe) if labels else row.params for row in rows],
+            mode="markers",
+            marker={"color": SERIES[place % len(SERIES)], "symbol": MARKERS[place], "size": 9},
+            customdata=[[plain(row.head_id)] for row in rows],
+            hovertemplate="<b>%{customdata[0]}</b><br>discrepancy %{x:.3f}<br>%{y:.4g}<extra></extra>",
+        )
+    return figure
+
+
+def blank(*, x: str | None, y: str | None, height: int) -> go.Figure:
+    """An empty figure in our style; `x` and `y` name its axes, `height` is in pixels."""
+    axis = {
+        "gridcolor": _GRID,
+        "linecolor": _AXIS,
+        "tickcolor": _AXIS,
+        "ticks": "outside",
+        "ticklen": 4,
+        "showline": True,
+        "zeroline": False,
+        "automargin": True,
+    }
+    layout: dict[str, Any] = {
+        "template": "none",
+        "height": height,
+        "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": 13, "color": _INK},
+        "hoverlabel": {
+            "bgcolor": "#1B2127",
+            "bordercolor": "#1B2127",
+            "font": {"color": "#FFFFFF", "size": 13},
+        },
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
+        "hovermode": "closest",
+        # What the reader has zoomed into stays as it is when new trials come in.
+        "uirevision": "same",
+        "xaxis": {**axis, "title": {"text": x, "standoff": 10, "font": {"size": 13}}},
+        "yaxis": {**axis, "title": {"text": y, "standoff": 8, "font": {"size": 13}}},
+    }
+    return go.Figure(layout=layout)
+
+
+def _stopped(figure: go.Figure, view: RunView, styles: Mapping[str, tuple[str, str]]) -> None:
+    found = [
+        (record, x, y)
+        for record in view.records
+        if record.state == "stopped" and record.rungs and record.stage == "proxy"
+        if (x := record.rungs[-1].discrepancy) is not None
+        and (y := _scored(view, record.rungs[-1])) is not None
+    ]
+    # A trace a family: a marker for each point would take plotly seconds to check.
+    for family in dict.fromkeys(record.config.family for record, _, _ in found):
+        group = [entry for entry in found if entry[0].config.family == family]
+        colour, marker = styles[family]
+        figure.add_scatter(
+            name="stopped early, at its last rung",
+            legendgroup="stopped",
+            showlegend=group[0] is found[0],
+            x=[short(x) for _, x, _ in group],
+            y=[short(y) for _, _, y in group],
+            mode="markers",
+            marker={"color": colour, "symbol": f"{marker}-open", "size": 7, "opacity": 0.4},
+            customdata=[[plain(record.head_id), record.rungs[-1].epoch] for record, _, _ in group],
+            hovertemplate="<b>%{customdata[0]}</b><br>stopped at epoch %{customdata[1]}<br>"
+            "discrepancy %{x:.3f}, %{y:.1f}<extra></extra>",
+        )
+
+
+def _front(figure: go.Figure, heads: Sequence[RankRow]) -> None:
+    front = sorted(
+        ((row.discrepancy, row.probe) for row in heads if row.pareto_layer == 1),
+        key=lambda point: point[0] or 0.0,
+    )
+    if len(front) < 2:
+        return
+    figure.add_scatter(
+        name="Pareto front",
+        x=[short(x) for x, _ in front],
+        y=[short(y) for _, y in front],
+        mode="lines",
+        # Between two heads nothing was found, so the front is a staircase and not a slope.
+        line={"color": GREY, "width": 1.5, "dash": "dot", "shape": "vh"},
+        hoverinfo="skip",
+    )
+
+
+def _controls(figure: go.Figure, view: RunView) -> None:
+    for row in view.controls:
+        height = _height(view, row)
+        if row.control is None or height is None:
+            continue
+        if row.discrepancy is None:
+            figure.add_hline(y=height, line={"color": GREY, "width": 1.5, "dash": "dash"})
+            figure.add_annotation(
+                x=1, xref="paper", xanchor="right", y=height, yanchor="bottom", showarrow=False,
+                text=f"control none {height:.1f}", font={"size": 12},
+            )  # fmt: skip
+            continue
+        figure.add_scatter(
+            name=f"control {plain(row.control)}",
+            x=[short(row.discrepancy)],
+            y=[short(height)],
+            mode="markers+text",
+            text=[plain(row.control)],
+            textposition="middle right",
+            marker={
+                "symbol": CONTROL_MARKERS.get(row.control, "circle-open"),
+                "color": GREY,
+                "size": 12,
+                "line": {"width": 2},
+            },
+            customdata=[[plain(row.head_id), plain(row.control), _told(row, view)]],
+            hovertemplate="<b>%{customdata[0]}</b><br>control %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
+        )
+
+
+def _told(row: RankRow, view: RunView) -> str:
+    parts = [f"discrepancy {number(row.discrepancy, '.3f')}"]
+    if view.labels:
+        parts.append(f"probe {number(row.probe, '.1f')} %")
+        if row.gain is not None:
+            parts.append(f"gain {gain(row.gain, row.gain_low, row.gain_high)}")
+    parts.append("1 seed" if row.replicates == 1 else f"{row.replicates} seeds")
+    return "<br>".join(parts)
+
+
+def _height(view: RunView, row: RankRow) -> float | None:
+    if view.labels:
+        return row.probe
+    for record in view.by_head[row.head_id]:
+        if record.state == "complete":
+            return record.rungs[-1].rankme_head
+    return None
+
+
+def _scored(view: RunView, rung: RungScores) -> float | None:
+    return rung.knn if view.labels else rung.rankme_head
+
+
+def _errors(rows: Iterable[RankRow]) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "array": [short(row.probe_sd) or 0 for row in rows],
+        "thickness": 1,
+        "width": 0,
+        "color": GREY,
+    }
+
+
+def short(value: float | None) -> float | None:
+    """Six digits say all that a picture can show, and make a page half as long."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class _Scale:
+    """Places values of one axis between 0 and 1."""
+
+    def __init__(self, values: Sequence[object]) -> None:
+        known = [value for value in values if value is not None]
+        self._numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+        self._order = sorted(set(known), key=(lambda v: v) if self._numbers else _value)
+        self.low, self.high = (_value(self._order[0]), _value(self._order[-1])) if self._order else ("", "")
+
+    def place(self, value: object) -> float | None:
+        """None for a value that is not known."""
+        if value is None:
+            return None
+        if len(self._order) == 1:
+            return 0.5
+        if not self._numbers:
+            return self._order.index(value) / (len(self._order) - 1)
+        low, high = float(self._order[0]), float(self._order[-1])  # type: ignore[arg-type]
+        return (float(value) - low) / (high - low)  # type: ignore[arg-type]
+
+
+def first_trial(records: Sequence[TrialRecord]) -> TrialRecord:
+    """The trial that stands for a head: its first complete one, else its first."""
+    return next((record for record in records if record.state == "complete"), records[0])

@@ -1,0 +1,93 @@
+"""The report as Markdown, for a pull request: what was found, in tables, without figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headsearch.report.data import RunView
+from headsearch.report.views.overview import CONDITIONS, SHOWN, subtitle
+from headsearch.report.views.trust import verdicts
+from headsearch.results.ranking import RankRow
+from headsearch.results.spending import PART_NAMES
+from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
+
+
+def markdown_report(view: RunView) -> str:
+    """The text."""
+    lines = [f"# {plain(view.name)}", "", f"{plain(subtitle(view))}; {CONDITIONS[view.condition][0]}.", ""]
+    if view.problems:
+        lines += ["Not all of this run can be read:", "", *[f"- {plain(line)}" for line in view.problems], ""]
+    if not view.records:
+        return "\n".join([*lines, "Nothing has been trained yet.", ""])
+    lines += [f"**{plain(view.verdict)}**", "", "## Ranking", "", *_ranking(view), ""]
+    lines += ["## How far to trust it", ""]
+    lines += [f"- **{plain(claim)}** {plain(told)}" for claim, told in verdicts(view)[1:]]
+    lines += ["", "## Cost", "", *_cost(view), ""]
+    lines += ["## Where it comes from", "", *_provenance(view), ""]
+    return "\n".join(lines)
+
+
+def plain(text: object) -> str:
+    """Text that Markdown shows as it is, also within a table."""
+    escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for sign in "\\`*_[]|#":
+        escaped = escaped.replace(sign, f"\\{sign}")
+    return " ".join(escaped.split())
+
+
+def _ranking(view: RunView) -> list[str]:
+    shown = [row for row in view.rows if row.feasible and (row.rank is None or row.rank <= SHOWN)]
+    if not shown:
+        return ["No head has run its full budget."]
+    header = ["rank", "head", "discrepancy"]
+    header += ["probe %", "gain [95%]", "linear %", "layer"] if view.labels else []
+    header += ["params", "step time", "seeds"]
+    rows = [_row(row, labels=view.labels) for row in shown]
+    hidden = len(view.ranked) - sum(row.rank is not None for row in shown)
+    rest = [f"{hidden} further heads are not shown.", ""] if hidden else []
+    broken = [
+        f"- infeasible: {plain(row.head_id)}: {plain(row.reason)}" for row in view.rows if not row.feasible
+    ]
+    return [*_table(header, rows, left=(1,)), "", *rest, *broken]
+
+
+def _row(row: RankRow, *, labels: bool) -> list[str]:
+    cells = [str(row.rank) if row.rank is not None else row.control or UNKNOWN, row.head_id]
+    cells.append(number(row.discrepancy, ".3f"))
+    if labels:
+        spread = "" if row.probe_sd is None else f" ± {row.probe_sd:.1f}"
+        cells += [number(row.probe, ".1f") + spread, gain(row.gain, row.gain_low, row.gain_high)]
+        cells += [number(row.linear, ".1f"), number(row.pareto_layer, "d")]
+    overhead = UNKNOWN if row.overhead is None else f"{100 * row.overhead:+.0f}%"
+    return [*cells, scaled(row.params), overhead, str(row.replicates)]
+
+
+def _cost(view: RunView) -> list[str]:
+    found = view.spending
+    rows = [
+        [PART_NAMES.get(part.name, part.name), str(part.trainings), str(part.epochs), duration(part.seconds)]
+        for part in found.parts
+    ]
+    saved = f"Stopping {found.stopped} heads early saved {found.saved_epochs} epochs, about {duration(found.saved_seconds)}."
+    broken = [f"- {count} × {plain(reason)}" for reason, count in found.broken.items()]
+    return [*_table(["stage", "trainings", "epochs", "time"], rows, left=(0,)), "", saved, *broken]
+
+
+def _provenance(view: RunView) -> list[str]:
+    told = [f"- run: {plain(view.path)}"]
+    if view.experiment is not None:
+        told.append(
+            f"- experiment {plain(view.experiment.name)}, seed {view.experiment.seed}, space {plain(view.experiment.search.space)}"
+        )
+    if view.facts is not None:
+        versions = ", ".join(f"{name} {version}" for name, version in view.facts.versions.items())
+        told.append(f"- began {view.facts.created}; space hash {view.facts.space_hash}; {plain(versions)}")
+    return told
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
+    rule = [":--" if place in left else "--:" for place in range(len(header))]
+    return [
+        f"| {' | '.join(cells)} |"
+        for cells in (header, rule, *[[plain(cell) for cell in row] for row in rows])
+    ]

@@ -1,0 +1,124 @@
+"""The report: one HTML file with the views of a run, that opens without a network and can be mailed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html as markup
+from collections.abc import Iterator
+from pathlib import Path
+
+from dash import html
+from dash.development.base_component import Component
+
+from headsearch.report.data import RunView
+from headsearch.report.parts import Child, Links, anchor, aria, empty
+from headsearch.report.static import to_html
+from headsearch.report.views.cost import cost
+from headsearch.report.views.head import head
+from headsearch.report.views.matters import matters
+from headsearch.report.views.overview import condition, overview, subtitle
+from headsearch.report.views.trials import Query, trials
+from headsearch.report.views.trust import trust
+
+ASSETS = Path(__file__).parent / "assets"
+HEADS = 10
+"""The best heads that have a section of their own."""
+
+VIEWS = (
+    ("overview", "Overview"),
+    ("heads", "Heads"),
+    ("matters", "What matters"),
+    ("trust", "Trust"),
+    ("cost", "Cost"),
+    ("trials", "Trials"),
+)
+
+
+def html_report(view: RunView) -> str:
+    """The page's text."""
+    from plotly.offline import get_plotlyjs
+
+    early, late = asset("theme.js"), (get_plotlyjs(), asset("report.js"))
+    # Nothing is loaded from anywhere and no script runs but these, whatever the page holds.
+    policy = f"default-src 'none'; script-src {' '.join(map(_hash, (early, *late)))}; style-src 'unsafe-inline'; img-src data: blob:"
+    body = "".join([to_html(_header()), "<main>", *_main(view), "</main>", to_html(_footer(view))])
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{markup.escape(view.name)}: headsearch report</title>"
+        f"<style>{asset('style.css')}</style><script>{early}</script></head>"
+        f"<body>{body}{''.join(f'<script>{script}</script>' for script in late)}</body></html>\n"
+    )
+
+
+def _hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def asset(name: str) -> str:
+    """The text of a file of the pages."""
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _header() -> Component:
+    tabs = html.Ul([html.Li(html.A(title, href=f"#{name}")) for name, title in VIEWS], className="tabs")
+    brand = [html.Span("headsearch", className="name"), html.Span(className="spring")]
+    switch = html.Button("Dark", className="theme quiet jsonly", type="button")
+    return html.Header(
+        [
+            html.A("Skip to the content", href="#overview", className="skip"),
+            html.Div(
+                [html.Div([*brand, switch], className="brand"), html.Nav(tabs, **aria(label="Views"))],
+                className="inner",
+            ),
+        ],
+        className="top",
+    )
+
+
+def _main(view: RunView) -> Iterator[str]:
+    best = [row.head_id for row in view.ranked[:HEADS]]
+    links = Links(None, frozenset(best))
+    yield to_html(
+        [
+            html.Div([html.H1(view.name), condition(view)], className="title"),
+            html.P(subtitle(view), className="subtitle"),
+        ]
+    )
+    contents: dict[str, list[Child]] = {
+        "overview": overview(view, links),
+        "heads": [_head(view, head_id, place, links) for place, head_id in enumerate(best, start=1)]
+        or [empty("No head has a rank yet.")],
+        "matters": matters(view),
+        "trust": trust(view),
+        "cost": cost(view),
+        # The page's own script puts a field there.
+        "trials": [
+            html.Div(id="filter", className="filters jsonly"),
+            *trials(view, Query(), links, page=None),
+        ],
+    }
+    for name, title in VIEWS:
+        heading = to_html(html.H2(title, className="view"))
+        yield f'<section id="{name}" class="view">{heading}{to_html(contents[name], demote=True)}</section>'
+
+
+def _head(view: RunView, head_id: str, place: int, links: Links) -> Child:
+    return html.Details(
+        [html.Summary([f"{place}. ", html.Code(head_id)]), *head(view, head_id, links)],
+        className="head",
+        id=anchor(head_id),
+    )
+
+
+def _footer(view: RunView) -> Component:
+    told = [f"Made by headsearch from {view.path}."]
+    if view.facts is not None:
+        versions = ", ".join(f"{name} {version}" for name, version in view.facts.versions.items())
+        told.append(f"The run began on {view.facts.created}, with {versions}; space {view.facts.space_hash}.")
+    if view.experiment is not None:
+        told.append(f"Seed {view.experiment.seed}.")
+    return html.Footer(" ".join(told))

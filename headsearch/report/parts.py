@@ -1,0 +1,227 @@
+"""What pages are made of: links, tiles, tables, figures, notes. Dash's components, which `static.py` can also write as plain HTML.
+
+Whatever comes from a run is a child of a component and therefore text, never markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import plotly.graph_objects as go
+from dash import dcc, html
+from dash.development.base_component import Component
+
+Child = Component | str | int | float | None
+Children = Sequence[Child] | Child
+
+CONFIG: Any = {
+    "displaylogo": False,
+    "displayModeBar": "hover",
+    "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+    "plotlyServerURL": "",
+    "responsive": True,
+    "toImageButtonOptions": {"format": "svg"},
+}
+"""Of every figure: no logo, nothing that leaves the machine."""
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where links of a view lead."""
+
+    run: int | None
+    """Position of the run in the dashboard; None in a report, whose links stay on the page."""
+    heads: frozenset[str] | None = None
+    """In a report, the heads that it has a section for."""
+
+    def view(self, name: str) -> str:
+        """Another view of the same run."""
+        return f"#{name}" if self.run is None else f"/run/{self.run}/{name}"
+
+    def head(self, head_id: str) -> str | None:
+        """A head's own page; None where a report has none."""
+        if self.run is None:
+            return f"#{anchor(head_id)}" if self.heads is not None and head_id in self.heads else None
+        return f"/run/{self.run}/head/{quote(head_id, safe='')}"
+
+    def download(self, head_id: str) -> str | None:
+        """The head's `head.yaml`; None in a report."""
+        return None if self.run is None else f"/run/{self.run}/head/{quote(head_id, safe='')}/head.yaml"
+
+    def trials(self, **query: str) -> str | None:
+        """Trials that answer a query; in a report, all of them."""
+        return "#trials" if self.run is None else f"/run/{self.run}/trials?{urlencode(query)}"
+
+    def compare(self, head_ids: Sequence[str]) -> str | None:
+        """A comparison of heads; None in a report."""
+        if self.run is None:
+            return None
+        return "/compare?" + urlencode([("head", f"{self.run}:{head_id}") for head_id in head_ids])
+
+
+def aria(**attributes: str | None) -> dict[str, Any]:
+    """What a component is to those who do not see it: `aria(label="Trials")`."""
+    return {f"aria-{name}": value for name, value in attributes.items()}
+
+
+def anchor(head_id: str) -> str:
+    """A head's place in a report."""
+    return f"head-{quote(head_id, safe='')}"
+
+
+def link(children: Children, href: str | None, **more: Any) -> Component:
+    """A link, or plain text where it leads nowhere."""
+    if href is None:
+        return html.Span(children)
+    if href.startswith("#") or href.endswith(".yaml"):
+        return html.A(children, href=href, **more)
+    return dcc.Link(children, href=href, **more)
+
+
+def card(
+    title: str, *children: Child, note: Children = None, wide: bool = False, id: str | None = None
+) -> Component:
+    """A part of a page under a heading."""
+    more: dict[str, Any] = {"id": id} if id else {}
+    parts: list[Child] = [html.H2(title)]
+    if note is not None:
+        parts.append(html.P(note, className="note"))
+    return html.Section([*parts, *children], className="card wide" if wide else "card", **more)
+
+
+def grid(*children: Child) -> Component:
+    """Cards side by side where there is room."""
+    return html.Div(list(children), className="grid")
+
+
+def tiles(*entries: tuple[str, Children, Children]) -> Component:
+    """Numbers that matter: (name, value, remark)."""
+    return html.Dl(
+        [
+            html.Div(
+                [html.Dt(name), html.Dd(value), *([html.Dd(remark, className="remark")] if remark else [])],
+                className="tile",
+            )
+            for name, value, remark in entries
+        ],
+        className="tiles",
+    )
+
+
+def bar(share: float, label: str) -> Component:
+    """How much of something is done, from 0 to 1."""
+    percent = f"{100 * min(1.0, max(0.0, share)):.1f}"
+    return html.Div(
+        html.Div(style={"width": f"{percent}%"}),
+        className="bar",
+        role="progressbar",
+        **aria(label=label, valuenow=percent, valuemin="0", valuemax="100"),
+    )
+
+
+def callout(*children: Child, kind: str = "") -> Component:
+    """Something that has to be seen first."""
+    return html.Div(list(children), className=f"callout {kind}".strip())
+
+
+def empty(text: str) -> Component:
+    """In place of what is not there yet: why, and what would change that."""
+    return html.P(text, className="empty")
+
+
+def chip(text: str, kind: str = "") -> Component:
+    """A short word with a frame, such as a state."""
+    return html.Span(text, className=f"chip {kind}".strip())
+
+
+def figure(drawn: go.Figure, label: str, id: str) -> Component:
+    """A figure with a description for those who cannot see it."""
+    height = drawn.layout.height
+    return html.Div(
+        dcc.Graph(id=id, figure=drawn, config=CONFIG, style={"height": f"{height}px"}, responsive=True),
+        className="figure",
+        role="img",
+        **aria(label=label),
+    )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table."""
+
+    name: str
+    numeric: bool = False
+    hint: str | None = None
+    """What it means, for those who rest on its heading."""
+    header: Children = None
+    """In place of the name, e.g. a link that sorts."""
+    kind: str = ""
+    """A class of its cells."""
+    sort: str | None = None
+    """`ascending` or `descending` where the table is sorted by it."""
+
+
+def table(
+    caption: str,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Children]],
+    *,
+    id: str | None = None,
+    show_caption: bool = False,
+) -> Component:
+    """A table; the first cell of a row is its heading. Scrolls by itself where the page is narrow."""
+    more: Mapping[str, Any] = {"id": id} if id else {}
+    head = html.Tr(
+        [
+            html.Th(
+                column.name if column.header is None else column.header,
+                scope="col",
+                className="number" if column.numeric else "",
+                **_given(title=column.hint, **aria(sort=column.sort)),
+            )
+            for column in columns
+        ]
+    )
+    body = [
+        html.Tr(
+            [
+                (html.Th if place == 0 else html.Td)(
+                    cell,
+                    className="number" if column.numeric else column.kind,
+                    **_given(scope="row" if place == 0 else None),
+                )
+                for place, (cell, column) in enumerate(zip(row, columns, strict=True))
+            ]
+        )
+        for row in rows
+    ]
+    return html.Div(
+        html.Table(
+            [
+                html.Caption(caption, className="" if show_caption else "hidden"),
+                html.Thead(head),
+                html.Tbody(body),
+            ],
+            **more,
+        ),
+        className="scroll",
+        # What scrolls must be reachable without a mouse.
+        tabIndex="0",
+        role="region",
+        **aria(label=caption),
+    )
+
+
+def _given(**attributes: Any) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def facts(entries: Sequence[tuple[str, Children]]) -> Component:
+    """Names and values."""
+    return html.Dl(
+        [html.Div([html.Dt(name), html.Dd(value)]) for name, value in entries if value is not None],
+        className="facts",
+    )

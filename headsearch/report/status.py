@@ -1,0 +1,166 @@
+"""How far a search is, for a terminal and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from headsearch.report.data import RunView
+from headsearch.results.ranking import probe_score
+from headsearch.results.text import duration, gain, number
+from headsearch.results.trials import TrialRecord, finite
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_STEPS = "▁▂▃▄▅▆▇█"
+_WIDTH = 40
+"""Characters of the sparkline."""
+_CONDITIONS = {
+    "at work": "at work",
+    "interrupted": "not at work, and not at its end: go on with --resume",
+    "ended": "finished",
+    "empty": "nothing has been trained yet",
+}
+
+
+def status_data(view: RunView) -> dict[str, Any]:
+    """Plain data for JSON; unknown is None."""
+    best = view.ranked[0] if view.ranked else None
+    plain: dict[str, Any] = finite(
+        {
+            "run": str(view.path),
+            "condition": view.condition,
+            "stage": view.stage,
+            "done": view.settled,
+            "expected": view.expected,
+            "seconds_left": view.seconds_left,
+            "states": dict(view.states),
+            "epochs": view.spending.epochs,
+            "seconds": view.spending.seconds,
+            "running": [
+                {
+                    "number": running.record.number,
+                    "head_id": running.record.head_id,
+                    "control": running.record.control,
+                    "replicate": running.record.replicate,
+                    "epoch": running.epoch,
+                    "budget": view.budget,
+                }
+                for running in view.running
+            ],
+            "best": None
+            if best is None
+            else {
+                "head_id": best.head_id,
+                "discrepancy": best.discrepancy,
+                "probe": best.probe,
+                "gain": best.gain,
+                "gain_low": best.gain_low,
+                "gain_high": best.gain_high,
+            },
+            "verdict": view.verdict,
+            "problems": list(view.problems),
+        }
+    )
+    return plain
+
+
+def status_panel(view: RunView) -> RenderableType:
+    """The same for a terminal."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, told in _facts(view):
+        facts.add_row(name, Text(told))
+    parts: list[RenderableType] = [facts]
+    if view.running:
+        table = Table("trial", "head", "epoch", "last scores", box=None, pad_edge=False, header_style="bold")
+        for running in view.running:
+            epoch = f"{number(running.epoch, 'g')} of {view.budget}"
+            table.add_row(
+                str(running.record.number), Text(_named(running.record)), epoch, Text(_scores(running.record))
+            )
+        parts += [Text(), table]
+    parts += [Text(), Text(view.verdict)]
+    parts += [Text(f"cannot be read: {line}") for line in view.problems]
+    return Group(*parts)
+
+
+def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
+    """Values as bars of one line, from their lowest to their highest; the last of every stretch where there are more than `width`.
+
+    >>> sparkline([0.0, 0.5, 1.0])
+    '▁▅█'
+    """
+    if not values:
+        return ""
+    if len(values) > width:
+        values = [values[(place + 1) * len(values) // width - 1] for place in range(width)]
+    low, high = min(values), max(values)
+    if low == high:
+        return _STEPS[0] * len(values)
+    return "".join(_STEPS[round((value - low) / (high - low) * (len(_STEPS) - 1))] for value in values)
+
+
+def best_so_far(view: RunView) -> list[float]:
+    """The best final score of a searched head after each that ran its full budget: of the probe, without labels of the discrepancy."""
+    best: list[float] = []
+    for record in view.records:
+        if (
+            record.state != "complete"
+            or record.control is not None
+            or record.replicate
+            or record.stage != "proxy"
+        ):
+            continue
+        last = record.rungs[-1]
+        score = probe_score(last) if view.labels else last.discrepancy
+        if score is not None:
+            best.append(max(score, best[-1] if best else score))
+    return best
+
+
+def _facts(view: RunView) -> list[tuple[str, str]]:
+    done = f"{view.settled} of {view.expected}" if view.expected is not None else str(view.settled)
+    states = ", ".join(
+        f"{count} {state}" for state, count in sorted(view.states.items(), key=lambda item: -item[1])
+    )
+    told = [
+        ("run", str(view.path)),
+        ("state", _CONDITIONS[view.condition]),
+        ("stage", view.stage),
+        (
+            "trainings",
+            f"{done} done" + (f", about {duration(view.seconds_left)} left" if view.seconds_left else ""),
+        ),
+    ]
+    if states:
+        told.append(("trials", states))
+    progress = best_so_far(view)
+    if progress:
+        what, how = ("probe", ".1f") if view.labels else ("discrepancy", ".3f")
+        told.append((f"best {what}", f"{sparkline(progress)} {number(progress[-1], how)}"))
+    if view.ranked:
+        best = view.ranked[0]
+        shown = f", gain {gain(best.gain, best.gain_low, best.gain_high)}" if best.gain is not None else ""
+        told.append(("first", f"{best.head_id}{shown}"))
+    return told
+
+
+def _named(record: TrialRecord) -> str:
+    name = f"control {record.control}" if record.control else record.head_id
+    return f"{name}, seed {record.replicate + 1}" if record.replicate else name
+
+
+def _scores(record: TrialRecord) -> str:
+    if not record.rungs:
+        return "-"
+    last = record.rungs[-1]
+    return (
+        f"epoch {last.epoch}: discrepancy {number(last.discrepancy, '.3f')}, k-NN {number(last.knn, '.1f')}"
+    )

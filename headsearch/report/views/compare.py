@@ -1,0 +1,199 @@
+"""Several heads, of one run or of several: their curves, their scores, and in what their configs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dash import html
+
+from headsearch.report import figures
+from headsearch.report.data import RunView
+from headsearch.report.figures import Series, first_trial
+from headsearch.report.parts import Child, Column, Links, card, empty, figure, grid, link, table
+from headsearch.report.picture import shown
+from headsearch.report.views.overview import CONDITIONS, subtitle
+from headsearch.results.importance import head_parameters
+from headsearch.results.text import duration, number
+from headsearch.results.trials import TrialRecord
+from headsearch.trial import RungScores
+
+MOST = 7
+"""Heads that can be told apart in one figure."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A head of a run."""
+
+    run: int
+    """Its position."""
+    view: RunView
+    head_id: str
+    several: bool
+    """Whether more than one run is shown."""
+
+    @property
+    def name(self) -> str:
+        """What it is called among others."""
+        return f"{self.head_id} ({self.view.name})" if self.several else self.head_id
+
+    @property
+    def records(self) -> Sequence[TrialRecord]:
+        """Its trials."""
+        return self.view.by_head[self.head_id]
+
+
+def compare(views: Sequence[RunView], chosen: Sequence[tuple[int, str]]) -> list[Child]:
+    """The view: runs against each other where there are several, and the chosen heads, as (position of the run, head id)."""
+    heads = [
+        Chosen(run, views[run], head_id, len(views) > 1)
+        for run, head_id in chosen[:MOST]
+        if 0 <= run < len(views) and head_id in views[run].by_head
+    ]
+    parts: list[Child] = [_runs(views)] if len(views) > 1 else []
+    if len(heads) < 2:
+        parts.append(
+            empty("Choose two heads or more above: their curves, scores and configs appear side by side.")
+        )
+    if heads:
+        parts += [_curves(heads), _parallel(heads), _configs(heads)]
+    return parts
+
+
+def _runs(views: Sequence[RunView]) -> Child:
+    rows: list[Sequence[Child]] = []
+    for place, view in enumerate(views):
+        best = view.ranked[0].head_id if view.ranked else None
+        links = Links(place)
+        rows.append(
+            [
+                link(view.name, links.view("overview")),
+                subtitle(view),
+                CONDITIONS[view.condition][0],
+                f"{view.settled}",
+                duration(view.spending.seconds),
+                "-" if best is None else link(html.Code(best), links.head(best)),
+                view.verdict if view.records else "Nothing has been trained.",
+            ]
+        )
+    columns = [
+        Column("Run"),
+        Column("What"),
+        Column("State"),
+        Column("Trainings", True),
+        Column("Time", True),
+    ]
+    points = [(view.name, row) for view in views for row in view.ranked if row.discrepancy is not None]
+    labels = all(view.labels for view in views)
+    drawn = (
+        figure(
+            figures.overlay(points, labels=labels),
+            f"Scatter of the ranked heads of {len(views)} runs, a colour and a marker a run",
+            "overlay",
+        )
+        if points
+        else None
+    )
+    return card(
+        "Runs",
+        table("Runs", [*columns, Column("First in the ranking"), Column("Verdict")], rows),
+        drawn,
+        note="Scores of two runs compare only where base, images, method and schedule are the same.",
+        wide=True,
+    )
+
+
+def _curves(heads: Sequence[Chosen]) -> Child:
+    labels = any(head.view.labels for head in heads)
+    wanted: list[tuple[str, str, Callable[[RungScores], float | None]]] = [
+        ("Discrepancy", "Discrepancy", lambda rung: rung.discrepancy)
+    ]
+    if labels:
+        wanted.append(("Probe", "k-NN accuracy, %", lambda rung: rung.knn))
+    losses = [Series(head.name, points, place) for place, head in enumerate(heads) if (points := _loss(head))]
+    drawn = [
+        (title, axis, [Series(head.name, _points(head, score), place) for place, head in enumerate(heads)])
+        for title, axis, score in wanted
+    ]
+    if losses:
+        drawn.append(("Training loss", "Loss", losses))
+    budget = max(head.view.budget for head in heads)
+    return grid(
+        *[
+            card(
+                title,
+                figure(
+                    figures.curves(lines, y=axis, budget=budget), f"{title} over epochs", f"compare-{place}"
+                ),
+            )
+            for place, (title, axis, lines) in enumerate(drawn)
+        ]
+    )
+
+
+def _points(head: Chosen, score: Callable[[RungScores], float | None]) -> list[tuple[float, float]]:
+    return [
+        (rung.epoch, value) for rung in first_trial(head.records).rungs if (value := score(rung)) is not None
+    ]
+
+
+def _loss(head: Chosen) -> list[tuple[float, float]]:
+    logged = head.view.curve(first_trial(head.records).number)
+    return [(point.epoch, point.loss) for point in logged if point.loss is not None]
+
+
+def _parallel(heads: Sequence[Chosen]) -> Child:
+    rows: list[tuple[str, dict[str, object]]] = []
+    for head in heads:
+        row = head.view.row_of.get(head.head_id)
+        record = first_trial(head.records)
+        values: dict[str, object] = {
+            "family": record.config.family,
+            "blocks": record.config.depth,
+            "params": record.cost.params if record.cost else None,
+            "step time": row.overhead if row else None,
+            "discrepancy": row.discrepancy if row else None,
+        }
+        if head.view.labels:
+            values |= {"k-NN %": row.knn if row else None, "linear %": row.linear if row else None}
+        rows.append((head.name, values))
+    return card(
+        "Side by side",
+        figure(
+            figures.parallel(rows),
+            "Parallel coordinates: each head a line over family, blocks, cost and scores. The table below has the numbers.",
+            "parallel",
+        ),
+        note="Each axis runs from the lowest to the highest of these heads; a head without a score leaves a gap.",
+        wide=True,
+    )
+
+
+def _configs(heads: Sequence[Chosen]) -> Child:
+    settings = [head_parameters(first_trial(head.records).config) for head in heads]
+    names = list(dict.fromkeys(name for setting in settings for name in setting))
+    rows: list[Sequence[Child]] = []
+    for name in names:
+        values = [shown(setting[name]) if name in setting else "-" for setting in settings]
+        differs = len(set(values)) > 1
+        rows.append(
+            [html.B(f"≠ {name}") if differs else name, *[html.B(v) if differs else v for v in values]]
+        )
+    for name, how, key in (
+        ("discrepancy", ".3f", "discrepancy"),
+        ("probe %", ".1f", "probe"),
+        ("gain", "+.1f", "gain"),
+    ):
+        found = [head.view.row_of.get(head.head_id) for head in heads]
+        rows.append([name, *[number(None if row is None else getattr(row, key), how) for row in found]])
+    columns = [
+        Column("Parameter"),
+        *[Column(head.name, header=link(head.name, Links(head.run).head(head.head_id))) for head in heads],
+    ]
+    return card(
+        "Difference of configs",
+        table("Configs side by side", columns, rows),
+        note="What differs is bold and marked with ≠.",
+        wide=True,
+    )

@@ -1,0 +1,272 @@
+"""One head: what it is, how it trained against the controls, and what it takes to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import yaml
+from dash import dcc, html
+
+from headsearch.heads.config import HeadConfig
+from headsearch.heads.registry import FAMILIES
+from headsearch.report import figures
+from headsearch.report.data import RunView
+from headsearch.report.figures import Series
+from headsearch.report.parts import (
+    Child,
+    Column,
+    Links,
+    aria,
+    callout,
+    card,
+    chip,
+    empty,
+    facts,
+    figure,
+    grid,
+    link,
+    table,
+    tiles,
+)
+from headsearch.report.picture import picture, shown
+from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
+from headsearch.results.trials import TrialRecord
+from headsearch.trial import RungScores
+
+
+def head(view: RunView, head_id: str, links: Links) -> list[Child]:
+    """The view of a head by its id, which may be unknown."""
+    records = view.by_head.get(head_id)
+    if not records:
+        return [
+            empty("This run has no such head. It may belong to another run, or its trial cannot be read."),
+            html.P(link("All trials", links.trials())),
+        ]
+    config = records[0].config
+    return [
+        _standing(view, head_id, records),
+        card(
+            "Architecture",
+            picture(config, view.facts.base if view.facts else None),
+            _parameters(config),
+            wide=True,
+        ),
+        *_curves(view, records),
+        grid(_trainings(view, records), _cost(view, head_id, records)),
+        _use(view, head_id, config, links),
+    ]
+
+
+def _standing(view: RunView, head_id: str, records: Sequence[TrialRecord]) -> Child:
+    row = view.row_of.get(head_id)
+    if row is None:
+        last = records[-1]
+        return callout(chip(last.state, last.state), html.Span(f" {last.reason or 'It has not ended yet.'}"))
+    if not row.feasible:
+        return callout(chip("infeasible", "infeasible"), html.Span(f" {row.reason}"), kind="warn")
+    place = f"{row.rank} of {len(view.ranked)}" if row.rank is not None else f"control {row.control}"
+    entries: list[tuple[str, str, Child]] = [
+        ("Rank", place, f"Pareto layer {row.pareto_layer}" if row.pareto_layer else None),
+        ("Discrepancy", number(row.discrepancy, ".3f"), _spread(row.discrepancy_sd, ".3f")),
+    ]
+    if view.labels:
+        interval = (
+            "no interval: nothing was replicated"
+            if row.gain_low is None
+            else f"95% interval {row.gain_low:.1f} to {row.gain_high:.1f}"
+        )
+        entries += [
+            ("Probe (k-NN)", f"{number(row.probe, '.1f')} %", _spread(row.probe_sd, ".1f")),
+            ("Gain over no head", gain(row.gain), interval if row.gain is not None else None),
+            ("Linear probe", f"{number(row.linear, '.1f')} %", None),
+        ]
+    entries.append(("Seeds", str(row.replicates), None))
+    return tiles(*entries)
+
+
+def _spread(deviation: float | None, how: str) -> str | None:
+    return None if deviation is None else f"± {deviation:{how}} between seeds"
+
+
+def _parameters(config: HeadConfig) -> Child:
+    if config.members:
+        return html.Div([_parameters(member) for member in config.members])
+    if not config.stages:
+        return html.P(
+            "No head: plain self-supervised learning, what every head is compared with.", className="note"
+        )
+    rows: list[Sequence[Child]] = []
+    for place, stage in enumerate(config.stages, start=1):
+        docs = {p.name: p.doc for p in FAMILIES[stage.family].parameters}
+        name = stage.family if len(config.stages) == 1 else f"{place}. {stage.family}"
+        rows += [[f"{name}: {key}", shown(value), docs.get(key, "")] for key, value in stage.params.items()]
+    docs_of = dict.fromkeys(FAMILIES[stage.family].doc for stage in config.stages)
+    return html.Div(
+        [
+            *[html.P(doc, className="note") for doc in docs_of],
+            html.Details(
+                [
+                    html.Summary("Every parameter"),
+                    table(
+                        "Parameters of the head",
+                        [Column("Parameter"), Column("Value"), Column("Meaning")],
+                        rows,
+                    ),
+                ]
+            ),
+        ]
+    )
+
+
+def _curves(view: RunView, records: Sequence[TrialRecord]) -> list[Child]:
+    others = [
+        record
+        for row in view.controls
+        for record in view.by_head[row.head_id][:1]
+        if record.head_id != records[0].head_id
+    ]
+    losses = _losses(view, records, others)
+    wanted: list[tuple[str, str, Callable[[RungScores], float | None]]] = [
+        ("Discrepancy", "Discrepancy", lambda rung: rung.discrepancy),
+        ("Probe", "k-NN accuracy, %", lambda rung: rung.knn),
+        ("Effective rank of the base", "RankMe", lambda rung: rung.rankme_base),
+    ]
+    drawn: list[Child] = []
+    if any(line.points for line in losses):
+        drawn.append(_curve("Training loss", "Loss", losses, view, "curve-loss"))
+    for title, axis, score in wanted:
+        lines = _rungs(records, others, score)
+        if any(line.points for line in lines):
+            drawn.append(_curve(title, axis, lines, view, f"curve-{title.split()[0].lower()}"))
+    if not drawn:
+        return [
+            card(
+                "Curves",
+                empty("Nothing has been measured yet: the first point comes with the first rung."),
+                wide=True,
+            )
+        ]
+    return [grid(*drawn)]
+
+
+def _curve(title: str, axis: str, lines: Sequence[Series], view: RunView, id: str) -> Child:
+    kept = [line for line in lines if line.points]
+    label = f"{title} over epochs, for {', '.join(dict.fromkeys(line.name for line in kept))}"
+    return card(title, figure(figures.curves(kept, y=axis, budget=view.budget), label, id))
+
+
+def _losses(view: RunView, records: Sequence[TrialRecord], others: Sequence[TrialRecord]) -> list[Series]:
+    def points(record: TrialRecord) -> list[tuple[float, float]]:
+        logged = [(point.epoch, point.loss) for point in view.curve(record.number) if point.loss is not None]
+        return logged or [(rung.epoch, rung.loss) for rung in record.rungs]
+
+    return [
+        *(Series(_seed(record), points(record), place) for place, record in enumerate(records)),
+        *(Series(f"control {r.control}", points(r), -1 - place) for place, r in enumerate(others)),
+    ]
+
+
+def _rungs(
+    records: Sequence[TrialRecord],
+    others: Sequence[TrialRecord],
+    score: Callable[[RungScores], float | None],
+) -> list[Series]:
+    def points(record: TrialRecord) -> list[tuple[float, float]]:
+        return [(rung.epoch, value) for rung in record.rungs if (value := score(rung)) is not None]
+
+    return [
+        *(Series(_seed(record), points(record), place) for place, record in enumerate(records)),
+        *(Series(f"control {r.control}", points(r), -1 - place) for place, r in enumerate(others)),
+    ]
+
+
+def _seed(record: TrialRecord) -> str:
+    other = "" if record.stage == "proxy" else f"{record.stage}, "
+    return f"{other}seed {record.replicate + 1} (trial {record.number})"
+
+
+def _trainings(view: RunView, records: Sequence[TrialRecord]) -> Child:
+    columns = [Column("Trial"), Column("State"), Column("Seed", True), Column("Epoch", True)]
+    columns += [
+        Column("Discrepancy", True),
+        Column("k-NN %", True),
+        Column("Linear %", True),
+        Column("Time", True),
+    ]
+    rows: list[Sequence[Child]] = []
+    for record in records:
+        last = record.rungs[-1] if record.rungs else None
+        seconds = record.seconds if record.seconds is not None else view.clock.get(record.number)
+        rows.append(
+            [
+                str(record.number),
+                html.Span(
+                    [
+                        chip(record.state, record.state),
+                        html.Small(f" {record.reason}" if record.reason else ""),
+                    ]
+                ),
+                str(record.replicate + 1),
+                UNKNOWN if last is None else str(last.epoch),
+                number(last.discrepancy if last else None, ".3f"),
+                number(last.knn if last else None, ".1f"),
+                number(last.linear if last else None, ".1f"),
+                duration(seconds),
+            ]
+        )
+    return card("Trainings", table("Trainings of this head", columns, rows))
+
+
+def _cost(view: RunView, head_id: str, records: Sequence[TrialRecord]) -> Child:
+    cost = next((record.cost for record in records if record.cost is not None), None)
+    row = view.row_of.get(head_id)
+    if cost is None:
+        return card("Cost", empty("Measured when a trial has run its full budget."))
+    overhead = row.overhead if row is not None else cost.overhead
+    base = view.facts.base if view.facts else None
+    return card(
+        "Cost",
+        facts(
+            [
+                ("Parameters", scaled(cost.params)),
+                ("of the base's", None if base is None else f"{100 * cost.params / base.params:.0f}%"),
+                ("FLOPs for an image", scaled(cost.flops)),
+                ("Added to a training step", None if overhead is None else f"{100 * overhead:+.0f}%"),
+            ]
+        ),
+        note="During pretraining. Afterwards the head is thrown away and costs nothing.",
+    )
+
+
+def _use(view: RunView, head_id: str, config: HeadConfig, links: Links) -> Child:
+    if not config.heads:
+        return None
+    load = "load_heads" if config.members else "load_head"
+    text = yaml.safe_dump(config.to_dict(), sort_keys=False, width=100)
+    # A copy is chosen by where it stands on the page.
+    place = f"config-{head_id}" if links.run is None else "config"
+    actions: list[Child] = []
+    download = links.download(head_id)
+    if download is not None:
+        if head_id in view.row_of:
+            actions.append(
+                html.A("Download head.yaml", href=download, download="head.yaml", className="button")
+            )
+        actions.append(link("Compare with others", links.compare([head_id]), className="button quiet"))
+        actions.append(dcc.Clipboard(target_id=place, title="Copy the config", className="button quiet copy"))
+    return card(
+        "Use it",
+        html.Div(actions, className="actions") if actions else None,
+        html.Pre(html.Code(text, id=place), tabIndex="0", **aria(label="The head's config")),
+        html.P(
+            [
+                "The same file from a terminal: ",
+                html.Code(f"headsearch export {view.path} --head {head_id} --out head.yaml"),
+                "; in Python: ",
+                html.Code(f'headsearch.{load}("head.yaml")'),
+            ],
+            className="note",
+        ),
+        note="The head's config in its canonical form. head.yaml holds it with the base, the scores and where they come from.",
+        wide=True,
+    )

@@ -1,0 +1,96 @@
+"""What matters: which parameters of the space go with good scores, and how much can be said about it."""
+
+from __future__ import annotations
+
+from dash import html
+
+from headsearch.heads.config import HeadConfig
+from headsearch.report import analysis_figures
+from headsearch.report.data import RunView
+from headsearch.report.figures import first_trial
+from headsearch.report.parts import Child, Column, card, empty, figure, grid, table
+from headsearch.results.importance import ENOUGH, Importance, importances
+
+SHOWN = 6
+"""Parameters whose marginals are drawn, for each objective."""
+
+
+def matters(view: RunView) -> list[Child]:
+    """The view."""
+    heads = len(view.ranked)
+    if heads < 3:
+        return [
+            empty(
+                f"Too few to tell: {heads} of the searched heads ran their full budget. Importance needs a dozen or more; "
+                "those stopped early do not count, having no final score."
+            )
+        ]
+    found = {name: items for name, scores in _scores(view).items() if (items := importances(scores))}
+    if not found:
+        return [empty("The heads do not differ in any parameter of the space, or not in their scores.")]
+    unsure = not any(item.enough for items in found.values() for item in items)
+    shares = card(
+        "Importance",
+        figure(
+            analysis_figures.shares(found),
+            "Bars: the share of the variance between heads that goes with each parameter. The table below has the numbers.",
+            "importance",
+        ),
+        _table(found),
+        note=[
+            html.Strong(f"{heads} heads stand behind this. "),
+            html.Span("All of it is too few to tell: hatched bars are noise as likely as not. ")
+            if unsure
+            else None,
+            "The share of the variance between heads that a parameter alone explains, corrected for chance (adjusted R² of its "
+            "group means): 100% explains everything, 0 is what a parameter without effect reads on average, less than that is "
+            f"chance. Hatched: fewer than {ENOUGH} heads beyond one per value, too few to tell. What two parameters do only "
+            "together does not show, and what goes along with another parameter shares its credit.",
+        ],
+        wide=True,
+    )
+    marginals = [
+        card(
+            f"{item.parameter} and {objective}",
+            figure(
+                analysis_figures.marginal(item, y=objective),
+                f"Scores of {item.heads} heads by {item.parameter}: "
+                + ", ".join(f"{group.value} mean {group.mean:.3g}" for group in item.groups),
+                f"marginal-{objective}-{item.parameter}",
+            ),
+            note=None if item.enough else "Too few to tell.",
+        )
+        for objective, items in found.items()
+        for item in items[:SHOWN]
+    ]
+    return [shares, grid(*marginals)]
+
+
+def _scores(view: RunView) -> dict[str, list[tuple[HeadConfig, float | None]]]:
+    configs = [first_trial(view.by_head[row.head_id]).config for row in view.ranked]
+    objectives = {"discrepancy": [row.discrepancy for row in view.ranked]}
+    if view.labels:
+        objectives["probe"] = [row.probe for row in view.ranked]
+    return {name: list(zip(configs, values, strict=True)) for name, values in objectives.items()}
+
+
+def _table(found: dict[str, list[Importance]]) -> Child:
+    rows: list[list[Child]] = [
+        [
+            item.parameter,
+            objective,
+            f"{100 * item.share:.0f}%" if item.enough else "too few to tell",
+            str(len(item.groups)),
+            str(item.heads),
+        ]
+        for objective, items in found.items()
+        for item in items
+    ]
+    columns = [
+        Column("Parameter"),
+        Column("Objective"),
+        Column("Share", True),
+        Column("Values", True),
+        Column("Heads", True),
+    ]
+    return html.Details([html.Summary("As a table"), table("Importance", columns, rows)])

@@ -1,0 +1,247 @@
+"""How the search stands, what it has found, and every head in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dash import html
+from dash.development.base_component import Component
+
+from headsearch.report import figures
+from headsearch.report.data import Running, RunView
+from headsearch.report.parts import (
+    Child,
+    Column,
+    Links,
+    aria,
+    bar,
+    callout,
+    card,
+    chip,
+    empty,
+    figure,
+    link,
+    table,
+    tiles,
+)
+from headsearch.results.ranking import RankRow
+from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
+from headsearch.results.trials import TrialRecord
+
+STAGE_NAMES = {"controls": "Controls", "heads": "Heads", "replicates": "Replicates"}
+CONDITIONS = {
+    "at work": ("at work", "good"),
+    "interrupted": ("not at work", "warn"),
+    "ended": ("finished", ""),
+    "empty": ("not begun", "warn"),
+}
+SHOWN = 12
+"""Heads in the ranking of the overview."""
+
+
+def overview(view: RunView, links: Links) -> list[Child]:
+    """The view."""
+    return [
+        problems(view),
+        _answer(view, links),
+        _numbers(view),
+        _states(view, links),
+        _running(view, links),
+        _picture(view),
+        _ranking(view, links),
+    ]
+
+
+def subtitle(view: RunView) -> str:
+    """What is searched, on what, in one line."""
+    if view.experiment is None:
+        return str(view.path)
+    experiment = view.experiment
+    return (
+        f"{experiment.base.model} on {experiment.data.dataset}, {experiment.method.name}, {experiment.proxy.epochs} epochs a proxy"
+        f"{'' if view.labels else ', without labels'}"
+    )
+
+
+def condition(view: RunView) -> Component:
+    """Whether somebody is at work on the run."""
+    text, kind = CONDITIONS[view.condition]
+    return chip(text, kind)
+
+
+def problems(view: RunView) -> Child:
+    """What could not be read, where there is any."""
+    if not view.problems:
+        return None
+    shown = [html.Li(line) for line in view.problems[:8]]
+    if len(view.problems) > len(shown):
+        shown.append(html.Li(f"and {len(view.problems) - len(shown)} more"))
+    return callout(
+        html.Strong("Not all of this run can be read. What follows is the rest."), html.Ul(shown), kind="warn"
+    )
+
+
+def _answer(view: RunView, links: Links) -> Child:
+    if not view.records:
+        text = (
+            "The search has begun and no trial has yet."
+            if view.at_work
+            else f"Nothing has been trained here. Begin with: headsearch run, with --out {view.path}, or --resume."
+        )
+        return empty(text)
+    told: list[Child] = [html.P(view.verdict, className="verdict")]
+    if view.condition == "interrupted":
+        left = "" if view.expected is None else f" {max(0, view.expected - view.settled)} trainings are left."
+        told.append(
+            html.P(
+                f"Nobody is at work on this run.{left} Go on with headsearch run … --out {view.path} --resume; what is "
+                "finished is safe. (Where the space has no more heads, there is nothing left.)",
+                className="note",
+            )
+        )
+    best = view.ranked[0] if view.ranked else None
+    if best is not None:
+        told.append(
+            html.P(["First in the ranking: ", link(html.Code(best.head_id), links.head(best.head_id))])
+        )
+    return callout(*told)
+
+
+def _numbers(view: RunView) -> Child:
+    spent, expected = view.spending, view.expected
+    share = 0.0 if not expected else view.settled / expected
+    done: list[Child] = [f"{view.settled}", html.Small(f" of {expected}" if expected is not None else "")]
+    left = view.seconds_left
+    entries: list[tuple[str, list[Child] | str, Child]] = [
+        ("Trainings done", done, bar(share, f"{view.settled} of {expected} trainings")),
+        ("Stage", "Finished" if view.condition == "ended" else STAGE_NAMES.get(view.stage, view.stage), None),
+        ("Heads tried", str(len({r.head_id for r in view.records if r.control is None and r.rungs})), None),
+        ("Epochs trained", f"{spent.epochs:,}", _of_budget(spent.epochs, view)),
+        ("Time in training", duration(spent.seconds) if spent.seconds else UNKNOWN, "all trainings added up"),
+    ]
+    if view.at_work:
+        entries.append(("About left", duration(left), "at the present pace"))
+    return tiles(*entries)
+
+
+def _of_budget(epochs: int, view: RunView) -> str | None:
+    if not view.expected or not view.budget:
+        return None
+    return f"{100 * epochs / (view.expected * view.budget):.0f}% of all trainings in full"
+
+
+def _states(view: RunView, links: Links) -> Child:
+    if not view.records:
+        return None
+    return html.Ul(
+        [
+            html.Li(
+                link([html.B(str(count)), f" {state}"], links.trials(state=state), className=f"chip {state}")
+            )
+            for state, count in sorted(view.states.items(), key=lambda item: -item[1])
+        ],
+        className="chips",
+        **aria(label="Trials by state"),
+    )
+
+
+def _running(view: RunView, links: Links) -> Child:
+    if not view.running:
+        return None
+    title = "Running now" if view.at_work else "To be taken up again"
+    rows = [_running_row(running, view.budget, links) for running in view.running]
+    columns = [Column("Trial"), Column("Head"), Column("Epoch", True), Column("Last scores")]
+    return card(title, table(title, columns, rows), wide=True)
+
+
+def _running_row(running: Running, budget: int, links: Links) -> Sequence[Child]:
+    record = running.record
+    epoch = running.epoch if running.epoch is not None else record.rungs[-1].epoch if record.rungs else None
+    share = bar(
+        epoch / budget if epoch and budget else 0.0,
+        f"trial {record.number}: epoch {number(epoch, 'g')} of {budget}",
+    )
+    return [
+        str(record.number),
+        link(_named(record), links.head(record.head_id)),
+        html.Span([f"{number(epoch, 'g')} of {budget}", share]),
+        _scores(record),
+    ]
+
+
+def _named(record: TrialRecord) -> str:
+    name = f"control {record.control}" if record.control else record.head_id
+    return f"{name}, seed {record.replicate + 1}" if record.replicate else name
+
+
+def _scores(record: TrialRecord) -> str:
+    if not record.rungs:
+        return "no rung yet"
+    last = record.rungs[-1]
+    return (
+        f"epoch {last.epoch}: discrepancy {number(last.discrepancy, '.3f')}, k-NN {number(last.knn, '.1f')}"
+    )
+
+
+def _picture(view: RunView) -> Child:
+    if not view.ranked and not any(record.rungs for record in view.records):
+        return None
+    other = "the probe" if view.labels else "the effective rank of the head's embeddings"
+    return card(
+        "Different, and good",
+        figure(
+            figures.pareto(view),
+            f"Scatter of discrepancy against {other}: {len(view.ranked)} ranked heads, "
+            f"{view.states.get('stopped', 0)} stopped early, {len(view.controls)} controls. The table below has the numbers.",
+            "pareto",
+        ),
+        note="Every head, by how differently it sees and by what the base makes of it. Up and to the right is better. "
+        "Choose a point to see its head.",
+        wide=True,
+    )
+
+
+def _ranking(view: RunView, links: Links) -> Child:
+    if not view.rows:
+        return None
+    shown = [row for row in view.rows if row.feasible and (row.rank is None or row.rank <= SHOWN)]
+    rest = len(view.ranked) - sum(row.rank is not None for row in shown)
+    note: list[Child] = [
+        "By Pareto layer, then probe. Controls stand in their place without a rank. "
+        "A gain is over the control none, with its 95% interval for that head alone."
+    ]
+    more = (
+        html.P(link(f"{rest} further heads are among the trials", links.trials(state="complete")))
+        if rest > 0
+        else None
+    )
+    return card("Ranking", ranking_table(shown, view, links), more, note=note, wide=True)
+
+
+def ranking_table(rows: Sequence[RankRow], view: RunView, links: Links) -> Component:
+    """Rows of a ranking."""
+    columns = [Column("Rank", True), Column("Head"), Column("Discrepancy", True)]
+    if view.labels:
+        columns += [Column("Probe %", True, "k-NN accuracy of the frozen base"), Column("Gain [95%]", True)]
+        columns += [Column("Linear %", True), Column("Layer", True, "Pareto layer in (discrepancy, probe)")]
+    columns += [
+        Column("Params", True),
+        Column("Step time", True, "What the head adds to a training step"),
+        Column("Seeds", True),
+    ]
+    return table("Ranking of the heads", columns, [_rank_row(row, view, links) for row in rows], id="ranking")
+
+
+def _rank_row(row: RankRow, view: RunView, links: Links) -> Sequence[Child]:
+    place = str(row.rank) if row.rank is not None else (row.control or UNKNOWN)
+    cells: list[Child] = [
+        place,
+        link(html.Code(row.head_id), links.head(row.head_id)),
+        number(row.discrepancy, ".3f"),
+    ]
+    if view.labels:
+        spread = "" if row.probe_sd is None else f" ± {row.probe_sd:.1f}"
+        cells += [number(row.probe, ".1f") + spread, gain(row.gain, row.gain_low, row.gain_high)]
+        cells += [number(row.linear, ".1f"), number(row.pareto_layer, "d")]
+    overhead = UNKNOWN if row.overhead is None else f"{100 * row.overhead:+.0f}%"
+    return [*cells, scaled(row.params), overhead, str(row.replicates)]

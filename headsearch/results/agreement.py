@@ -1,0 +1,194 @@
+"""Whether two scores put heads into the same order, how sure that is with so few heads, and what choosing by one of them costs. Pure.
+
+Kendall's tau-b, since only the order of heads matters, with a bootstrap over heads. `docs/audit.md` has the formulas and says how to read it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from headsearch.results.statistics import CONFIDENCE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+Verdict = Literal["agrees", "disagrees", "not enough data to tell"]
+UNCLEAR: Verdict = "not enough data to tell"
+
+FEWEST = 5
+"""Heads below which nothing is said: of four, a perfect order comes up by chance once in 12 times, counting both directions."""
+RESAMPLES = 2_000
+"""Of the bootstrap."""
+NO_TAU = 0.1
+"""A tau nearer to 0 than this says nothing of the size that is to be found: `PRESUMED` is taken instead, or half of it, or a quarter, …,
+where as many heads as there are would have shown it."""
+PRESUMED = 0.5
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well two orders of the same heads agree. Unknown is None."""
+
+    n: int
+    """Heads with both scores."""
+    tau: float | None
+    """Kendall's tau-b: 1 the same order, 0 no relation, -1 the reverse; None where a score is the same for all heads."""
+    low: float | None
+    """95% interval."""
+    high: float | None
+    p: float | None
+    """Two-sided, of the hypothesis that there is no relation."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Which way the orders go together, if that can be told: with enough heads, an interval without 0, and p < 0.05."""
+        if (
+            self.n < FEWEST
+            or self.low is None
+            or self.high is None
+            or self.p is None
+            or self.p >= 1.0 - CONFIDENCE
+            or self.low <= 0.0 <= self.high
+        ):
+            return UNCLEAR
+        return "agrees" if self.low > 0.0 else "disagrees"
+
+    @property
+    def enough(self) -> int | None:
+        """How many heads would be about enough to tell; None where it can be told, and where no number is: a score is the same for all."""
+        if self.verdict != UNCLEAR or (self.tau is None and self.n > 1):
+            return None
+        size = PRESUMED if self.tau is None or abs(self.tau) < NO_TAU else abs(self.tau)
+        if size == PRESUMED:
+            # So many heads would have shown that much: what there is can only be weaker.
+            while heads_needed(size) <= self.n:
+                size /= 2.0
+        return max(heads_needed(size), self.n + 1)
+
+
+def agreement(first: Sequence[float | None], second: Sequence[float | None], *, seed: int = 0) -> Agreement:
+    """How well two scores of the same heads, in the same order, agree; heads with an unknown score are left out."""
+    return mean_agreement([(first, second)], seed=seed)
+
+
+def mean_agreement(
+    pairs: Sequence[tuple[Sequence[float | None], Sequence[float | None]]], *, seed: int = 0
+) -> Agreement:
+    """The mean of the agreement of several pairs of scores, as of the replicates 0 and 1, 0 and 2, 1 and 2.
+
+    All are of the same heads, in the same order; a head counts in the pairs where both of its scores are known. `n` and `p` are those of
+    the pair with the most heads: pairs share heads and seeds, and so do not make a result surer by their number.
+    """
+    known = [_known(first, second) for first, second in pairs]
+    counts = [int(mask.sum()) for _, _, mask in known]
+    n = max(counts, default=0)
+    defined = [pair for pair in known if tau_b(*pair[:2], pair[2]) is not None]
+    if not defined:
+        return Agreement(n, None, None, None, None)
+    taus = [tau_b(*pair[:2], pair[2]) for pair in defined]
+    tau = float(np.mean([value for value in taus if value is not None]))
+    low, high = _interval(defined, seed)
+    x, y, mask = max(defined, key=lambda pair: int(pair[2].sum()))
+    return Agreement(n, tau, low, high, _p_value(x[mask], y[mask]))
+
+
+def tau_b(x: Floats, y: Floats, mask: NDArray[np.bool_] | None = None) -> float | None:
+    """Kendall's tau-b of two vectors; None where one is constant.
+
+        tau_b = Σ sign(x_i - x_j) sign(y_i - y_j) / sqrt( Σ sign(x_i - x_j)² · Σ sign(y_i - y_j)² )
+
+    over the pairs of those in `mask`. Kendall, "The Treatment of Ties in Ranking Problems", Biometrika 1945.
+    """
+    if mask is not None:
+        x, y = x[mask], y[mask]
+    signs_x, signs_y = _signs(x), _signs(y)
+    untied = float((signs_x**2).sum()) * float((signs_y**2).sum())
+    return float((signs_x * signs_y).sum()) / math.sqrt(untied) if untied > 0 else None
+
+
+def regret(score: Sequence[float], probe: Sequence[float], k: int) -> float:
+    """What choosing by a score loses: the best probe less the best probe among the `k` heads with the highest score.
+
+    In the unit of the probe. Where scores are equal, the head with the lower probe is taken to be chosen.
+    """
+    chosen = sorted(zip(score, probe, strict=True), key=lambda head: (-head[0], head[1]))[:k]
+    return max(probe) - max(probed for _, probed in chosen)
+
+
+def heads_needed(tau: float) -> int:
+    """The fewest heads with which a tau of this size, not 0, would be told from 0 with 95%.
+
+    From var(tau) = 2 (2n + 5) / (9 n (n - 1)) without a relation (Kendall, "A New Measure of Rank Correlation", Biometrika 1938).
+    """
+    quantile = NormalDist().inv_cdf((1.0 + CONFIDENCE) / 2.0)
+    n = FEWEST
+    while quantile * math.sqrt(2.0 * (2 * n + 5) / (9.0 * n * (n - 1))) >= abs(tau):
+        n += 1
+    return n
+
+
+def _known(
+    first: Sequence[float | None], second: Sequence[float | None]
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    x, y = (
+        np.array([math.nan if v is None else v for v in side], dtype=np.float64) for side in (first, second)
+    )
+    return x, y, np.isfinite(x) & np.isfinite(y)
+
+
+def _signs(x: Floats) -> Floats:
+    return np.sign(x[:, None] - x[None, :])
+
+
+def _interval(
+    pairs: Sequence[tuple[Floats, Floats, NDArray[np.bool_]]], seed: int
+) -> tuple[float | None, float | None]:
+    """Percentiles of the mean tau over resamples of the heads.
+
+    A resample is a vector of how often it holds each head, so that all resamples are a few products of matrices. A head that it holds twice
+    is tied with itself, and tau-b leaves ties out.
+    """
+    present = np.any([mask for _, _, mask in pairs], axis=0)
+    weights = _resamples(int(present.sum()), seed)
+    taus = []
+    for x, y, mask in pairs:
+        both = np.outer(mask, mask)[np.ix_(present, present)]
+        signs_x, signs_y = (_signs(np.where(mask, side, 0.0)[present]) * both for side in (x, y))
+        common, untied_x, untied_y = (
+            np.einsum("bi,bi->b", weights @ product, weights)
+            for product in (signs_x * signs_y, signs_x**2, signs_y**2)
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            taus.append(common / np.sqrt(untied_x * untied_y))
+    defined = np.isfinite(taus)
+    counts = defined.sum(axis=0)
+    means = np.where(defined, taus, 0.0).sum(axis=0)[counts > 0] / counts[counts > 0]
+    if not len(means):
+        return None, None
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low, high = np.quantile(means, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+@cache
+def _resamples(n: int, seed: int) -> Floats:
+    """How often each of `n` heads is drawn, (RESAMPLES, n)."""
+    shares = np.full(n, 1.0 / n)
+    return np.random.default_rng(seed).multinomial(n, shares, size=RESAMPLES).astype(np.float64)
+
+
+def _p_value(x: Floats, y: Floats) -> float | None:
+    """scipy's: exact for few heads without ties, else from the normal approximation."""
+    from scipy.stats import kendalltau
+
+    p = float(kendalltau(x, y).pvalue)
+    return p if math.isfinite(p) else None

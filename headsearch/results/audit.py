@@ -1,0 +1,398 @@
+"""Can the ranking be trusted? Whatever a run itself can tell about that: its stages, rungs, seeds and measures held against each other. Pure.
+
+Comes in: the trials of one study, what was scored before training, who was taken by chance. Goes out: sections of lines, plain data, each section
+with one sentence. A section that has nothing to go by says what is missing. `docs/audit.md` says what every line means.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import fmean, stdev
+from typing import Any
+
+from headsearch.results.agreement import UNCLEAR, mean_agreement
+from headsearch.results.audit_lines import (
+    Line,
+    agreement_line,
+    choice_line,
+    difference_line,
+    measured_line,
+    slope_line,
+)
+from headsearch.results.ranking import probe_score
+from headsearch.results.statistics import pooled_noise
+from headsearch.results.trials import TrialRecord, finite
+from headsearch.scoring.names import MEASURES
+from headsearch.scoring.score import head_score
+from headsearch.scoring.zero_cost_scores import ZeroCostScores
+from headsearch.trial import HeadCost, RungScores, Stage
+
+Score = Callable[[RungScores], float | None]
+
+SCORES: Mapping[str, Score] = {
+    "probe": probe_score,
+    "linear": lambda scores: scores.linear,
+    "discrepancy": lambda scores: scores.discrepancy,
+    "score": lambda scores: head_score(scores.measures, scores.quality),
+}
+"""What is compared between rungs and between seeds, by name."""
+
+NO_LABELS = "there is no probe: the run reads no labels (data.labels: none, or a screen alone)"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question, and what the run says to it."""
+
+    name: str
+    question: str
+    lines: tuple[Line, ...]
+    conclusion: str
+    """One sentence; where there are no lines, what is missing."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All of it."""
+
+    sections: tuple[Section, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        plain: dict[str, Any] = finite(asdict(self))
+        return plain
+
+
+@dataclass(frozen=True)
+class BasePair:
+    """How differently the bases of two seeds of one training represent the same images."""
+
+    seeds: tuple[int, int]
+    """Numbers of the two trials."""
+    measure: str
+    """`cka`, `mutual_knn` or `procrustes`."""
+    value: float
+    shuffled: float
+    """The same with the images of one side in random order."""
+
+
+@dataclass(frozen=True)
+class _Head:
+    """A head that ran its full budget."""
+
+    head_id: str
+    searched: bool
+    """Whether the search itself drew it; else it is a control with a head."""
+    trials: tuple[TrialRecord, ...]
+    """One per seed, by replicate."""
+    cost: HeadCost | None
+
+    def mean(self, score: Score, place: int = -1) -> float | None:
+        """A score at one of the rungs, averaged over replicates; unknown where it is for one of them."""
+        found = [score(trial.rungs[place]) for trial in self.trials]
+        known = [value for value in found if value is not None]
+        return fmean(known) if len(known) == len(found) else None
+
+
+def audit(
+    records: Iterable[TrialRecord],
+    candidates: Sequence[ZeroCostScores] = (),
+    *,
+    labels: bool,
+    measure: str,
+    stage: Stage = "proxy",
+    screen_order: Sequence[str] = (),
+    by_chance: frozenset[str] = frozenset(),
+    bases: Sequence[BasePair] = (),
+) -> Audit:
+    """What the run says about its own ranking.
+
+    Args:
+        records: trials of one study, in any order.
+        candidates: heads that were scored before any training.
+        labels: whether trials have a probe.
+        measure: the discrepancy that ranks, of `MEASURES`.
+        stage: which trials are ranked; `screen` where there are no proxies.
+        screen_order: ids of the screened heads, best first.
+        by_chance: ids of the heads that got a proxy by chance and not for their place in the screen.
+        bases: bases of the control `none` compared, where their embeddings were kept.
+    """
+    records = list(records)
+    heads = _full_budget(records, stage)
+    searched = [head for head in heads if head.searched]
+    return Audit(
+        (
+            _stages(candidates, searched if stage == "proxy" else [], screen_order, by_chance, labels),
+            _rungs(heads, labels),
+            _seeds(heads, labels, measure),
+            _measures(heads, measure),
+            _choosing(searched, {row.head_id: row for row in candidates}, labels),
+            _relation(heads, labels),
+            _scale(records, heads, bases, measure),
+        )
+    )
+
+
+def _full_budget(records: Sequence[TrialRecord], stage: Stage) -> list[_Head]:
+    """The heads that are compared: at full budget, never infeasible, by name; the control without a head has no discrepancy."""
+    groups: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        if record.stage == stage and record.config.heads:
+            groups[record.head_id].append(record)
+    heads = []
+    for head_id, group in sorted(groups.items()):
+        complete = {r.seed: r for r in sorted(group, key=lambda r: r.replicate) if r.state == "complete"}
+        if complete and not any(r.state == "infeasible" for r in group):
+            trials = tuple(complete.values())
+            searched = any(r.control is None for r in group)
+            heads.append(_Head(head_id, searched, trials, trials[0].cost))
+    return heads
+
+
+def _stages(
+    candidates: Sequence[ZeroCostScores],
+    heads: Sequence[_Head],
+    screen_order: Sequence[str],
+    by_chance: frozenset[str],
+    labels: bool,
+) -> Section:
+    before = {row.head_id: row.score for row in candidates}
+    place = {head_id: -float(n) for n, head_id in enumerate(screen_order, start=1)}
+    ids = [head.head_id for head in heads]
+    probes = [head.mean(probe_score) for head in heads]
+    discrepancies = [head.mean(SCORES["discrepancy"]) for head in heads]
+    lines: list[Line] = []
+    if candidates and screen_order:
+        scores = [before.get(head_id) for head_id in screen_order]
+        lines.append(agreement_line("untrained score → screen", scores, [place[i] for i in screen_order]))
+    for name, stage in (("untrained score", before), ("screen", place)):
+        values = [stage.get(head_id) for head_id in ids]
+        if stage and heads:
+            lines.append(agreement_line(f"{name} → proxy's discrepancy", values, discrepancies))
+            if labels:
+                lines.append(choice_line(f"{name} → proxy's probe", values, probes))
+    chance = [head for head in heads if head.head_id in by_chance]
+    chosen = [head for head in heads if head.head_id in place and head.head_id not in by_chance]
+    if labels and chance and chosen:
+        sides = [[p for h in side if (p := h.mean(probe_score)) is not None] for side in (chosen, chance)]
+        lines.append(difference_line("probe: chosen less taken by chance", *sides))
+    if not candidates and not screen_order:
+        conclusion = "Not measured: no stage before the proxies chose among the heads (strategy proxies)."
+    elif not heads:
+        conclusion = (
+            "Not measured: no head has a proxy at full budget, against which earlier stages could be held."
+        )
+    else:
+        chooser, subject = ("screen", "the screen") if screen_order else ("untrained score",) * 2
+        wanted = f"{chooser} → proxy's {'probe' if labels else 'discrepancy'}"
+        line = next(line for line in lines if line.name == wanted)
+        conclusion = _sentence(line, subject, "the proxies")
+        conclusion += f" {len(chance)} of the {len(heads)} heads with a proxy were taken by chance."
+    return Section(
+        "stages", "Do the stages that choose agree with what comes after them?", tuple(lines), conclusion
+    )
+
+
+def _rungs(heads: Sequence[_Head], labels: bool) -> Section:
+    question = "Does an early rung already have the order of the full budget?"
+    epochs = [rung.epoch for rung in heads[0].trials[0].rungs] if heads else []
+    if len(epochs) < 2:
+        missing = (
+            "no head has run its full budget" if not heads else "there is no rung before the full budget"
+        )
+        return Section("rungs", question, (), f"Not measured: {missing}.")
+    names = [name for name in ("probe", "discrepancy", "score") if labels or name != "probe"]
+    lines = [
+        agreement_line(
+            f"{name}: epoch {epoch} → {epochs[-1]}",
+            [head.mean(SCORES[name], place) for head in heads],
+            [head.mean(SCORES[name]) for head in heads],
+        )
+        for place, epoch in enumerate(epochs[:-1])
+        for name in names
+    ]
+    return Section(
+        "rungs",
+        question,
+        tuple(lines),
+        _sentence(lines[0], f"the order at epoch {epochs[0]}", f"that at the full budget, by {names[0]}"),
+    )
+
+
+def _seeds(heads: Sequence[_Head], labels: bool, measure: str) -> Section:
+    question = "Would other seeds rank the heads the same?"
+    replicated = [head for head in heads if len(head.trials) > 1]
+    if not replicated:
+        return Section(
+            "seeds",
+            question,
+            (),
+            "Not measured: no head has two seeds at full budget; ask for search.replicates of 2 or more, and finalists.",
+        )
+    most = max(len(head.trials) for head in replicated)
+    scores = {name: score for name, score in SCORES.items() if labels or name not in ("probe", "linear")}
+    scores |= {name: _measured(name) for name in _known_measures(replicated) if name != measure}
+    lines = []
+    for name, score in scores.items():
+        series = [
+            [score(h.trials[i].rungs[-1]) if i < len(h.trials) else None for h in replicated]
+            for i in range(most)
+        ]
+        values = [[v for t in h.trials if (v := score(t.rungs[-1])) is not None] for h in replicated]
+        noise = pooled_noise([(len(v), stdev(v) if len(v) > 1 else None) for v in values])
+        means = [fmean(v) for v in values if v]
+        lines.append(
+            Line.of(
+                name,
+                mean_agreement(list(combinations(series, 2))),
+                noise=noise.deviation if noise else None,
+                spread=stdev(means) if len(means) > 1 else None,
+            )
+        )
+    conclusion = _sentence(lines[0], f"the order by {lines[0].name}", "that of another seed")
+    return Section("seeds", question, tuple(lines), conclusion)
+
+
+def _measures(heads: Sequence[_Head], measure: str) -> Section:
+    question = f"Do the discrepancy measures agree with the one that ranks, {measure}?"
+    if not heads:
+        return Section("measures", question, (), "Not measured: no head has run its full budget.")
+    ranks = [head.mean(_measured(measure)) for head in heads]
+    lines = [
+        agreement_line(name, [head.mean(_measured(name)) for head in heads], ranks)
+        for name in _known_measures(heads)
+        if name != measure
+    ]
+    if not lines:
+        return Section(
+            "measures", question, (), f"Not measured: no head has another discrepancy than {measure}."
+        )
+    agreeing = sum(line.verdict == "agrees" for line in lines)
+    conclusion = f"{agreeing} of {len(lines)} other measures agree with {measure} over {len(heads)} heads."
+    return Section("measures", question, tuple(lines), conclusion)
+
+
+def _choosing(heads: Sequence[_Head], candidates: Mapping[str, ZeroCostScores], labels: bool) -> Section:
+    question = "What would choosing by a score that reads no label cost?"
+    if not labels:
+        return Section("choosing", question, (), f"Not measured: {NO_LABELS}.")
+    if len(heads) < 2:
+        return Section(
+            "choosing",
+            question,
+            (),
+            "Not measured: fewer than two searched heads have run their full budget.",
+        )
+    probes = [head.mean(probe_score) for head in heads]
+    columns: dict[str, list[float | None]] = {
+        name: [head.mean(_measured(name)) for head in heads] for name in MEASURES
+    }
+    columns["score"] = [head.mean(SCORES["score"]) for head in heads]
+    columns["retrieval.head"] = [head.mean(lambda s: s.quality.get("retrieval.head")) for head in heads]
+    columns["rankme_head"] = [head.mean(lambda s: s.rankme_head) for head in heads]
+    columns["params"] = [None if head.cost is None else float(head.cost.params) for head in heads]
+    columns["flops"] = [None if head.cost is None else float(head.cost.flops) for head in heads]
+    for name in ("synflow", "naswot"):
+        found = [candidates.get(head.head_id) for head in heads]
+        columns[name] = [None if row is None else row.value(name) for row in found]
+    known = {name: values for name, values in columns.items() if any(v is not None for v in values)}
+    lines = [choice_line(name, values, probes) for name, values in known.items()]
+    agreeing = ", ".join(line.name for line in lines if line.verdict == "agrees") or "none"
+    conclusion = (
+        f"Of {len(lines)} ways to choose, these are shown to go with the probe over {len(heads)} heads: {agreeing}. "
+        "One in forty would seem to by luck alone."
+    )
+    if len(known) < len(columns):
+        conclusion += f" Not measured: {', '.join(name for name in columns if name not in known)}."
+    return Section("choosing", question, tuple(lines), conclusion)
+
+
+def _relation(heads: Sequence[_Head], labels: bool) -> Section:
+    question = "Do heads that differ more help more?"
+    if not labels:
+        return Section("relation", question, (), f"Not measured: {NO_LABELS}.")
+    found = [(head.mean(SCORES["discrepancy"]), head.mean(probe_score)) for head in heads]
+    known = [(x, y) for x, y in found if x is not None and y is not None]
+    if len(known) < 2:
+        return Section(
+            "relation", question, (), "Not measured: fewer than two heads have run their full budget."
+        )
+    x, y = [x for x, _ in known], [y for _, y in known]
+    lines = [agreement_line("discrepancy → probe", x, y)]
+    slope = slope_line("points of the probe per 0.1 of discrepancy", [value / 0.1 for value in x], y)
+    if slope is not None:
+        lines.append(slope)
+    return Section("relation", question, tuple(lines), _sentence(lines[0], "discrepancy", "the probe"))
+
+
+def _scale(
+    records: Sequence[TrialRecord], heads: Sequence[_Head], bases: Sequence[BasePair], measure: str
+) -> Section:
+    question = "What does a discrepancy read where the answer is known?"
+    same = {r.head_id for r in records if r.control == "same"}
+    lines = []
+    told = []
+    floor = [
+        value
+        for head in heads
+        if head.head_id in same
+        for trial in head.trials
+        if (value := trial.rungs[-1].discrepancy) is not None
+    ]
+    others = [
+        value
+        for head in heads
+        if head.searched
+        and head.head_id not in same
+        and (value := head.mean(SCORES["discrepancy"])) is not None
+    ]
+    if floor:
+        lines.append(measured_line(f"{measure}: a head of the base's own kind (control same)", floor))
+        above = sum(value > fmean(floor) for value in others)
+        told.append(
+            f"A head of the base's own kind reads {fmean(floor):.2f}, and {above} of {len(others)} heads read more."
+        )
+    else:
+        told.append("The floor is not measured: the control same has not run its full budget.")
+    by_measure: dict[str, list[BasePair]] = defaultdict(list)
+    for pair in bases:
+        by_measure[pair.measure].append(pair)
+    for name, pairs in by_measure.items():
+        lines.append(measured_line(f"{name}.embedding: bases of two seeds", [pair.value for pair in pairs]))
+        lines.append(
+            measured_line(f"{name}.embedding: the same, images shuffled", [pair.shuffled for pair in pairs])
+        )
+    if by_measure.get("cka"):
+        between = fmean(pair.value for pair in by_measure["cka"])
+        unrelated = fmean(pair.shuffled for pair in by_measure["cka"])
+        told.append(
+            f"By CKA the same training with another seed reads {between:.2f}, and unrelated representations {unrelated:.2f}."
+        )
+    else:
+        told.append(
+            "Two seeds of one base are not measured: the control none needs two seeds at full budget, with embeddings.safetensors in their folders."
+        )
+    return Section("scale", question, tuple(lines), " ".join(told))
+
+
+def _measured(name: str) -> Score:
+    return lambda scores: scores.measures.get(name)
+
+
+def _known_measures(heads: Sequence[_Head]) -> list[str]:
+    """The measures that any head has."""
+    return [name for name in MEASURES if any(head.mean(_measured(name)) is not None for head in heads)]
+
+
+def _sentence(line: Line, subject: str, other: str) -> str:
+    """Whether `subject` agrees with `other`, in words and numbers."""
+    heads = f"{line.n} head{'' if line.n == 1 else 's'}"
+    if line.verdict == UNCLEAR:
+        shown = "" if line.value is None else f", {line.interval}"
+        more = "" if line.enough is None else f"; about {line.enough} would be enough"
+        return f"It cannot be told whether {subject} agrees with {other}: {heads}{shown}{more}."
+    how = "agrees with" if line.verdict == "agrees" else "goes against"
+    return f"{subject[0].upper()}{subject[1:]} {how} {other}: {line.interval}, {heads}."

@@ -1,0 +1,128 @@
+"""A line of an audit: one comparison, with its interval, its verdict, and how many heads would do where it cannot tell. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from headsearch.results.agreement import FEWEST, UNCLEAR, Agreement, Verdict, agreement, regret
+from headsearch.results.statistics import CONFIDENCE, two_sided_t
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison. Unknown is None."""
+
+    name: str
+    unit: Literal["tau", "points", "discrepancy"]
+    """Of `value`, `low` and `high`: Kendall's tau-b, points of the probe, or what the discrepancy is measured in."""
+    n: int
+    """Heads compared; of unit `discrepancy`, measurements."""
+    value: float | None
+    low: float | None
+    """95% interval; of unit `discrepancy`, the smallest and the largest measurement."""
+    high: float | None
+    verdict: Verdict | Literal["measured"]
+    """`measured`: there is nothing that it could agree with."""
+    enough: int | None = None
+    """How many heads would about be enough to tell; None where it can be told."""
+    p: float | None = None
+    """Two-sided, of no relation at all."""
+    top1_regret: float | None = None
+    """Points of the probe lost by taking the head that the score puts first."""
+    top3_regret: float | None = None
+    """The same for the best of its first three."""
+    noise: float | None = None
+    """Standard deviation between seeds of one head, pooled over heads."""
+    spread: float | None = None
+    """Standard deviation of the heads' means: a score tells heads apart where this is much larger than the noise."""
+
+    @classmethod
+    def of(
+        cls, name: str, found: Agreement, *, noise: float | None = None, spread: float | None = None
+    ) -> Line:
+        """The line of an agreement."""
+        return cls(
+            name,
+            "tau",
+            found.n,
+            found.tau,
+            found.low,
+            found.high,
+            found.verdict,
+            found.enough,
+            found.p,
+            noise=noise,
+            spread=spread,
+        )
+
+    @property
+    def interval(self) -> str:
+        """`tau 0.71 [0.40, 0.90]`."""
+        if self.value is None:
+            return "undefined"
+        bounds = "" if self.low is None or self.high is None else f" [{self.low:.2f}, {self.high:.2f}]"
+        name = {"tau": "tau ", "points": "", "discrepancy": ""}[self.unit]
+        return f"{name}{self.value:.2f}{bounds}"
+
+
+def agreement_line(name: str, first: Sequence[float | None], second: Sequence[float | None]) -> Line:
+    """How well two scores of the same heads agree."""
+    return Line.of(name, agreement(first, second))
+
+
+def choice_line(name: str, score: Sequence[float | None], probe: Sequence[float | None]) -> Line:
+    """How well a score agrees with the probe, and what choosing by it loses."""
+    line = agreement_line(name, score, probe)
+    known = [(s, p) for s, p in zip(score, probe, strict=True) if s is not None and p is not None]
+    if not known:
+        return line
+    scores, probes = [s for s, _ in known], [p for _, p in known]
+    return Line(
+        **vars(line) | {"top1_regret": regret(scores, probes, 1), "top3_regret": regret(scores, probes, 3)}
+    )
+
+
+def slope_line(name: str, x: Sequence[float], y: Sequence[float]) -> Line | None:
+    """The slope of the straight line of least squares of `y` (points of the probe) over `x`, with Student's interval; None where all `x` are
+    the same."""
+    n, middle = len(x), fmean(x)
+    spread = sum((value - middle) ** 2 for value in x)
+    if spread == 0.0:
+        return None
+    slope = sum((a - middle) * b for a, b in zip(x, y, strict=True)) / spread
+    if n < 3:
+        return Line(name, "points", n, slope, None, None, UNCLEAR, FEWEST)
+    constant = fmean(y) - slope * middle
+    residual = sum((b - constant - slope * a) ** 2 for a, b in zip(x, y, strict=True))
+    margin = two_sided_t(n - 2, CONFIDENCE) * math.sqrt(residual / (n - 2) / spread)
+    return _points(name, n, slope, margin)
+
+
+def difference_line(name: str, first: Sequence[float], second: Sequence[float]) -> Line:
+    """The difference of two means in points of the probe, with Student's interval for equal variances."""
+    n = len(first) + len(second)
+    difference = fmean(first) - fmean(second)
+    if n < 3:
+        return Line(name, "points", n, difference, None, None, UNCLEAR, FEWEST)
+    squares = sum(sum((value - fmean(side)) ** 2 for value in side) for side in (first, second))
+    deviation = math.sqrt(squares / (n - 2) * (1.0 / len(first) + 1.0 / len(second)))
+    return _points(name, n, difference, two_sided_t(n - 2, CONFIDENCE) * deviation)
+
+
+def measured_line(name: str, values: Sequence[float]) -> Line:
+    """What was measured: the mean, the smallest and the largest."""
+    return Line(name, "discrepancy", len(values), fmean(values), min(values), max(values), "measured")
+
+
+def _points(name: str, n: int, value: float, margin: float) -> Line:
+    clear = n >= FEWEST and abs(value) > margin
+    verdict: Verdict = UNCLEAR if not clear else "agrees" if value > 0 else "disagrees"
+    # An interval narrows with the root of the number of heads.
+    enough = None
+    if not clear and value != 0.0:
+        enough = max(FEWEST, n + 1, math.ceil(n * (margin / value) ** 2))
+    return Line(name, "points", n, value, value - margin, value + margin, verdict, enough)

@@ -1,0 +1,54 @@
+"""An audit as tables for people and as JSON for programs. JSON never holds NaN; what is unknown is null there, and `-` in a table."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from headsearch.results.audit import Audit, Section
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_UNKNOWN = "-"
+_FORMATS = {"p": "{:.2g}", "noise": "{:.3g}", "spread": "{:.3g}", "enough": "{:d}"}
+
+
+def audit_json(audit: Audit) -> str:
+    """One JSON object: `sections`, each with its `lines`."""
+    return json.dumps(audit.to_dict(), indent=2, allow_nan=False)
+
+
+def section_table(section: Section) -> Table | None:
+    """The lines of a section for a terminal; None where there are none. Columns that no line of it has are left out."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not section.lines:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    extra = {
+        "p": "p",
+        "top1_regret": "top-1 loses",
+        "top3_regret": "top-3 loses",
+        "noise": "noise",
+        "spread": "spread",
+        "enough": "heads needed",
+    }
+    shown = [key for key in extra if any(getattr(line, key) is not None for line in section.lines)]
+    # Where something was only measured, there is no interval but the smallest and the largest.
+    bounded = "95%" if any(line.verdict != "measured" for line in section.lines) else "range"
+    for header in ("n", "value", bounded, *(extra[key] for key in shown)):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    for line in section.lines:
+        bounds = _UNKNOWN if line.low is None or line.high is None else f"[{line.low:.2f}, {line.high:.2f}]"
+        cells = [line.name, str(line.n), _number(line.value), bounds]
+        cells += [_number(getattr(line, key), _FORMATS.get(key, "{:.2f}")) for key in shown]
+        table.add_row(*map(escape, [*cells, line.verdict]))
+    return table
+
+
+def _number(value: float | None, how: str = "{:.2f}") -> str:
+    return _UNKNOWN if value is None else how.format(value)

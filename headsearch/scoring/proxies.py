@@ -1,0 +1,108 @@
+"""Two published zero-cost proxies of a network at initialisation, adapted to heads, to hold our own score against: synflow and NASWOT.
+
+In: a head. Out: one number, larger meant to be better. Neither trains, neither reads a label; synflow does not even read data.
+"""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from headsearch.heads.build import Head
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
+_RECTIFIERS = frozenset({"ReLU", "GELU", "SiLU"})
+"""Names of classes, since timm has a GELU of its own. Gates (sigmoid) and softmax divide the input into no regions."""
+
+
+def synflow(head: Head) -> float | None:
+    """ln(1 + S), with S the sum over all weights θ of matrices and kernels of |θ · ∂R/∂θ|, and R the sum of the head's map of all ones.
+
+    Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", NeurIPS 2020 (arXiv 2006.05467),
+    equation 2, with all parameters replaced by their absolute values. As a score of architectures, and hence without normalisation layers:
+    Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021 (arXiv 2101.08134). In float64. The logarithm keeps the order: S grows
+    exponentially with depth. None where S is too large for float64. The embedding's norm has no part in it. The head is spoilt: a copy would take as
+    long as all the rest.
+    """
+    head.double().eval()
+    _drop_norms(head)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.abs_()
+    flow = head(torch.ones(1, head.width, *head.grid, dtype=torch.float64, device=_device(head))).sum()
+    weights = [layer.weight for layer in head.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    gradients = torch.autograd.grad(flow, weights, allow_unused=True)
+    saliency = sum(
+        float((weight.detach() * gradient).abs().sum())
+        for weight, gradient in zip(weights, gradients, strict=True)
+        if gradient is not None
+    )
+    return math.log1p(saliency) if math.isfinite(saliency) else None
+
+
+def naswot(head: Head, maps_BCHW: Tensor) -> float | None:
+    """How differently a head's activations switch on for different images: `ActivationCodes.score` of one pass in the mode the head is in."""
+    with torch.no_grad(), ActivationCodes(head) as codes:
+        head(maps_BCHW)
+    return codes.score()
+
+
+class ActivationCodes:
+    """While entered, watches which units of a network are on, for the images of one pass.
+
+    A unit is one channel of one position before a rectifier (ReLU, GELU, SiLU, and the ReLU within StarReLU), and on where its input is
+    positive. For ReLU that is Mellor's definition; GELU and SiLU are smooth, and the sign says on which side of their bend they are.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._rectifiers = [module for module in network.modules() if type(module).__name__ in _RECTIFIERS]
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._agreeing_BB: Tensor | None = None
+
+    def __enter__(self) -> Self:
+        self._handles = [module.register_forward_pre_hook(self._look) for module in self._rectifiers]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _look(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        # Before the call, since a rectifier may work in place. Counts below 2^24 are exact in float32.
+        on_BU = (inputs[0].flatten(1) > 0).float()
+        both_on_BB = (on_BU @ on_BU.T).double()
+        on_B = both_on_BB.diagonal()
+        agreeing_BB = 2.0 * both_on_BB + (on_BU.shape[1] - on_B[:, None] - on_B[None, :])
+        self._agreeing_BB = agreeing_BB if self._agreeing_BB is None else self._agreeing_BB + agreeing_BB
+
+    def score(self) -> float | None:
+        """ln |det K|, with K_ij the number of units that are both on or both off for images i and j.
+
+        Mellor et al., "Neural Architecture Search without Training", ICML 2021 (arXiv 2006.04647), equation 2. It grows with the number of units, and
+        with the number of images: compare it for one batch only. None for a singular K (two images that switch all alike) or a network
+        without rectifiers.
+        """
+        if self._agreeing_BB is None:
+            return None
+        sign, log_determinant = torch.linalg.slogdet(self._agreeing_BB)
+        return float(log_determinant) if float(sign) != 0.0 else None
+
+
+def _drop_norms(module: nn.Module) -> None:
+    """Put what a normalisation layer does beside normalising (timm's may hold an activation) in its place."""
+    for name, child in module.named_children():
+        if isinstance(child, _NORMS):
+            setattr(module, name, getattr(child, "act", nn.Identity()))
+        else:
+            _drop_norms(child)
+
+
+def _device(head: nn.Module) -> torch.device:
+    return next(head.parameters()).device

@@ -1,0 +1,134 @@
+"""What is known of a head without training it, as plain data, and the file that a stage keeps it in. No torch here.
+
+`zero_cost.jsonl` is JSON lines: first an object that names the format and says whose scores these are, then one object per head, in the order in
+which they were scored. It is written whole and renamed, so that a killed stage leaves a readable file, and goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headsearch.errors import HeadError, RunError
+from headsearch.heads import HeadConfig, parse_head
+from headsearch.run_directory import write_atomically
+from headsearch.trial import HeadCost
+
+FILE_NAME = "zero_cost.jsonl"
+"""Within a run directory."""
+FORMAT = "headsearch/zero-cost@1"
+
+CKA_MEASURES = tuple(
+    f"cka.{samples}.{side}" for samples in ("embedding", "tokens") for side in ("output", "change")
+)
+"""The discrepancies that are measured."""
+ORDERS = ("score", *CKA_MEASURES, "retrieval.head", "rankme_head", "synflow", "naswot")
+"""What heads can be ordered by."""
+
+
+@dataclass(frozen=True)
+class ZeroCostScores:
+    """A head at random initialisation: means over seeds. Unknown is None or absent, never 0 or NaN."""
+
+    head_id: str
+    """Of the canonical config."""
+    config: HeadConfig
+    """Canonical for the base."""
+    seeds: int
+    """How many initialisations of base and head the means are over."""
+    cost: HeadCost | None = None
+    """Parameters and FLOPs; None for a head that the base cannot carry."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """Discrepancies by name, those in `CKA_MEASURES` that are defined."""
+    quality: Mapping[str, float] = field(default_factory=dict)
+    """`retrieval.head`: how often, in percent, the head's embedding finds the other view of an image."""
+    rankme_head: float | None = None
+    """Effective rank of the head's embeddings."""
+    synflow: float | None = None
+    """ln(1 + synaptic flow) (Tanaka et al. 2020)."""
+    naswot: float | None = None
+    """Log-determinant of the kernel of activation codes (Mellor et al. 2021)."""
+    sd: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation over seeds of everything above, by the names in `ORDERS`; empty with a single seed."""
+    score: float | None = None
+    """The default order: `headsearch.scoring.score.head_score` of the means."""
+    reason: str | None = None
+    """Why there are no scores: it cannot be built, is not finite, or is collapsed, at any of the seeds."""
+
+    def value(self, name: str) -> float | None:
+        """The score of one of `ORDERS`."""
+        if name in CKA_MEASURES:
+            return self.measures.get(name)
+        return self.quality.get(name) if "." in name else getattr(self, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            **vars(self),
+            "config": self.config.to_dict(),
+            "cost": None if self.cost is None else asdict(self.cost),
+            "measures": dict(self.measures),
+            "quality": dict(self.quality),
+            "sd": dict(self.sd),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ZeroCostScores:
+        """The inverse of `to_dict`. Raises `HeadError` for an unknown head."""
+        cost = data["cost"]
+        return cls(
+            **{
+                **data,
+                "config": parse_head(data["config"]),
+                "cost": None if cost is None else HeadCost(**cost),
+            }
+        )
+
+
+def ordered(rows: Iterable[ZeroCostScores], by: str = "score") -> list[ZeroCostScores]:
+    """The heads, best first by one of `ORDERS`, larger being better; those without that score come last, by name."""
+
+    def place(row: ZeroCostScores) -> tuple[bool, float, str]:
+        value = row.value(by)
+        return value is None, 0.0 if value is None else -value, row.head_id
+
+    return sorted(rows, key=place)
+
+
+def read_scores(path: Path, identity: str | None = None) -> list[ZeroCostScores]:
+    """The heads in the file.
+
+    `identity` is what the scores must have been made with; None takes any.
+
+    Raises:
+        RunError: the file cannot be read, or holds scores made otherwise.
+    """
+    try:
+        header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        about = json.loads(header)
+        if not isinstance(about, dict) or about.get("zero_cost") != FORMAT:
+            raise ValueError(f"expected a first line with zero_cost: {FORMAT}")
+        rows = [ZeroCostScores.from_dict(json.loads(line)) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, HeadError) as error:
+        raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    if identity is not None and about.get("identity") != identity:
+        raise RunError(
+            f"{path}: holds scores of another base, other images or other seeds; remove it, or choose another file"
+        )
+    return rows
+
+
+def write_scores(path: Path, rows: Sequence[ZeroCostScores], identity: str) -> None:
+    """Replace the file. `identity` says what the scores were made with, for `read_scores`.
+
+    Raises:
+        RunError: the file cannot be written; the former one is then still there.
+    """
+    lines = [{"zero_cost": FORMAT, "identity": identity}, *(row.to_dict() for row in rows)]
+    try:
+        write_atomically(path, "".join(f"{json.dumps(line, allow_nan=False)}\n" for line in lines))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,259 @@
+"""The first stage of a funnel: heads of a space, thousands in minutes, scored at random initialisation and ordered.
+
+Comes in: an experiment's base and images, and a space. Goes out: `ZeroCostScores`, one a head. The base is run once per seed; heads are built
+and run on the feature maps it left. Nothing is trained and no label is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headsearch.base import Base
+from headsearch.base_info import BaseInfo
+from headsearch.data.sets import ImageSet
+from headsearch.errors import BaseModelError, DataError, HeadError, InfeasibleHead
+from headsearch.experiment import Experiment
+from headsearch.heads import HeadConfig, canonical, head_id
+from headsearch.heads.build import build_head
+from headsearch.scoring.cost import head_cost
+from headsearch.scoring.score import head_score
+from headsearch.scoring.zero_cost import Seen, measure_head, see
+from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ZeroCostScores, read_scores, write_scores
+from headsearch.space import Space
+from headsearch.space.drawing import distinct_heads
+from headsearch.training.devices import resolve_device
+from headsearch.training.materials import new_base, read_images
+from headsearch.training.seeds import derived_generator, derived_seed
+from headsearch.trial import HeadCost
+
+_FEWEST_IMAGES = 4
+"""Debiased CKA is undefined for less."""
+_SAVED_EVERY = 5.0
+"""Seconds of work that a kill may cost."""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all heads have in common."""
+
+    base: BaseInfo
+    seen: tuple[Seen, ...]
+    """By the base of every seed."""
+
+
+class ZeroCostScorer:
+    """Scores heads on the base and images of one experiment. Picklable; what it has read stays behind and is read again."""
+
+    def __init__(
+        self, experiment: Experiment, *, seeds: int = 3, images: int = 256, tokens: int = 2048
+    ) -> None:
+        """Read nothing yet; see `prepare`.
+
+        Args:
+            experiment: Its sections `base` and `data`, its seed and its device count; no label is read.
+            seeds: Initialisations of head (and of base, where it has no weights) to average over.
+            images: Most held-out images to look at.
+            tokens: Most positions of their feature maps to compare.
+        """
+        self.experiment = experiment
+        self.seeds = seeds
+        self.images = images
+        self.tokens = tokens
+        self._shared: _Shared | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_shared": None}
+
+    @property
+    def identity(self) -> str:
+        """Whatever decides a head's scores, beside the head, as a hash."""
+        sections = self.experiment.model_dump(mode="json", include={"base", "data", "seed"})
+        described = {**sections, "seeds": self.seeds, "images": self.images, "tokens": self.tokens}
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def base(self) -> BaseInfo:
+        """Facts about the base; loads it where it has not been."""
+        return self._prepared().base
+
+    def prepare(self) -> None:
+        """Read the images and look at them with the base now, so that what is wrong with them is said before the first head.
+
+        Raises:
+            UserError: device, augmentation, data or base cannot be used.
+        """
+        self._prepared()
+
+    def score(self, config: HeadConfig) -> ZeroCostScores:
+        """Score one head. The same on every call and in any order; the global random state is left as it was.
+
+        A head that the base cannot carry, that is not finite, or that is collapsed at any seed has a reason and no scores.
+
+        Raises:
+            UserError: what `prepare` raises; a description that is no head on any base.
+        """
+        shared = self._prepared()
+        try:
+            config = canonical(config, shared.base)
+            cost = head_cost(config, shared.base)
+        except HeadError as error:
+            config = canonical(config)
+            return ZeroCostScores(head_id(config), config, self.seeds, reason=str(error))
+        measured: list[dict[str, float]] = []
+        devices = [device] if (device := shared.seen[0].maps[0].device).type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            for number, seen in enumerate(shared.seen):
+                torch.manual_seed(derived_seed(self._seed(number), "head"))
+                try:
+                    measured.append(measure_head(build_head(config, shared.base), seen))
+                except (HeadError, InfeasibleHead) as error:
+                    return ZeroCostScores(head_id(config), config, self.seeds, cost, reason=str(error))
+        return _summary(config, cost, measured)
+
+    def score_all(self, configs: Iterable[HeadConfig]) -> Iterator[ZeroCostScores]:
+        """Score heads one after the other, as they are asked for."""
+        return map(self.score, configs)
+
+    def _prepared(self) -> _Shared:
+        if self._shared is None:
+            with torch.random.fork_rng(devices=[]):
+                self._shared = self._load()
+        return self._shared
+
+    def _load(self) -> _Shared:
+        data = self.experiment.data
+        device = resolve_device(self.experiment.proxy.device)
+        base = self._base(0)
+        # No label is read, whatever the experiment allows.
+        unlabelled = data.model_copy(update={"labels": "none"})
+        dataset, views = read_images(unlabelled, base, batch_size=1, seed=self.experiment.seed)
+        images = self._some(dataset.held_out)
+        seen: list[Seen] = []
+        for number in range(self.seeds):
+            if number > 0 and self.experiment.base.weights is not None:
+                # The same weights see the same.
+                seen.append(seen[0])
+                continue
+            generator = derived_generator(self.experiment.seed, "quality views")
+            seen.append(
+                see(
+                    (base if number == 0 else self._base(number)).to(device),
+                    images,
+                    prepare=views.prepare,
+                    views=partial(views, generator=generator, device=device),
+                    max_tokens=self.tokens,
+                    seed=self.experiment.seed,
+                )
+            )
+            if seen[-1].reason is not None:
+                raise BaseModelError(
+                    f"{base.info.model}: heads cannot be compared with it: {seen[-1].reason}"
+                )
+        return _Shared(base.info, tuple(seen))
+
+    def _base(self, number: int) -> Base:
+        torch.manual_seed(derived_seed(self._seed(number), "base"))
+        return new_base(self.experiment.base, self.experiment.data.image_size)
+
+    def _seed(self, number: int) -> int:
+        return derived_seed(self.experiment.seed, "zero cost", number)
+
+    def _some(self, held_out: ImageSet) -> Tensor:
+        """The first images of a fixed order."""
+        order = derived_generator(self.experiment.seed, "scored part")
+        parts: list[Tensor] = []
+        for images, _ in held_out.batches(min(self.images, 256), generator=order):
+            parts.append(images)
+            if sum(map(len, parts)) >= self.images:
+                break
+        chosen = torch.cat(parts)[: self.images]
+        if len(chosen) < _FEWEST_IMAGES:
+            raise DataError(
+                f"data: {len(chosen)} held-out images are too few to score heads on; expected at least {_FEWEST_IMAGES}"
+            )
+        return chosen
+
+
+def score_space(
+    space: Space,
+    scorer: ZeroCostScorer,
+    *,
+    number: int,
+    seed: int = 0,
+    path: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ZeroCostScores]:
+    """Score up to `number` distinct heads of a space, all of one that has no more, in the order drawn; `ordered` sorts them.
+
+    Args:
+        space: Its constraints are applied.
+        scorer: Of the base that the heads are for.
+        number: How many.
+        seed: Of the draw.
+        path: A file to keep the scores in (`zero_cost_scores.FILE_NAME` in a run directory). Heads that it holds already are not scored
+            again; it is written every few seconds and at the end, whatever that is, whole, and keeps heads that this draw does not have.
+        progress: Called with (heads done, heads in all) after every head.
+
+    Raises:
+        UserError: what `ZeroCostScorer.prepare` raises; no head is allowed; the file cannot be read or written, or is of another experiment.
+    """
+    known = {row.head_id: row for row in _kept(path, scorer.identity)}
+    heads = distinct_heads(space, number, seed=seed, base=scorer.base, cost_function=head_cost)
+    rows: list[ZeroCostScores] = []
+    saved = time.monotonic()
+    try:
+        for config in heads:
+            name = head_id(config)
+            if name not in known:
+                known[name] = scorer.score(config)
+                if path is not None and time.monotonic() - saved > _SAVED_EVERY:
+                    write_scores(path, list(known.values()), scorer.identity)
+                    saved = time.monotonic()
+            rows.append(known[name])
+            if progress is not None:
+                progress(len(rows), len(heads))
+    finally:
+        # Also where it is interrupted: only a kill costs the last seconds.
+        if path is not None:
+            write_scores(path, list(known.values()), scorer.identity)
+    return rows
+
+
+def _kept(path: Path | None, identity: str) -> list[ZeroCostScores]:
+    return read_scores(path, identity) if path is not None and path.exists() else []
+
+
+def _summary(config: HeadConfig, cost: HeadCost, measured: Sequence[dict[str, float]]) -> ZeroCostScores:
+    """Means and standard deviations over seeds; what is undefined for one seed is undefined."""
+    columns = {
+        name: [values[name] for values in measured]
+        for name in measured[0]
+        if all(name in values for values in measured)
+    }
+    means = {name: fmean(values) for name, values in columns.items()}
+    measures = {name: means[name] for name in CKA_MEASURES if name in means}
+    quality = {"retrieval.head": means["retrieval.head"]}
+    return ZeroCostScores(
+        head_id=head_id(config),
+        config=config,
+        seeds=len(measured),
+        cost=cost,
+        measures=measures,
+        quality=quality,
+        rankme_head=means["rankme_head"],
+        synflow=means.get("synflow"),
+        naswot=means.get("naswot"),
+        sd={name: stdev(values) for name, values in columns.items()} if len(measured) > 1 else {},
+        score=head_score(measures, quality),
+    )

@@ -1,0 +1,62 @@
+"""Distinct heads of a space: all of a small one, random ones of a larger. No torch here."""
+
+from __future__ import annotations
+
+import random
+
+from headsearch.base_info import BaseInfo
+from headsearch.errors import SpaceError
+from headsearch.heads import HeadConfig, canonical
+from headsearch.space.space import CostFunction, Space
+
+ENUMERABLE = 20_000
+"""Descriptions up to which a space is searched to its end, to find the heads that chance has missed."""
+_DRAWS_PER_HEAD = 20
+
+
+def distinct_heads(
+    space: Space,
+    number: int,
+    *,
+    seed: int,
+    base: BaseInfo | None = None,
+    cost_function: CostFunction | None = None,
+) -> list[HeadConfig]:
+    """Up to `number` different networks that constraints and base allow, canonical for the base; the same for the same seed.
+
+    Of a space with no more than `number` descriptions all, in the order of enumeration. Of a larger one random ones, each decision
+    uniform, as `Space.sample`: families come up alike, however many heads they have. Where chance finds too few, an enumerable space is
+    searched to its end, so that fewer than `number` means that there are no more, or that chance finds no more of a space too large to look
+    through.
+
+    Raises:
+        SpaceError: not a single head is allowed.
+    """
+    count = space.count()
+    found: dict[HeadConfig, None] = {}
+    refusals: list[str] = []
+
+    def consider(config: HeadConfig) -> None:
+        refusal = space.refusal(config, base, cost_function)
+        if refusal is None:
+            found.setdefault(canonical(config, base))
+        else:
+            refusals[:] = [refusal]
+
+    if count is None or count > number:
+        rng = random.Random(seed)
+        for _ in range(_DRAWS_PER_HEAD * number):
+            if len(found) == number:
+                break
+            consider(space.sample(rng))
+    if count is not None and count <= ENUMERABLE and len(found) < number:
+        for config in space.enumerate():
+            consider(config)
+            if len(found) == number:
+                break
+    if not found:
+        raise SpaceError(
+            f"{space.where}: no head of the space is allowed, the last one tried is refused by '{refusals[-1]}'; "
+            "expected at least one"
+        )
+    return list(found)

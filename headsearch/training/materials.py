@@ -1,0 +1,80 @@
+"""What a training starts from: the images with their views, and the student/teacher pair at its start. Proxies and pretraining share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from headsearch.base import Base, check_size, load_base
+from headsearch.data import load_data
+from headsearch.data.augment import Views
+from headsearch.data.sets import Dataset
+from headsearch.errors import ExperimentError, HeadError
+from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec
+from headsearch.heads.build import build_head
+from headsearch.heads.config import HeadConfig
+from headsearch.hssl import HSSL
+from headsearch.methods import build_method
+from headsearch.training.augmentation import build_augmentation
+from headsearch.training.seeds import derived_seed
+
+
+def new_base(spec: BaseSpec, image_size: int) -> Base:
+    """The base that `spec` describes. Raises `BaseModelError`."""
+    return load_base(spec.model, image_size=image_size, kwargs=spec.kwargs, weights=spec.weights)
+
+
+def read_images(data: DataSpec, base: Base, *, batch_size: int, seed: int) -> tuple[Dataset, Views]:
+    """The data set, split by `seed`, and what makes views of it.
+
+    Raises:
+        UserError: the augmentation or the data cannot be used, there are fewer images than a batch holds, or `base` does not take local crops.
+    """
+    augmentation = build_augmentation(data)
+    dataset = load_data(
+        data.dataset,
+        root=data.root,
+        image_size=data.image_size,
+        labels=data.labels,
+        seed=seed,
+        min_train_images=batch_size,
+    )
+    views = Views(augmentation, image_size=data.image_size, mean=dataset.mean, std=dataset.std)
+    if augmentation.local_crops:
+        check_size(base, views.local_size)
+    return dataset, views
+
+
+def build_pair(make_base: Callable[[], Base], head: HeadConfig, method: MethodSpec, seed: int) -> HSSL:
+    """A pair at its start, every part drawn from a stream of its own; seeds the global generator.
+
+    Raises:
+        HeadError: the base cannot carry the head.
+    """
+    torch.manual_seed(derived_seed(seed, "base"))
+    base = make_base()
+    torch.manual_seed(derived_seed(seed, "head"))
+    heads = [build_head(single, base.info) for single in head.heads]
+    torch.manual_seed(derived_seed(seed, "projectors"))
+    return HSSL(base, heads, build_method(method.name, width=base.info.width, **method.kwargs))
+
+
+def check_local_crops(views: Views, pair: HSSL) -> None:
+    """Check that small views can be of use, where there are any.
+
+    Raises:
+        HeadError: a head takes images of one size only.
+        ExperimentError: the method has no use for them.
+    """
+    if not views.augmentation.local_crops:
+        return
+    if pair.methods[0].compares_tokens:
+        raise ExperimentError(
+            "data.augmentation.local_crops must be 0: the method compares whole views alone"
+        )
+    bound = next((head for head in pair.student.heads if head.grid_bound), None)
+    if bound is not None:
+        raise HeadError(
+            f"a {bound.config.family} head is tied to one size of images: data.augmentation.local_crops must be 0"
+        )

@@ -1,0 +1,189 @@
+"""Interrupted pretrainings end as the undisturbed one does, bit for bit, and bad checkpoints are told apart from good ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from headsearch.errors import RunError
+from headsearch.pretrain import PretrainResult, PretrainSpec, SilentPretrainObserver, pretrain
+from headsearch.pretrain.result import PretrainInterrupted
+from headsearch.testing.pretraining import small_spec
+from headsearch.testing.processes import Started
+
+EPOCHS = 16
+
+
+class Listening(SilentPretrainObserver):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def spec(images: Path) -> PretrainSpec:
+    """48 steps, with dropped paths, and a checkpoint after every one."""
+    kwargs = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "drop_path_rate": 0.2}
+    return small_spec(images, f"recipe.epochs={EPOCHS}", "recipe.checkpoint_minutes=0", kwargs=kwargs)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(spec: PretrainSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    pretrain(spec, out)
+    return out
+
+
+def newest(out: Path) -> int:
+    """Steps that the newest checkpoint holds, 0 without one."""
+    return max((step_of(path) for path in (out / "checkpoints").glob("*.pt")), default=0)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.stem.partition("-")[0])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def is_the_same(out: Path, expected: Path) -> None:
+    for name in ("base.safetensors", "head.safetensors"):
+        weights, others = load_file(out / name), load_file(expected / name)
+        assert weights.keys() == others.keys()
+        assert all(torch.equal(weights[key], others[key]) for key in weights)
+    assert log(out) == log(expected)
+    optimizers = [
+        torch.load(max((folder / "checkpoints").iterdir()), weights_only=True)["trainer"]["optimizer"]
+        for folder in (out, expected)
+    ]
+    for number, moments in optimizers[0]["state"].items():
+        assert all(torch.equal(value, optimizers[1]["state"][number][key]) for key, value in moments.items())
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        del record["images_per_second"]
+    return records
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_training_that_is_killed_again_and_again_ends_with_the_same_weights(
+    spec: PretrainSpec, undisturbed: Path, tmp_path: Path, kills: int
+) -> None:
+    out = tmp_path / "out"
+    draw = random.Random(kills)
+    for _ in range(kills):
+        done = newest(out)
+        started = Started(pretrain_in, spec, out, (out / "pretrain.yaml").exists())
+        if draw.random() < 0.8:
+            wait_for(lambda done=done: newest(out) > done)
+        time.sleep(draw.uniform(0, 0.1))
+        started.process.kill()
+        with pytest.raises(RuntimeError, match="ended with code -9"):
+            started.result()
+    assert newest(out) < EPOCHS * 3, "it was killed before its end"
+    pretrain(spec, out, resume=(out / "pretrain.yaml").exists())
+    is_the_same(out, undisturbed)
+
+
+def pretrain_in(spec: PretrainSpec, out: Path, resume: bool) -> PretrainResult:
+    return pretrain(spec, out, resume=resume)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_training_after_its_step_with_a_checkpoint(
+    spec: PretrainSpec, undisturbed: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    # Nothing is written by the clock: what is there afterwards, the signal had written.
+    rarely = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"checkpoint_minutes": 60.0})})
+    started = Started(pretrain_in, rarely, out, False)
+    wait_for(lambda: newest(out) >= 3)
+    pid = started.process.pid
+    assert pid is not None
+    os.kill(pid, number)
+    interrupted = started.result()
+    assert isinstance(interrupted, PretrainInterrupted)
+    assert interrupted.signal == number
+    assert newest(out) == round(interrupted.epoch * 3)
+    pretrain(rarely, out, resume=True)
+    is_the_same(out, undisturbed)
+
+
+def test_a_finished_training_can_be_resumed_to_write_its_files_again(
+    spec: PretrainSpec, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    (out / "base.safetensors").unlink()
+    pretrain(spec, out, resume=True)
+    is_the_same(out, undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "a byte flipped"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_told(
+    spec: PretrainSpec, undisturbed: Path, tmp_path: Path, damage: str
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    before, last = sorted((out / "checkpoints").iterdir())
+    content = bytearray(last.read_bytes())
+    if damage == "a byte flipped":
+        content[len(content) // 2] ^= 1
+    else:
+        del content[0 if damage == "emptied" else len(content) // 2 :]
+    last.write_bytes(content)
+    observer = Listening()
+    pretrain(spec, out, resume=True, observer=observer)
+    assert [str(last) in note for note in observer.notes] == [True]
+    assert step_of(before) == step_of(last) - 1
+    is_the_same(out, undisturbed)
+
+
+def test_where_every_checkpoint_is_damaged_nothing_is_trained(
+    spec: PretrainSpec, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    for path in (out / "checkpoints").iterdir():
+        path.write_bytes(b"not a checkpoint")
+    with pytest.raises(RunError, match="all 2 checkpoints are damaged"):
+        pretrain(spec, out, resume=True)
+
+
+def test_another_training_is_not_gone_on_with(
+    images: Path, undisturbed: Path, spec: PretrainSpec, tmp_path: Path
+) -> None:
+    other = spec.model_copy(update={"seed": 4})
+    with pytest.raises(RunError, match="cannot resume with another seed: 4, it has 3"):
+        pretrain(other, undisturbed, resume=True)
+    pretrain(other, tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / "checkpoints")
+    shutil.copytree(undisturbed / "checkpoints", tmp_path / "other" / "checkpoints")
+    with pytest.raises(RunError, match="belongs to another training"):
+        pretrain(other, tmp_path / "other", resume=True)
+
+
+def test_what_touches_no_weight_may_change_on_the_way(
+    spec: PretrainSpec, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    recipe = spec.recipe.model_copy(update={"keep_checkpoints": 1, "export": "teacher"})
+    pretrain(spec.model_copy(update={"recipe": recipe}), out, resume=True)
+    student, teacher = load_file(undisturbed / "base.safetensors"), load_file(out / "base.safetensors")
+    assert not all(torch.equal(student[name], teacher[name]) for name in student)

@@ -1,0 +1,214 @@
+"""The zero-cost stage on a tiny base and the embedded digits."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headsearch.base import load_base
+from headsearch.errors import BaseModelError, DataError, RunError, SpaceError
+from headsearch.experiment import Experiment, parse_experiment
+from headsearch.heads import head_id, parse_head
+from headsearch.scoring.score import head_score
+from headsearch.scoring.zero_cost_scores import CKA_MEASURES, FILE_NAME, ORDERS, ZeroCostScores, read_scores
+from headsearch.search.zero_cost import ZeroCostScorer, score_space
+from headsearch.space import load_space, parse_space
+
+CONVNEXT = parse_head({"convnext": {"depth": 1, "kernel_size": 3}})
+RESNET = parse_head({"resnet": {"depth": 1, "block": "basic"}})
+SPACE = parse_space(
+    "space: headsearch/space@1\nhead: {one_of: [{mixer: {depth: {int: [1, 3]}}}, {mlp: {depth: {int: [1, 3]}}}]}\n"
+    "constraints: [params <= 0.9 * base.params]",
+    "mine.yaml",
+)
+
+
+def experiment(**sections: dict[str, Any]) -> Experiment:
+    defaults: dict[str, dict[str, Any]] = {
+        "base": {
+            "model": "vit_tiny_patch16_224",
+            "kwargs": {"patch_size": 4, "embed_dim": 32, "depth": 1, "num_heads": 2},
+        },
+        "data": {"dataset": "digits", "image_size": 16},
+        "proxy": {"device": "cpu"},
+    }
+    return parse_experiment({**defaults, **sections})
+
+
+def make(**options: Any) -> ZeroCostScorer:
+    return ZeroCostScorer(experiment(), **{"seeds": 2, "images": 60, "tokens": 200, **options})
+
+
+@pytest.fixture(scope="module")
+def scorer() -> ZeroCostScorer:
+    return make()
+
+
+def test_a_head_has_every_score_with_its_spread(scorer: ZeroCostScorer) -> None:
+    row = scorer.score(CONVNEXT)
+    assert row.reason is None
+    assert row.seeds == 2
+    assert set(row.measures) == set(CKA_MEASURES)
+    assert set(row.sd) == set(ORDERS) - {"score"}
+    assert None not in {row.value(name) for name in ORDERS}
+    assert all(value > 0 for value in row.sd.values())
+    assert row.score == head_score(row.measures, row.quality)
+    assert row.cost is not None
+    assert row.cost.params > 0
+    assert ZeroCostScores.from_dict(row.to_dict()) == row
+
+
+def test_scores_are_means_over_seeds(scorer: ZeroCostScorer) -> None:
+    one = make(seeds=1).score(CONVNEXT)
+    both = scorer.score(CONVNEXT)
+    assert one.sd == {}
+    for name in ORDERS[1:]:
+        # Of two values, half their distance is 1/√2 of the standard deviation.
+        distance = abs(one.value(name) - both.value(name))  # type: ignore[operator]
+        assert distance == pytest.approx(both.sd[name] / 2**0.5, rel=1e-6, abs=1e-9)
+
+
+def test_scores_depend_neither_on_order_nor_on_the_process(scorer: ZeroCostScorer) -> None:
+    first = scorer.score(CONVNEXT)
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    other = scorer.score(RESNET)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(scorer.score_all([RESNET, CONVNEXT])) == [other, first]
+    assert pickle.loads(pickle.dumps(scorer)).score(CONVNEXT) == first
+    assert other != first
+
+
+def test_another_seed_of_the_experiment_draws_another_base_and_head(scorer: ZeroCostScorer) -> None:
+    elsewhere = ZeroCostScorer(experiment().model_copy(update={"seed": 1}), seeds=2, images=60, tokens=200)
+    assert elsewhere.score(CONVNEXT).measures != scorer.score(CONVNEXT).measures
+    assert elsewhere.identity != scorer.identity
+    assert make().identity == scorer.identity
+    assert make(images=61).identity != scorer.identity
+
+
+def test_given_weights_are_looked_at_once_and_heads_still_vary(tmp_path: Path) -> None:
+    base = experiment().base
+    made = load_base(base.model, image_size=16, kwargs=base.kwargs)
+    torch.save(made.model.state_dict(), tmp_path / "base.pth")
+    given = experiment(base={**base.model_dump(), "weights": str(tmp_path / "base.pth")})
+    scorer = ZeroCostScorer(given, seeds=3, images=60, tokens=200)
+    row = scorer.score(CONVNEXT)
+    assert scorer._shared is not None
+    assert len({id(seen) for seen in scorer._shared.seen}) == 1
+    assert row.sd["cka.embedding.output"] > 0
+
+
+def test_labels_are_not_read(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, size=(60, 16, 16, 3)).astype(np.uint8)
+    np.savez(tmp_path / "images.npz", train_images=pixels)
+    data = {"dataset": "npz", "root": str(tmp_path / "images.npz"), "image_size": 16, "labels": "probe"}
+    assert ZeroCostScorer(experiment(data=data), seeds=1).score(CONVNEXT).reason is None
+
+
+def test_a_head_that_the_base_cannot_carry_has_a_reason(scorer: ZeroCostScorer) -> None:
+    row = scorer.score(parse_head({"vit": {"num_heads": 5}}))
+    assert row.reason is not None
+    assert "num_heads is 5" in row.reason
+    assert (row.score, row.cost, row.measures) == (None, None, {})
+
+
+def test_a_collapsed_head_has_a_reason_and_a_cost(
+    scorer: ZeroCostScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import headsearch.search.zero_cost as module
+
+    real = module.build_head
+
+    def dead(*arguments: Any) -> torch.nn.Module:
+        head = real(*arguments)
+        with torch.no_grad():
+            for parameter in head.stages.parameters():
+                parameter.zero_()
+        return head
+
+    monkeypatch.setattr(module, "build_head", dead)
+    row = scorer.score(parse_head({"mlp": {"first_shortcut": False}}))
+    assert "the head collapsed" in (row.reason or "")
+    assert row.score is None
+    assert row.cost is not None
+
+
+def test_too_few_images_and_worthless_bases_are_mistakes(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, size=(12, 16, 16, 3)).astype(np.uint8)
+    np.savez(tmp_path / "images.npz", train_images=pixels)
+    data = {"dataset": "npz", "root": str(tmp_path / "images.npz"), "image_size": 16}
+    with pytest.raises(DataError, match="2 held-out images are too few"):
+        ZeroCostScorer(experiment(data=data)).prepare()
+    base = experiment().base
+    made = load_base(base.model, image_size=16, kwargs=base.kwargs)
+    with torch.no_grad():
+        made.model.norm.weight.zero_()
+    torch.save(made.model.state_dict(), tmp_path / "base.pth")
+    given = experiment(base={**base.model_dump(), "weights": str(tmp_path / "base.pth")})
+    with pytest.raises(BaseModelError, match="the base collapsed"):
+        ZeroCostScorer(given).prepare()
+
+
+def test_a_space_is_scored_whole_with_progress(scorer: ZeroCostScorer) -> None:
+    told: list[tuple[int, int]] = []
+    rows = score_space(SPACE, scorer, number=50, progress=lambda done, total: told.append((done, total)))
+    refused = [
+        config
+        for config in SPACE.enumerate()
+        if scorer.score(config).cost.params > 0.9 * scorer.base.params  # type: ignore[union-attr]
+    ]
+    assert refused
+    assert len(rows) == 6 - len(refused)
+    assert told == [(done, len(rows)) for done in range(1, len(rows) + 1)]
+
+
+def test_a_killed_stage_goes_on_where_it_was(
+    scorer: ZeroCostScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import headsearch.search.zero_cost as module
+
+    monkeypatch.setattr(module, "_SAVED_EVERY", 0.0)
+    whole = score_space(SPACE, scorer, number=50, path=tmp_path / "whole.jsonl")
+    path = tmp_path / FILE_NAME
+
+    def kill(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_space(SPACE, scorer, number=50, path=path, progress=kill)
+    assert read_scores(path) == whole[:2]
+
+    scored: list[str] = []
+
+    class Counting(ZeroCostScorer):
+        def score(self, config: Any) -> ZeroCostScores:
+            scored.append(head_id(config))
+            return super().score(config)
+
+    resumed = Counting(experiment(), seeds=2, images=60, tokens=200)
+    assert score_space(SPACE, resumed, number=50, path=path) == whole
+    assert scored == [row.head_id for row in whole[2:]]
+    assert path.read_text() == (tmp_path / "whole.jsonl").read_text()
+    with pytest.raises(RunError, match="other images or other seeds"):
+        score_space(SPACE, make(seeds=3), number=50, path=path)
+
+
+def test_a_space_without_an_allowed_head_is_told(scorer: ZeroCostScorer) -> None:
+    nothing = parse_space(
+        "space: headsearch/space@1\nhead: {mixer: {}}\nconstraints: [params <= 1]", "mine.yaml"
+    )
+    with pytest.raises(SpaceError, match="no head of the space is allowed"):
+        score_space(nothing, scorer, number=5)
+
+
+def test_a_hundred_thousand_heads_asked_of_a_small_space_are_all_it_has(scorer: ZeroCostScorer) -> None:
+    tiny = load_space("tiny")
+    rows = score_space(tiny, make(seeds=1, images=20), number=100_000)
+    assert len({row.head_id for row in rows}) == len(rows) <= tiny.count()  # type: ignore[operator]
