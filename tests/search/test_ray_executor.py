@@ -263,7 +263,9 @@ def test_nothing_outlives_the_driver_and_the_search_resumes(tmp_path: Path, end:
     out = tmp_path / "run"
     with started(out) as search:
         deadline = time.monotonic() + 300
-        while not any("\n9\n" in file.read_text() for file in tmp_path.glob("diary-*")):
+        while not any("\n9\n" in file.read_text() for file in tmp_path.glob("diary-*")) or not any(
+            record.state == "complete" for record in read_records(out)
+        ):
             assert search.poll() is None, search.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.01)
