@@ -18,11 +18,11 @@ def audit_run(run: str | Path) -> Audit:
         RunError: no such run, its study cannot be read, or kept embeddings cannot.
     """
     ranked = rank_run(run)
-    return audit_ranked(ranked, _bases(ranked))
+    return audit_ranked(ranked, bases=_bases(ranked))
 
 
 def audit_ranked(ranked: RankedRun, bases: Sequence[BasePair] = ()) -> Audit:
-    """The same of a run that has been read. Reads no file, and does not import torch."""
+    """The same of a run that has been read; needs no torch. `bases` are those of the control `none`, compared."""
     order = screen_order(ranked)
     return audit(
         ranked.records,
