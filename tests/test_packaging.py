@@ -31,6 +31,8 @@ def test_the_wheel_carries_them_inside_the_package(tmp_path: Path) -> None:
         assert {f"headsearch/{kind}/{file.name}" for file in (ROOT / kind).glob("*.yaml")} <= inside
     assert {
         "headsearch/templates/experiment.yaml",
+        "headsearch/report/assets/style.css",
+        "headsearch/report/assets/dashboard.js",
         "headsearch/templates/space.yaml",
         "headsearch/cli.py",
     } <= inside

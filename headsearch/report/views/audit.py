@@ -35,7 +35,6 @@ def _section(section: Section) -> Child:
         headings, rows = section_cells(section)
         last = len(headings) - 1
         columns = [Column(name, numeric=0 < place < last) for place, name in enumerate(headings)]
-        told.append(
-            html.Details([html.Summary(f"{len(rows)} comparisons"), table(section.question, columns, rows)])
-        )
+        count = "1 comparison" if len(rows) == 1 else f"{len(rows)} comparisons"
+        told.append(html.Details([html.Summary(count), table(section.question, columns, rows)]))
     return html.Div(told)
