@@ -1,6 +1,7 @@
 """Database servers for tests: real ones, started in a temporary folder, listening to this machine only.
 
-A server will not run as root; started by root, it runs as the user that its Debian package made.
+A server will not run as root; started by root, it runs as the user that its Debian package made. None outlives the process that started it,
+however that ends.
 """
 
 from __future__ import annotations
@@ -8,17 +9,22 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 USER, PASSWORD, DATABASE = "headsearch", "s3cret/pass", "studies"
 START_SECONDS = 120.0
 """For a server to come up on a busy machine."""
+
+
+Stop = Literal["fast", "immediate"]
 
 
 class ServerMissing(Exception):
@@ -31,17 +37,32 @@ class PostgresServer:
     def __init__(self, folder: Path) -> None:
         """Make a cluster in `folder`, which exists and is empty, with one user and one database; and start it."""
         self._data = folder / "data"
-        self._log = folder / "log"
+        self._server: _Server | None = None
         self.port = free_port()
         self._account = _hand_over(folder, "postgres")
         password = folder / "password"
         password.write_text(PASSWORD, encoding="utf-8")
         password.chmod(0o644)
-        self._program(
-            "initdb", "--no-sync", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", f"--username={USER}", f"--pwfile={password}"
-        )  # fmt: skip
+        _run(
+            [
+                self._path("initdb"),
+                *(f"--pgdata={self._data}", f"--username={USER}", f"--pwfile={password}"),
+                *("--no-sync", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"),
+            ],
+            self._account,
+        )
         self.start()
-        self._program("createdb", DATABASE, data=False)
+        _run(
+            [
+                self._path("createdb"),
+                "--host=127.0.0.1",
+                f"--port={self.port}",
+                f"--username={USER}",
+                DATABASE,
+            ],
+            self._account,
+            {"PGPASSWORD": PASSWORD},
+        )
 
     @property
     def url(self) -> str:
@@ -50,26 +71,32 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it; returns when it takes connections."""
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories=''"
-        self._program("pg_ctl", "start", "-w", f"-t{START_SECONDS:.0f}", f"-l{self._log}", "-o", options)
+        self._server = _Server(
+            [
+                self._path("postgres"),
+                *("-D", str(self._data), "-p", str(self.port), "-c", "listen_addresses=127.0.0.1"),
+                *("-c", "unix_socket_directories=", "-c", "fsync=off"),
+            ],
+            self._account,
+        )
+        self._server.wait_until(self._answers)
 
-    def stop(self, mode: str = "fast") -> None:
+    def stop(self, how: Stop = "fast") -> None:
         """Stop it: `fast` breaks connections, `immediate` is a crash."""
-        self._program("pg_ctl", "stop", "-w", f"-m{mode}")
+        if self._server is not None:
+            self._server.stop(signal.SIGINT if how == "fast" else signal.SIGQUIT)
+            self._server = None
 
-    def _program(self, name: str, *arguments: str, data: bool = True) -> None:
+    def _answers(self) -> bool:
+        command = [self._path("pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={self.port}"]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def _path(self, name: str) -> str:
         found = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))]
         program = found[-1] if found else shutil.which(name)
         if program is None:
             raise ServerMissing(f"PostgreSQL is not installed here ({name}; Debian: postgresql)")
-        where = [f"--pgdata={self._data}"] if data else []
-        environment = {
-            "PGHOST": "127.0.0.1",
-            "PGPORT": str(self.port),
-            "PGUSER": USER,
-            "PGPASSWORD": PASSWORD,
-        }
-        _run([program, *where, *arguments], self._account, environment)
+        return program
 
 
 class MariaServer:
@@ -80,7 +107,7 @@ class MariaServer:
         self._folder = folder
         self.port = free_port()
         self._account = _hand_over(folder, "mysql")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._server: _Server | None = None
         installed = shutil.which("mariadb-install-db")
         if installed is None:
             raise ServerMissing("MariaDB is not installed here (mariadb-install-db; Debian: mariadb-server)")
@@ -113,7 +140,7 @@ class MariaServer:
         program = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         if program is None:
             raise ServerMissing("MariaDB is not installed here (mariadbd; Debian: mariadb-server)")
-        self._process = subprocess.Popen(
+        self._server = _Server(
             [
                 program,
                 "--no-defaults",
@@ -126,22 +153,15 @@ class MariaServer:
                 "--skip-name-resolve",
                 f"--log-error={self._folder / 'log'}",
             ],
-            user=self._account,
-            group=self._account,
-            extra_groups=[] if self._account else None,
-            cwd=self._folder,
+            self._account,
         )
-        _wait_for(self.port, self._process)
+        self._server.wait_until(lambda: _listens(self.port))
 
-    def stop(self, mode: str = "fast") -> None:
-        """Stop it: `fast` in good order, `immediate` by killing it."""
-        if self._process is not None:
-            if mode == "immediate":
-                self._process.kill()
-            else:
-                self._process.terminate()
-            self._process.wait(60)
-            self._process = None
+    def stop(self, how: Stop = "fast") -> None:
+        """Stop it: `fast` breaks connections, `immediate` is a crash."""
+        if self._server is not None:
+            self._server.stop(signal.SIGTERM if how == "fast" else signal.SIGKILL)
+            self._server = None
 
 
 class GrpcProxy:
@@ -151,7 +171,7 @@ class GrpcProxy:
         """`storage` is a URL as Optuna knows it."""
         self._storage = storage
         self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._server: _Server | None = None
         self.start()
 
     @property
@@ -166,18 +186,65 @@ class GrpcProxy:
             "from optuna.storages import get_storage, run_grpc_proxy_server\n"
             "run_grpc_proxy_server(get_storage(sys.argv[1]), host='127.0.0.1', port=int(sys.argv[2]))\n"
         )
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", code, self._storage, str(self.port)],
-            stderr=subprocess.DEVNULL,
-        )
-        _wait_for(self.port, self._process)
+        self._server = _Server([sys.executable, "-W", "ignore", "-c", code, self._storage, str(self.port)])
+        self._server.wait_until(lambda: _listens(self.port))
 
     def stop(self) -> None:
         """Kill it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(60)
-            self._process = None
+        if self._server is not None:
+            self._server.stop(signal.SIGKILL)
+            self._server = None
+
+
+class _Server:
+    """The process of a server, which is killed when this process ends."""
+
+    _WATCHED = (
+        'exec 3<&0; "$@" </dev/null >/dev/null 2>&1 3<&- & echo $!; exec >&-; '
+        "cat <&3 >/dev/null; kill -9 $! 2>/dev/null; wait"
+    )
+    """Starts the server, tells its number, and waits for the end of its own input, which comes with the end of whoever holds the other end."""
+
+    def __init__(self, command: Sequence[str], account: str | None = None) -> None:
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", self._WATCHED, "sh", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            user=account,
+            group=account,
+            extra_groups=[] if account else None,
+            cwd="/",
+            # Ctrl-C is for the tests.
+            start_new_session=True,
+        )
+        assert self._shell.stdout is not None
+        self._number = int(self._shell.stdout.readline())
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Wait for the server to come up."""
+        deadline = time.monotonic() + START_SECONDS
+        while not ready():
+            if not self._lives() or time.monotonic() > deadline:
+                self.stop(signal.SIGKILL)
+                raise RuntimeError(f"{self._shell.args!r}: the server did not come up")
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals) -> None:
+        """Send a signal and wait for the end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._number, how)
+        deadline = time.monotonic() + START_SECONDS
+        while self._lives() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._shell.communicate(timeout=START_SECONDS)
+
+    def _lives(self) -> bool:
+        # The shell reaps it in the end only: until then it is a zombie.
+        try:
+            stat = Path(f"/proc/{self._number}/stat").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return False
+        return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 @contextlib.contextmanager
@@ -209,7 +276,6 @@ def _hand_over(folder: Path, user: str) -> str | None:
 
 
 def _run(command: Sequence[str], account: str | None, environment: dict[str, str] | None = None) -> None:
-    # To files, not pipes: a server that is started keeps them open.
     with tempfile.TemporaryFile() as output:
         code = subprocess.run(
             command,
@@ -229,13 +295,7 @@ def _run(command: Sequence[str], account: str | None, environment: dict[str, str
             raise RuntimeError(f"{command[0]} ended with {code}: {output.read().decode(errors='replace')}")
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.05)
-    process.kill()
-    raise RuntimeError(f"the server did not come up within {START_SECONDS:g} s")
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False

@@ -18,7 +18,7 @@ from headsearch.search.executors import Job
 from headsearch.search.ledger import Ledger, read_records
 from headsearch.search.observer import SilentObserver
 from headsearch.search.storage import open_storage
-from headsearch.testing.servers import GrpcProxy, MariaServer, PostgresServer
+from headsearch.testing.servers import GrpcProxy, MariaServer, PostgresServer, Stop
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 from headsearch.trial import RungScores
@@ -72,7 +72,7 @@ def assert_whole(url: str, out: Path, expected: list[tuple[object, ...]]) -> Non
 @pytest.mark.parametrize("how", ["fast", "immediate"])
 def test_a_database_that_is_restarted_ends_no_search(
     kind: str,
-    how: str,
+    how: Stop,
     request: pytest.FixtureRequest,
     tmp_path: Path,
     undisturbed: list[tuple[object, ...]],
