@@ -1,9 +1,11 @@
-"""Database servers, started once for all tests of a session that want one, and stopped at its end."""
+"""Database servers and a Ray cluster, started once for all tests of a session that want one, and stopped at its end."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from headsearch.experiment import RaySpec
+from headsearch.search.executors.ray_cluster import connected
 from headsearch.testing.servers import GrpcProxy, MariaServer, PostgresServer, ServerMissing, server_folder
 
 
@@ -40,3 +42,10 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcProxy]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of this machine, which takes longer to start than most tests run."""
+    with connected(RaySpec()):
+        yield

@@ -2,7 +2,7 @@
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from headsearch.search.executors import Executor, Job
 from headsearch.search.executors.inline import InlineExecutor
 from headsearch.search.executors.placement import Placement, available_cores
 from headsearch.search.executors.process import ProcessExecutor
-from headsearch.search.executors.ray_cluster import connected
 from headsearch.search.ledger import read_records
 from headsearch.search.observer import SearchStatus, SilentObserver
 from headsearch.testing import executors
@@ -26,7 +25,6 @@ pytestmark = pytest.mark.skipif(available_cores() < 2, reason="two workers need 
 CHECKS: dict[str, Callable[[MakeExecutor, Path], None]] = {
     "stopping": executors.check_stopping,
     "failures": executors.check_failures,
-    "halt": executors.check_halt,
     "interruptions": executors.check_interruptions,
 }
 
@@ -45,10 +43,11 @@ def ray(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
     return contextlib.nullcontext(RayExecutor(RaySpec(workers=2, max_retries=max_retries), run))
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with connected(RaySpec()):
-        yield
+SLOW_ON_RAY = [
+    pytest.param(inline, id="inline"),
+    pytest.param(process, id="process"),
+    pytest.param(ray, id="ray", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(params=[inline, process, ray], ids=["inline", "process", "ray"])
@@ -66,6 +65,11 @@ def test_executors_conform(
     check(make, tmp_path)
 
 
+@pytest.mark.parametrize("make", SLOW_ON_RAY, indirect=True)
+def test_what_would_end_every_trial_ends_the_search(make: MakeExecutor, tmp_path: Path) -> None:
+    executors.check_halt(make, tmp_path)
+
+
 def test_scores_do_not_depend_on_the_executor(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_scores(make, tmp_path, workers=1 if make is inline else 2)
 
@@ -75,12 +79,7 @@ def test_lost_workers_are_replaced(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_lost_workers(make, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [inline, process, pytest.param(ray, marks=pytest.mark.slow)],
-    indirect=True,
-    ids=["inline", "process", "ray"],
-)
+@pytest.mark.parametrize("make", SLOW_ON_RAY, indirect=True)
 def test_a_disk_that_is_full_ends_the_search_and_the_trial_resumes(
     make: MakeExecutor, tmp_path: Path
 ) -> None:

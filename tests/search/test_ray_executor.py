@@ -23,7 +23,7 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import RaySpec, load_experiment, parse_experiment
 from headsearch.search.executors import Job
 from headsearch.search.executors.placement import available_cores
-from headsearch.search.executors.ray_cluster import check_device, check_room, connected, room
+from headsearch.search.executors.ray_cluster import check_device, check_room, room
 from headsearch.search.ledger import read_records
 from headsearch.search.observer import SearchStatus, SilentObserver
 from headsearch.search.run import run_search
@@ -40,12 +40,6 @@ def node(cpus: float, gpus: float = 0.0, alive: bool = True) -> dict[str, Any]:
 
 def spec(**keys: Any) -> RaySpec:
     return RaySpec(**keys)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with connected(RaySpec()):
-        yield
 
 
 def grid(**search: Any) -> Any:
@@ -140,6 +134,7 @@ def test_an_address_where_something_else_answers_is_told_in_bounded_time(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @two_cores
 def test_killed_workers_lose_nothing(tmp_path: Path, cluster: None) -> None:
     rng = random.Random(2)
@@ -167,6 +162,7 @@ def test_killed_workers_lose_nothing(tmp_path: Path, cluster: None) -> None:
     assert any(diary.attempts[-1][0] > 1 for diary in again if len(diary.attempts) > 1), "none was resumed"
 
 
+@pytest.mark.slow
 @two_cores
 def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(tmp_path: Path, cluster: None) -> None:
     halted: list[int] = []
@@ -208,6 +204,7 @@ def test_a_node_that_does_not_see_the_passage_halts_the_search_with_advice(
     assert {record.state for record in read_records(tmp_path / "run")} == {"running"}
 
 
+@pytest.mark.slow
 def test_checkpoints_travel_through_the_storage_that_is_named(tmp_path: Path, cluster: None) -> None:
     storage = tmp_path / "elsewhere"
     seen: set[str] = set()
@@ -299,11 +296,12 @@ def test_nothing_outlives_the_driver_and_the_search_resumes(tmp_path: Path, end:
     undisturbed = grid(executor={"kind": "inline"})
     assert scores(records) == scores(run_toy(tmp_path / "undisturbed", undisturbed))
     assert not list(out.glob("ray-*")), "what the killed session left is gone too"
-    # Workers go at once; Ray's two agents look once a minute whether they are still needed.
-    deadline = time.monotonic() + 120
-    while any(map(is_alive, family)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert [pid for pid in family if is_alive(pid)] == []
+    if end != "SIGKILL":
+        # Ray's two agents look only once a minute whether they are still needed.
+        deadline = time.monotonic() + 120
+        while any(map(is_alive, family)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert [pid for pid in family if is_alive(pid)] == []
 
 
 def processes(diary: Path) -> list[int]:
