@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from headsearch.ranked_run import RankedRun, rank_run
@@ -17,6 +18,11 @@ def audit_run(run: str | Path) -> Audit:
         RunError: no such run, its study cannot be read, or kept embeddings cannot.
     """
     ranked = rank_run(run)
+    return audit_ranked(ranked, bases=_bases(ranked))
+
+
+def audit_ranked(ranked: RankedRun, bases: Sequence[BasePair] = ()) -> Audit:
+    """The same of a run that has been read; needs no torch. `bases` are those of the control `none`, compared."""
     order = screen_order(ranked)
     return audit(
         ranked.records,
@@ -26,7 +32,7 @@ def audit_run(run: str | Path) -> Audit:
         stage="screen" if ranked.experiment.search.strategy == "screen" else "proxy",
         screen_order=order,
         by_chance=taken_by_chance(ranked, order),
-        bases=_bases(ranked),
+        bases=bases,
     )
 
 

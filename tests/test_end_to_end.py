@@ -16,7 +16,7 @@ from headsearch.scoring.names import MEASURES
 from headsearch.search.ledger import read_records
 from headsearch.search.run import run_search
 from headsearch.training.proxy import ProxyEvaluator
-from headsearch.trial import RungScores, TrialResult
+from headsearch.trial import RungScores, Stage, TrialResult
 
 SMALL = "base.kwargs={patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}"
 
@@ -27,6 +27,7 @@ class Alone:
     def __init__(self, workdir: Path) -> None:
         self.seed = 0
         self.workdir = workdir
+        self.stage: Stage = "proxy"
 
     def report(self, scores: RungScores) -> None: ...
 
@@ -102,17 +103,24 @@ def test_bases_of_every_kind_train(model: str, kwargs: str, tmp_path: Path) -> N
     assert result.final.linear is not None
 
 
-def test_a_search_without_labels_reads_none_and_ranks_by_discrepancy(tmp_path: Path) -> None:
+def test_a_funnel_without_labels_reads_none_and_ranks_by_discrepancy(tmp_path: Path) -> None:
     overrides = [
         "data.labels=none",
+        "search.strategy=funnel",
+        "search.candidates=10",
+        "search.screen.heads=6",
         "search.trials=3",
         "search.finalists=1",
         "search.replicates=2",
         "search.controls=[none, mlp]",
     ]
     summary = run_search(digits(*overrides), tmp_path / "run")
+    screened = [record for record in summary.records if record.stage == "screen"]
+    assert len(screened) == 6
+    assert len({record.seed for record in screened}) == 1
+    assert all(record.state in ("complete", "stopped") and record.rungs[-1].quality for record in screened)
     for record in summary.records:
-        assert record.state == "complete"
+        assert record.stage == "screen" or record.state == "complete"
         assert all(rung.knn is None and rung.linear is None for rung in record.rungs)
     rows = rank(summary.records, by="pareto", labels=False)
     ranked = [row for row in rows if row.rank is not None]
@@ -134,6 +142,7 @@ def test_a_set_is_trained_ranked_exported_and_read_back(tmp_path: Path) -> None:
         "search.sampler=grid",
         "search.trials=2",
         "search.finalists=0",
+        "search.replicates=1",
         "search.controls=[none]",
     ]
     run = tmp_path / "run"
@@ -192,6 +201,7 @@ def test_a_folder_of_images_is_searched_and_what_is_corrupt_is_left_out(tmp_path
             "proxy.epochs=2",
             "proxy.batch_size=16",
             "search.space=tiny",
+            "search.strategy=proxies",
             "search.trials=1",
             "search.finalists=0",
             "search.controls=[none]",

@@ -84,7 +84,9 @@ def test_random_masks_hide_the_same_number_everywhere(
 ) -> None:
     masks = random_masks(5, (height, width), ratio, torch.Generator().manual_seed(seed))
     assert masks.shape == (5, height, width)
-    assert masks.sum(dim=(1, 2)).tolist() == [max(1, round(float(torch.tensor(ratio)) * height * width))] * 5
+    [hidden] = set(masks.sum(dim=(1, 2)).tolist())
+    # Halves are rounded either way, by single precision.
+    assert abs(hidden - ratio * height * width) <= 0.5 + 1e-4 or hidden == 1
 
 
 @settings(max_examples=50)

@@ -92,7 +92,7 @@ class Tracker(SilentObserver, abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """No more comes in this session. Trials that have begun and not ended are resumed in a later one."""
+        """No more comes for now. Trials that have begun and not ended are resumed by a later search."""
 
     def trial_started(self, job: Job, status: SearchStatus) -> None:
         if job.stage == "screen":

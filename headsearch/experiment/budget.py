@@ -13,7 +13,7 @@ from typing import Any
 HOURS = r"^\s*\d+(\.\d+)?\s*h(ours?)?\s*$"
 """How a budget in hours is written."""
 
-SCREEN_COST = 1.5
+SCREEN_COST = 2.0
 """Proxies that a joint run costs (`benchmarks/screening.py`)."""
 JOINT_HEADS = 24
 """Heads in one joint run."""

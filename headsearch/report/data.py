@@ -14,10 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from headsearch.audited_run import audit_ranked
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
+from headsearch.ranked_run import RankedRun
 from headsearch.report.metrics import EpochPoint, last_epoch, read_epochs
 from headsearch.report.study import StudyReader
+from headsearch.results.audit import Audit
 from headsearch.results.departures import Passage, departures, passage
 from headsearch.results.ranking import RankRow, heads_tried, rank
 from headsearch.results.spending import Spending, part_of, spending
@@ -26,6 +29,9 @@ from headsearch.results.trials import TrialRecord, training_of
 from headsearch.run_directory import RunDirectory, RunFacts
 from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, read_scores
 from headsearch.search.reading import Times
+
+MOST_AUDITED = 200
+"""Heads up to which the audit is shown: bootstrapping takes long for more, and a page is drawn anew while a search runs."""
 
 Condition = Literal["at work", "interrupted", "ended", "empty"]
 """`at work`: a coordinator holds the lock. `interrupted`: none does, and trials are waiting to be taken up. `ended`: nothing is left to
@@ -121,6 +127,20 @@ class RunView:
     def verdict(self) -> str:
         """Whether any head beats no head, in one sentence."""
         return SCREEN_VERDICT if self.screen_alone else verdict(self.rows, tried=heads_tried(self.records))
+
+    @cached_property
+    def audit(self) -> Audit | None:
+        """What the run says about its own ranking; None where the experiment cannot be read, or there are so many heads that it takes long."""
+        if self.experiment is None or len(self.by_head) > MOST_AUDITED:
+            return None
+        ranked = RankedRun(
+            RunDirectory(self.path),
+            self.experiment,
+            list(self.records),
+            list(self.candidates),
+            list(self.rows),
+        )
+        return audit_ranked(ranked)
 
     @cached_property
     def by_head(self) -> Mapping[str, tuple[TrialRecord, ...]]:

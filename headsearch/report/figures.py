@@ -16,7 +16,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from headsearch.report.data import RunView
-from headsearch.report.palette import BLUE, CONTROL_MARKERS, DASHES, GREY, MARKERS, SERIES, family_styles
+from headsearch.report.palette import CONTROL_MARKERS, DASHES, GREY, MARKERS, SERIES, family_styles
 from headsearch.results.ranking import RankRow
 from headsearch.results.text import gain, number
 from headsearch.results.trials import TrialRecord
@@ -34,8 +34,6 @@ class Series:
     points: Sequence[tuple[float, float]]
     style: int
     """Which colour and dash: 0 for the subject, further ones by order; -1, -2, … are grey."""
-    group: str = ""
-    """Lines of one group share a legend entry, the first one's; none by default."""
 
 
 def plain(text: object) -> str:
@@ -83,7 +81,7 @@ def pareto(view: RunView) -> go.Figure:
     return figure
 
 
-def curves(series: Sequence[Series], *, y: str, budget: int = 0, log: bool = False) -> go.Figure:
+def curves(series: Sequence[Series], *, y: str, budget: int = 0) -> go.Figure:
     """Scores over epochs: the subject in colour, what it is compared with in grey."""
     figure = blank(x="Epoch", y=y, height=300)
     for line in series:
@@ -100,14 +98,10 @@ def curves(series: Sequence[Series], *, y: str, budget: int = 0, log: bool = Fal
                 "dash": DASHES[(place + 1 if grey else place) % len(DASHES)],
             },
             marker={"symbol": MARKERS[place % len(MARKERS)], "size": 7},
-            legendgroup=plain(line.group) if line.group else None,
-            showlegend=not line.group or line.group not in {s.group for s in series[: series.index(line)]},
             hovertemplate=f"{plain(line.name)}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
         )
     if budget:
         figure.update_xaxes(range=[0, budget * 1.03])
-    if log:
-        figure.update_yaxes(type="log")
     return figure
 
 
@@ -154,33 +148,6 @@ def parallel(rows: Sequence[tuple[str, Mapping[str, object]]]) -> go.Figure:
     )
     figure.update_yaxes(visible=False, range=[-0.12, 1.12])
     figure.update_layout(legend={"y": -0.02, "yanchor": "top"})
-    return figure
-
-
-def best_so_far(points: Sequence[tuple[int, str, float]], *, y: str) -> go.Figure:
-    """Every training's final score in the order in which they ended, and the best until then. Points are (place, head id, score)."""
-    figure = blank(x="Trainings at full budget", y=y, height=260)
-    best, line = -math.inf, []
-    for place, _, score in points:
-        best = max(best, score)
-        line.append((place, best))
-    figure.add_scatter(
-        name="each training",
-        x=[place for place, _, _ in points],
-        y=[short(score) for _, _, score in points],
-        mode="markers",
-        marker={"color": GREY, "size": 7 if len(points) < 300 else 4, "opacity": 0.75},
-        customdata=[[plain(head)] for _, head, _ in points],
-        hovertemplate="<b>%{customdata[0]}</b><br>%{y:.3g}<extra></extra>",
-    )
-    figure.add_scatter(
-        name="best so far",
-        x=[place for place, _ in line],
-        y=[short(score) for _, score in line],
-        mode="lines",
-        line={"color": BLUE, "width": 2.5, "shape": "hv"},
-        hovertemplate="best so far %{y:.3g}<extra></extra>",
-    )
     return figure
 
 

@@ -81,15 +81,12 @@ def link(children: Children, href: str | None, **more: Any) -> Component:
     return dcc.Link(children, href=href, **more)
 
 
-def card(
-    title: str, *children: Child, note: Children = None, wide: bool = False, id: str | None = None
-) -> Component:
+def card(title: str, *children: Child, note: Children = None, wide: bool = False) -> Component:
     """A part of a page under a heading."""
-    more: dict[str, Any] = {"id": id} if id else {}
     parts: list[Child] = [html.H2(title)]
     if note is not None:
         parts.append(html.P(note, className="note"))
-    return html.Section([*parts, *children], className="card wide" if wide else "card", **more)
+    return html.Section([*parts, *children], className="card wide" if wide else "card")
 
 
 def grid(*children: Child) -> Component:
@@ -170,7 +167,6 @@ def table(
     rows: Sequence[Sequence[Children]],
     *,
     id: str | None = None,
-    show_caption: bool = False,
 ) -> Component:
     """A table; the first cell of a row is its heading. Scrolls by itself where the page is narrow."""
     more: Mapping[str, Any] = {"id": id} if id else {}
@@ -201,7 +197,7 @@ def table(
     return html.Div(
         html.Table(
             [
-                html.Caption(caption, className="" if show_caption else "hidden"),
+                html.Caption(caption, className="hidden"),
                 html.Thead(head),
                 html.Tbody(body),
             ],

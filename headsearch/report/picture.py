@@ -13,7 +13,9 @@ from headsearch.report.parts import aria
 
 
 def picture(config: HeadConfig, base: BaseInfo | None) -> Component:
-    """Boxes from the base's feature map to the head's embedding. An arc over a box is its shortcut."""
+    """Boxes from the base's feature map to the head's embedding. An arc over a box is its shortcut. Of a set, one picture a member."""
+    if config.members:
+        return html.Div([picture(member, base) for member in config.members])
     shape = "" if base is None else f"{base.width} × {base.grid[0]} × {base.grid[1]}"
     boxes = [_end("Base", base.model if base is not None else "feature map", shape)]
     for stage in config.stages:

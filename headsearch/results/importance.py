@@ -64,14 +64,17 @@ class Importance:
 def head_parameters(config: HeadConfig) -> dict[str, Scalar]:
     """The knobs of a head by name, the same names for all heads: `family`, `blocks`, and what its stages set.
 
-    A parameter that the stages of a stack set differently reads `mixed`.
+    A parameter that the stages of a stack, or the heads of a set, set differently reads `mixed`.
     """
     found: dict[str, Scalar] = {"family": config.family, "blocks": config.depth}
     if len(config.stages) > 1:
         found["stages"] = len(config.stages)
-    names = dict.fromkeys(name for stage in config.stages for name in stage.params if name != "depth")
+    if config.members:
+        found["heads"] = len(config.members)
+    stages = [stage for head in config.heads for stage in head]
+    names = dict.fromkeys(name for stage in stages for name in stage.params if name != "depth")
     for name in names:
-        values = [stage.params[name] for stage in config.stages if name in stage.params]
+        values = [stage.params[name] for stage in stages if name in stage.params]
         found[name] = values[0] if all(value == values[0] for value in values) else "mixed"
     return found
 

@@ -152,7 +152,7 @@ def _complete(records: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
     """Proxies at full budget by head, one for each seed in order of number; the control without a head has no place in an order of heads."""
     groups: dict[str, dict[int, TrialRecord]] = defaultdict(dict)
     for record in sorted(records, key=lambda record: record.number):
-        if record.stage == "proxy" and record.state == "complete" and record.config.stages:
+        if record.stage == "proxy" and record.state == "complete" and record.config.heads:
             groups[record.head_id].setdefault(record.seed, record)
     return {head: list(group.values()) for head, group in groups.items()}
 

@@ -173,8 +173,8 @@ def check_lost_workers(make: MakeExecutor, folder: Path) -> None:
     assert len(watcher.notes) == 1 + len(lost), f"said of lost workers: {watcher.notes}"
     others = scores(run_toy(folder / "undisturbed", experiment))
     found = scores(records)
-    assert {key: value for key, value in others.items() if key in found and key[0] != failed.head_id} == {
-        key: value for key, value in found.items() if key[0] != failed.head_id
+    assert {key: value for key, value in others.items() if key in found and key[1] != failed.head_id} == {
+        key: value for key, value in found.items() if key[1] != failed.head_id
     }, "a lost worker has changed scores"
 
 

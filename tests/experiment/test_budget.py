@@ -109,7 +109,7 @@ def test_an_experiment_with_a_budget_has_its_sizes_and_keeps_what_is_said() -> N
         key: asked[key] for key in SIZES if key != "screen"
     }
     assert search.screen.heads == asked["screen"]["heads"]
-    with pytest.raises(ExperimentError, match=r"budget: 3 proxies are too few; expected at least 5\.5"):
+    with pytest.raises(ExperimentError, match=r"budget: 3 proxies are too few; expected at least 6"):
         load_experiment(None, ["search.budget=3"])
 
 

@@ -56,7 +56,7 @@ def test_an_unchanged_run_is_not_read_again_and_a_changed_one_is(copy: Path) -> 
     assert reader.read() is reader.read()
     with sqlite3.connect(copy / "study.db") as database:
         [(text,)] = database.execute(
-            "SELECT value_json FROM trial_user_attributes WHERE key = 'outcome' ORDER BY trial_id LIMIT 1"
+            "SELECT value_json FROM trial_system_attributes WHERE key = 'outcome' ORDER BY trial_id LIMIT 1"
         )
         database.execute(
             "INSERT INTO trials (number, study_id, state, datetime_start) VALUES (999, 1, 'RUNNING', '2026-01-01 00:00:00')"
@@ -66,7 +66,7 @@ def test_an_unchanged_run_is_not_read_again_and_a_changed_one_is(copy: Path) -> 
             "FROM trials WHERE number = 999"
         )
         database.execute(
-            "INSERT INTO trial_user_attributes (trial_id, key, value_json) SELECT trial_id, 'trial', ? FROM trials WHERE number = 999",
+            "INSERT INTO trial_system_attributes (trial_id, key, value_json) SELECT trial_id, 'trial', ? FROM trials WHERE number = 999",
             (json.dumps({"config": None, "control": "none", "seed": 1, "replicate": 7}),),
         )
     database.close()
@@ -171,7 +171,7 @@ def test_a_trial_that_cannot_be_read_is_named_and_the_others_are_shown(copy: Pat
             (5, "outcome", "[1]"),
         ):
             database.execute(
-                "UPDATE trial_user_attributes SET value_json = ? WHERE key = ? AND trial_id = "
+                "UPDATE trial_system_attributes SET value_json = ? WHERE key = ? AND trial_id = "
                 "(SELECT trial_id FROM trials WHERE number = ?)",
                 (text, key, number),
             )

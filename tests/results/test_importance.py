@@ -82,3 +82,15 @@ def test_stages_that_differ_are_mixed() -> None:
     assert (found["family"], found["blocks"], found["stages"]) == ("convnext+vit", 3, 2)
     assert found["mlp_ratio"] == "mixed"
     assert found["first_shortcut"] is True
+
+
+def test_the_heads_of_a_set_are_told_like_the_stages_of_a_stack() -> None:
+    config = parse_head(
+        {"set": [{"convnext": {"depth": 1, "kernel_size": 3}}, {"convnext": {"depth": 2, "kernel_size": 7}}]}
+    )
+    found = head_parameters(config)
+    assert found["family"] == "set(convnext|convnext)"
+    assert found["blocks"] == 3
+    assert found["heads"] == 2
+    assert found["kernel_size"] == "mixed"
+    assert found["norm"] == "layer"

@@ -36,7 +36,8 @@ def test_epochs_time_and_what_was_saved_add_up_by_hand() -> None:
     assert heads.seconds == pytest.approx(18 + 6.5 + 18)
     assert heads.untimed == 1, "the one that failed"
     assert (found.stopped, found.saved_epochs) == (1, 6)
-    per_epoch = (1.0 + 2.0 + 2.0 + 5 / 9 + 2.0) / 5
+    # What is saved are epochs of proxies; those of another stage take another time.
+    per_epoch = (1.0 + 2.0 + 2.0 + 2.0) / 4
     assert found.saved_seconds == pytest.approx(6 * per_epoch)
     assert found.images_per_second == 100.0
     assert found.broken == {"failed: disk <full>": 1}

@@ -1,20 +1,25 @@
 """The conformance suite over every executor there is. What only one of them can do wrong is in its own file."""
 
 import contextlib
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from headsearch.errors import RunError
 from headsearch.experiment import RaySpec
-from headsearch.search.executors import Executor
+from headsearch.search.executors import Executor, Job
 from headsearch.search.executors.inline import InlineExecutor
 from headsearch.search.executors.placement import Placement, available_cores
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.executors.ray_cluster import connected
+from headsearch.search.ledger import read_records
+from headsearch.search.observer import SearchStatus, SilentObserver
 from headsearch.testing import executors
 from headsearch.testing.executors import MakeExecutor
+from headsearch.testing.toy_search import run_toy, scores, toy_experiment
 
 pytestmark = pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
 
@@ -68,3 +73,42 @@ def test_scores_do_not_depend_on_the_executor(make: MakeExecutor, tmp_path: Path
 @pytest.mark.parametrize("make", [process, ray], indirect=True, ids=["process", "ray"])
 def test_lost_workers_are_replaced(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_lost_workers(make, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [inline, process, pytest.param(ray, marks=pytest.mark.slow)],
+    indirect=True,
+    ids=["inline", "process", "ray"],
+)
+def test_a_disk_that_is_full_ends_the_search_and_the_trial_resumes(
+    make: MakeExecutor, tmp_path: Path
+) -> None:
+    disks: list[Path] = []
+
+    class Filling(SilentObserver):
+        def trial_started(self, job: Job, status: SearchStatus) -> None:
+            if job.number == 2 and not disks:
+                # A disk of one page: what was trained fits, the checkpoint beside it does not.
+                mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(job.workdir)]
+                done = subprocess.run(mount, capture_output=True, text=True)
+                if done.returncode:
+                    pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+                disks.append(job.workdir)
+
+    experiment = toy_experiment(trials=2, finalists=0, replicates=1, sampler="grid")
+    run = tmp_path / "run"
+    try:
+        with (
+            pytest.raises(RunError, match=r"(?i)no space left on (the )?device.*go on with --resume"),
+            make(run, 2) as executor,
+        ):
+            run_toy(run, experiment, observer=Filling(), executor=executor)
+    finally:
+        for disk in disks:
+            subprocess.run(["umount", str(disk)], check=True)
+    states = {record.number: record.state for record in read_records(run)}
+    assert states[2] == "running"
+    assert set(states.values()) == {"complete", "running"}
+    resumed = run_toy(run, experiment, resume=True)
+    assert scores(resumed) == scores(run_toy(tmp_path / "undisturbed", experiment))

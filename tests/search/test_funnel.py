@@ -199,7 +199,7 @@ def test_a_screen_that_breaks_ends_the_search_and_can_be_resumed(tmp_path: Path)
         ({"trials": 7, "screen": {"heads": 6}}, r"trials \(7\) must not exceed screen.heads \(6\)"),
         ({"candidates": 5}, r"screen.heads \(12\) must not exceed candidates \(5\)"),
         ({"audit": 5}, r"audit \(5\) must leave some of the trials \(5\)"),
-        ({"budget": 4}, "budget: 4 proxies are too few; expected at least 5.5"),
+        ({"budget": 4}, "budget: 4 proxies are too few; expected at least 6"),
         ({"budget": "soon"}, "budget: expected a number of proxies, or hours like '2 h', got 'soon'"),
         ({"strategy": "proxies", "budget": 20}, "budget is for strategy funnel, not proxies"),
         (

@@ -3,6 +3,7 @@
 What it has in common with every executor is in test_executor_conformance.py.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -107,7 +108,7 @@ def test_what_ray_cannot_be_asked_is_refused_when_read(keys: dict[str, Any], mes
 
 
 def test_a_gpu_must_be_given_where_one_is_asked_for_and_cannot_be_chosen() -> None:
-    with pytest.raises(ExperimentError, match=r"gpus_per_trial: 0, but proxy.device is cuda"):
+    with pytest.raises(ExperimentError, match=r"gpus_per_trial: 0, but proxy\.device is cuda"):
         check_device(spec(), "cuda")
     with pytest.raises(ExperimentError, match="'cuda:1' with the ray executor, which chooses the GPU"):
         check_device(spec(gpus_per_trial=1), "cuda:1")
@@ -239,48 +240,57 @@ run_toy(out, experiment, evaluate, resume=out.exists())
 """
 
 
-def start(out: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+@contextlib.contextmanager
+def started(out: Path) -> Iterator["subprocess.Popen[str]"]:
+    """The search as a process of its own, which does not outlive the test."""
+    search = subprocess.Popen(
         [sys.executable, "-c", SEARCH, str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    try:
+        yield search
+    finally:
+        search.kill()
+        search.wait()
 
 
 @two_cores
 @pytest.mark.parametrize("end", [pytest.param("SIGKILL"), pytest.param("two Ctrl-C", marks=pytest.mark.slow)])
 def test_nothing_outlives_the_driver_and_the_search_resumes(tmp_path: Path, end: str) -> None:
     out = tmp_path / "run"
-    search = start(out)
-    deadline = time.monotonic() + 120
-    while not any("\n9\n" in file.read_text() for file in tmp_path.glob("diary-*")):
-        assert search.poll() is None, search.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    family = descendants(search.pid)
-    assert len(family) > 3, "Ray's own processes, and workers"
-    if end == "SIGKILL":
-        search.kill()
-    else:
-        # As a terminal does it: to the whole group.
-        for _ in range(2):
-            os.killpg(search.pid, signal.SIGINT)
-            time.sleep(0.2)
-    stdout, stderr = search.communicate(timeout=60)
+    with started(out) as search:
+        deadline = time.monotonic() + 300
+        while not any("\n9\n" in file.read_text() for file in tmp_path.glob("diary-*")) or not any(
+            record.state == "complete" for record in read_records(out)
+        ):
+            assert search.poll() is None, search.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        family = descendants(search.pid)
+        assert len(family) > 3, "Ray's own processes, and workers"
+        if end == "SIGKILL":
+            search.kill()
+        else:
+            # As a terminal does it: to the whole group.
+            for _ in range(2):
+                os.killpg(search.pid, signal.SIGINT)
+                time.sleep(0.2)
+        stdout, stderr = search.communicate(timeout=60)
     assert search.returncode != 0
     assert stdout == ""
-    assert stderr.count("Traceback (most recent call last)") == stderr.count("KeyboardInterrupt\n")
-    deadline = time.monotonic() + 30
-    while any(map(is_alive, family)) and time.monotonic() < deadline:
+    assert end != "SIGKILL" or stderr == ""
+    deadline = time.monotonic() + 120
+    while any(map(is_alive, processes(tmp_path))) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert [pid for pid in family if is_alive(pid)] == []
+    assert [pid for pid in processes(tmp_path) if is_alive(pid)] == [], "a trial is still at work"
     before = read_records(out)
     assert {record.state for record in before} == {"complete", "running"}
 
-    search = start(out)
-    stdout, stderr = search.communicate(timeout=240)
+    with started(out) as search:
+        stdout, stderr = search.communicate(timeout=300)
     assert (search.returncode, stdout, stderr) == (0, "", ""), "Ray is not heard of, though a worker died"
     records = read_records(out)
     assert [record for record in records if record in before] == [
@@ -289,6 +299,11 @@ def test_nothing_outlives_the_driver_and_the_search_resumes(tmp_path: Path, end:
     undisturbed = grid(executor={"kind": "inline"})
     assert scores(records) == scores(run_toy(tmp_path / "undisturbed", undisturbed))
     assert not list(out.glob("ray-*")), "what the killed session left is gone too"
+    # Workers go at once; Ray's two agents look once a minute whether they are still needed.
+    deadline = time.monotonic() + 120
+    while any(map(is_alive, family)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [pid for pid in family if is_alive(pid)] == []
 
 
 def processes(diary: Path) -> list[int]:

@@ -89,6 +89,8 @@ def _spread(deviation: float | None, how: str) -> str | None:
 
 
 def _parameters(config: HeadConfig) -> Child:
+    if config.members:
+        return html.Div([_parameters(member) for member in config.members])
     if not config.stages:
         return html.P(
             "No head: plain self-supervised learning, what every head is compared with.", className="note"
@@ -237,8 +239,9 @@ def _cost(view: RunView, head_id: str, records: Sequence[TrialRecord]) -> Child:
 
 
 def _use(view: RunView, head_id: str, config: HeadConfig, links: Links) -> Child:
-    if not config.stages:
+    if not config.heads:
         return None
+    load = "load_heads" if config.members else "load_head"
     text = yaml.safe_dump(config.to_dict(), sort_keys=False, width=100)
     # A copy is chosen by where it stands on the page.
     place = f"config-{head_id}" if links.run is None else "config"
@@ -260,7 +263,7 @@ def _use(view: RunView, head_id: str, config: HeadConfig, links: Links) -> Child
                 "The same file from a terminal: ",
                 html.Code(f"headsearch export {view.path} --head {head_id} --out head.yaml"),
                 "; in Python: ",
-                html.Code('headsearch.load_head("head.yaml")'),
+                html.Code(f'headsearch.{load}("head.yaml")'),
             ],
             className="note",
         ),

@@ -29,12 +29,31 @@ def trust(view: RunView) -> list[Child]:
     complete = sum(record.state == "complete" for record in view.records)
     if not complete:
         return [empty("Nothing can be said yet: no trial has run its full budget.")]
-    return [_verdicts(view), _seeds(view), _rungs(view), *_stages(view)]
+    return [_verdicts(view), _seeds(view), _rungs(view), *_stages(view), _audit(view)]
 
 
 def verdicts(view: RunView) -> list[tuple[str, str]]:
     """What can be said about the ranking as a whole, as (claim, what it rests on), the most important first."""
     return [("Does a head help?", view.verdict), *_seed_verdicts(view), *_rung_verdicts(view)]
+
+
+def _audit(view: RunView) -> Child:
+    """What `headsearch audit` concludes, a sentence for each of its questions."""
+    if view.audit is None:
+        return card(
+            "Audit",
+            empty("Too many heads to audit while a page is drawn: headsearch audit does it in the terminal."),
+        )
+    told = [
+        part
+        for section in view.audit.sections
+        for part in (html.Dt(section.question), html.Dd(section.conclusion))
+    ]
+    return card(
+        "Audit",
+        html.Dl(told, className="verdicts"),
+        note="Seeds, early rungs, stages and measures held against each other; headsearch audit prints the figures behind each sentence.",
+    )
 
 
 def _verdicts(view: RunView) -> Child:

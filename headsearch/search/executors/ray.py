@@ -39,6 +39,9 @@ from headsearch.search.executors.ray_trial import MARKER, MESSAGE, Assignment, r
 from headsearch.search.executors.worker import Ended, Progressed, Reported
 from headsearch.trial import CHECKPOINTS, Evaluate
 
+LISTENING_SECONDS = 1.0
+"""Between two looks at the cluster, where nothing holds the coordinating process up."""
+
 
 class RayExecutor:
     """Evaluates jobs on the cluster that this process is connected to."""
@@ -171,6 +174,8 @@ class _Search:
     """Running now."""
     until: dict[str, float] = field(default_factory=dict)
     """When a trial at work will have been silent for too long, on the monotonic clock."""
+    listened: float = field(default_factory=time.monotonic)
+    """When trials were last listened to."""
     controller: Any = None
     """Tune's; known once it has a trial."""
 
@@ -198,9 +203,13 @@ class _Search:
         self.until[trial.trial_id] = time.monotonic() + seconds
 
     def strike_the_silent(self) -> None:
-        """Kill workers that have been silent for too long; Tune then finds them lost."""
+        """Kill workers that have been silent for too long; Tune then finds them lost. To be called all the time."""
+        now = time.monotonic()
+        away, self.listened = max(0.0, now - self.listened - LISTENING_SECONDS), now
         for trial_id, until in list(self.until.items()):
-            if time.monotonic() > until:
+            # What a trial has said may be waiting, where it was the coordinator that had no time.
+            self.until[trial_id] = until = until + away
+            if now > until:
                 self.losses[trial_id] = f"gave no sign of life for {self.spec.timeout:g} s", ""
                 del self.until[trial_id]
                 _kill(self.trials[trial_id])
