@@ -102,13 +102,16 @@ def test_sigterm_exits_with_143_and_tells_how_to_go_on(head: Path, images: Path,
         str(head), "--data", str(images), "--out", str(out), *SMALL, "--set", "recipe.epochs=2000"
     )
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not list((out / "checkpoints").glob("*.pt")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=60)
+        try:
+            deadline = time.monotonic() + 240
+            while not list((out / "checkpoints").glob("*.pt")):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            _, told = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 143
     assert f"Go on with:  headsearch pretrain {head} --out {out}" in told.splitlines()[-1]
     assert told.splitlines()[-1].endswith("--resume")
