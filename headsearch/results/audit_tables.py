@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _UNKNOWN = "-"
-_FORMATS = {"p": "{:.2g}", "noise": "{:.3g}", "spread": "{:.3g}", "enough": "{:d}"}
+_FORMATS = {"noise": "{:.3g}", "spread": "{:.3g}", "enough": "{:d}"}
 
 
 def audit_json(audit: Audit) -> str:
@@ -20,7 +20,7 @@ def audit_json(audit: Audit) -> str:
 
 
 def section_table(section: Section) -> Table | None:
-    """The lines of a section for a terminal; None where there are none. Columns that no line of it has are left out."""
+    """The lines of a section for a terminal; None where there are none. Columns that no line of it has are left out; p is in JSON only."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -29,19 +29,18 @@ def section_table(section: Section) -> Table | None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     extra = {
-        "p": "p",
-        "top1_regret": "top-1 loses",
-        "top3_regret": "top-3 loses",
+        "top1_regret": "top-1",
+        "top3_regret": "top-3",
         "noise": "noise",
         "spread": "spread",
-        "enough": "heads needed",
+        "enough": "needs",
     }
     shown = [key for key in extra if any(getattr(line, key) is not None for line in section.lines)]
     # Where something was only measured, there is no interval but the smallest and the largest.
     bounded = "95%" if any(line.verdict != "measured" for line in section.lines) else "range"
     for header in ("n", "value", bounded, *(extra[key] for key in shown)):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
     for line in section.lines:
         bounds = _UNKNOWN if line.low is None or line.high is None else f"[{line.low:.2f}, {line.high:.2f}]"
         cells = [line.name, str(line.n), _number(line.value), bounds]
