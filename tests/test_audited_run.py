@@ -49,9 +49,9 @@ def test_a_funnel_has_all_sections(finished: Path) -> None:
     found = audited(finished)
     assert all(found.values())
     assert found["stages"] == [
-        "untrained score → screen",
-        "untrained score → proxy's discrepancy",
-        "untrained score → proxy's probe",
+        "untrained → screen",
+        "untrained → proxy's discrepancy",
+        "untrained → proxy's probe",
         "screen → proxy's discrepancy",
         "screen → proxy's probe",
         "probe: chosen less taken by chance",

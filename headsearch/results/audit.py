@@ -167,8 +167,8 @@ def _stages(
     lines: list[Line] = []
     if candidates and screen_order:
         scores = [before.get(head_id) for head_id in screen_order]
-        lines.append(agreement_line("untrained score → screen", scores, [place[i] for i in screen_order]))
-    for name, stage in (("untrained score", before), ("screen", place)):
+        lines.append(agreement_line("untrained → screen", scores, [place[i] for i in screen_order]))
+    for name, stage in (("untrained", before), ("screen", place)):
         values = [stage.get(head_id) for head_id in ids]
         if stage and heads:
             lines.append(agreement_line(f"{name} → proxy's discrepancy", values, discrepancies))
@@ -186,7 +186,7 @@ def _stages(
             "Not measured: no head has a proxy at full budget, against which earlier stages could be held."
         )
     else:
-        chooser, subject = ("screen", "the screen") if screen_order else ("untrained score",) * 2
+        chooser, subject = ("screen", "the screen") if screen_order else ("untrained", "the untrained score")
         wanted = f"{chooser} → proxy's {'probe' if labels else 'discrepancy'}"
         line = next(line for line in lines if line.name == wanted)
         conclusion = _sentence(line, subject, "the proxies")

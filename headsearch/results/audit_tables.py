@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _UNKNOWN = "-"
-_FORMATS = {"p": "{:.2g}", "noise": "{:.3g}", "spread": "{:.3g}", "enough": "{:d}"}
+_FORMATS = {"noise": "{:.3g}", "spread": "{:.3g}", "enough": "{:d}"}
 
 
 def audit_json(audit: Audit) -> str:
@@ -20,7 +20,7 @@ def audit_json(audit: Audit) -> str:
 
 
 def section_table(section: Section) -> Table | None:
-    """The lines of a section for a terminal; None where there are none."""
+    """The lines of a section for a terminal; None where there are none. Columns that no line of it has are left out; p is in JSON only."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -40,12 +40,11 @@ def section_table(section: Section) -> Table | None:
 def section_cells(section: Section) -> tuple[list[str], list[list[str]]]:
     """The headings and the lines of a section: a name, numbers, a verdict. Columns that no line of it has are left out."""
     extra = {
-        "p": "p",
-        "top1_regret": "top-1 loses",
-        "top3_regret": "top-3 loses",
+        "top1_regret": "top-1",
+        "top3_regret": "top-3",
         "noise": "noise",
         "spread": "spread",
-        "enough": "heads needed",
+        "enough": "needs",
     }
     shown = [key for key in extra if any(getattr(line, key) is not None for line in section.lines)]
     # Where something was only measured, there is no interval but the smallest and the largest.
