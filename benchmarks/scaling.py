@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 from headsearch.experiment import load_experiment
-from headsearch.search.run import conduct, gather
+from headsearch.search.materials import gather
+from headsearch.search.run import conduct
 
 
 def trials_per_hour(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 import sqlalchemy.event
 import sqlalchemy.exc
+from optuna.distributions import distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import TrialState, create_trial
 
 from headsearch.errors import RunError
 from headsearch.search.storage_failures import NumberTaken, StorageAway, cause_of
@@ -31,15 +36,40 @@ _EXTRAS = {"postgresql+psycopg": "postgresql", "mysql+pymysql": "mysql"}
 
 
 class Database(RDBStorage):
-    """Optuna's storage, with creation that is safe to repeat."""
+    """Optuna's storage, with creation that is safe to repeat and that takes one statement a table."""
 
     def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
         # Here, with the study locked and before the commit, the number is known. Where it is not known whether a creation succeeded it is
         # repeated, by Optuna too: it would make a second trial.
-        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+        bare = template_trial
+        if template_trial is not None and template_trial.state == TrialState.RUNNING:
+            # Optuna asks the database twice for every parameter and attribute, which is most of what a trial costs here.
+            bare = create_trial(state=TrialState.RUNNING)
+            bare.datetime_start = template_trial.datetime_start
+        trial = super()._get_prepared_new_trial(study_id, bare, session)
         if template_trial is not None and trial.number != template_trial.number:
             raise NumberTaken(f"there is a trial {template_trial.number} already")
+        if template_trial is not None and bare is not template_trial:
+            session.add_all(_rows(int(trial.trial_id), template_trial))
         return trial
+
+
+def _rows(trial_id: int, trial: FrozenTrial) -> Iterator[models.BaseModel]:
+    """The parameters and attributes of a new trial."""
+    for name, value in trial.params.items():
+        distribution = trial.distributions[name]
+        yield models.TrialParamModel(
+            trial_id=trial_id,
+            param_name=name,
+            param_value=distribution.to_internal_repr(value),
+            distribution_json=distribution_to_json(distribution),
+        )
+    for kind, attributes in (
+        (models.TrialUserAttributeModel, trial.user_attrs),
+        (models.TrialSystemAttributeModel, trial.system_attrs),
+    ):
+        for key, value in attributes.items():
+            yield kind(trial_id=trial_id, key=key, value_json=json.dumps(value))
 
 
 def open_database(url: str, shown: str, *, reading: bool) -> Database:

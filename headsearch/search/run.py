@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headsearch.base_info import BaseInfo
 from headsearch.callbacks import build_callbacks
 from headsearch.callbacks.broadcast import Broadcast
 from headsearch.callbacks.tracker import Subject
@@ -19,7 +18,8 @@ from headsearch.experiment.budget import SIZES, hours
 from headsearch.heads.config import HeadConfig
 from headsearch.results.trials import TrialRecord
 from headsearch.run_directory import RunDirectory, RunFacts
-from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores
+from headsearch.scoring.zero_cost_scores import FILE_NAME
+from headsearch.search.candidates import check_candidates, heads_to_screen
 from headsearch.search.checks import check_experiment, check_grids, check_sets
 from headsearch.search.coordinator import Coordinator, SearchPlan
 from headsearch.search.executors import Executor
@@ -27,42 +27,16 @@ from headsearch.search.executors.inline import InlineExecutor
 from headsearch.search.executors.placement import place_workers
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.ledger import Ledger
+from headsearch.search.materials import Materials, gather, read_space
 from headsearch.search.observer import Observer, SilentObserver
 from headsearch.search.patience import Patience
-from headsearch.search.proposer import CostFunction, Proposer
-from headsearch.search.selection import best_and_spread
+from headsearch.search.proposer import Proposer
 from headsearch.search.storage import close_storage, open_storage, sqlite_url, without_password
-from headsearch.shipped import shipped_folder
-from headsearch.space import Space, load_space, shipped_spaces
-from headsearch.space.drawing import distinct_heads
-from headsearch.trial import Evaluate, Stage
+from headsearch.space import Space
+from headsearch.trial import Stage
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
-
-
-ScoreCandidates = Callable[[int, Path, Callable[[int, int], None]], Sequence[ZeroCostScores]]
-"""Scores so many heads of the space before any training, and keeps the scores in a file; told of its progress (done, in all)."""
-
-
-@dataclass(frozen=True)
-class Materials:
-    """What a search needs beside its experiment, all of it found good."""
-
-    space: Space
-    space_text: str
-    base: BaseInfo
-    controls: Mapping[str, HeadConfig]
-    """Every control by name, canonical for the base."""
-    evaluate: Evaluate
-    cost_function: CostFunction | None = None
-    """Needed where the space has constraints over cost."""
-    anchors: Mapping[str, HeadConfig] = field(default_factory=dict)
-    """Heads that tie several joint runs of a screen together, by the name of their control."""
-    score_candidates: ScoreCandidates | None = None
-    """The first stage of a funnel; needed for one."""
-    seconds_per_proxy: Callable[[], float] | None = None
-    """Measures how long a proxy takes here; needed for a budget in hours."""
 
 
 @dataclass(frozen=True)
@@ -104,60 +78,6 @@ def run_search(
     if isinstance(experiment.search.budget, str):
         experiment = _sized(experiment, materials, out if resume else None, observer)
     return conduct(experiment, materials, out, resume=resume, observer=observer)
-
-
-def gather(experiment: Experiment) -> Materials:
-    """Read the space, the base and the images, and check that they go together. Imports torch.
-
-    Raises:
-        UserError: one line that says what is wrong.
-    """
-    space, space_text = read_space(experiment.search.space)
-
-    from headsearch.base import load_base
-    from headsearch.heads.controls import anchor_heads, mlp_head, same_head
-    from headsearch.scoring.cost import head_cost
-    from headsearch.search.zero_cost import ZeroCostScorer, score_space
-    from headsearch.training.proxy import ProxyEvaluator
-
-    base = load_base(
-        experiment.base.model,
-        image_size=experiment.data.image_size,
-        kwargs=experiment.base.kwargs,
-        weights=experiment.base.weights,
-    ).info
-    space.validate(base, head_cost)
-    evaluate = ProxyEvaluator(experiment)
-    evaluate.prepare()
-    search = experiment.search
-    anchors = dict(zip(("same", "mlp"), anchor_heads(base), strict=True))
-    if search.strategy != "proxies":
-        batch = min(search.screen.batch, search.screen.heads)
-        evaluate.check_screen(distinct_heads(space, batch, seed=0, base=base, cost_function=head_cost))
-
-    def score_candidates(
-        number: int, path: Path, told: Callable[[int, int], None]
-    ) -> Sequence[ZeroCostScores]:
-        scorer = ZeroCostScorer(experiment)
-        return score_space(space, scorer, number=number, seed=experiment.seed, path=path, progress=told)
-
-    seconds_per_proxy = evaluate.seconds_per_proxy
-    if experiment.search.executor.kind != "inline":
-        # Workers read images of their own: what was read here, to see that it is good, is let go.
-        evaluate = ProxyEvaluator(experiment)
-    makers = {"none": lambda info: HeadConfig(), "same": same_head, "mlp": mlp_head}
-    controls: dict[str, HeadConfig] = {name: makers[name](base) for name in experiment.search.controls}
-    return Materials(
-        space=space,
-        space_text=space_text,
-        base=base,
-        controls=controls,
-        evaluate=evaluate,
-        cost_function=head_cost,
-        anchors=anchors,
-        score_candidates=score_candidates,
-        seconds_per_proxy=seconds_per_proxy,
-    )
 
 
 def _sized(
@@ -228,71 +148,13 @@ def conduct(
         ledger = stack.enter_context(_study(experiment, directory, shared, new=not resume, note=watcher.note))
         if resume:
             directory.extend(experiment)
-        screened = _heads_to_screen(experiment, materials, directory, watcher)
+        screened = heads_to_screen(experiment, materials, directory.path / FILE_NAME, watcher)
         plan = _plan(experiment, materials, screened)
         coordinator = Coordinator(plan, ledger, proposer, directory.trial_folder, watcher)
         watcher.search_started(coordinator.status(), resumed=resume)
         executor.run(coordinator, materials.evaluate)
         watcher.search_ended(coordinator.status())
         return RunSummary(directory.path, tuple(ledger.records))
-
-
-def check_candidates(experiment: Experiment, materials: Materials) -> None:
-    """Refuse a funnel or screen whose space has fewer heads than a stage was asked to take. Sizes that nobody asked for shrink instead.
-
-    Raises:
-        ExperimentError: names the key, and how many there are.
-    """
-    search = experiment.search
-    if search.strategy == "proxies":
-        return
-    some = _distinct(materials, 50, experiment.seed)
-    if any(head.members for head in some):
-        raise ExperimentError(
-            f"search.strategy: {search.strategy} screens single heads, and {materials.space.name} has sets of heads; expected proxies"
-        )
-    if search.budget is not None:
-        return
-    asked = {
-        "search.screen.heads": search.screen.heads if "heads" in search.screen.model_fields_set else 0,
-        "search.trials": search.trials
-        if search.strategy == "funnel" and "trials" in search.model_fields_set
-        else 0,
-    }
-    found = len(_distinct(materials, max(asked.values()), experiment.seed)) if any(asked.values()) else 0
-    for key, number in asked.items():
-        if number > found:
-            raise ExperimentError(
-                f"{key}: {number} heads are asked for, and {materials.space.name} allows {found}; expected at most {found}"
-            )
-
-
-def _heads_to_screen(
-    experiment: Experiment, materials: Materials, directory: RunDirectory, watcher: Observer
-) -> list[HeadConfig]:
-    """Which heads a screen takes; the first stage of a funnel."""
-    search = experiment.search
-    if search.strategy == "proxies":
-        return []
-    if search.strategy == "screen":
-        return _distinct(materials, search.screen.heads, experiment.seed)
-    assert materials.score_candidates is not None, "a funnel has a first stage"
-    rows = materials.score_candidates(
-        search.candidates, directory.path / FILE_NAME, watcher.candidates_scored
-    )
-    fit = [row for row in rows if row.score is not None]
-    chosen = best_and_spread(
-        fit, search.screen.heads, score=lambda row: row.score or 0.0, family=lambda row: row.config.family
-    )
-    if not chosen:
-        raise RunError(f"none of {len(rows)} heads can be searched on this base, the last: {rows[-1].reason}")
-    return [row.config for row in chosen]
-
-
-def _distinct(materials: Materials, number: int, seed: int) -> list[HeadConfig]:
-    return distinct_heads(
-        materials.space, number, seed=seed, base=materials.base, cost_function=materials.cost_function
-    )
 
 
 def _plan(experiment: Experiment, materials: Materials, screened: Sequence[HeadConfig]) -> SearchPlan:
@@ -336,13 +198,6 @@ def open_executor(experiment: Experiment, out: Path) -> Iterator[Executor]:
             from headsearch.search.executors.ray import RayExecutor
 
             yield RayExecutor(spec, out)
-
-
-def read_space(source: str) -> tuple[Space, str]:
-    """A space and its text, from a shipped name or a path. Raises `SpaceError`."""
-    space = load_space(source)
-    file = shipped_folder("search_spaces") / f"{source}.yaml" if source in shipped_spaces() else Path(source)
-    return space, file.read_text(encoding="utf-8")
 
 
 def _check_target(experiment: Experiment, space: Space, out: Path, *, resume: bool) -> None:

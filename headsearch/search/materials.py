@@ -1,0 +1,105 @@
+"""What a search needs beside its experiment: the space, the base, the controls, and what trains and scores heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headsearch.base_info import BaseInfo
+from headsearch.experiment import Experiment
+from headsearch.heads.config import HeadConfig
+from headsearch.scoring.zero_cost_scores import ZeroCostScores
+from headsearch.search.proposer import CostFunction
+from headsearch.shipped import shipped_folder
+from headsearch.space import Space, load_space, shipped_spaces
+from headsearch.space.drawing import distinct_heads
+from headsearch.trial import Evaluate
+
+ScoreCandidates = Callable[[int, Path, Callable[[int, int], None]], Sequence[ZeroCostScores]]
+"""Scores so many heads of the space before any training, and keeps the scores in a file; told of its progress (done, in all)."""
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What a search needs beside its experiment, all of it found good."""
+
+    space: Space
+    space_text: str
+    base: BaseInfo
+    controls: Mapping[str, HeadConfig]
+    """Every control by name, canonical for the base."""
+    evaluate: Evaluate
+    cost_function: CostFunction | None = None
+    """Needed where the space has constraints over cost."""
+    anchors: Mapping[str, HeadConfig] = field(default_factory=dict)
+    """Heads that tie several joint runs of a screen together, by the name of their control."""
+    score_candidates: ScoreCandidates | None = None
+    """The first stage of a funnel; needed for one."""
+    seconds_per_proxy: Callable[[], float] | None = None
+    """Measures how long a proxy takes here; needed for a budget in hours."""
+
+    def distinct(self, number: int, *, seed: int) -> list[HeadConfig]:
+        """Up to `number` different heads of the space that this base can carry."""
+        return distinct_heads(self.space, number, seed=seed, base=self.base, cost_function=self.cost_function)
+
+
+def gather(experiment: Experiment) -> Materials:
+    """Read the space, the base and the images, and check that they go together. Imports torch.
+
+    Raises:
+        UserError: one line that says what is wrong.
+    """
+    space, space_text = read_space(experiment.search.space)
+
+    from headsearch.base import load_base
+    from headsearch.heads.controls import anchor_heads, mlp_head, same_head
+    from headsearch.scoring.cost import head_cost
+    from headsearch.search.zero_cost import ZeroCostScorer, score_space
+    from headsearch.training.proxy import ProxyEvaluator
+
+    base = load_base(
+        experiment.base.model,
+        image_size=experiment.data.image_size,
+        kwargs=experiment.base.kwargs,
+        weights=experiment.base.weights,
+    ).info
+    space.validate(base, head_cost)
+    evaluate = ProxyEvaluator(experiment)
+    evaluate.prepare()
+    search = experiment.search
+    anchors = dict(zip(("same", "mlp"), anchor_heads(base), strict=True))
+    if search.strategy != "proxies":
+        batch = min(search.screen.batch, search.screen.heads)
+        evaluate.check_screen(distinct_heads(space, batch, seed=0, base=base, cost_function=head_cost))
+
+    def score_candidates(
+        number: int, path: Path, told: Callable[[int, int], None]
+    ) -> Sequence[ZeroCostScores]:
+        scorer = ZeroCostScorer(experiment)
+        return score_space(space, scorer, number=number, seed=experiment.seed, path=path, progress=told)
+
+    seconds_per_proxy = evaluate.seconds_per_proxy
+    if experiment.search.executor.kind != "inline":
+        # Workers read images of their own: what was read here, to see that it is good, is let go.
+        evaluate = ProxyEvaluator(experiment)
+    makers = {"none": lambda info: HeadConfig(), "same": same_head, "mlp": mlp_head}
+    controls: dict[str, HeadConfig] = {name: makers[name](base) for name in experiment.search.controls}
+    return Materials(
+        space=space,
+        space_text=space_text,
+        base=base,
+        controls=controls,
+        evaluate=evaluate,
+        cost_function=head_cost,
+        anchors=anchors,
+        score_candidates=score_candidates,
+        seconds_per_proxy=seconds_per_proxy,
+    )
+
+
+def read_space(source: str) -> tuple[Space, str]:
+    """A space and its text, from a shipped name or a path. Raises `SpaceError`."""
+    space = load_space(source)
+    file = shipped_folder("search_spaces") / f"{source}.yaml" if source in shipped_spaces() else Path(source)
+    return space, file.read_text(encoding="utf-8")
