@@ -41,7 +41,9 @@ def read_headbench(path: str | Path) -> pd.DataFrame:
         RunError: no such file, or it holds something else.
     """
     try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+        table = pd.read_csv(
+            path, keep_default_na=False, na_values=[""], low_memory=False, dtype={"seed": "Int64"}
+        )
     except (OSError, ValueError, EOFError) as error:
         raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     if missing := [column for column in COLUMNS if column not in table]:
@@ -78,7 +80,7 @@ def collect(folder: Path) -> pd.DataFrame:
             ]
     if not rows:
         raise RunError(f"{folder}: has no part of a HeadBench; expected one of {', '.join(PARTS)}")
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64"})
 
 
 def _trained(part: str, record: TrialRecord, rung: RungScores) -> dict[str, object]:
@@ -110,6 +112,8 @@ def _untrained(scores: ZeroCostScores) -> dict[str, object]:
         "config": json.dumps(scores.config.to_dict()),
         "state": "complete" if scores.reason is None else "infeasible",
         "replicate": 0,
+        # Not left out: as floats, seeds of others would lose their last digits.
+        "seed": pd.NA,
         "epoch": 0,
         "rankme_head": scores.rankme_head,
         **scores.measures,

@@ -15,7 +15,7 @@ from headsearch.testing.toy_search import run_toy, score_toys, toy_experiment, t
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("bench")
     run_toy(folder / "proxies", toy_experiment(trials=3, finalists=3, replicates=2))
-    run_toy(folder / "screen", toy_experiment(strategy="screen", screen={"heads": 4}))
+    run_toy(folder / "screen", toy_experiment(strategy="screen", screen={"heads": 4}, replicates=2))
     (folder / "untrained").mkdir()
     space = toy_materials(toy_experiment()).space
     score_toys(space, 5, folder / "untrained" / FILE_NAME, lambda done, total: None, seed=0)
@@ -30,7 +30,7 @@ def test_every_rung_of_every_training_is_a_row(folder: Path) -> None:
     assert len(proxies) == 6 * 2 * 3
     assert not proxies.duplicated(["head_id", "replicate", "epoch"]).any()
     assert set(proxies["control"].dropna()) == {"none", "same", "mlp"}
-    assert (table["part"] == "screen").sum() == 4 * 2
+    assert (table["part"] == "screen").sum() == 4 * 2 * 2
     untrained = table[table["part"] == "untrained"]
     assert len(untrained) == 5
     assert (untrained["epoch"] == 0).all()
