@@ -1,0 +1,454 @@
+"""What a search costs until the head that it returns is as good as the best: the funnel against others, on real training curves.
+
+    python benchmarks/search_cost.py [TABLE] [--repeats 500] [--json]
+
+TABLE is a HeadBench (`benchmarks/headbench/digits.csv.gz`). Every repeat draws the order of heads, the seed of every training, and what is random in a
+sampler. A head is as good as the best when its accuracy on the long schedule, the mean over seeds, is within one standard deviation between
+seeds of the best head's. Counted is the cost from which on the returned head stays that good, as a share of training every head once on the long schedule; a search
+that ends with a worse one counts as endless. Of a median the interval is a 95% bootstrap interval over repeats.
+
+All but `everything` and `random, long` train proxies and return the head with the best probe so far; the funnel returns the screen's first before there is one, and
+in the end the finalists are trained with a second seed. `tpe` and `nsga2` are Optuna's with default settings, told the probe, and discrepancy and probe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from headsearch.results.headbench import read_headbench
+from headsearch.scoring.names import MEASURES
+from headsearch.scoring.score import head_score
+from headsearch.search.stopping import Objectives, SuccessiveHalving
+from headsearch.testing.simulation import InOrder, Sampler, simulate
+
+SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+"""Of the cost of everything, at which regret is printed."""
+SCREENED, BY_CHANCE, FINALISTS = 6, 2, 2
+"""Of the funnel, as `headsearch run digits` has them: proxies for the best of the screen and for some by chance; and those trained again."""
+
+
+class Step(NamedTuple):
+    """A search returns another head."""
+
+    epochs: float
+    """Spent so far, those of a screen counted by its time in epochs of a mean proxy."""
+    hours: float
+    head: int
+
+
+class Training(NamedTuple):
+    """One training that a search has paid for."""
+
+    epochs: float
+    hours: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Curves of H heads with R seeds, from a table."""
+
+    heads: list[str]
+    params: list[dict[str, Any]]
+    """What tells heads apart, for samplers that learn."""
+    truth: np.ndarray
+    """(H,): k-NN accuracy on the long schedule in percent, the mean over seeds."""
+    noise: float
+    """Standard deviation between seeds of it, pooled over heads."""
+    rungs: tuple[int, ...]
+    curves: np.ndarray
+    """(H, R, rungs, 2): discrepancy and accuracy of proxies."""
+    long: np.ndarray
+    """(H, R): accuracy on the long schedule."""
+    screened: np.ndarray
+    """(H, R): the label-free score of a joint run of all heads."""
+    long_epochs: int
+    hours: np.ndarray
+    """(H,): of an epoch."""
+    screen: Training
+
+    @property
+    def everything(self) -> Training:
+        """Every head once on the long schedule."""
+        return Training(len(self.heads) * self.long_epochs, float(self.hours.sum()) * self.long_epochs)
+
+
+def load(path: Path) -> Bench:
+    """The heads that a search may choose from; controls are left out."""
+    table = read_headbench(path)
+    table = table[table["control"].isna()]
+    final = table[table["part"] == "long"]
+    long_epochs = int(final["epoch"].max())
+    final = (
+        final[final["epoch"] == long_epochs]
+        .pivot(index="head_id", columns="replicate", values="knn")
+        .dropna()
+    )
+    proxies = table[(table["part"] == "proxies") & table["head_id"].isin(final.index)]
+    rungs = tuple(sorted(int(epoch) for epoch in proxies["epoch"].unique()))
+    heads = sorted(final.index)
+    seeds = list(final.columns)
+
+    def grid(rows: pd.DataFrame, column: str) -> np.ndarray:
+        wide = rows.pivot(index="head_id", columns="replicate", values=column)
+        return wide.loc[heads, seeds].to_numpy(float)
+
+    curves = np.stack(
+        [
+            np.stack(
+                [
+                    grid(proxies[proxies["epoch"] == epoch], column)
+                    for column in ("cka.embedding.output", "knn")
+                ],
+                axis=-1,
+            )
+            for epoch in rungs
+        ],
+        axis=2,
+    )
+    screens = table[table["part"] == "screen"]
+    screens = screens[screens["epoch"] == screens["epoch"].max()].copy()
+    screens["score"] = [
+        head_score({name: row[name] for name in MEASURES}, {"retrieval.head": row["retrieval.head"]})
+        for _, row in screens.iterrows()
+    ]
+    last = proxies[proxies["epoch"] == rungs[-1]]
+    hours = grid(last, "seconds").mean(axis=1) / rungs[-1] / 3600
+    screen_hours = float(screens.groupby("replicate")["seconds"].sum().mean()) / 3600
+    long = grid(table[(table["part"] == "long") & (table["epoch"] == long_epochs)], "knn")
+    configs = last.drop_duplicates("head_id").set_index("head_id").loc[heads, "config"]
+    return Bench(
+        heads=heads,
+        params=[described(json.loads(config)) for config in configs],
+        truth=long.mean(axis=1),
+        noise=float(np.sqrt(long.var(axis=1, ddof=1).mean())),
+        rungs=rungs,
+        curves=curves,
+        long=long,
+        screened=grid(screens, "score"),
+        long_epochs=long_epochs,
+        hours=hours,
+        screen=Training(screen_hours / float(hours.mean()), screen_hours),
+    )
+
+
+def described(config: Any) -> dict[str, Any]:
+    """A head as a sampler may know it: kind, depth, first shortcut."""
+    stages = config if isinstance(config, list) else [config]
+    kinds, depth = [], 0
+    for stage in stages:
+        ((family, params),) = stage.items()
+        kinds.append(family + str(params.get("token_mixer", "")))
+        depth += params["depth"]
+    return {
+        "kind": "+".join(kinds),
+        "depth": depth,
+        "first_shortcut": next(iter(stages[0].values()))["first_shortcut"],
+    }
+
+
+class Draw:
+    """Which seed of every training a repeat sees."""
+
+    def __init__(self, bench: Bench, seed: int) -> None:
+        self.bench = bench
+        self.random = random.Random(seed)
+        replicates = bench.long.shape[1]
+        self.order = [self.random.sample(range(replicates), replicates) for _ in bench.heads]
+        self.screen = self.random.randrange(replicates)
+
+    def observed(self, head: int, epoch: int, seed: int) -> Objectives:
+        """What a proxy measures."""
+        discrepancy, probe = self.bench.curves[head, self.order[head][0], self.bench.rungs.index(epoch)]
+        return float(discrepancy), float(probe)
+
+    def seconds_per_epoch(self, head: int) -> float:
+        """Of a proxy."""
+        return 3600 * float(self.bench.hours[head])
+
+    def probe(self, head: int, turn: int = 0) -> float:
+        """At a proxy's full budget, in its first training or a later one."""
+        return float(self.bench.curves[head, self.order[head][turn], -1, 1])
+
+
+Policy = Callable[[Bench, int], list[Step]]
+
+
+def everything(bench: Bench, seed: int) -> list[Step]:
+    """All heads on the long schedule, and the best of them."""
+    return long_search(bench, seed)[-1:]
+
+
+def long_search(bench: Bench, seed: int) -> list[Step]:
+    """Heads on the long schedule in random order, the best so far."""
+    draw = Draw(bench, seed)
+    order = draw.random.sample(range(len(bench.heads)), len(bench.heads))
+    steps, best = [], (-math.inf, -1)
+    epochs = hours = 0.0
+    for head in order:
+        epochs += bench.long_epochs
+        hours += bench.long_epochs * float(bench.hours[head])
+        best = max(best, (float(bench.long[head, draw.order[head][0]]), head))
+        steps.append(Step(epochs, hours, best[1]))
+    return steps
+
+
+def proxies(
+    make: Callable[[Bench, int], Sampler], rungs: Sequence[int] | None = None, *, single: bool = True
+) -> Policy:
+    """Proxies of the heads that a sampler chooses, stopped at `rungs` where there are some."""
+
+    def search(bench: Bench, seed: int) -> list[Step]:
+        draw = Draw(bench, seed)
+        stopping = SuccessiveHalving(rungs, 3) if rungs else SuccessiveHalving(bench.rungs[-1:], 1)
+        curves = _Probes(draw) if single else draw
+        steps, best = [], (-math.inf, -1)
+        epochs = hours = 0.0
+        for trial in simulate(curves, make(bench, seed), stopping, seed=seed):
+            epochs += trial.epochs
+            hours += (trial.end - trial.start) / 3600
+            if trial.objectives is not None:
+                best = max(best, (trial.objectives[-1], trial.head))
+                steps.append(Step(epochs, hours, best[1]))
+        return steps
+
+    return search
+
+
+class _Probes:
+    """Curves of the probe alone."""
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+        self.seconds_per_epoch = draw.seconds_per_epoch
+
+    def observed(self, head: int, epoch: int, seed: int) -> Objectives:
+        return self._draw.observed(head, epoch, seed)[1:]
+
+
+def funnel(bench: Bench, seed: int) -> list[Step]:
+    """A joint screen of all heads, proxies for its best and some by chance, and a second seed for the finalists."""
+    draw = Draw(bench, seed)
+    order = sorted(range(len(bench.heads)), key=lambda head: -bench.screened[head, draw.screen])
+    epochs, hours = bench.screen
+    steps = [Step(epochs, hours, order[0])]
+    chosen = order[:SCREENED]
+    chosen += draw.random.sample(order[SCREENED:], BY_CHANCE)
+    probed: dict[int, list[float]] = {}
+
+    def train(head: int, turn: int) -> None:
+        nonlocal epochs, hours
+        epochs += bench.rungs[-1]
+        hours += bench.rungs[-1] * float(bench.hours[head])
+        probed.setdefault(head, []).append(draw.probe(head, turn))
+
+    for head in chosen:
+        train(head, 0)
+        steps.append(Step(epochs, hours, max(probed, key=lambda one: probed[one][0])))
+    finalists = sorted(probed, key=lambda head: -probed[head][0])[:FINALISTS]
+    for head in finalists:
+        train(head, 1)
+    best = max(finalists, key=lambda head: np.mean(probed[head]))
+    return [*steps, Step(epochs, hours, best)]
+
+
+class Learnt:
+    """A sampler of Optuna's over the parameters of the heads; where it proposes one again, the unseen head nearest to it."""
+
+    def __init__(
+        self, bench: Bench, sampler: optuna.samplers.BaseSampler, directions: int, seed: int
+    ) -> None:
+        self._study = optuna.create_study(directions=["maximize"] * directions, sampler=sampler)
+        self._params = bench.params
+        self._random = random.Random(seed)
+        self._unseen = set(range(len(bench.heads)))
+        self._trials: dict[int, optuna.Trial] = {}
+        self._choices = {name: sorted({params[name] for params in self._params}) for name in self._params[0]}
+
+    def ask(self) -> int | None:
+        """The sampler's choice."""
+        if not self._unseen:
+            return None
+        trial = self._study.ask()
+        wanted = self._suggest(trial)
+        unseen = self._random.sample(sorted(self._unseen), len(self._unseen))
+        head = max(unseen, key=lambda other: len(wanted.items() & self._params[other].items()))
+        if self._params[head] != wanted:
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._study.enqueue_trial(self._params[head])
+            trial = self._study.ask()
+            self._suggest(trial)
+        self._unseen.remove(head)
+        self._trials[head] = trial
+        return head
+
+    def tell(self, head: int, objectives: Objectives | None) -> None:
+        """Pass it on."""
+        self._study.tell(self._trials[head], objectives)
+
+    def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        return {name: trial.suggest_categorical(name, choices) for name, choices in self._choices.items()}
+
+
+def shuffled(bench: Bench, seed: int) -> Sampler:
+    """Random search."""
+    order = list(range(len(bench.heads)))
+    random.Random(seed).shuffle(order)
+    return InOrder(order)
+
+
+def tpe(bench: Bench, seed: int) -> Sampler:
+    """Optuna's default."""
+    return Learnt(bench, optuna.samplers.TPESampler(seed=seed), 1, seed)
+
+
+def nsga2(bench: Bench, seed: int) -> Sampler:
+    """Optuna's genetic algorithm, with generations that fit two dozen heads."""
+    return Learnt(bench, optuna.samplers.NSGAIISampler(population_size=6, seed=seed), 2, seed)
+
+
+def policies(bench: Bench) -> dict[str, Policy]:
+    """All that are compared, by name."""
+    budget = bench.rungs[-1]
+    halving = sorted(
+        {min(bench.rungs, key=lambda rung, at=share: abs(rung - at * budget)) for share in (1 / 4, 1 / 2, 1)}
+    )
+    return {
+        "funnel": funnel,
+        "tpe": proxies(tpe),
+        "nsga2": proxies(nsga2, single=False),
+        "random": proxies(shuffled),
+        "random, stopped early": proxies(shuffled, halving),
+        "random, long": long_search,
+        "everything": everything,
+    }
+
+
+def until_good(bench: Bench, steps: Sequence[Step]) -> Training | None:
+    """What was spent when the returned head became as good as the best for the rest of the search; None where it is not in the end."""
+    regret = bench.truth.max() - bench.truth
+    since = None
+    for step in steps:
+        if regret[step.head] > bench.noise:
+            since = None
+        elif since is None:
+            since = Training(step.epochs, step.hours)
+    return since
+
+
+def regret_at(bench: Bench, steps: Sequence[Step], share: float) -> float:
+    """Points that the returned head falls short of the best; before anything is returned, those of a head at random."""
+    regret = bench.truth.max() - bench.truth
+    returned = [step.head for step in steps if step.hours <= share * bench.everything.hours + 1e-9]
+    return float(regret[returned[-1]]) if returned else float(regret.mean())
+
+
+def measure(bench: Bench, repeats: int) -> list[dict[str, Any]]:
+    """A row a policy."""
+    whole = bench.everything
+    draws = np.random.default_rng(0).integers(repeats, size=(2000, repeats))
+    rows = []
+    for name, policy in policies(bench).items():
+        searches = [policy(bench, seed) for seed in range(repeats)]
+        found = [until_good(bench, steps) for steps in searches]
+        row: dict[str, Any] = {
+            "search": name,
+            "reached": float(np.mean([each is not None for each in found])),
+        }
+        for unit, total in (("epochs", whole.epochs), ("hours", whole.hours)):
+            shares = np.array([math.inf if each is None else getattr(each, unit) / total for each in found])
+            low, high = np.quantile(np.median(shares[draws], axis=1), [0.025, 0.975], method="nearest")
+            row[unit] = [_finite(float(value)) for value in (np.median(shares), low, high)]
+        row["whole"] = float(np.mean([steps[-1].hours for steps in searches])) / whole.hours
+        row["regret"] = float(np.mean([regret_at(bench, steps, math.inf) for steps in searches]))
+        row["regret_at"] = {
+            share: float(np.mean([regret_at(bench, s, share) for s in searches])) for share in SHARES
+        }
+        rows.append(row)
+    return rows
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _percent(values: Sequence[float | None]) -> str:
+    shown = ["never" if value is None else f"{100 * value:.0f}%" for value in values]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def text_tables(bench: Bench, rows: Sequence[dict[str, Any]]) -> list[Table]:
+    """Cost until good, and regret against cost."""
+    cost = Table(
+        title="Cost until the returned head stays as good as the best, of training every head",
+        box=None,
+        pad_edge=False,
+    )
+    for header in ("search", "of the epochs", "of the hours", "reached", "whole search", "regret in the end"):
+        cost.add_column(header, justify="left" if header == "search" else "right", no_wrap=True)
+    curve = Table(
+        title="Mean regret (points) when so much of the hours of everything is spent",
+        box=None,
+        pad_edge=False,
+    )
+    curve.add_column("search", no_wrap=True)
+    for share in SHARES:
+        curve.add_column(f"{100 * share:.0f}%", justify="right")
+    for row in rows:
+        cost.add_row(
+            row["search"],
+            _percent(row["epochs"]),
+            _percent(row["hours"]),
+            f"{100 * row['reached']:.0f}%",
+            f"{100 * row['whole']:.0f}%",
+            f"{row['regret']:.2f}",
+        )
+        curve.add_row(row["search"], *(f"{value:.2f}" for value in row["regret_at"].values()))
+    return [cost, curve]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "table", type=Path, nargs="?", default=Path(__file__).parent / "headbench" / "digits.csv.gz"
+    )
+    parser.add_argument("--repeats", type=int, default=500)
+    parser.add_argument("--json", action="store_true", help="print one JSON object alone")
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    bench = load(options.table)
+    rows = measure(bench, options.repeats)
+    if options.json:
+        print(
+            json.dumps(
+                {"table": options.table.name, "heads": len(bench.heads), "noise": bench.noise, "rows": rows}
+            )
+        )
+        return
+    console = Console(width=120)
+    console.print(
+        f"{len(bench.heads)} heads, {bench.long.shape[1]} seeds, {options.repeats} repeats; as good as the best: within {bench.noise:.2f} points\n"
+    )
+    for table in text_tables(bench, rows):
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()
