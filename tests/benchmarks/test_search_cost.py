@@ -1,0 +1,113 @@
+"""What a search costs on a table of curves: by hand on a table of a few heads, and from runs on the toy objective."""
+
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headsearch.results.headbench import collect, write_headbench
+from headsearch.testing.toy_search import run_toy, toy_experiment
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "search_cost.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    import sys
+
+    spec = importlib.util.spec_from_file_location("search_cost", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Where dataclasses look their annotations up.
+    sys.modules["search_cost"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def bench(script: Any) -> Any:
+    """Ten heads of rising worth, two seeds, proxies of 4 epochs that order them rightly; an epoch of any head takes an hour."""
+    truth = np.arange(10.0)
+    curves = np.zeros((10, 2, 2, 2))
+    curves[..., 1] = truth[:, None, None]
+    return script.Bench(
+        heads=[str(index) for index in range(10)],
+        params=[{"kind": "a", "depth": index, "first_shortcut": False} for index in range(10)],
+        truth=truth,
+        noise=0.5,
+        rungs=(2, 4),
+        curves=curves,
+        long=np.stack([truth, truth], axis=1),
+        screened=np.stack([truth, truth], axis=1),
+        long_epochs=20,
+        hours=np.ones(10),
+        screen=script.Training(8.0, 8.0),
+    )
+
+
+def test_everything_costs_every_head_and_finds_the_best(script: Any, bench: Any) -> None:
+    (step,) = script.everything(bench, seed=0)
+    assert step == (200.0, 200.0, 9)
+    assert bench.everything == (200.0, 200.0)
+    assert script.until_good(bench, [step]) == (200.0, 200.0)
+
+
+def test_a_funnel_pays_for_its_screen_its_proxies_and_its_finalists(script: Any, bench: Any) -> None:
+    steps = script.funnel(bench, seed=0)
+    assert steps[0] == (8.0, 8.0, 9)
+    assert len(steps) == 1 + 8 + 1
+    assert steps[-1] == (8.0 + 8 * 4 + 2 * 4, 48.0, 9)
+    # The screen's first was right at once.
+    assert script.until_good(bench, steps) == (8.0, 8.0)
+
+
+def test_only_a_head_that_stays_good_to_the_end_counts(script: Any, bench: Any) -> None:
+    step = script.Step
+    assert script.until_good(bench, [step(1, 1, 9), step(2, 2, 3), step(5, 6, 9), step(7, 8, 9)]) == (5, 6)
+    assert script.until_good(bench, [step(1, 1, 9), step(2, 2, 3)]) is None
+
+
+def test_regret_before_anything_is_returned_is_that_of_chance(script: Any, bench: Any) -> None:
+    steps = [script.Step(10, 10, 4), script.Step(100, 100, 9)]
+    assert script.regret_at(bench, steps, 0.01) == 4.5
+    assert script.regret_at(bench, steps, 0.05) == 5.0
+    assert script.regret_at(bench, steps, 1.0) == 0.0
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "random", "random, long"])
+def test_others_train_every_head_once(script: Any, bench: Any, name: str) -> None:
+    steps = script.policies(bench)[name](bench, 3)
+    assert len(steps) == 10
+    assert steps[-1].epochs == (200 if name == "random, long" else 40)
+    assert steps[-1].head == 9
+
+
+def test_stopping_early_spends_less(script: Any, bench: Any) -> None:
+    steps = script.policies(bench)["random, stopped early"](bench, 3)
+    assert steps[-1].epochs < 40
+    assert steps[-1].head == 9
+
+
+def test_a_table_of_runs_is_measured(script: Any, tmp_path: Path) -> None:
+    every = {"sampler": "grid", "trials": 12, "finalists": 12, "replicates": 2}
+    run_toy(tmp_path / "proxies", toy_experiment(**every))
+    run_toy(tmp_path / "long", toy_experiment(seed=7, **every))
+    run_toy(
+        tmp_path / "screen",
+        toy_experiment(strategy="screen", screen={"heads": 66, "batch": 68, "reduction": 1}, replicates=2),
+    )
+    path = tmp_path / "bench.csv.gz"
+    write_headbench(path, collect(tmp_path))
+    bench = script.load(path)
+    assert len(bench.heads) == 12
+    assert bench.curves.shape == (12, 2, 3, 2)
+    assert bench.truth == pytest.approx(bench.long.mean(axis=1))
+    rows = {row["search"]: row for row in script.measure(bench, 20)}
+    assert rows["everything"]["epochs"][0] == pytest.approx(1.0)
+    assert rows["everything"]["whole"] == pytest.approx(1.0)
+    assert all(math.isfinite(row["regret"]) and row["regret"] >= 0 for row in rows.values())
+    assert rows["funnel"]["regret"] < float((bench.truth.max() - bench.truth).mean())
