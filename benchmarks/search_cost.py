@@ -88,8 +88,8 @@ class Bench:
 
 def load(path: Path) -> Bench:
     """The heads that a search may choose from; controls are left out."""
-    table = read_headbench(path)
-    table = table[table["control"].isna()]
+    whole = read_headbench(path)
+    table = whole[whole["control"].isna()]
     final = table[table["part"] == "long"]
     long_epochs = int(final["epoch"].max())
     final = (
@@ -126,8 +126,13 @@ def load(path: Path) -> Bench:
         for _, row in screens.iterrows()
     ]
     last = proxies[proxies["epoch"] == rungs[-1]]
-    hours = grid(last, "seconds").mean(axis=1) / rungs[-1] / 3600
-    screen_hours = float(screens.groupby("replicate")["seconds"].sum().mean()) / 3600
+    without = whole[
+        (whole["part"] == "proxies") & (whole["control"] == "none") & (whole["epoch"] == rungs[-1])
+    ]
+    plain = float(without["seconds"].median()) / rungs[-1] / 3600
+    # By overheads, whose two sides are measured in turns, and not by the seconds of trainings, which other work on the machine stretches.
+    hours = plain * (1.0 + np.median(grid(last, "overhead"), axis=1))
+    screen_hours = plain * int(screens["epoch"].max()) * (1.0 + float(screens["overhead"].median()))
     long = grid(table[(table["part"] == "long") & (table["epoch"] == long_epochs)], "knn")
     configs = last.drop_duplicates("head_id").set_index("head_id").loc[heads, "config"]
     return Bench(

@@ -18,15 +18,21 @@ Parts:
 from __future__ import annotations
 
 import argparse
+import json
+import statistics
 from pathlib import Path
 
+import torch
+
 from headsearch.experiment import Experiment, load_experiment
+from headsearch.heads import HeadConfig
 from headsearch.progress import progress_display
-from headsearch.results.headbench import PARTS, collect, write_headbench
+from headsearch.results.headbench import OVERHEAD, PARTS, collect, write_headbench
 from headsearch.scoring.zero_cost_scores import FILE_NAME
-from headsearch.search.materials import read_space
+from headsearch.search.materials import gather, read_space
 from headsearch.search.run import run_search
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
+from headsearch.training.proxy import ProxyEvaluator
 
 HERE = Path(__file__).parent
 LONG = 5
@@ -84,6 +90,21 @@ def make(part: str, experiment: Experiment, folder: Path, *, seeds: int) -> None
         return
     with progress_display(quiet=False) as display:
         run_search(experiment, folder, resume=folder.exists(), observer=display)
+    if experiment.search.strategy == "screen" and not (folder / OVERHEAD).exists():
+        (folder / OVERHEAD).write_text(json.dumps(joint_overhead(experiment)), encoding="utf-8")
+
+
+def joint_overhead(experiment: Experiment) -> float:
+    """What a step of a joint run takes beyond one without heads: the mean over as many sets as have every head in one."""
+    torch.set_num_threads(1)
+    heads = gather(experiment).distinct(experiment.search.screen.heads, seed=experiment.seed)
+    each = experiment.search.screen.in_each_step(len(heads))
+    evaluate = ProxyEvaluator(experiment)
+    sets = [
+        HeadConfig(members=tuple(heads[start :: -(-len(heads) // each)]))
+        for start in range(-(-len(heads) // each))
+    ]
+    return statistics.fmean(evaluate.overhead(members) for members in sets)
 
 
 def main() -> None:

@@ -24,6 +24,9 @@ from headsearch.trial import RungScores
 PARTS = ("untrained", "screen", "screen-all", "screen-long", "proxies", "long")
 """How heads were trained, from not at all to the long schedule."""
 
+OVERHEAD = "overhead.json"
+"""In a screen's folder: what a step takes beyond one without heads, as a share of the latter; with that of single heads it gives what schedules cost."""
+
 _HEAD = ("part", "head_id", "family", "control", "config", "state", "replicate", "seed")
 _SCORES = ("epoch", "loss", "knn", "linear", "rankme_base", "rankme_head", "std_base", "std_head")
 _COSTS = ("params", "flops", "overhead", "seconds", "synflow", "naswot")
@@ -35,7 +38,7 @@ def read_headbench(path: str | Path) -> pd.DataFrame:
     """The table in a file that `write_headbench` has written, with the columns `COLUMNS`.
 
     One row per training and rung. `part` is one of `PARTS`; `config` the head as JSON; `control` its name where it is one. Of an untrained head
-    there is one row, of means over seeds, at epoch 0. Percent, seconds, and units as in `RungScores` and `ZeroCostScores`.
+    there is one row, of means over seeds, at epoch 0. `overhead` is that of the step: of a joint run, of all heads in it together. Percent, seconds, and units as in `RungScores` and `ZeroCostScores`.
 
     Raises:
         RunError: no such file, or it holds something else.
@@ -72,8 +75,10 @@ def collect(folder: Path) -> pd.DataFrame:
         if (folder / part / FILE_NAME).exists() and part == "untrained":
             rows += [_untrained(scores) for scores in read_scores(folder / part / FILE_NAME)]
         elif (folder / part).exists():
+            joint = folder / part / OVERHEAD
+            overhead = json.loads(joint.read_text(encoding="utf-8")) if joint.exists() else None
             rows += [
-                _trained(part, record, rung)
+                _trained(part, record, rung) | ({} if overhead is None else {"overhead": overhead})
                 for record in read_records(folder / part)
                 if record.state != "duplicate"
                 for rung in record.rungs

@@ -200,13 +200,22 @@ class ProxyEvaluator:
             hssl, proxy, steps_per_epoch=len(shared.dataset.train) // proxy.batch_size, device=shared.device
         )
 
+    def overhead(self, config: HeadConfig) -> float:
+        """What a step with these heads takes beyond one without, as a share of the latter. Trains a few steps of both, in turns."""
+        self.prepare()
+        assert self._shared is not None
+        with torch.random.fork_rng(devices=[]):
+            seed = self.experiment.seed
+            return self._overhead(self._trainer(config, seed, self._shared), seed, self._shared)
+
     def _cost(self, config: HeadConfig, trainer: Trainer, seed: int, shared: _Shared) -> HeadCost:
         """Size, and the time a step takes beyond one without a head; the trained pair is spoilt by measuring it."""
         cost = head_cost(config, trainer.hssl.student.base.info)
-        if not config.heads:
-            return replace(cost, overhead=0.0)
+        return replace(cost, overhead=self._overhead(trainer, seed, shared) if config.heads else 0.0)
+
+    def _overhead(self, trainer: Trainer, seed: int, shared: _Shared) -> float:
         without_head = self._trainer(HeadConfig(), seed, shared)
-        return replace(cost, overhead=step_overhead(trainer, without_head, self._some_views(seed, shared)))
+        return step_overhead(trainer, without_head, self._some_views(seed, shared))
 
     def _some_views(self, seed: int, shared: _Shared) -> Sequence[Tensor]:
         images, _ = next(iter(shared.dataset.train.batches(self.experiment.proxy.batch_size, drop_last=True)))

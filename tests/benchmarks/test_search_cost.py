@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headsearch.results.headbench import collect, write_headbench
+from headsearch.results.headbench import OVERHEAD, collect, write_headbench
 from headsearch.testing.toy_search import run_toy, toy_experiment
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "search_cost.py"
@@ -100,12 +100,16 @@ def test_a_table_of_runs_is_measured(script: Any, tmp_path: Path) -> None:
         tmp_path / "screen",
         toy_experiment(strategy="screen", screen={"heads": 66, "batch": 68, "reduction": 1}, replicates=2),
     )
+    (tmp_path / "screen" / OVERHEAD).write_text("1.5")
     path = tmp_path / "bench.csv.gz"
     write_headbench(path, collect(tmp_path))
     bench = script.load(path)
     assert len(bench.heads) == 12
     assert bench.curves.shape == (12, 2, 3, 2)
     assert bench.truth == pytest.approx(bench.long.mean(axis=1))
+    # A step of the joint run takes 2.5 steps without heads; nine epochs of it, in epochs of a mean proxy.
+    depths = np.array([params["depth"] for params in bench.params])
+    assert bench.screen.hours == pytest.approx(9 * 2.5 * bench.hours / (1 + 0.05 * depths))
     rows = {row["search"]: row for row in script.measure(bench, 20)}
     assert rows["everything"]["epochs"][0] == pytest.approx(1.0)
     assert rows["everything"]["whole"] == pytest.approx(1.0)
