@@ -1,6 +1,6 @@
 """What a search costs on a table of curves: by hand on a table of a few heads, and from runs on the toy objective."""
 
-import importlib.util
+import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,10 @@ import pytest
 from headsearch.results.headbench import OVERHEAD, collect, write_headbench
 from headsearch.testing.toy_search import run_toy, toy_experiment
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "search_cost.py"
-
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    import sys
-
-    spec = importlib.util.spec_from_file_location("search_cost", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Where dataclasses look their annotations up.
-    sys.modules["search_cost"] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("search_cost")
 
 
 @pytest.fixture

@@ -1,0 +1,324 @@
+"""Writes every table of docs/evidence.md that rests on HeadBench, from the committed curves.
+
+    python benchmarks/evidence.py [--check] [--only NAME ...]
+
+A table stands between `<!-- evidence: NAME TABLE -->` and `<!-- end -->`, where TABLE is a file in `benchmarks/headbench/` without its ending. `--check` writes
+nothing, and fails where a table would change. Nothing is trained. The slowest is `cost`: 500 simulated searches a policy, a minute or two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import label_free_scores
+import numpy as np
+import optuna
+import pandas as pd
+import search_cost
+from rich.console import Console
+from rich.table import Table
+
+from headsearch.results.agreement import Agreement, mean_agreement
+from headsearch.results.headbench import PARTS, read_headbench
+from headsearch.results.statistics import Noise, pooled_noise
+from headsearch.scoring.names import MEASURES
+from headsearch.scoring.score import head_score
+
+HERE = Path(__file__).parent
+DOCUMENT = HERE.parent / "docs" / "evidence.md"
+BLOCK = re.compile(r"(<!-- evidence: (\w+) ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+JOINT = ("screen", "screen-all", "screen-long")
+SCREENED = (
+    "cka.embedding.output",
+    "cka.tokens.output",
+    "cka.tokens.change",
+    "procrustes.embedding.output",
+    "mutual_knn.embedding.output",
+    "retrieval.head",
+    "score",
+)
+"""What screens and proxies are compared by."""
+
+
+class Curves:
+    """A HeadBench, with the label-free score as one more column."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name.removesuffix(".csv.gz")
+        self.table = read_headbench(path)
+        self.table["score"] = [
+            head_score(
+                {name: row[name] for name in MEASURES if row[name] == row[name]},
+                {"retrieval.head": row["retrieval.head"]},
+            )
+            for row in self.table.to_dict("records")
+        ]
+        self.table["score"] = self.table["score"].astype(float)
+
+    def parts(self) -> list[str]:
+        """Those that the table has, in order."""
+        return [part for part in PARTS if (self.table["part"] == part).any()]
+
+    def rungs(self, part: str) -> list[int]:
+        """Epochs at which a part was scored."""
+        return sorted(int(epoch) for epoch in self.table.loc[self.table["part"] == part, "epoch"].unique())
+
+    def scores(
+        self, part: str, column: str, epoch: int | None = None, *, controls: bool = True
+    ) -> pd.DataFrame:
+        """(heads, seeds): one score at a rung, by default the last. With `controls` those that have a head are heads like any."""
+        rows = self.table[
+            (self.table["part"] == part) & (self.table["epoch"] == (epoch or self.rungs(part)[-1]))
+        ]
+        rows = rows[rows["control"] != "none"] if controls else rows[rows["control"].isna()]
+        return rows.pivot(index="head_id", columns="replicate", values=column)
+
+    def control(self, part: str, name: str, column: str) -> np.ndarray:
+        """(seeds,): a control's score at the full budget."""
+        rows = self.table[(self.table["part"] == part) & (self.table["control"] == name)]
+        return rows.loc[rows["epoch"] == rows["epoch"].max(), column].to_numpy(float)
+
+
+def gains(curves: Curves) -> Iterable[Table | str]:
+    """What every head gains on the long schedule."""
+    knn = curves.scores("long", "knn")
+    of_control = {name: curves.control("long", name, "knn") for name in ("none", "same", "mlp")}
+    noise = pooled_noise(
+        [(row.count(), row.std()) for _, row in knn.iterrows()]
+        + [(len(of_control["none"]), float(of_control["none"].std(ddof=1)))]
+    )
+    names = curves.table.dropna(subset=["control"]).drop_duplicates("head_id").set_index("head_id")["control"]
+    table = _table(
+        f"Base after the long schedule ({curves.rungs('long')[-1]} epochs): k-NN accuracy, gain [95% for each alone]",
+        "head",
+        "k-NN %",
+        "over none",
+        "over same",
+        "over mlp",
+        "discrepancy",
+        "score",
+    )
+    discrepancy, score = (
+        curves.scores("long", column).mean(axis=1) for column in ("cka.embedding.output", "score")
+    )
+    for head in knn.mean(axis=1).sort_values(ascending=False).index:
+        values = knn.loc[head].dropna()
+        label = f"{head} ({names[head]})" if head in names else head
+        overs = [_gain(values, control, noise) for control in of_control.values()]
+        table.add_row(label, f"{values.mean():.1f}", *overs, f"{discrepancy[head]:.2f}", f"{score[head]:.2f}")
+    table.add_row("none", f"{of_control['none'].mean():.1f}", "", "", "", "", "")
+    yield table
+    searched = knn[~knn.index.isin(names.index)]
+    for name, control in of_control.items():
+        lows = [
+            _interval(values.dropna(), control, noise, len(searched))[0] for _, values in searched.iterrows()
+        ]
+        best = searched.mean(axis=1).idxmax()
+        low, high = _interval(searched.loc[best].dropna(), control, noise, len(searched))
+        yield (
+            f"{sum(low > 0 for low in lows)} of {len(searched)} heads beat {name}, adjusted for {len(searched)} heads; the best, {best}, "
+            f"by {searched.loc[best].mean() - control.mean():.1f} [{low:.1f}, {high:.1f}]"
+        )
+    assert noise is not None
+    yield f"standard deviation between seeds {noise.deviation:.2f} points, between heads' means {searched.mean(axis=1).std():.2f}"
+
+
+def discrepancy(curves: Curves) -> Iterable[Table | str]:
+    """Whether the gain grows with the discrepancy, by any measure."""
+    target = curves.scores("long", "knn").mean(axis=1)
+    table = _table(
+        "Kendall's tau-b with the k-NN accuracy after the long schedule [95%]", "measured at", *curves.parts()
+    )
+    for column in (*MEASURES, "score", "retrieval.head", "rankme_head"):
+        cells = []
+        for part in curves.parts():
+            values = curves.scores(part, column).mean(axis=1)
+            heads = [head for head in target.index if head in values.index]
+            cells.append(_shown(mean_agreement([(_list(values[heads]), _list(target[heads]))])))
+        table.add_row(column, *cells)
+    yield table
+
+
+def seeds(curves: Curves) -> Iterable[Table | str]:
+    """How far two seeds agree."""
+    parts = [part for part in curves.parts() if part != "untrained"]
+    table = _table("Kendall's tau-b between two seeds, mean over pairs of seeds [95%]", "score", *parts)
+    for column in ("knn", "linear", *SCREENED):
+        table.add_row(column, *(_shown(_between(curves.scores(part, column))) for part in parts))
+    yield table
+
+
+def screens(curves: Curves) -> Iterable[Table | str]:
+    """Whether a joint run orders heads as trainings of their own do."""
+    parts = [part for part in ("untrained", *JOINT) if part in curves.parts()]
+    table = _table(
+        "Kendall's tau-b with the heads' own proxies [95%]: means over seeds, then single seeds",
+        "score",
+        *(f"{part} ({how})" for part in parts for how in ("means", "single")),
+    )
+    for column in SCREENED:
+        own = curves.scores("proxies", column)
+        cells = []
+        for part in parts:
+            joint = curves.scores(part, column)
+            heads = [head for head in joint.index if head in own.index]
+            means = mean_agreement(
+                [(_list(joint.loc[heads].mean(axis=1)), _list(own.loc[heads].mean(axis=1)))]
+            )
+            single = mean_agreement(
+                [(_list(joint.loc[heads, a]), _list(own.loc[heads, b])) for a in joint for b in own]
+            )
+            cells += [_shown(means), "-" if single.tau is None else f"{single.tau:.2f}"]
+        table.add_row(column, *cells)
+    yield table
+    yield f"{len(curves.scores('screen', 'score'))} heads, {curves.scores('proxies', 'score').shape[1]} seeds; as ceiling, proxies among themselves: see the table between seeds"
+
+
+def schedules(curves: Curves) -> Iterable[Table | str]:
+    """Whether a proxy, or an early part of the long schedule, has the order of its end."""
+    target = curves.scores("long", "knn")
+    table = _table(
+        "Kendall's tau-b with the k-NN accuracy after the long schedule [95%]",
+        "from",
+        "epochs",
+        "k-NN, means",
+        "k-NN, single seeds",
+        "top-1 loses",
+        "top-3 loses",
+    )
+    best = float(target.mean(axis=1).max())
+    for part in ("proxies", "long"):
+        for epoch in curves.rungs(part):
+            if part == "long" and epoch == curves.rungs(part)[-1]:
+                continue
+            early = curves.scores(part, "knn", epoch)
+            heads = [head for head in target.index if head in early.index]
+            # Within a training the end has the luck of the start: seeds are never paired with themselves.
+            pairs = [
+                (_list(early.loc[heads, a]), _list(target.loc[heads, b]))
+                for a in early
+                for b in target
+                if part != "long" or a != b
+            ]
+            means = mean_agreement(
+                [(_list(early.loc[heads].mean(axis=1)), _list(target.loc[heads].mean(axis=1)))]
+            )
+            order = early.loc[heads].mean(axis=1).sort_values(ascending=False).index
+            losses = [best - float(target.loc[order[:k]].mean(axis=1).max()) for k in (1, 3)]
+            table.add_row(
+                part,
+                str(epoch),
+                _shown(means),
+                _shown(mean_agreement(pairs)) if pairs else "-",
+                *(f"{loss:.1f}" for loss in losses),
+            )
+    yield table
+
+
+def scores(*benches: Curves) -> Iterable[Table | str]:
+    """Which label-free score foretells the long schedule."""
+    for part in benches[0].parts():
+        if part != "long":
+            yield label_free_scores.text_table(
+                label_free_scores.judge([_path(bench.name) for bench in benches], part), every=False
+            )
+
+
+def cost(curves: Curves) -> Iterable[Table | str]:
+    """What a search costs against training every head."""
+    bench = search_cost.load(_path(curves.name))
+    yield f"{len(bench.heads)} heads, {bench.long.shape[1]} seeds, 500 repeats; as good as the best: within {bench.noise:.2f} points"
+    yield from search_cost.text_tables(bench, search_cost.measure(bench, 500))
+
+
+TABLES: dict[str, Callable[..., Iterable[Table | str]]] = {
+    each.__name__: each for each in (gains, discrepancy, seeds, screens, schedules, scores, cost)
+}
+
+
+def _between(values: pd.DataFrame) -> Agreement:
+    return mean_agreement([(_list(values[a]), _list(values[b])) for a, b in combinations(values, 2)])
+
+
+def _list(values: pd.Series) -> list[float | None]:
+    return [None if value != value else float(value) for value in values]
+
+
+def _shown(found: Agreement) -> str:
+    if found.tau is None or found.low is None or found.high is None:
+        return "-"
+    return f"{found.tau:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _interval(
+    values: pd.Series, control: np.ndarray, noise: Noise | None, comparisons: int = 1
+) -> tuple[float, float]:
+    if noise is None:
+        return float("nan"), float("nan")
+    return noise.interval(float(values.mean() - control.mean()), len(values), len(control), comparisons)
+
+
+def _gain(values: pd.Series, control: np.ndarray, noise: Noise | None) -> str:
+    low, high = _interval(values, control, noise)
+    return f"{values.mean() - control.mean():+.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _table(title: str, *headers: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for place, header in enumerate(headers):
+        table.add_column(header, justify="right" if place else "left", no_wrap=place == 0)
+    return table
+
+
+def _path(name: str) -> Path:
+    return HERE / "headbench" / f"{name}.csv.gz"
+
+
+def block(name: str, tables: Sequence[str]) -> str:
+    """The text of one table, as it stands in the document."""
+    console = Console(file=io.StringIO(), width=150)
+    for part in TABLES[name](*(Curves(_path(table)) for table in tables)):
+        console.print(part, soft_wrap=isinstance(part, str), highlight=False)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "```\n" + "\n".join(line.rstrip() for line in text.rstrip().splitlines()) + "\n```\n"
+
+
+def main() -> None:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where a table would change")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(TABLES), default=list(TABLES), help="these tables alone"
+    )
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    before = DOCUMENT.read_text(encoding="utf-8")
+
+    def written(match: re.Match[str]) -> str:
+        if match[2] not in options.only:
+            return match[0]
+        return match[1] + block(match[2], match[3].split()) + match[4]
+
+    after = BLOCK.sub(written, before)
+    if options.check:
+        sys.exit(
+            "docs/evidence.md is not what the curves say; run benchmarks/evidence.py"
+            if after != before
+            else 0
+        )
+    DOCUMENT.write_text(after, encoding="utf-8")
+    print(f"docs/evidence.md: {len(BLOCK.findall(after))} tables")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The tables of the evidence: their numbers from toy runs against scipy, and the document that they stand in."""
+
+import importlib
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from headsearch.results.headbench import OVERHEAD, collect, write_headbench
+from headsearch.scoring.zero_cost_scores import FILE_NAME
+from headsearch.testing.toy_search import run_toy, score_toys, toy_experiment, toy_materials
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence.md"
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    return importlib.import_module("evidence")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bench of toy runs, with all parts."""
+    folder: Path = tmp_path_factory.mktemp("runs")
+    every = {"sampler": "grid", "trials": 10, "finalists": 10, "replicates": 3}
+    run_toy(folder / "proxies", toy_experiment(**every))
+    run_toy(folder / "long", toy_experiment(seed=5, **every))
+    for part in ("screen", "screen-all", "screen-long"):
+        run_toy(
+            folder / part,
+            toy_experiment(
+                strategy="screen", screen={"heads": 66, "batch": 68, "reduction": 1}, replicates=3
+            ),
+        )
+        (folder / part / OVERHEAD).write_text("1.5")
+    (folder / "untrained").mkdir()
+    space = toy_materials(toy_experiment()).space
+    score_toys(space, 66, folder / "untrained" / FILE_NAME, lambda done, total: None, seed=0)
+    here: Path = tmp_path_factory.mktemp("benchmarks")
+    (here / "headbench").mkdir()
+    write_headbench(here / "headbench" / "toy.csv.gz", collect(folder))
+    return here / "headbench" / "toy.csv.gz"
+
+
+def test_taus_are_those_of_scipy(script: Any, table: Path) -> None:
+    curves = script.Curves(table)
+    knn = curves.scores("long", "knn")
+    # Ten heads and the controls same and mlp.
+    assert knn.shape == (12, 3)
+    expected = np.mean([kendalltau(knn[a], knn[b]).statistic for a, b in itertools.combinations(range(3), 2)])
+    assert script._between(knn).tau == pytest.approx(expected)
+
+
+def test_gains_are_differences_to_each_control(script: Any, table: Path) -> None:
+    curves = script.Curves(table)
+    shown, *sentences = script.gains(curves)
+    knn = curves.scores("long", "knn").mean(axis=1).sort_values(ascending=False)
+    assert shown.row_count == len(knn) + 1
+    over = list(shown.columns[2].cells)
+    gain = knn.iloc[0] - curves.control("long", "none", "knn").mean()
+    assert over[0].startswith(f"{gain:+.1f} [")
+    assert [sentence.split(" heads beat ")[1].split(",")[0] for sentence in sentences[:3]] == [
+        "none",
+        "same",
+        "mlp",
+    ]
+
+
+def test_the_document_gets_its_tables_and_is_checked(
+    script: Any, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = tmp_path / "evidence.md"
+    names = ("gains", "discrepancy", "seeds", "screens", "schedules", "scores")
+    text = "".join(f"# {name}\n<!-- evidence: {name} toy -->\nold\n<!-- end -->\nkept\n" for name in names)
+    document.write_text(text)
+    monkeypatch.setattr(script, "DOCUMENT", document)
+    monkeypatch.setattr(script, "HERE", table.parent.parent)
+    monkeypatch.setattr(sys, "argv", ["evidence.py"])
+    script.main()
+    written = document.read_text()
+    assert "old" not in written
+    assert written.count("kept") == len(names)
+    assert written.count("```") == 2 * len(names)
+    monkeypatch.setattr(sys, "argv", ["evidence.py", "--check"])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 0
+    document.write_text(written.replace("kept", "[0.00, 0.00]").replace("0.", "1."))
+    with pytest.raises(SystemExit, match="is not what the curves say"):
+        script.main()
+
+
+def test_what_is_published_is_what_the_curves_say(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = [name for name in script.TABLES if name != "cost"]
+    monkeypatch.setattr(sys, "argv", ["evidence.py", "--check", "--only", *quick])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 0
+    assert DOCUMENT == script.DOCUMENT
