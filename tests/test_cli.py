@@ -250,7 +250,7 @@ def scores(run: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("deadly", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_search_that_is_ended_resumes_to_the_results_of_an_undisturbed_one(
     deadly: signal.Signals, finished: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def make(request: pytest.FixtureRequest) -> MakeExecutor:
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+@pytest.mark.parametrize("make", SLOW_ON_RAY, indirect=True)
 def test_executors_conform(
     make: MakeExecutor, check: Callable[[MakeExecutor, Path], None], tmp_path: Path
 ) -> None:

@@ -190,6 +190,7 @@ def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(tmp_path: Path, c
     assert scores(records) == scores(run_toy(tmp_path / "undisturbed", undisturbed))
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_see_the_passage_halts_the_search_with_advice(
     tmp_path: Path, cluster: None
 ) -> None:
@@ -255,7 +256,8 @@ def started(out: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 @two_cores
-@pytest.mark.parametrize("end", [pytest.param("SIGKILL"), pytest.param("two Ctrl-C", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["SIGKILL", "two Ctrl-C"])
 def test_nothing_outlives_the_driver_and_the_search_resumes(tmp_path: Path, end: str) -> None:
     out = tmp_path / "run"
     with started(out) as search:
