@@ -27,7 +27,9 @@ class Passage:
     def __str__(self) -> str:
         parts = [f"{self.candidates} heads scored untrained"] if self.candidates else []
         parts += [f"{self.screened} screened jointly"] if self.screened else []
-        parts.append(f"{self.proxies} with a proxy of their own")
+        if self.proxies or self.candidates or not self.screened:
+            # A screen alone has no proxies to come.
+            parts.append(f"{self.proxies} with a proxy of their own")
         return " → ".join([*parts, f"{self.replicated} with more seeds"] if self.replicated else parts)
 
 
