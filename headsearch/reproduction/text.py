@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headsearch.reproduction.figures import CONTROLS, Choice, Claim, Claims, HeadFigures, Part
 from headsearch.reproduction.contrasts import (
     MOST_SEEDS,
     RELEVANT_POINTS,
@@ -15,6 +14,7 @@ from headsearch.reproduction.contrasts import (
     UNCLEAR,
     Estimate,
 )
+from headsearch.reproduction.figures import CONTROLS, Choice, Claim, Claims, HeadFigures, Part
 from headsearch.results.text import UNKNOWN, gain, number
 from headsearch.run_directory import versions
 
