@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from headsearch.commands import audit, evaluate, pretrain, results, search, watching, zero_cost
+from headsearch.commands.reproduce import reproduce_app
 from headsearch.errors import HeadsearchError, UserError
 from headsearch.space.commands import space_app
 
@@ -30,6 +31,7 @@ app.add_typer(pretrain.app)
 app.add_typer(evaluate.app)
 space_app.add_typer(zero_cost.app)
 app.add_typer(space_app, name="space")
+app.add_typer(reproduce_app, name="reproduce")
 
 
 def _version(wanted: bool) -> None:

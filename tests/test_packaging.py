@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("search_spaces", {"tiny", "paper", "metaformer", "sets", "knobs"}),
+        ("search_spaces", {"tiny", "paper", "metaformer", "sets", "knobs", "claims"}),
         ("experiments", {"digits", "demo", "cifar10", "imagenet_vit_small"}),
     ],
 )

@@ -33,7 +33,7 @@ COUNT_LIMIT = 20_000
 TRIES_PER_SAMPLE = 200
 
 space_app = typer.Typer(
-    help="Look at a search space: a YAML file, or a shipped name (tiny, paper, metaformer, sets, knobs).",
+    help="Look at a search space: a YAML file, or a shipped name (tiny, paper, metaformer, sets, knobs, claims).",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

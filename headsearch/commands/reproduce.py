@@ -1,0 +1,84 @@
+"""`reproduce`: does what a paper claims hold on one's own base and images?"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headsearch.commands.common import ReportFormat, console
+from headsearch.commands.evaluate import teller
+
+reproduce_app = typer.Typer(
+    help="Rerun what a paper claims on your own base and images, with verdicts.", no_args_is_help=True
+)
+
+
+@reproduce_app.callback()
+def _papers() -> None:
+    # Keeps the name of the paper in the command while there is one.
+    pass
+
+
+@reproduce_app.command(
+    epilog="Examples:  headsearch reproduce paper   |   headsearch reproduce paper --seeds 2 --epochs 10 --out runs/quick   |   "
+    "headsearch reproduce paper --base resnet18 --data ~/images --set data.image_size=64"
+)
+def paper(
+    base: Annotated[str | None, typer.Option(help="timm model. Default: the tiny ViT of digits.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder with a folder of images per class, an .npz file, or a data set's name. Default: digits."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/paper"),
+    seeds: Annotated[int, typer.Option(min=1, help="Of every head and control.")] = 3,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a proxy and of the screen; the same as --set proxy.epochs=..."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
+    ] = None,
+    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the folder in --out, also with more seeds.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Heterogeneous self-supervised learning: do other architectures help, the more they differ, and does the search find them?"""
+    from headsearch.reproduction.plan import make_plan
+
+    plan = make_plan(base=base, data=data, seeds=seeds, epochs=epochs, overrides=overrides or [])
+    from headsearch.progress import progress_display
+    from headsearch.reproduction.run import reproduce
+    from headsearch.search.storage import without_password
+
+    try:
+        report = reproduce(
+            plan, out, resume=resume, display=lambda: progress_display(quiet=quiet), tell=teller(quiet)
+        )
+    except KeyboardInterrupt:
+        if not out.exists():
+            raise
+        again = ["headsearch", "reproduce", "paper", "--out", str(out), "--seeds", str(seeds)]
+        again += ["--base", base] if base is not None else []
+        again += ["--data", data] if data is not None else []
+        again += ["--epochs", str(epochs)] if epochs is not None else []
+        again += [part for override in overrides or [] for part in ("--set", override)]
+        line = without_password(shlex.join([*again, "--resume"]))
+        typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {line}", err=True)
+        raise typer.Exit(130) from None
+    if output is ReportFormat.json:
+        typer.echo(report.to_json())
+        return
+    screen = console()
+    screen.print(report.heads_table())
+    for claim in report.claims.claims:
+        screen.print(f"\n[bold]{claim.verdict}[/bold]: ", end="")
+        screen.print(f"{claim.claim}.", markup=False)
+        screen.print(report.claim_table(claim))
+    typer.echo(f"\n{out / 'README.md'} is the report, {out / 'claims.json'} holds all figures", err=True)

@@ -1,0 +1,206 @@
+"""From the trials of a run to figures and verdicts on the paper's three claims. Pure; no torch.
+
+Comes in: proxies of all heads and controls, the order in which a screen without labels left the same heads, the base's own kind. Goes out:
+`Claims`. The claims are those of Li et al., "Enhancing Representations through Heterogeneous Self-Supervised Learning", arXiv 2310.05108.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from headsearch.reproduction.contrasts import (
+    UNCLEAR,
+    Score,
+    best_of_random,
+    chance_as_good,
+    contrast,
+    judged,
+    judged_relation,
+    regret,
+    seeds_needed,
+    together,
+)
+from headsearch.reproduction.figures import CONTROLS, PICKS, Choice, Claim, Claims, HeadFigures, Kind, Part
+from headsearch.results.agreement import Agreement, agreement
+from headsearch.results.ranking import RankRow, rank
+from headsearch.results.statistics import Noise, pooled_noise
+from headsearch.results.trials import TrialRecord
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What all claims are computed from."""
+
+    rows: Sequence[RankRow]
+    scores: Mapping[str, Score]
+    controls: Mapping[str, str]
+    """Ids of the controls that have a score, by name."""
+    noise: Noise | None
+    family: str
+
+    @property
+    def searched(self) -> list[RankRow]:
+        return [row for row in self.rows if row.rank is not None]
+
+    @property
+    def seeds(self) -> int:
+        return min((score.seeds for score in self.scores.values()), default=0)
+
+    def part(self, name: str, weights: Mapping[str, float], *, decides: bool = True) -> Part:
+        """The part of a claim that a contrast decides."""
+        found = contrast(weights, self.scores, self.noise)
+        verdict = judged(found)
+        enough = None
+        if verdict == UNCLEAR:
+            enough = seeds_needed(found.value, weights, self.noise, arms=len(self.scores), seeds=self.seeds)
+        return Part(name, "points", found.value, found.low, found.high, verdict, decides, enough)
+
+
+def claims(records: Iterable[TrialRecord], screen_order: Sequence[str], *, family: str) -> Claims:
+    """Figures and verdicts.
+
+    Args:
+        records: proxies of all heads and of the controls, in any order; what did not run its full budget is left out.
+        screen_order: ids of the same heads, best first, by a screen that read no labels.
+        family: the head family nearest to the base's own kind (`BaseInfo.family`).
+    """
+    records = list(records)
+    rows = rank(records, by="probe", labels=True)
+    known = [row for row in rows if row.feasible and row.probe is not None]
+    scores = {row.head_id: Score(row.probe or 0.0, row.replicates) for row in known}
+    named = {r.control: r.head_id for r in records if r.control is not None and r.stage == "proxy"}
+    noise = pooled_noise([(row.replicates, row.probe_sd) for row in known])
+    controls = {name: named[name] for name in CONTROLS if named.get(name) in scores}
+    table = _Table(known, scores, controls, noise, family)
+    order = [head for head in screen_order if head in {row.head_id for row in table.searched}]
+    found, choices = _search(table, order)
+    return Claims(
+        claims=(_pairs(table), _discrepancy(table), found),
+        heads=tuple(_figures(row, table, order) for row in known),
+        choices=choices,
+        noise=noise,
+        left_out=_left_out(records, scores),
+    )
+
+
+def _pairs(table: _Table) -> Claim:
+    other = [row.head_id for row in table.searched if _kind(row, table.family) == "other"]
+    parts = []
+    for control, what in zip(
+        CONTROLS, ("no head", "a head of the base's own kind", "an MLP head"), strict=True
+    ):
+        name = f"gain over {what} (`{control}`)"
+        decides = control != "mlp"
+        if not other or control not in table.controls:
+            missing = f"the control {control} has no score" if other else "no head is of another architecture"
+            parts.append(Part(name, "points", None, None, None, UNCLEAR, decides, missing=missing))
+        else:
+            weights = dict.fromkeys(other, 1.0 / len(other)) | {table.controls[control]: -1.0}
+            parts.append(table.part(name, weights, decides=decides))
+    return _claim(
+        "pairs",
+        f"Heterogeneous pairs help: on average, heads of another architecture ({len(other)} of them) make the base better than no head, and than "
+        "one of its own kind",
+        parts,
+    )
+
+
+def _discrepancy(table: _Table) -> Claim:
+    rows = [row for row in table.rows if row.discrepancy is not None]
+    found = agreement([row.discrepancy for row in rows], [row.probe for row in rows])
+    return _claim(
+        "discrepancy",
+        f"The gain grows with the discrepancy: of {len(rows)} heads, those that differ more from the base help it more",
+        [_relation("discrepancy and gain", found)],
+    )
+
+
+def _search(table: _Table, order: Sequence[str]) -> tuple[Claim, tuple[Choice, ...]]:
+    searched = {row.head_id: table.scores[row.head_id] for row in table.searched}
+    means = [score.mean for score in searched.values()]
+    parts, choices = [], []
+    for picks in PICKS:
+        first = "the first head" if picks == 1 else f"the best of the first {picks}"
+        name = f"{first} over {'one' if picks == 1 else f'the best of {picks}'} at random"
+        if len(order) < picks or len(searched) <= picks:
+            missing = f"{len(order)} heads have a place in the screen and a proxy"
+            parts.append(Part(name, "points", None, None, None, UNCLEAR, decides=True, missing=missing))
+            continue
+        chosen = tuple(order[:picks])
+        best = max(chosen, key=lambda head: searched[head].mean)
+        by_chance = best_of_random(means, picks)
+        weights = {head: -weight for head, weight in zip(searched, by_chance, strict=True)}
+        weights[best] += 1.0
+        part = table.part(name, weights)
+        lost = regret(chosen, searched, table.noise)
+        assert part.value is not None
+        choices.append(
+            Choice(
+                picks=picks,
+                chosen=chosen,
+                regret=lost,
+                random=lost.value + part.value,
+                as_good=chance_as_good(means, picks, searched[best].mean),
+            )
+        )
+        parts.append(part)
+    places = [-float(place) for place, _ in enumerate(order)]
+    found = agreement(places, [searched[head].mean for head in order])
+    parts.append(_relation("the screen's order and the order by probe", found))
+    claim = _claim(
+        "search",
+        "The search finds a good head: what a screen without labels puts first is better than heads taken at random, and its order agrees with "
+        "the order by probe",
+        parts,
+    )
+    return claim, tuple(choices)
+
+
+def _claim(name: str, sentence: str, parts: Sequence[Part]) -> Claim:
+    return Claim(name, sentence, tuple(parts), together([part.verdict for part in parts if part.decides]))
+
+
+def _relation(name: str, found: Agreement) -> Part:
+    verdict = judged_relation(found)
+    enough = found.enough if verdict == UNCLEAR else None
+    missing = f"{found.n} heads with both" if found.tau is None else None
+    return Part(name, "tau", found.tau, found.low, found.high, verdict, True, enough, found.p, missing)
+
+
+def _figures(row: RankRow, table: _Table, order: Sequence[str]) -> HeadFigures:
+    over = {
+        name: contrast({row.head_id: 1.0, control: -1.0}, table.scores, table.noise, len(table.searched))
+        for name, control in table.controls.items()
+        if control != row.head_id
+    }
+    return HeadFigures(
+        head_id=row.head_id,
+        kind=_kind(row, table.family) if row.config is not None else None,
+        control=row.control,
+        searched=row.rank is not None,
+        seeds=row.replicates,
+        discrepancy=row.discrepancy,
+        probe=table.scores[row.head_id].mean,
+        probe_sd=row.probe_sd,
+        over=over,
+        place=order.index(row.head_id) + 1 if row.head_id in order else None,
+    )
+
+
+def _kind(row: RankRow, family: str) -> Kind:
+    families = set(row.family.split("+"))
+    if families == {family}:
+        return "own"
+    return "projector" if families == {"mlp"} else "other"
+
+
+def _left_out(records: Sequence[TrialRecord], scores: Mapping[str, Score]) -> dict[str, str]:
+    """Why heads have no figures: the last thing that went wrong with them."""
+    trials = sorted((r for r in records if r.stage == "proxy"), key=lambda record: record.number)
+    reasons = {
+        record.head_id: f"{record.state}: {record.reason}" if record.reason else record.state
+        for record in trials
+        if record.head_id not in scores and record.state not in ("complete", "duplicate")
+    }
+    return dict(sorted(reasons.items()))
