@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -141,7 +142,7 @@ def _connect(spec: RaySpec) -> None:
         if spec.address != "auto":
             host, _, port = spec.address.rpartition(":")
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        with _environment(_ONE_ATTEMPT):
+        with _environment(_ONE_ATTEMPT), _quiet_stderr():
             ray.init(spec.address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError) as error:
         raise ExperimentError(
@@ -172,6 +173,20 @@ def _start(cores: int) -> None:
                 ) from error
         else:
             return
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep from stderr what Ray's C++ says there before its log level counts. Why a connection failed is in the exception."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _line(error: Exception) -> str:
