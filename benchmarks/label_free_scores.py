@@ -15,6 +15,7 @@ import argparse
 import itertools
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from headsearch.results.headbench import PARTS, read_headbench
+from headsearch.errors import RunError
+from headsearch.results.headbench import PARTS, need_parts, read_headbench
 from headsearch.results.prediction import Foretelling, foretellings, left_out
 from headsearch.scoring.names import MEASURES
 from headsearch.scoring.score import head_score
@@ -56,6 +58,7 @@ GOOD = ("retrieval.head", "rankme_head", "close", "spread", "falls")
 def load(path: Path, part: str) -> tuple[list[str], list[str], list[float], pd.DataFrame]:
     """Heads with both, their families, accuracies on the long schedule, and means over seeds of what the part measured at its last rung."""
     table = read_headbench(path)
+    need_parts(path, table, "long")
     # The control without a head has no score; the others are heads like any.
     table = table[(table["control"] != "none") & (table["state"] != "infeasible")]
     long = table[table["part"] == "long"]
@@ -202,7 +205,10 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="every candidate")
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
     options = parser.parse_args()
-    found = [each for part in options.part if (each := judge(options.tables, part))["heads"]]
+    try:
+        found = [each for part in options.part if (each := judge(options.tables, part))["heads"]]
+    except RunError as error:
+        sys.exit(f"label_free_scores: {error}")
     if options.json:
         rows = [
             {

@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import random
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from headsearch.results.headbench import read_headbench
+from headsearch.errors import RunError
+from headsearch.results.headbench import need_parts, read_headbench
 from headsearch.scoring.names import MEASURES
 from headsearch.scoring.score import head_score
 from headsearch.search.stopping import Objectives, SuccessiveHalving
@@ -89,6 +91,7 @@ class Bench:
 def load(path: Path) -> Bench:
     """The heads that a search may choose from; controls are left out."""
     whole = read_headbench(path)
+    need_parts(path, whole, "screen", "proxies", "long")
     table = whole[whole["control"].isna()]
     final = table[table["part"] == "long"]
     long_epochs = int(final["epoch"].max())
@@ -438,7 +441,10 @@ def main() -> None:
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    bench = load(options.table)
+    try:
+        bench = load(options.table)
+    except RunError as error:
+        sys.exit(f"search_cost: {error}")
     rows = measure(bench, options.repeats)
     if options.json:
         print(

@@ -54,6 +54,14 @@ def read_headbench(path: str | Path) -> pd.DataFrame:
     return table
 
 
+def need_parts(path: str | Path, table: pd.DataFrame, *parts: str) -> None:
+    """Check that a table has these parts. Raises `RunError`, which says how they are made."""
+    if missing := [part for part in parts if not (table["part"] == part).any()]:
+        raise RunError(
+            f"{path}: has no part {missing[0]}; benchmarks/headbench/make.py makes it (--parts {' '.join(missing)})"
+        )
+
+
 def write_headbench(path: Path, table: pd.DataFrame) -> None:
     """Replace the file: CSV, compressed, with figures of six digits. The same table gives the same bytes."""
     text = table.to_csv(index=False, float_format="%.6g")

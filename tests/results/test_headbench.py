@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headsearch.errors import RunError
-from headsearch.results.headbench import COLUMNS, collect, read_headbench, write_headbench
+from headsearch.results.headbench import COLUMNS, collect, need_parts, read_headbench, write_headbench
 from headsearch.scoring.zero_cost_scores import FILE_NAME
 from headsearch.testing.toy_search import run_toy, score_toys, toy_experiment, toy_materials
 
@@ -76,3 +76,12 @@ def test_a_folder_without_parts_and_other_files_are_refused(tmp_path: Path) -> N
         read_headbench(other)
     with pytest.raises(RunError, match="cannot be read"):
         read_headbench(tmp_path / "none.csv.gz")
+
+
+def test_a_part_that_is_not_there_is_named(folder: Path) -> None:
+    table = collect(folder)
+    need_parts("bench", table, "proxies", "screen")
+    with pytest.raises(
+        RunError, match=r"bench: has no part long; .*make.py makes it \(--parts long screen-all\)"
+    ):
+        need_parts("bench", table, "proxies", "long", "screen-all")
