@@ -13,8 +13,8 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Examples:  headsearch pretrain head.yaml --data path/to/images --out pretrained   |   "
-    "torchrun --nproc-per-node 8 -m headsearch pretrain head.yaml --data path/to/images --out pretrained "
+    epilog="Examples:  headsearch pretrain head.yaml --data path/to/images --out improved   |   "
+    "torchrun --nproc-per-node 8 -m headsearch pretrain head.yaml --data path/to/images --out improved "
     "--set recipe.epochs=300 --set recipe.batch_size=2048   |   headsearch pretrain head.yaml --data digits --out control --no-head"
 )
 def pretrain(

@@ -36,14 +36,16 @@ def find_weights(name: str) -> Weights:
     """The weights that a name stands for.
 
     Raises:
-        BaseModelError: there are none.
+        BaseModelError: there are none, or two.
         RunError: the directory's `pretrain.yaml` cannot be read.
     """
-    if name == "random":
-        return Weights(name, None)
-    if name == "pretrained":
-        return Weights(name, "pretrained")
     path = Path(name)
+    if name in ("random", "pretrained"):
+        if path.exists():
+            raise BaseModelError(
+                f"weights: '{name}' has a meaning of its own and lies here as well; expected ./{name} for what lies here, or another name for it"
+            )
+        return Weights(name, None if name == "random" else "pretrained")
     if path.is_dir():
         file = path / "base.safetensors"
         if not file.is_file() or not (path / "pretrain.yaml").is_file():

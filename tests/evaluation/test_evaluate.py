@@ -230,3 +230,16 @@ def test_a_mistake_in_the_options_names_the_nearest_key() -> None:
         evaluation_spec({}, ["finetune.layer_deca=0.5"])
     with pytest.raises(ExperimentError, match=r"few_shot.fractions"):
         evaluation_spec({}, ["few_shot.fractions=[2.0]"])
+
+
+@pytest.mark.parametrize("name", ["random", "pretrained"])
+def test_a_folder_named_like_weights_of_another_meaning_is_not_mistaken(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    find_weights(name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(BaseModelError, match=rf"expected \./{name} for what lies here"):
+        find_weights(name)
+    with pytest.raises(BaseModelError, match="is not a finished pretraining"):
+        find_weights(f"./{name}")
