@@ -37,11 +37,15 @@ format: $(READY)  ## Mend style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## Run the benchmarks; each prints a table and says against what
+bench: $(READY)  ## Run the benchmarks of speed, an hour in all; each prints a table and says against what
 	$(BIN)/python benchmarks/proxy_step.py
 	$(BIN)/python benchmarks/orchestration.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/stopping.py
+	$(BIN)/python benchmarks/zero_cost.py
+	$(BIN)/python benchmarks/screening.py --epochs 3 --proxies 4 --threads 1
+	$(BIN)/python benchmarks/dashboard.py
+	$(BIN)/python benchmarks/pretrain_step.py
 
 clean:  ## Remove the environment and caches; runs are kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
