@@ -6,6 +6,7 @@ space (a random generator, Optuna, an enumeration) is a chooser; the space itsel
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -241,13 +242,15 @@ def same_scalar(a: Scalar, b: Scalar) -> bool:
 
 
 def scalar_text(value: Scalar) -> str:
-    """A value as YAML writes it.
+    """A value as YAML writes it, on one line.
 
     >>> scalar_text(True), scalar_text(None), scalar_text(0.5)
     ('true', 'null', '0.5')
     """
     if value is None:
         return "null"
+    if isinstance(value, str) and not value.isprintable():
+        return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -282,6 +282,14 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     assert refusal(TAG + text) is None or is_one_located_line(refusal(TAG + text))
 
 
+def test_a_value_of_several_lines_is_named_on_one() -> None:
+    text = "space: headsearch/space@1\nhead: {resnet: {block: {choice: [basic, 'bottle\n\n  neck'], default: basi}}}\n"
+    told = refusal(text)
+    assert told is not None
+    assert is_one_located_line(told)
+    assert '"bottle\\nneck"' in told
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_damaged_space_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
