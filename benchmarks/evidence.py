@@ -29,7 +29,6 @@ from headsearch.results.agreement import Agreement, mean_agreement
 from headsearch.results.headbench import PARTS, read_headbench
 from headsearch.results.statistics import Noise, pooled_noise
 from headsearch.scoring.names import MEASURES
-from headsearch.scoring.score import head_score
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "evidence.md"
@@ -48,19 +47,11 @@ SCREENED = (
 
 
 class Curves:
-    """A HeadBench, with the label-free score as one more column."""
+    """A HeadBench, by parts and scores."""
 
     def __init__(self, path: Path) -> None:
         self.name = path.name.removesuffix(".csv.gz")
         self.table = read_headbench(path)
-        self.table["score"] = [
-            head_score(
-                {name: row[name] for name in MEASURES if row[name] == row[name]},
-                {"retrieval.head": row["retrieval.head"]},
-            )
-            for row in self.table.to_dict("records")
-        ]
-        self.table["score"] = self.table["score"].astype(float)
 
     def parts(self) -> list[str]:
         """Those that the table has, in order."""

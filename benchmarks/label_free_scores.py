@@ -29,7 +29,6 @@ from headsearch.errors import RunError
 from headsearch.results.headbench import PARTS, need_parts, read_headbench
 from headsearch.results.prediction import Foretelling, foretellings, left_out
 from headsearch.scoring.names import MEASURES
-from headsearch.scoring.score import head_score
 
 Columns = dict[str, list[float | None]]
 SHOWN = (
@@ -92,10 +91,7 @@ def candidates(means: pd.DataFrame) -> Columns:
         "low loss": _known(-means["loss"]),
         "retrieval.base": _known(means["retrieval.base"]),
         "rankme_base": _known(means["rankme_base"]),
-        "score": [
-            head_score({m: row[m] for m in MEASURES}, {"retrieval.head": row["retrieval.head"]})
-            for _, row in means.iterrows()
-        ],
+        "score": _known(means["score"]),
     }
     for different, good in itertools.product(DIFFERENT, GOOD):
         columns[f"{different} * {good}"] = [
@@ -140,8 +136,7 @@ def judge(paths: Sequence[Path], part: str) -> dict[str, Any]:
 
 
 def _ranks(values: Sequence[float | None]) -> list[float | None]:
-    known = sorted(value for value in values if value is not None)
-    return [None if value is None else known.index(value) / len(known) for value in values]
+    return _known(pd.Series(values, dtype=float).rank(pct=True))
 
 
 def _carried(benches: Sequence[tuple[Columns, list[float]]], index: int) -> Foretelling:

@@ -32,8 +32,6 @@ from rich.table import Table
 
 from headsearch.errors import RunError
 from headsearch.results.headbench import need_parts, read_headbench
-from headsearch.scoring.names import MEASURES
-from headsearch.scoring.score import head_score
 from headsearch.search.stopping import Objectives, SuccessiveHalving
 from headsearch.testing.simulation import InOrder, Sampler, simulate
 
@@ -123,11 +121,7 @@ def load(path: Path) -> Bench:
         axis=2,
     )
     screens = table[table["part"] == "screen"]
-    screens = screens[screens["epoch"] == screens["epoch"].max()].copy()
-    screens["score"] = [
-        head_score({name: row[name] for name in MEASURES}, {"retrieval.head": row["retrieval.head"]})
-        for _, row in screens.iterrows()
-    ]
+    screens = screens[screens["epoch"] == screens["epoch"].max()]
     last = proxies[proxies["epoch"] == rungs[-1]]
     without = whole[
         (whole["part"] == "proxies") & (whole["control"] == "none") & (whole["epoch"] == rungs[-1])

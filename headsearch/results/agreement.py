@@ -110,7 +110,7 @@ def tau_b(x: Floats, y: Floats, mask: NDArray[np.bool_] | None = None) -> float 
     """
     if mask is not None:
         x, y = x[mask], y[mask]
-    signs_x, signs_y = _signs(x), _signs(y)
+    signs_x, signs_y = signs(x), signs(y)
     untied = float((signs_x**2).sum()) * float((signs_y**2).sum())
     return float((signs_x * signs_y).sum()) / math.sqrt(untied) if untied > 0 else None
 
@@ -145,8 +145,9 @@ def _known(
     return x, y, np.isfinite(x) & np.isfinite(y)
 
 
-def _signs(x: Floats) -> Floats:
-    return np.sign(x[:, None] - x[None, :])
+def signs(values: Floats) -> Floats:
+    """The sign of the difference of every pair (N, N); NaN where a value is unknown."""
+    return np.sign(values[:, None] - values[None, :])
 
 
 def _interval(
@@ -162,7 +163,7 @@ def _interval(
     taus = []
     for x, y, mask in pairs:
         both = np.outer(mask, mask)[np.ix_(present, present)]
-        signs_x, signs_y = (_signs(np.where(mask, side, 0.0)[present]) * both for side in (x, y))
+        signs_x, signs_y = (signs(np.where(mask, side, 0.0)[present]) * both for side in (x, y))
         common, untied_x, untied_y = (
             np.einsum("bi,bi->b", weights @ product, weights)
             for product in (signs_x * signs_y, signs_x**2, signs_y**2)

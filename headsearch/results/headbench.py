@@ -7,8 +7,9 @@ Imports pandas, so nothing on the command line's fast path uses it.
 from __future__ import annotations
 
 import gzip
-import io
 import json
+import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from headsearch.errors import RunError
 from headsearch.results.trials import TrialRecord
 from headsearch.run_directory import write_bytes_atomically
 from headsearch.scoring.names import MEASURES, QUALITIES
+from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, read_scores
 from headsearch.search.ledger import read_records
 from headsearch.trial import RungScores
@@ -35,7 +37,8 @@ COLUMNS = (*_HEAD, *_SCORES, *MEASURES, *QUALITIES, *_COSTS)
 
 
 def read_headbench(path: str | Path) -> pd.DataFrame:
-    """The table in a file that `write_headbench` has written, with the columns `COLUMNS`.
+    """The table in a file that `write_headbench` has written, with the columns `COLUMNS`, and the label-free score of
+    every row (`headsearch.scoring.score`), which is not kept, as `score`.
 
     One row per training and rung. `part` is one of `PARTS`; `config` the head as JSON; `control` its name where it is one. Of an untrained head
     there is one row, of means over seeds, at epoch 0. `overhead` is that of the step: of a joint run, of all heads in it together. Percent, seconds, and units as in `RungScores` and `ZeroCostScores`.
@@ -51,6 +54,7 @@ def read_headbench(path: str | Path) -> pd.DataFrame:
         raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     if missing := [column for column in COLUMNS if column not in table]:
         raise RunError(f"{path}: is no HeadBench: it has no column {missing[0]}")
+    table["score"] = [_score(row) for row in table[[*MEASURES, "retrieval.head"]].to_dict("records")]
     return table
 
 
@@ -64,12 +68,9 @@ def need_parts(path: str | Path, table: pd.DataFrame, *parts: str) -> None:
 
 def write_headbench(path: Path, table: pd.DataFrame) -> None:
     """Replace the file: CSV, compressed, with figures of six digits. The same table gives the same bytes."""
-    text = table.to_csv(index=False, float_format="%.6g")
-    packed = io.BytesIO()
-    # Without a time and a name, which would change with every call.
-    with gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as file:
-        file.write(text.encode())
-    write_bytes_atomically(path, packed.getvalue())
+    text = table.to_csv(index=False, columns=list(COLUMNS), float_format="%.6g")
+    # Without a time, which would change with every call.
+    write_bytes_atomically(path, gzip.compress(text.encode(), mtime=0))
 
 
 def collect(folder: Path) -> pd.DataFrame:
@@ -94,6 +95,13 @@ def collect(folder: Path) -> pd.DataFrame:
     if not rows:
         raise RunError(f"{folder}: has no part of a HeadBench; expected one of {', '.join(PARTS)}")
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seed": "Int64"})
+
+
+def _score(row: Mapping[Hashable, float]) -> float:
+    """NaN where a measure that it takes is unknown."""
+    known = {str(name): value for name, value in row.items() if not math.isnan(value)}
+    score = head_score(known, known)
+    return math.nan if score is None else score
 
 
 def _trained(part: str, record: TrialRecord, rung: RungScores) -> dict[str, object]:

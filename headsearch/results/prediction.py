@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headsearch.results.agreement import Agreement, agreement, regret
+from headsearch.results.agreement import Agreement, agreement, regret, signs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,10 +81,10 @@ def left_out(scores: Scores, target: Sequence[float], groups: Sequence[str], *, 
         seed: Of the bootstrap.
     """
     names = list(scores)
-    signs_NN = _signs(np.asarray(target, dtype=np.float64))
+    signs_NN = signs(np.asarray(target, dtype=np.float64))
     of_score = np.stack(
         [
-            _signs(np.array([np.nan if v is None else v for v in scores[name]], dtype=np.float64))
+            signs(np.array([np.nan if v is None else v for v in scores[name]], dtype=np.float64))
             for name in names
         ]
     )
@@ -117,8 +117,3 @@ def left_out(scores: Scores, target: Sequence[float], groups: Sequence[str], *, 
     taus = [judged(weights.astype(np.float64))[0] for weights in resamples]
     low, high = np.nanquantile(taus, [0.025, 0.975])
     return LeftOut(tau, float(low), float(high), dict(chosen.most_common()))
-
-
-def _signs(values: Floats) -> Floats:
-    """The sign of the difference of every pair (N, N); NaN where a value is unknown."""
-    return np.sign(values[:, None] - values[None, :])

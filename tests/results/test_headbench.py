@@ -85,3 +85,13 @@ def test_a_part_that_is_not_there_is_named(folder: Path) -> None:
         RunError, match=r"bench: has no part long; .*make.py makes it \(--parts long screen-all\)"
     ):
         need_parts("bench", table, "proxies", "long", "screen-all")
+
+
+def test_every_row_has_the_score_of_its_measures(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bench.csv.gz"
+    write_headbench(path, collect(folder))
+    table = read_headbench(path)
+    screen = table[table["part"] == "screen"]
+    larger = screen[["cka.tokens.output", "cka.tokens.change"]].max(axis=1)
+    assert screen["score"].to_numpy() == pytest.approx(larger * screen["retrieval.head"] / 100)
+    assert table.loc[table["control"] == "none", "score"].isna().all()
