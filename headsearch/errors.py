@@ -30,6 +30,18 @@ class DataError(UserError):
     """Images or labels that cannot be used."""
 
 
+class LabelsMissing(DataError):
+    """Labels are asked for, and there are none that a probe could use."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        """`advice` is how to do without; who cannot do without has the problem alone."""
+        super().__init__(problem, advice)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return "; ".join(self.args)
+
+
 class BaseModelError(UserError):
     """A base model that cannot be built, loaded, or fed."""
 

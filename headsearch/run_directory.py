@@ -261,6 +261,15 @@ def write_atomically(path: Path, text: str) -> None:
     write_bytes_atomically(path, text.encode())
 
 
+def write_result(path: Path, text: str) -> None:
+    """As `write_atomically`, into a folder that is made where there is none. Raises `RunError`, in one line."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
 def write_bytes_atomically(path: Path, content: bytes | memoryview) -> None:
     """As `write_atomically`, for bytes."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

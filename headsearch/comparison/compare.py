@@ -18,10 +18,9 @@ import yaml
 
 from headsearch.comparison.outcome import Comparison, summarised
 from headsearch.comparison.plan import PLAN_FILE, Plan
-from headsearch.errors import RunError
 from headsearch.evaluation.evaluate import check_images, evaluate
 from headsearch.pretrain import PretrainObserver, PretrainSpec, pretrain
-from headsearch.run_directory import RunDirectory, write_atomically
+from headsearch.run_directory import RunDirectory, write_result
 
 Tell = Callable[[str], None]
 
@@ -53,7 +52,7 @@ def compare(
     else:
         RunDirectory.refuse_existing(out)
     check_images(plan.evaluation, next(iter(plan.arms.values())))
-    _write(out / PLAN_FILE, yaml.safe_dump(plan.to_dict(), sort_keys=False, width=110))
+    write_result(out / PLAN_FILE, yaml.safe_dump(plan.to_dict(), sort_keys=False, width=110))
     records: dict[str, list[dict[str, Any]]] = {arm: [] for arm in plan.arms}
     trainings = plan.trainings()
     for number, (arm, spec) in enumerate(trainings, 1):
@@ -62,14 +61,16 @@ def compare(
         file = folder.with_suffix(".json")
         if not file.is_file():
             tell(f"{named}: {spec.recipe.epochs} epochs")
-            _write(file, json.dumps(_trained(plan, spec, folder, display), indent=2, allow_nan=False) + "\n")
+            write_result(
+                file, json.dumps(_trained(plan, spec, folder, display), indent=2, allow_nan=False) + "\n"
+            )
         record = json.loads(file.read_text(encoding="utf-8"))
         records[arm].append(record)
         scores = ", ".join(f"{probe} {score:.1f}" for probe, score in record["scores"].items())
         tell(f"{named}: {scores}, {record['seconds']:.0f} s")
     comparison = summarised(plan, records)
-    _write(out / "comparison.json", comparison.to_json() + "\n")
-    _write(out / "README.md", comparison.to_markdown())
+    write_result(out / "comparison.json", comparison.to_json() + "\n")
+    write_result(out / "README.md", comparison.to_markdown())
     return comparison
 
 
@@ -92,11 +93,3 @@ def _trained(
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -10,7 +10,7 @@ from typing import Literal
 from headsearch.data.collection import Collection, Part
 from headsearch.data.names import held_out_names
 from headsearch.data.sources import FileSource
-from headsearch.errors import DataError
+from headsearch.errors import DataError, LabelsMissing
 
 EXTENSIONS = frozenset(
     [
@@ -95,9 +95,9 @@ def _classes(root: Path, files: list[str], prefix: str) -> tuple[list[str], list
     inner = [file.removeprefix(prefix) for file in files]
     classes = sorted({file.split("/", 1)[0] for file in inner if "/" in file})
     if not classes:
-        raise DataError(
-            f"data.labels: 'probe' needs class folders with images in '{root / prefix}', which is flat;"
-            " set data.labels to none, or sort the images into a folder per class"
+        raise LabelsMissing(
+            f"data.labels: 'probe' needs class folders with images in '{root / prefix}', which is flat",
+            "set data.labels to none, or sort the images into a folder per class",
         )
     return classes, [f"{prefix}{file}: not in a class folder" for file in inner if "/" not in file]
 

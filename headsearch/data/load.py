@@ -14,7 +14,7 @@ from headsearch.data.collection import Collection, Part, cut
 from headsearch.data.decode import choose_canvas, decode_all
 from headsearch.data.names import check_dataset_name
 from headsearch.data.sets import Dataset, ImageSet, MemoryImages, StreamedImages
-from headsearch.errors import DataError
+from headsearch.errors import DataError, LabelsMissing
 
 _MEASURED_IN_MEMORY = 10_000
 _MEASURED_FROM_FILES = 1_024
@@ -138,8 +138,9 @@ def _check(
     if len(held_out) == 0:
         raise DataError(f"data: {place} has no held-out images; scores need some{broken}")
     if train.labels is not None and len(set(train.labels.tolist())) < 2:
-        raise DataError(
-            f"data.labels: {place} has one class only; a probe needs two or more, or set data.labels to none"
+        raise LabelsMissing(
+            f"data.labels: {place} has one class only",
+            "a probe needs two or more, or set data.labels to none",
         )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headsearch.data.collection import Collection, Part
 from headsearch.data.names import held_out_names
 from headsearch.data.sources import ArraySource
-from headsearch.errors import DataError
+from headsearch.errors import DataError, LabelsMissing
 
 
 def npz(path: Path, with_labels: bool, prefer: Literal["val", "test"] = "val") -> Collection:
@@ -85,8 +85,9 @@ def _images(file: Mapping[str, Any], key: str, path: Path) -> NDArray[np.uint8]:
 
 def _labels(file: Mapping[str, Any], key: str, count: int, path: Path) -> NDArray[np.integer[Any]]:
     if key not in file:
-        raise DataError(
-            f"{path}: no '{key}' for data.labels 'probe', only {', '.join(sorted(file))}; or set labels to none"
+        raise LabelsMissing(
+            f"{path}: no '{key}' for data.labels 'probe', only {', '.join(sorted(file))}",
+            "or set labels to none",
         )
     array = _array(file, key, path)
     flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array

@@ -22,7 +22,7 @@ from headsearch.data.collection import Collection, Part
 from headsearch.data.decode import canvas_side, to_canvas
 from headsearch.data.names import held_out_names
 from headsearch.data.sources import ArraySource, FileSource, ReaderSource
-from headsearch.errors import DataError
+from headsearch.errors import DataError, LabelsMissing
 
 _PACKAGES = {"hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow_datasets", "wds": "webdataset"}
 
@@ -130,7 +130,7 @@ def _labels(data: Any, label: str) -> list[int]:
     try:
         targets = np.asarray(data.targets if hasattr(data, "targets") else list(data.reader.iter_targets()))
     except (KeyError, AttributeError) as error:
-        raise DataError(f"data.labels: '{label}' has no labels; set data.labels to none") from error
+        raise LabelsMissing(f"data.labels: '{label}' has no labels", "set data.labels to none") from error
     return _checked(targets[:, 0] if targets.ndim == 2 else targets, label)
 
 
@@ -140,8 +140,8 @@ def _checked(targets: Any, label: str) -> list[int]:
         or targets.ndim != 1
         or (len(targets) and targets.min() < 0)
     ):
-        raise DataError(
-            f"data.labels: '{label}' has no single class number per image; set data.labels to none"
+        raise LabelsMissing(
+            f"data.labels: '{label}' has no single class number per image", "set data.labels to none"
         )
     numbers: list[int] = targets.tolist()
     return numbers

@@ -15,14 +15,14 @@ from pathlib import Path
 import yaml
 
 from headsearch.audited_run import screen_order
-from headsearch.errors import DataError, RunError
+from headsearch.errors import DataError, LabelsMissing
 from headsearch.experiment import Experiment
 from headsearch.ranked_run import rank_run
 from headsearch.reproduction.claims import claims
 from headsearch.reproduction.plan import HEADS, PLAN_FILE, SCREEN, Plan
 from headsearch.reproduction.text import Report
 from headsearch.results.text import duration
-from headsearch.run_directory import RunDirectory, write_atomically
+from headsearch.run_directory import RunDirectory, write_result
 from headsearch.search.checks import check_experiment, check_grids
 from headsearch.search.materials import Materials
 from headsearch.search.materials import gather as gather_materials
@@ -62,7 +62,7 @@ def reproduce(
     check_experiment(plan.experiment)
     check_grids(plan.experiment, plan.space)
     number, family = _looked_at(plan, gather, tell)
-    _write(out / PLAN_FILE, yaml.safe_dump(plan.to_dict(), sort_keys=False, width=110))
+    write_result(out / PLAN_FILE, yaml.safe_dump(plan.to_dict(), sort_keys=False, width=110))
     for name, experiment in ((SCREEN, plan.screen(number)), (HEADS, plan.heads(number))):
         folder = out / name
         tell(f"{folder}: {_what(name, number, plan.seeds)}")
@@ -72,8 +72,8 @@ def reproduce(
             begun = (folder / "run.json").is_file()
             conduct(experiment, materials, folder, resume=begun, observer=observer)
     report = read_report(plan, out, family)
-    _write(out / "claims.json", report.to_json() + "\n")
-    _write(out / "README.md", report.to_markdown())
+    write_result(out / "claims.json", report.to_json() + "\n")
+    write_result(out / "README.md", report.to_markdown())
     return report
 
 
@@ -93,12 +93,8 @@ def _looked_at(plan: Plan, gather: Callable[[Experiment], Materials], tell: Tell
     assert described is not None
     try:
         materials = gather(plan.heads(described))
-    except DataError as error:
-        if "labels" not in str(error):
-            raise
-        # What follows advises to do without labels.
-        problem, _, _ = str(error).partition(";")
-        raise DataError(f"{problem}; the claims are about a probe, which needs labels") from None
+    except LabelsMissing as error:
+        raise DataError(f"{error.problem}; the claims are about a probe, which needs labels") from None
     number = len(materials.distinct(described, seed=plan.experiment.seed))
     trainings = plan.seeds * (number + len(materials.controls))
     assert materials.seconds_per_proxy is not None
@@ -116,11 +112,3 @@ def _what(name: str, number: int, seeds: int) -> str:
     return (
         f"{number} heads and the controls, each on a base of its own, {seeds} seed{'s' if seeds > 1 else ''}"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None

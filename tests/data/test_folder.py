@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
 
 from headsearch.data.folder import folder
 from headsearch.data.sources import FileSource
-from headsearch.errors import DataError
+from headsearch.errors import DataError, LabelsMissing
 
 
 def touch(root: Path, *files: str) -> None:
@@ -110,3 +111,8 @@ def test_missing_roots_get_one_line(tmp_path: Path) -> None:
         folder(tmp_path / "gone", with_labels=False)
     with pytest.raises(DataError, match="it is a file"):
         folder(tmp_path / "file.jpg", with_labels=False)
+
+
+def test_missing_labels_keep_their_advice_apart_also_from_another_process() -> None:
+    error = pickle.loads(pickle.dumps(LabelsMissing("there are none", "do without")))
+    assert (str(error), error.problem) == ("there are none; do without", "there are none")

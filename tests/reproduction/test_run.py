@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headsearch.audited_run import audit_run
-from headsearch.errors import DataError, RunError
+from headsearch.errors import DataError, LabelsMissing, RunError
 from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.ranked_run import rank_run
@@ -229,7 +229,9 @@ def test_a_folder_that_exists_is_refused_and_nothing_to_resume_is_said(
 
 def test_data_without_labels_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     def unlabelled(experiment: Experiment) -> Materials:
-        raise DataError("data.labels: 'probe' needs class folders, which is flat; set data.labels to none")
+        raise LabelsMissing(
+            "data.labels: 'probe' needs class folders, which is flat", "set data.labels to none"
+        )
 
     with pytest.raises(DataError, match=r"which is flat; the claims are about a probe, which needs labels$"):
         reproduce(plan(), tmp_path / "out", display=lambda: nullcontext(SilentObserver()), gather=unlabelled)
