@@ -160,22 +160,42 @@ def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(tmp_path: Path) -
 
 
 SEARCH = """
+import os
+import signal
 import sys
 from pathlib import Path
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
 experiment = toy_experiment(trials=12, finalists=12, replicates=2, sampler="grid", executor={"kind": "process", "workers": 2})
 out = Path(sys.argv[1])
+if sys.argv[2] == "Ctrl-C while workers are killed":
+    kill_group = os.killpg
+    def interrupted(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        kill_group(*args)
+    os.killpg = interrupted
 run_toy(out, experiment, ToyEvaluator(seconds_per_epoch=0.02), resume=out.exists())
 """
 
 
 @two_cores
-@pytest.mark.parametrize("end", ["SIGKILL", "Ctrl-C", "Ctrl-C twice", "SIGTERM"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "SIGKILL",
+        "Ctrl-C",
+        "Ctrl-C twice",
+        "Ctrl-C while workers are killed",
+        "SIGTERM",
+    ],
+)
 def test_workers_end_with_the_coordinator_and_the_search_resumes(tmp_path: Path, end: str) -> None:
     out = tmp_path / "run"
     search = subprocess.Popen(
-        [sys.executable, "-c", SEARCH, str(out)], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", SEARCH, str(out), end],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 300
     while len(list(out.glob("trials/*/epochs.txt"))) < 5 and time.monotonic() < deadline:

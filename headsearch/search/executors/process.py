@@ -11,12 +11,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from types import FrameType
 
 from headsearch.search.executors import Failed, Job, JobSource
 from headsearch.search.executors.placement import Placement
@@ -43,39 +45,40 @@ class ProcessExecutor:
         """Evaluate every job that `jobs` hands out. However this ends, no worker outlives it."""
         packed = pickle.dumps(evaluate)
         team = [_Worker(place, packed, self._timeout) for place in self._placements]
+        with _interrupted_once():
+            try:
+                self._lead(team, jobs)
+            finally:
+                for worker in team:
+                    worker.strike()
+                for worker in team:
+                    worker.kill()
+
+    def _lead(self, team: Sequence[_Worker], jobs: JobSource) -> None:
         again: deque[Job] = deque()
         losses: Counter[int] = Counter()
-        try:
-            while True:
-                for worker in team:
-                    if worker.job is None:
-                        job = again.popleft() if again else jobs.next_job()
-                        if job is None:
-                            break
-                        worker.start(job)
-                busy = [worker for worker in team if worker.job is not None]
-                if not busy:
-                    assert jobs.done, "nobody is at work, so there is nothing to wait for"
-                    break
-                for worker in _heard(busy):
-                    try:
-                        _attend(worker, jobs)
-                    except _Gone:
-                        self._lose(worker, f"ended unexpectedly ({worker.kill()})", jobs, again, losses)
-                for worker in busy:
-                    if worker.overdue:
-                        worker.kill()
-                        self._lose(
-                            worker, f"gave no sign of life for {self._timeout:g} s", jobs, again, losses
-                        )
+        while True:
             for worker in team:
-                worker.dismiss()
-        finally:
-            # Struck before any is waited for: a second Ctrl-C meanwhile leaves none behind.
-            for worker in team:
-                worker.strike()
-            for worker in team:
-                worker.kill()
+                if worker.job is None:
+                    job = again.popleft() if again else jobs.next_job()
+                    if job is None:
+                        break
+                    worker.start(job)
+            busy = [worker for worker in team if worker.job is not None]
+            if not busy:
+                assert jobs.done, "nobody is at work, so there is nothing to wait for"
+                break
+            for worker in _heard(busy):
+                try:
+                    _attend(worker, jobs)
+                except _Gone:
+                    self._lose(worker, f"ended unexpectedly ({worker.kill()})", jobs, again, losses)
+            for worker in busy:
+                if worker.overdue:
+                    worker.kill()
+                    self._lose(worker, f"gave no sign of life for {self._timeout:g} s", jobs, again, losses)
+        for worker in team:
+            worker.dismiss()
 
     def _lose(
         self, worker: _Worker, how: str, jobs: JobSource, again: deque[Job], losses: Counter[int]
@@ -90,6 +93,27 @@ class ProcessExecutor:
         else:
             times = f", {losses[job.number]} times" if losses[job.number] > 1 else ""
             jobs.settle(job, Failed(f"its worker {how}{times}", "failed"))
+
+
+@contextlib.contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Ctrl-C interrupts what is done meanwhile as ever, but one more does not interrupt what the first has set off: ending the workers takes
+    no time, and Python would wait for ever for one that was left out."""
+    former = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(former):
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # Not SIG_IGN, which a process that is being started would inherit.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        former(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 class _Gone(Exception):
