@@ -1,6 +1,6 @@
 """Makes HeadBench: real training curves of the same heads before training, in joint screens, in proxies and on a long schedule.
 
-    python benchmarks/headbench/make.py [digits] [--out runs/headbench] [--parts untrained screen ...] [--seeds 3] [--workers 2] [--collect]
+    python benchmarks/headbench/make.py [digits] [--out runs/headbench] [--parts untrained screen ...] [--workers 2] [--collect]
 
 `digits` is the name of an experiment beside this file. A part is a run of the software itself, `runs/headbench/digits/proxies` and so on: it can
 be looked at with every command, and the same call takes up what was interrupted. Workers have one thread each. Afterwards whatever is there is
@@ -41,15 +41,16 @@ OTHER_SEED = 1000
 """Of the long schedule."""
 
 
-def part_experiment(name: str, part: str, *, seeds: int, workers: int, overrides: list[str]) -> Experiment:
+def part_experiment(name: str, part: str, *, workers: int, overrides: list[str]) -> Experiment:
     """The experiment of one part, from the file that describes the bench."""
     source = str(HERE / f"{name}.yaml")
-    proxy = load_experiment(source, overrides).proxy
-    space, _ = read_space(str(HERE / "heads.yaml"))
+    described = load_experiment(source, overrides)
+    proxy = described.proxy
+    path = HERE / described.search.space
+    space, _ = read_space(str(path))
     heads = space.count_distinct()
     changes = [
-        f"search.space={HERE / 'heads.yaml'}",
-        f"search.replicates={seeds}",
+        f"search.space={path}",
         f"search.executor={{kind: process, workers: {workers}, timeout: 14400}}",
     ]
     if part.startswith("screen"):
@@ -76,14 +77,14 @@ def part_experiment(name: str, part: str, *, seeds: int, workers: int, overrides
     return load_experiment(source, [*changes, *overrides])
 
 
-def make(part: str, experiment: Experiment, folder: Path, *, seeds: int) -> None:
+def make(part: str, experiment: Experiment, folder: Path) -> None:
     """One part, or what is left of it."""
     if part == "untrained":
         space, _ = read_space(experiment.search.space)
         folder.mkdir(parents=True, exist_ok=True)
         score_space(
             space,
-            ZeroCostScorer(experiment, seeds=seeds),
+            ZeroCostScorer(experiment, seeds=experiment.search.replicates),
             number=experiment.search.trials,
             path=folder / FILE_NAME,
         )
@@ -115,7 +116,6 @@ def main() -> None:
     parser.add_argument("name", nargs="?", default="digits", help="of an experiment beside this file")
     parser.add_argument("--out", type=Path, default=Path("runs/headbench"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument(
         "--set",
@@ -129,10 +129,8 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.out / options.name
     for part in [] if options.collect else options.parts:
-        experiment = part_experiment(
-            options.name, part, seeds=options.seeds, workers=options.workers, overrides=options.overrides
-        )
-        make(part, experiment, folder / part, seeds=options.seeds)
+        experiment = part_experiment(options.name, part, workers=options.workers, overrides=options.overrides)
+        make(part, experiment, folder / part)
     path = HERE / f"{options.name}.csv.gz"
     table = collect(folder)
     write_headbench(path, table)
