@@ -7,8 +7,9 @@ sampler. A head is as good as the best when its accuracy on the long schedule, t
 seeds of the best head's. Counted is the cost from which on the returned head stays that good, as a share of training every head once on the long schedule; a search
 that ends with a worse one counts as endless. Of a median the interval is a 95% bootstrap interval over repeats.
 
-All but `everything` and `random, long` train proxies and return the head with the best probe so far; the funnel returns the screen's first before there is one, and
-in the end the finalists are trained with a second seed. `tpe` and `nsga2` are Optuna's with default settings, told the probe, and discrepancy and probe.
+Trainings follow the short schedule (`proxies` of the table) or the long one, the latter also stopped early at a quarter and a half. Returned is the head with the best probe
+among those trained to the end; the funnel returns the screen's first before there is one, and in the end the finalists are trained with a second seed. `tpe`
+and `nsga2` are Optuna's with default settings, told the probe, and discrepancy and probe.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from rich.table import Table
 from headsearch.errors import RunError
 from headsearch.results.headbench import need_parts, read_headbench
 from headsearch.search.stopping import Objectives, SuccessiveHalving
-from headsearch.testing.simulation import InOrder, Sampler, simulate
+from headsearch.testing.simulation import InOrder, Sampler, SimulatedTrial, simulate
 
 SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 """Of the cost of everything, at which regret is printed."""
 SCREENED, BY_CHANCE, FINALISTS = 6, 2, 2
-"""Of the funnel, as `headsearch run digits` has them: proxies for the best of the screen and for some by chance; and those trained again."""
+"""Of the funnel, as `headsearch run digits` has them: trainings of the best of the screen and of some by chance; and those trained again."""
 
 
 class Step(NamedTuple):
@@ -57,6 +58,40 @@ class Training(NamedTuple):
     hours: float
 
 
+NOTHING = Training(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What H heads measured with R seeds at E epochs."""
+
+    rungs: tuple[int, ...]
+    curves: np.ndarray
+    """(H, R, E, 2): discrepancy and accuracy."""
+
+    @property
+    def epochs(self) -> int:
+        """Of a whole training."""
+        return self.rungs[-1]
+
+    @property
+    def probes(self) -> np.ndarray:
+        """(H, R): accuracies in the end."""
+        return self.curves[:, :, -1, 1]
+
+    @property
+    def halving(self) -> tuple[int, ...]:
+        """The rungs nearest to a quarter and a half, and the last."""
+        return tuple(
+            sorted(
+                {
+                    min(self.rungs, key=lambda rung, at=share: abs(rung - at * self.epochs))
+                    for share in (1 / 4, 1 / 2, 1)
+                }
+            )
+        )
+
+
 @dataclass(frozen=True)
 class Bench:
     """Curves of H heads with R seeds, from a table."""
@@ -64,26 +99,29 @@ class Bench:
     heads: list[str]
     params: list[dict[str, Any]]
     """What tells heads apart, for samplers that learn."""
-    truth: np.ndarray
-    """(H,): k-NN accuracy on the long schedule in percent, the mean over seeds."""
-    noise: float
-    """Standard deviation between seeds of it, pooled over heads."""
-    rungs: tuple[int, ...]
-    curves: np.ndarray
-    """(H, R, rungs, 2): discrepancy and accuracy of proxies."""
-    long: np.ndarray
-    """(H, R): accuracy on the long schedule."""
+    short: Schedule
+    long: Schedule
     screened: np.ndarray
-    """(H, R): the label-free score of a joint run of all heads."""
-    long_epochs: int
+    """(H, R): the label-free score in a joint run of all heads."""
     hours: np.ndarray
     """(H,): of an epoch."""
     screen: Training
 
     @property
+    def truth(self) -> np.ndarray:
+        """(H,): accuracy after the long schedule in percent, the mean over seeds."""
+        means: np.ndarray = self.long.probes.mean(axis=1)
+        return means
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation between seeds of the accuracy after the long schedule, pooled over heads."""
+        return float(np.sqrt(self.long.probes.var(axis=1, ddof=1).mean()))
+
+    @property
     def everything(self) -> Training:
         """Every head once on the long schedule."""
-        return Training(len(self.heads) * self.long_epochs, float(self.hours.sum()) * self.long_epochs)
+        return Training(len(self.heads) * self.long.epochs, float(self.hours.sum()) * self.long.epochs)
 
 
 def load(path: Path) -> Bench:
@@ -92,56 +130,42 @@ def load(path: Path) -> Bench:
     need_parts(path, whole, "screen", "proxies", "long")
     table = whole[whole["control"].isna()]
     final = table[table["part"] == "long"]
-    long_epochs = int(final["epoch"].max())
-    final = (
-        final[final["epoch"] == long_epochs]
-        .pivot(index="head_id", columns="replicate", values="knn")
-        .dropna()
-    )
-    proxies = table[(table["part"] == "proxies") & table["head_id"].isin(final.index)]
-    rungs = tuple(sorted(int(epoch) for epoch in proxies["epoch"].unique()))
-    heads = sorted(final.index)
-    seeds = list(final.columns)
+    final = final[final["epoch"] == final["epoch"].max()]
+    final = final.pivot(index="head_id", columns="replicate", values="knn").dropna()
+    heads, seeds = sorted(final.index), list(final.columns)
 
     def grid(rows: pd.DataFrame, column: str) -> np.ndarray:
         wide = rows.pivot(index="head_id", columns="replicate", values=column)
         return wide.loc[heads, seeds].to_numpy(float)
 
-    curves = np.stack(
-        [
+    def schedule(part: str) -> Schedule:
+        rows = table[(table["part"] == part) & table["head_id"].isin(heads)]
+        rungs = tuple(sorted(int(epoch) for epoch in rows["epoch"].unique()))
+        at_rungs = [rows[rows["epoch"] == epoch] for epoch in rungs]
+        columns = ("cka.embedding.output", "knn")
+        return Schedule(
+            rungs,
             np.stack(
-                [
-                    grid(proxies[proxies["epoch"] == epoch], column)
-                    for column in ("cka.embedding.output", "knn")
-                ],
-                axis=-1,
-            )
-            for epoch in rungs
-        ],
-        axis=2,
-    )
+                [np.stack([grid(rung, column) for column in columns], axis=-1) for rung in at_rungs], axis=2
+            ),
+        )
+
+    short = schedule("proxies")
     screens = table[table["part"] == "screen"]
     screens = screens[screens["epoch"] == screens["epoch"].max()]
-    last = proxies[proxies["epoch"] == rungs[-1]]
-    without = whole[
-        (whole["part"] == "proxies") & (whole["control"] == "none") & (whole["epoch"] == rungs[-1])
-    ]
-    plain = float(without["seconds"].median()) / rungs[-1] / 3600
+    trained = whole[(whole["part"] == "proxies") & (whole["epoch"] == short.epochs)]
+    last = trained[trained["head_id"].isin(heads)]
+    plain = float(trained.loc[trained["control"] == "none", "seconds"].median()) / short.epochs / 3600
     # By overheads, whose two sides are measured in turns, and not by the seconds of trainings, which other work on the machine stretches.
     hours = plain * (1.0 + np.median(grid(last, "overhead"), axis=1))
     screen_hours = plain * int(screens["epoch"].max()) * (1.0 + float(screens["overhead"].median()))
-    long = grid(table[(table["part"] == "long") & (table["epoch"] == long_epochs)], "knn")
     configs = last.drop_duplicates("head_id").set_index("head_id").loc[heads, "config"]
     return Bench(
         heads=heads,
         params=[described(json.loads(config)) for config in configs],
-        truth=long.mean(axis=1),
-        noise=float(np.sqrt(long.var(axis=1, ddof=1).mean())),
-        rungs=rungs,
-        curves=curves,
-        long=long,
+        short=short,
+        long=schedule("long"),
         screened=grid(screens, "score"),
-        long_epochs=long_epochs,
         hours=hours,
         screen=Training(screen_hours / float(hours.mean()), screen_hours),
     )
@@ -165,72 +189,29 @@ def described(config: Any) -> dict[str, Any]:
 class Draw:
     """Which seed of every training a repeat sees."""
 
-    def __init__(self, bench: Bench, seed: int) -> None:
-        self.bench = bench
+    def __init__(self, bench: Bench, schedule: Schedule, seed: int) -> None:
         self.random = random.Random(seed)
-        replicates = bench.long.shape[1]
-        self.order = [self.random.sample(range(replicates), replicates) for _ in bench.heads]
+        self._bench, self._schedule = bench, schedule
+        replicates = schedule.curves.shape[1]
+        self._order = [self.random.sample(range(replicates), replicates) for _ in bench.heads]
         self.screen = self.random.randrange(replicates)
 
     def observed(self, head: int, epoch: int, seed: int) -> Objectives:
-        """What a proxy measures."""
-        discrepancy, probe = self.bench.curves[head, self.order[head][0], self.bench.rungs.index(epoch)]
+        """Discrepancy and probe of the first training."""
+        rung = self._schedule.rungs.index(epoch)
+        discrepancy, probe = self._schedule.curves[head, self._order[head][0], rung]
         return float(discrepancy), float(probe)
 
     def seconds_per_epoch(self, head: int) -> float:
-        """Of a proxy."""
-        return 3600 * float(self.bench.hours[head])
+        """Simulated time."""
+        return 3600 * float(self._bench.hours[head])
 
-    def probe(self, head: int, turn: int = 0) -> float:
-        """At a proxy's full budget, in its first training or a later one."""
-        return float(self.bench.curves[head, self.order[head][turn], -1, 1])
-
-
-Policy = Callable[[Bench, int], list[Step]]
+    def second_probe(self, head: int) -> float:
+        """In the end of another training."""
+        return float(self._schedule.probes[head, self._order[head][1]])
 
 
-def everything(bench: Bench, seed: int) -> list[Step]:
-    """All heads on the long schedule, and the best of them."""
-    return long_search(bench, seed)[-1:]
-
-
-def long_search(bench: Bench, seed: int) -> list[Step]:
-    """Heads on the long schedule in random order, the best so far."""
-    draw = Draw(bench, seed)
-    order = draw.random.sample(range(len(bench.heads)), len(bench.heads))
-    steps, best = [], (-math.inf, -1)
-    epochs = hours = 0.0
-    for head in order:
-        epochs += bench.long_epochs
-        hours += bench.long_epochs * float(bench.hours[head])
-        best = max(best, (float(bench.long[head, draw.order[head][0]]), head))
-        steps.append(Step(epochs, hours, best[1]))
-    return steps
-
-
-def proxies(
-    make: Callable[[Bench, int], Sampler], rungs: Sequence[int] | None = None, *, single: bool = True
-) -> Policy:
-    """Proxies of the heads that a sampler chooses, stopped at `rungs` where there are some."""
-
-    def search(bench: Bench, seed: int) -> list[Step]:
-        draw = Draw(bench, seed)
-        stopping = SuccessiveHalving(rungs, 3) if rungs else SuccessiveHalving(bench.rungs[-1:], 1)
-        curves = _Probes(draw) if single else draw
-        steps, best = [], (-math.inf, -1)
-        epochs = hours = 0.0
-        for trial in simulate(curves, make(bench, seed), stopping, seed=seed):
-            epochs += trial.epochs
-            hours += (trial.end - trial.start) / 3600
-            if trial.objectives is not None:
-                best = max(best, (trial.objectives[-1], trial.head))
-                steps.append(Step(epochs, hours, best[1]))
-        return steps
-
-    return search
-
-
-class _Probes:
+class Probes:
     """Curves of the probe alone."""
 
     def __init__(self, draw: Draw) -> None:
@@ -238,33 +219,81 @@ class _Probes:
         self.seconds_per_epoch = draw.seconds_per_epoch
 
     def observed(self, head: int, epoch: int, seed: int) -> Objectives:
+        """The probe."""
         return self._draw.observed(head, epoch, seed)[1:]
 
 
-def funnel(bench: Bench, seed: int) -> list[Step]:
-    """A joint screen of all heads, proxies for its best and some by chance, and a second seed for the finalists."""
-    draw = Draw(bench, seed)
-    order = sorted(range(len(bench.heads)), key=lambda head: -bench.screened[head, draw.screen])
-    epochs, hours = bench.screen
-    steps = [Step(epochs, hours, order[0])]
-    chosen = order[:SCREENED]
-    chosen += draw.random.sample(order[SCREENED:], BY_CHANCE)
-    probed: dict[int, list[float]] = {}
+@dataclass(frozen=True)
+class Plan:
+    """On which schedule heads are trained, and whether weak ones are stopped."""
 
-    def train(head: int, turn: int) -> None:
-        nonlocal epochs, hours
-        epochs += bench.rungs[-1]
-        hours += bench.rungs[-1] * float(bench.hours[head])
-        probed.setdefault(head, []).append(draw.probe(head, turn))
+    long: bool
+    stopped: bool = False
 
-    for head in chosen:
-        train(head, 0)
-        steps.append(Step(epochs, hours, max(probed, key=lambda one: probed[one][0])))
-    finalists = sorted(probed, key=lambda head: -probed[head][0])[:FINALISTS]
-    for head in finalists:
-        train(head, 1)
-    best = max(finalists, key=lambda head: np.mean(probed[head]))
-    return [*steps, Step(epochs, hours, best)]
+    def schedule(self, bench: Bench) -> Schedule:
+        """Of a bench."""
+        return bench.long if self.long else bench.short
+
+    def stopping(self, schedule: Schedule) -> SuccessiveHalving:
+        """Of the software, with its usual reduction."""
+        return (
+            SuccessiveHalving(schedule.halving, 3)
+            if self.stopped
+            else SuccessiveHalving([schedule.epochs], 1)
+        )
+
+
+def best_so_far(trials: Sequence[SimulatedTrial], spent: Training = NOTHING) -> list[Step]:
+    """Steps of a search that returns the best probe of those trained to the end."""
+    steps, best = [], (-math.inf, -1)
+    epochs, hours = spent
+    for trial in trials:
+        epochs += trial.epochs
+        hours += (trial.end - trial.start) / 3600
+        if trial.objectives is not None:
+            best = max(best, (trial.objectives[-1], trial.head))
+        steps.append(Step(epochs, hours, best[1]))
+    return [step for step in steps if step.head >= 0]
+
+
+Policy = Callable[[Bench, int], list[Step]]
+
+
+def everything(bench: Bench, seed: int) -> list[Step]:
+    """All heads on the long schedule, and the best of them."""
+    return search(shuffled, Plan(long=True))(bench, seed)[-1:]
+
+
+def search(make: Callable[[Bench, int], Sampler], plan: Plan, *, both: bool = False) -> Policy:
+    """Trainings of the heads that a sampler chooses, told the probe, or with `both` discrepancy and probe."""
+
+    def steps(bench: Bench, seed: int) -> list[Step]:
+        schedule = plan.schedule(bench)
+        draw = Draw(bench, schedule, seed)
+        curves = draw if both else Probes(draw)
+        return best_so_far(simulate(curves, make(bench, seed), plan.stopping(schedule), seed=seed))
+
+    return steps
+
+
+def funnel(plan: Plan) -> Policy:
+    """A joint screen of all heads, trainings of its best and of some by chance, and a second seed for the finalists."""
+
+    def steps(bench: Bench, seed: int) -> list[Step]:
+        schedule = plan.schedule(bench)
+        draw = Draw(bench, schedule, seed)
+        order = sorted(range(len(bench.heads)), key=lambda head: -bench.screened[head, draw.screen])
+        chosen = order[:SCREENED] + draw.random.sample(order[SCREENED:], BY_CHANCE)
+        trials = simulate(Probes(draw), InOrder(chosen), plan.stopping(schedule), seed=seed)
+        found = [Step(*bench.screen, order[0]), *best_so_far(trials, bench.screen)]
+        probes = {trial.head: trial.objectives[0] for trial in trials if trial.objectives is not None}
+        finalists = sorted(probes, key=lambda head: -probes[head])[:FINALISTS]
+        epochs = found[-1].epochs + len(finalists) * schedule.epochs
+        hours = found[-1].hours + schedule.epochs * sum(float(bench.hours[head]) for head in finalists)
+        best = max(finalists, key=lambda head: probes[head] + draw.second_probe(head))
+        return [*found, Step(epochs, hours, best)]
+
+    return steps
 
 
 class Learnt:
@@ -299,7 +328,8 @@ class Learnt:
 
     def tell(self, head: int, objectives: Objectives | None) -> None:
         """Pass it on."""
-        self._study.tell(self._trials[head], objectives)
+        stopped = optuna.trial.TrialState.PRUNED if objectives is None else None
+        self._study.tell(self._trials[head], objectives, stopped)
 
     def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         return {name: trial.suggest_categorical(name, choices) for name, choices in self._choices.items()}
@@ -322,21 +352,22 @@ def nsga2(bench: Bench, seed: int) -> Sampler:
     return Learnt(bench, optuna.samplers.NSGAIISampler(population_size=6, seed=seed), 2, seed)
 
 
-def policies(bench: Bench) -> dict[str, Policy]:
-    """All that are compared, by name."""
-    budget = bench.rungs[-1]
-    halving = sorted(
-        {min(bench.rungs, key=lambda rung, at=share: abs(rung - at * budget)) for share in (1 / 4, 1 / 2, 1)}
-    )
-    return {
-        "funnel": funnel,
-        "tpe": proxies(tpe),
-        "nsga2": proxies(nsga2, single=False),
-        "random": proxies(shuffled),
-        "random, stopped early": proxies(shuffled, halving),
-        "random, long": long_search,
-        "everything": everything,
-    }
+SHORT, LONG, STOPPED = Plan(long=False), Plan(long=True), Plan(long=True, stopped=True)
+POLICIES: dict[str, Policy] = {
+    "everything": everything,
+    "random": search(shuffled, LONG),
+    "random, stopped early": search(shuffled, STOPPED),
+    "random, short": search(shuffled, SHORT),
+    "tpe": search(tpe, LONG),
+    "tpe, stopped early": search(tpe, STOPPED),
+    "tpe, short": search(tpe, SHORT),
+    "nsga2": search(nsga2, LONG, both=True),
+    "nsga2, short": search(nsga2, SHORT, both=True),
+    "funnel": funnel(LONG),
+    "funnel, stopped early": funnel(STOPPED),
+    "funnel, short": funnel(SHORT),
+}
+"""All that are compared; of the long schedule unless they are `short`."""
 
 
 def until_good(bench: Bench, steps: Sequence[Step]) -> Training | None:
@@ -363,7 +394,7 @@ def measure(bench: Bench, repeats: int) -> list[dict[str, Any]]:
     whole = bench.everything
     draws = np.random.default_rng(0).integers(repeats, size=(2000, repeats))
     rows = []
-    for name, policy in policies(bench).items():
+    for name, policy in POLICIES.items():
         searches = [policy(bench, seed) for seed in range(repeats)]
         found = [until_good(bench, steps) for steps in searches]
         row: dict[str, Any] = {
@@ -449,7 +480,7 @@ def main() -> None:
         return
     console = Console(width=120)
     console.print(
-        f"{len(bench.heads)} heads, {bench.long.shape[1]} seeds, {options.repeats} repeats; as good as the best: within {bench.noise:.2f} points\n"
+        f"{len(bench.heads)} heads, {bench.screened.shape[1]} seeds, {options.repeats} repeats; as good as the best: within {bench.noise:.2f} points\n"
     )
     for table in text_tables(bench, rows):
         console.print(table)

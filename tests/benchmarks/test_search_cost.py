@@ -19,20 +19,15 @@ def script() -> Any:
 
 @pytest.fixture
 def bench(script: Any) -> Any:
-    """Ten heads of rising worth, two seeds, proxies of 4 epochs that order them rightly; an epoch of any head takes an hour."""
-    truth = np.arange(10.0)
-    curves = np.zeros((10, 2, 2, 2))
-    curves[..., 1] = truth[:, None, None]
+    """Ten heads of rising worth, two seeds, trainings that order them rightly from the first rung; an epoch of any head takes an hour."""
+    curves = np.zeros((10, 2, 3, 2))
+    curves[..., 1] = np.arange(10.0)[:, None, None]
     return script.Bench(
         heads=[str(index) for index in range(10)],
         params=[{"kind": "a", "depth": index, "first_shortcut": False} for index in range(10)],
-        truth=truth,
-        noise=0.5,
-        rungs=(2, 4),
-        curves=curves,
-        long=np.stack([truth, truth], axis=1),
-        screened=np.stack([truth, truth], axis=1),
-        long_epochs=20,
+        short=script.Schedule((1, 2, 4), curves),
+        long=script.Schedule((5, 10, 20), curves),
+        screened=curves[:, :, -1, 1],
         hours=np.ones(10),
         screen=script.Training(8.0, 8.0),
     )
@@ -45,13 +40,26 @@ def test_everything_costs_every_head_and_finds_the_best(script: Any, bench: Any)
     assert script.until_good(bench, [step]) == (200.0, 200.0)
 
 
-def test_a_funnel_pays_for_its_screen_its_proxies_and_its_finalists(script: Any, bench: Any) -> None:
-    steps = script.funnel(bench, seed=0)
+@pytest.mark.parametrize(("name", "epochs"), [("funnel, short", 4), ("funnel", 20)])
+def test_a_funnel_pays_for_its_screen_its_trainings_and_its_finalists(
+    script: Any, bench: Any, name: str, epochs: int
+) -> None:
+    steps = script.POLICIES[name](bench, 0)
     assert steps[0] == (8.0, 8.0, 9)
     assert len(steps) == 1 + 8 + 1
-    assert steps[-1] == (8.0 + 8 * 4 + 2 * 4, 48.0, 9)
+    assert steps[-1] == (8.0 + 8 * epochs + 2 * epochs, 8.0 + 10 * epochs, 9)
     # The screen's first was right at once.
     assert script.until_good(bench, steps) == (8.0, 8.0)
+
+
+def test_a_funnel_that_stops_weak_heads_trains_few_to_the_end(script: Any, bench: Any) -> None:
+    steps = script.POLICIES["funnel, stopped early"](bench, 0)
+    assert steps[1] == (28.0, 28.0, 9)
+    assert steps[-1].head == 9
+    # The others are worse than the first: they end at the first rung, or, as the second best where a third may go on, at the next.
+    assert 8 + 20 + 7 * 5 <= steps[-2].epochs <= 8 + 20 + 2 * 10 + 5 * 5
+    # One finalist is left, which is trained once more.
+    assert steps[-1].epochs == steps[-2].epochs + 20
 
 
 def test_only_a_head_that_stays_good_to_the_end_counts(script: Any, bench: Any) -> None:
@@ -67,17 +75,18 @@ def test_regret_before_anything_is_returned_is_that_of_chance(script: Any, bench
     assert script.regret_at(bench, steps, 1.0) == 0.0
 
 
-@pytest.mark.parametrize("name", ["tpe", "nsga2", "random", "random, long"])
+@pytest.mark.parametrize("name", ["tpe", "tpe, short", "nsga2", "nsga2, short", "random", "random, short"])
 def test_others_train_every_head_once(script: Any, bench: Any, name: str) -> None:
-    steps = script.policies(bench)[name](bench, 3)
+    steps = script.POLICIES[name](bench, 3)
     assert len(steps) == 10
-    assert steps[-1].epochs == (200 if name == "random, long" else 40)
+    assert steps[-1].epochs == (40 if name.endswith("short") else 200)
     assert steps[-1].head == 9
 
 
-def test_stopping_early_spends_less(script: Any, bench: Any) -> None:
-    steps = script.policies(bench)["random, stopped early"](bench, 3)
-    assert steps[-1].epochs < 40
+@pytest.mark.parametrize("name", ["random, stopped early", "tpe, stopped early"])
+def test_stopping_early_spends_less(script: Any, bench: Any, name: str) -> None:
+    steps = script.POLICIES[name](bench, 3)
+    assert steps[-1].epochs < 200
     assert steps[-1].head == 9
 
 
@@ -94,8 +103,7 @@ def test_a_table_of_runs_is_measured(script: Any, tmp_path: Path) -> None:
     write_headbench(path, collect(tmp_path))
     bench = script.load(path)
     assert len(bench.heads) == 12
-    assert bench.curves.shape == (12, 2, 3, 2)
-    assert bench.truth == pytest.approx(bench.long.mean(axis=1))
+    assert bench.short.curves.shape == bench.long.curves.shape == (12, 2, 3, 2)
     # A step of the joint run takes 2.5 steps without heads; nine epochs of it, in epochs of a mean proxy.
     depths = np.array([params["depth"] for params in bench.params])
     assert bench.screen.hours == pytest.approx(9 * 2.5 * bench.hours / (1 + 0.05 * depths))
