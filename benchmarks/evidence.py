@@ -22,6 +22,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import search_cost
+import search_policies
 from rich.console import Console
 from rich.table import Table
 
@@ -224,7 +225,7 @@ def scores(*benches: Curves) -> Iterable[Table | str]:
 
 def cost(curves: Curves) -> Iterable[Table | str]:
     """What a search costs against training every head."""
-    bench = search_cost.load(_path(curves.name))
+    bench = search_policies.load(_path(curves.name))
     yield f"{len(bench.heads)} heads, {bench.screened.shape[1]} seeds, 500 repeats; as good as the best: within {bench.noise:.2f} points"
     yield from search_cost.text_tables(bench, search_cost.measure(bench, 500))
 

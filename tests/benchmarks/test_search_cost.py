@@ -17,24 +17,29 @@ def script() -> Any:
     return importlib.import_module("search_cost")
 
 
+@pytest.fixture(scope="module")
+def policies() -> Any:
+    return importlib.import_module("search_policies")
+
+
 @pytest.fixture
-def bench(script: Any) -> Any:
+def bench(policies: Any) -> Any:
     """Ten heads of rising worth, two seeds, trainings that order them rightly from the first rung; an epoch of any head takes an hour."""
     curves = np.zeros((10, 2, 3, 2))
     curves[..., 1] = np.arange(10.0)[:, None, None]
-    return script.Bench(
+    return policies.Bench(
         heads=[str(index) for index in range(10)],
         params=[{"kind": "a", "depth": index, "first_shortcut": False} for index in range(10)],
-        short=script.Schedule((1, 2, 4), curves),
-        long=script.Schedule((5, 10, 20), curves),
+        short=policies.Schedule((1, 2, 4), curves),
+        long=policies.Schedule((5, 10, 20), curves),
         screened=curves[:, :, -1, 1],
         hours=np.ones(10),
-        screen=script.Training(8.0, 8.0),
+        screen=policies.Training(8.0, 8.0),
     )
 
 
-def test_everything_costs_every_head_and_finds_the_best(script: Any, bench: Any) -> None:
-    (step,) = script.everything(bench, seed=0)
+def test_everything_costs_every_head_and_finds_the_best(script: Any, policies: Any, bench: Any) -> None:
+    (step,) = policies.everything(bench, seed=0)
     assert step == (200.0, 200.0, 9)
     assert bench.everything == (200.0, 200.0)
     assert script.until_good(bench, [step]) == (200.0, 200.0)
@@ -42,9 +47,9 @@ def test_everything_costs_every_head_and_finds_the_best(script: Any, bench: Any)
 
 @pytest.mark.parametrize(("name", "epochs"), [("funnel, short", 4), ("funnel", 20)])
 def test_a_funnel_pays_for_its_screen_its_trainings_and_its_finalists(
-    script: Any, bench: Any, name: str, epochs: int
+    script: Any, policies: Any, bench: Any, name: str, epochs: int
 ) -> None:
-    steps = script.POLICIES[name](bench, 0)
+    steps = policies.POLICIES[name](bench, 0)
     assert steps[0] == (8.0, 8.0, 9)
     assert len(steps) == 1 + 8 + 1
     assert steps[-1] == (8.0 + 8 * epochs + 2 * epochs, 8.0 + 10 * epochs, 9)
@@ -52,8 +57,8 @@ def test_a_funnel_pays_for_its_screen_its_trainings_and_its_finalists(
     assert script.until_good(bench, steps) == (8.0, 8.0)
 
 
-def test_a_funnel_that_stops_weak_heads_trains_few_to_the_end(script: Any, bench: Any) -> None:
-    steps = script.POLICIES["funnel, stopped early"](bench, 0)
+def test_a_funnel_that_stops_weak_heads_trains_few_to_the_end(policies: Any, bench: Any) -> None:
+    steps = policies.POLICIES["funnel, stopped early"](bench, 0)
     assert steps[1] == (28.0, 28.0, 9)
     assert steps[-1].head == 9
     # The others are worse than the first: they end at the first rung, or, as the second best where a third may go on, at the next.
@@ -62,8 +67,8 @@ def test_a_funnel_that_stops_weak_heads_trains_few_to_the_end(script: Any, bench
     assert steps[-1].epochs == steps[-2].epochs + 20
 
 
-def test_only_a_head_that_stays_good_to_the_end_counts(script: Any, bench: Any) -> None:
-    step = script.Step
+def test_only_a_head_that_stays_good_to_the_end_counts(script: Any, policies: Any, bench: Any) -> None:
+    step = policies.Step
     assert script.until_good(bench, [step(1, 1, 9), step(2, 2, 3), step(5, 6, 9), step(7, 8, 9)]) == (5, 6)
     assert script.until_good(bench, [step(1, 1, 9), step(2, 2, 3)]) is None
 
@@ -76,21 +81,21 @@ def test_regret_before_anything_is_returned_is_that_of_chance(script: Any, bench
 
 
 @pytest.mark.parametrize("name", ["tpe", "tpe, short", "nsga2", "nsga2, short", "random", "random, short"])
-def test_others_train_every_head_once(script: Any, bench: Any, name: str) -> None:
-    steps = script.POLICIES[name](bench, 3)
+def test_others_train_every_head_once(policies: Any, bench: Any, name: str) -> None:
+    steps = policies.POLICIES[name](bench, 3)
     assert len(steps) == 10
     assert steps[-1].epochs == (40 if name.endswith("short") else 200)
     assert steps[-1].head == 9
 
 
 @pytest.mark.parametrize("name", ["random, stopped early", "tpe, stopped early"])
-def test_stopping_early_spends_less(script: Any, bench: Any, name: str) -> None:
-    steps = script.POLICIES[name](bench, 3)
+def test_stopping_early_spends_less(policies: Any, bench: Any, name: str) -> None:
+    steps = policies.POLICIES[name](bench, 3)
     assert steps[-1].epochs < 200
     assert steps[-1].head == 9
 
 
-def test_a_table_of_runs_is_measured(script: Any, tmp_path: Path) -> None:
+def test_a_table_of_runs_is_measured(script: Any, policies: Any, tmp_path: Path) -> None:
     every = {"sampler": "grid", "trials": 12, "finalists": 12, "replicates": 2}
     run_toy(tmp_path / "proxies", toy_experiment(**every))
     run_toy(tmp_path / "long", toy_experiment(seed=7, **every))
@@ -101,7 +106,7 @@ def test_a_table_of_runs_is_measured(script: Any, tmp_path: Path) -> None:
     (tmp_path / "screen" / OVERHEAD).write_text("1.5")
     path = tmp_path / "bench.csv.gz"
     write_headbench(path, collect(tmp_path))
-    bench = script.load(path)
+    bench = policies.load(path)
     assert len(bench.heads) == 12
     assert bench.short.curves.shape == bench.long.curves.shape == (12, 2, 3, 2)
     # A step of the joint run takes 2.5 steps without heads; nine epochs of it, in epochs of a mean proxy.
