@@ -219,13 +219,13 @@ def scores(*benches: Curves) -> Iterable[Table | str]:
     for part in benches[0].parts():
         if part != "long":
             yield label_free_scores.text_table(
-                label_free_scores.judge([_path(bench.name) for bench in benches], part), every=False
+                label_free_scores.judge([path_of(bench.name) for bench in benches], part), every=False
             )
 
 
 def cost(curves: Curves) -> Iterable[Table | str]:
     """What a search costs against training every head."""
-    bench = search_policies.load(_path(curves.name))
+    bench = search_policies.load(path_of(curves.name))
     yield f"{len(bench.heads)} heads, {bench.screened.shape[1]} seeds, 500 repeats; as good as the best: within {bench.noise:.2f} points"
     yield from search_cost.text_tables(bench, search_cost.measure(bench, 500))
 
@@ -269,14 +269,15 @@ def _table(title: str, *headers: str) -> Table:
     return table
 
 
-def _path(name: str) -> Path:
+def path_of(name: str) -> Path:
+    """The file of a table."""
     return HERE / "headbench" / f"{name}.csv.gz"
 
 
 def block(name: str, tables: Sequence[str]) -> str:
     """The text of one table, as it stands in the document."""
     console = Console(file=io.StringIO(), width=150)
-    for part in TABLES[name](*(Curves(_path(table)) for table in tables)):
+    for part in TABLES[name](*(Curves(path_of(table)) for table in tables)):
         console.print(part, soft_wrap=isinstance(part, str), highlight=False)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "```\n" + "\n".join(line.rstrip() for line in text.rstrip().splitlines()) + "\n```\n"
