@@ -4,9 +4,9 @@
 
 TABLE is a HeadBench (`benchmarks/headbench/digits.csv.gz`), several count as one by ranks within each. The target is the k-NN accuracy of the base on the
 long schedule, the mean over seeds; scores are means over seeds, at the last rung of the part. Printed are Kendall's tau-b with its 95% bootstrap
-interval over heads and what choosing by the score loses, for the scores named in docs/evidence.md, or with `--all` for every candidate. The last line of
-a part judges the *choice* of the best candidate: made anew without every two families, and judged on the pairs between them
-(`headsearch.results.prediction`). With two tables or more, each is also judged by the candidate that is best on the others.
+interval over heads, how much that is more than of the default discrepancy, and what choosing by the score loses, for the scores named in
+docs/evidence.md, or with `--all` for every candidate. The last line of a part judges the *choice* of the best candidate: made anew without every two families, and
+judged on the pairs between them (`headsearch.results.prediction`). With two tables or more, each is also judged by the candidate that is best on the others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rich.table import Table
 
 from headsearch.errors import RunError
 from headsearch.results.headbench import PARTS, need_parts, read_headbench
-from headsearch.results.prediction import Foretelling, foretellings, left_out
+from headsearch.results.prediction import Ahead, Foretelling, ahead, foretellings, left_out
 from headsearch.scoring.names import MEASURES
 
 Columns = dict[str, list[float | None]]
@@ -51,6 +51,8 @@ DIFFERENT = (
     "procrustes.embedding.output",
     "mutual_knn.tokens.output",
 )
+REFERENCE = "cka.embedding.output"
+"""The default discrepancy, which a score has to beat."""
 GOOD = ("retrieval.head", "rankme_head", "close", "spread", "falls")
 
 
@@ -70,7 +72,7 @@ def load(path: Path, part: str) -> tuple[list[str], list[str], list[float], pd.D
     means = last.groupby("head_id").mean(numeric_only=True)
     families = last.groupby("head_id")["family"].first()
     costs = table.groupby("head_id")[["params", "flops", "synflow", "naswot"]].first()
-    means[list(costs)] = costs
+    means = means.drop(columns=list(costs), errors="ignore").join(costs)
     heads = [head for head in means.index if head in target.index]
     return heads, list(families[heads]), list(target[heads]), means.loc[heads]
 
@@ -130,6 +132,10 @@ def judge(paths: Sequence[Path], part: str) -> dict[str, Any]:
         "part": part,
         "heads": len(target),
         "scores": foretellings(columns, target),
+        "ahead": {
+            name: None if name == REFERENCE else ahead(values, columns[REFERENCE], target)
+            for name, values in columns.items()
+        },
         "choice": left_out(columns, target, families),
         "carried": [_carried(benches, index) for index in range(len(benches))] if len(benches) > 1 else [],
     }
@@ -155,32 +161,30 @@ def _carried(benches: Sequence[tuple[Columns, list[float]]], index: int) -> Fore
 
 def text_table(found: dict[str, Any], *, every: bool) -> Table:
     """One line a score."""
-    table = Table(title=f"{found['part']}: {found['heads']} heads", box=None, pad_edge=False)
-    for header in ("score", "tau", "95%", "top-1 loses", "top-3 loses"):
+    choice = found["choice"]
+    table = Table(
+        title=f"{found['part']}: {found['heads']} heads", title_justify="left", box=None, pad_edge=False
+    )
+    for header in ("score", "tau", "95%", "over discrepancy", "top-1 loses", "top-3 loses"):
         table.add_column(header, justify="left" if header == "score" else "right", no_wrap=True)
     for place, each in enumerate(found["scores"]):
         if every or each.name in SHOWN or place == 0:
-            table.add_row(*_cells(each))
-    choice = found["choice"]
-    most = next(iter(choice.chosen))
+            table.add_row(*_cells(each, found["ahead"][each.name]))
     table.add_row(
-        f"best, two families left out (mostly {most})",
-        f"{choice.tau:.2f}",
-        f"[{choice.low:.2f}, {choice.high:.2f}]",
-        "",
-        "",
+        "best, two families left out", f"{choice.tau:.2f}", f"[{choice.low:.2f}, {choice.high:.2f}]"
     )
     for each in found["carried"]:
-        table.add_row(f"best elsewhere: {each.name}", *_cells(each)[1:])
+        table.add_row(f"best elsewhere: {each.name}", *_cells(each, None)[1:])
     return table
 
 
-def _cells(each: Foretelling) -> list[str]:
+def _cells(each: Foretelling, ahead: Ahead | None) -> list[str]:
     tau, low, high = each.agreement.tau, each.agreement.low, each.agreement.high
     return [
         each.name,
         "-" if tau is None else f"{tau:.2f}",
         "-" if low is None or high is None else f"[{low:.2f}, {high:.2f}]",
+        "" if ahead is None else f"{ahead.difference:+.2f} [{ahead.low:.2f}, {ahead.high:.2f}]",
         "-" if each.top1 is None else f"{each.top1:.1f}",
         "-" if each.top3 is None else f"{each.top3:.1f}",
     ]
@@ -215,6 +219,7 @@ def main() -> None:
                         "tau": s.agreement.tau,
                         "low": s.agreement.low,
                         "high": s.agreement.high,
+                        "ahead": None if each["ahead"][s.name] is None else vars(each["ahead"][s.name]),
                         "top1": s.top1,
                         "top3": s.top3,
                     }

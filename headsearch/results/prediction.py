@@ -42,6 +42,17 @@ class Foretelling:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """How much better one score foretells the target than another."""
+
+    difference: float
+    """Of their Kendall's tau-b, over the heads that have both scores."""
+    low: float
+    """95% bootstrap interval over heads, both scores of the same resample."""
+    high: float
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """What choosing a score is worth on heads that it was not chosen on."""
 
@@ -69,6 +80,42 @@ def foretellings(scores: Scores, target: Sequence[float]) -> list[Foretelling]:
             )
         )
     return sorted(found, key=lambda each: -2.0 if each.agreement.tau is None else -each.agreement.tau)
+
+
+def ahead(
+    score: Sequence[float | None],
+    other: Sequence[float | None],
+    target: Sequence[float],
+    *,
+    seed: int = 0,
+) -> Ahead | None:
+    """How much better `score` foretells `target` than `other` does; None where one of the three is the same for all heads.
+
+    Judged together on each resample: two scores of the same heads have most of their luck in common, so that this tells more than two intervals.
+    """
+    values = np.array([score, other, target], dtype=np.float64)
+    values = values[:, ~np.isnan(values).any(axis=0)]
+    n = values.shape[1]
+    signs_3NN = np.stack([signs(each) for each in values])
+    products = {
+        pair: signs_3NN[pair[0]] * signs_3NN[pair[1]] for pair in ((0, 2), (1, 2), (0, 0), (1, 1), (2, 2))
+    }
+
+    def difference(weights_BN: Floats) -> Floats:
+        sums = {
+            pair: np.einsum("bi,ij,bj->b", weights_BN, product, weights_BN, optimize=True)
+            for pair, product in products.items()
+        }
+        with np.errstate(invalid="ignore", divide="ignore"):
+            taus = [sums[each, 2] / np.sqrt(sums[each, each] * sums[2, 2]) for each in (0, 1)]
+        return np.asarray(taus[0] - taus[1])
+
+    (found,) = difference(np.ones((1, n)))
+    if not np.isfinite(found):
+        return None
+    resamples = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES)
+    low, high = np.nanquantile(difference(resamples.astype(np.float64)), [0.025, 0.975])
+    return Ahead(float(found), float(low), float(high))
 
 
 def left_out(scores: Scores, target: Sequence[float], groups: Sequence[str], *, seed: int = 0) -> LeftOut:

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from headsearch.results import prediction
-from headsearch.results.prediction import foretellings, left_out
+from headsearch.results.prediction import ahead, foretellings, left_out
 
 GROUPS = [f"family {index // 3}" for index in range(24)]
 
@@ -29,6 +29,47 @@ def test_a_head_without_a_score_counts_in_no_pair_and_leaves_no_regret() -> None
     (found,) = foretellings({"a": [1.0, 2.0, None, 4.0, 5.0, 6.0]}, target)
     assert (found.agreement.n, found.agreement.tau) == (5, 1.0)
     assert found.top1 is None
+
+
+def test_a_score_is_ahead_by_the_difference_of_scipys_taus() -> None:
+    random = np.random.default_rng(2)
+    target = random.normal(size=24)
+    good, bad = target + 0.3 * random.normal(size=24), target + 3.0 * random.normal(size=24)
+    found = ahead(list(good), list(bad), list(target))
+    assert found is not None
+    taus = [kendalltau(score, target).statistic for score in (good, bad)]
+    assert found.difference == pytest.approx(taus[0] - taus[1])
+    assert 0 < found.low < found.difference < found.high
+    back = ahead(list(bad), list(good), list(target))
+    assert back is not None
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_nothing_is_ahead_of_itself_or_of_what_is_the_same_for_all() -> None:
+    target = [1.0, 3.0, 2.0, 5.0, 4.0, 6.0]
+    same = ahead(target, target, target)
+    assert same is not None
+    assert (same.difference, same.low, same.high) == (0.0, 0.0, 0.0)
+    assert ahead(target, [1.0] * 6, target) is None
+
+
+def test_heads_without_both_scores_do_not_count() -> None:
+    target = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    found = ahead([1.0, 2.0, 3.0, 4.0, 5.0, None], [None, 5.0, 4.0, 3.0, 2.0, 1.0], target)
+    assert found is not None
+    assert found.difference == pytest.approx(2.0)
+
+
+def test_the_interval_of_a_difference_holds_it_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction, "RESAMPLES", 200)
+    held = 0
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        target = random.normal(size=24)
+        # Two scores with the same noise: neither is ahead.
+        found = ahead(*(list(target + random.normal(size=24)) for _ in range(2)), list(target))
+        held += found is not None and found.low <= 0.0 <= found.high
+    assert 88 <= held <= 100
 
 
 def test_a_single_score_left_out_is_its_own_tau() -> None:
