@@ -33,7 +33,7 @@ from headsearch.scoring.names import MEASURES
 Columns = dict[str, list[float | None]]
 SHOWN = (
     "score",
-    "max tokens",
+    "max tokens * retrieval.head",
     "cka.embedding.output",
     "retrieval.head",
     "rankme_head",

@@ -87,7 +87,7 @@ def score_toys(
     )
     for head in heads:
         probe, discrepancy = limits(head)
-        measures = {"cka.tokens.output": discrepancy, "cka.tokens.change": discrepancy}
+        measures = {"cka.embedding.output": discrepancy, "cka.tokens.output": discrepancy}
         quality = {"retrieval.head": probe / 10.0}
         rows.append(
             ZeroCostScores(

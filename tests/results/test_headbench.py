@@ -92,6 +92,6 @@ def test_every_row_has_the_score_of_its_measures(folder: Path, tmp_path: Path) -
     write_headbench(path, collect(folder))
     table = read_headbench(path)
     screen = table[table["part"] == "screen"]
-    larger = screen[["cka.tokens.output", "cka.tokens.change"]].max(axis=1)
-    assert screen["score"].to_numpy() == pytest.approx(larger * screen["retrieval.head"] / 100)
+    different = screen["cka.embedding.output"]
+    assert screen["score"].to_numpy() == pytest.approx(different * screen["retrieval.head"] / 100)
     assert table.loc[table["control"] == "none", "score"].isna().all()

@@ -26,7 +26,7 @@ def record(
     head_id, probe=None, discrepancy=None, *, state="complete", control=None, replicate=0, params=100, seed=None,
     config=VIT, reason=None, linear=None, number=0, overhead=None, stage="proxy", retrieval=None,
 ):  # fmt: skip
-    measures = {} if discrepancy is None else {"cka.tokens.output": discrepancy, "cka.tokens.change": 0.0}
+    measures = {} if discrepancy is None else {"procrustes.embedding.output": discrepancy}
     quality = {} if retrieval is None else {"retrieval.head": retrieval}
     rungs = (RungScores(12, 1.0, measures, discrepancy, probe, linear, quality=quality),)
     return TrialRecord(

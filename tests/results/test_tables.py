@@ -23,7 +23,7 @@ NAMES = ["convnext-d3-k7-m4-noshortcut-a69db6b1", "mixer-d3-m4-t0.5-noshortcut-5
 
 
 def record(number, head_id, probe, *, control=None, config=None, state="complete", reason=None, loss=1.5):
-    measures = {} if config is None else {"cka.tokens.output": 0.5, "cka.tokens.change": 0.75}
+    measures = {} if config is None else {"cka.tokens.output": 0.5, "procrustes.embedding.output": 0.75}
     quality = {} if config is None else {"retrieval.head": 80.0}
     discrepancy = None if config is None else 0.625
     rungs = (RungScores(12, loss, measures, discrepancy, probe, probe, quality=quality),)

@@ -62,7 +62,10 @@ def test_rows_are_by_number_with_the_scores_of_the_last_rung():
 
 def test_a_row_has_the_score_where_its_parts_are_known():
     rung = RungScores(
-        6, 1.5, {"cka.tokens.output": 0.25, "cka.tokens.change": 0.5}, quality={"retrieval.head": 60.0}
+        6,
+        1.5,
+        {"cka.tokens.output": 0.25, "procrustes.embedding.output": 0.5},
+        quality={"retrieval.head": 60.0},
     )
     rows = trial_rows([record(rungs=(rung,)), record(number=4)])
     assert [row["score"] for row in rows] == [0.3, None]
