@@ -27,7 +27,10 @@ from headsearch.report.figures import blank
 from headsearch.report.palette import CONTROL_MARKERS, DASHES, GREY, SERIES, family_styles
 
 WIDTH, HEIGHT = 920, 430
-AGAINST = {"cka.embedding.output": "Discrepancy (CKA of embeddings)", "score": "Label-free score: discrepancy × retrieval"}
+AGAINST = {
+    "cka.embedding.output": "Discrepancy (CKA of embeddings)",
+    "score": "Label-free score: discrepancy × retrieval",
+}
 SHOWN = ("funnel", "funnel, stopped early", "tpe", "tpe, stopped early", "random", "random, stopped early")
 SHARES = np.geomspace(0.01, 1.0, 60)
 REPEATS = 300
