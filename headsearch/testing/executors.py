@@ -133,13 +133,17 @@ def check_interruptions(make: MakeExecutor, folder: Path) -> None:
     finished: list[TrialRecord] = []
     for rungs in (4, 8):
         try:
-            _run(make, folder, experiment, evaluate, Watcher(interrupt_after=rungs), resume=bool(finished))
+            watcher = Watcher(interrupt_after=rungs)
+            _run(make, folder, experiment, evaluate, watcher, resume=(folder / "run").exists())
         except KeyboardInterrupt:
             pass
         else:
             raise AssertionError("an interruption was swallowed")
         records = read_records(folder / "run")
-        assert {record.state for record in records} == {"complete", "running"}, "settled wrongly"
+        states = {record.state for record in records}
+        # Trials side by side may all be at their second rung: then none is complete.
+        assert "running" in states, "the trial that was interrupted cannot be resumed"
+        assert states <= {"complete", "running"}, f"settled wrongly: {states}"
         assert [record for record in records if record in finished] == finished, (
             "what was finished has changed"
         )
