@@ -15,6 +15,7 @@ from typing import Any
 from headsearch.errors import HeadError, RunError
 from headsearch.heads import HeadConfig, parse_head
 from headsearch.run_directory import write_atomically
+from headsearch.scoring.score import head_score
 from headsearch.trial import HeadCost
 
 FILE_NAME = "zero_cost.jsonl"
@@ -53,10 +54,13 @@ class ZeroCostScores:
     """Log-determinant of the kernel of activation codes (Mellor et al. 2021)."""
     sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation over seeds of everything above, by the names in `ORDERS`; empty with a single seed."""
-    score: float | None = None
-    """The default order: `headsearch.scoring.score.head_score` of the means."""
     reason: str | None = None
     """Why there are no scores: it cannot be built, is not finite, or is collapsed, at any of the seeds."""
+
+    @property
+    def score(self) -> float | None:
+        """The default order: `headsearch.scoring.score.head_score` of the means."""
+        return head_score(self.measures, self.quality)
 
     def value(self, name: str) -> float | None:
         """The score of one of `ORDERS`."""
@@ -73,15 +77,16 @@ class ZeroCostScores:
             "measures": dict(self.measures),
             "quality": dict(self.quality),
             "sd": dict(self.sd),
+            "score": self.score,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ZeroCostScores:
-        """The inverse of `to_dict`. Raises `HeadError` for an unknown head."""
+        """The inverse of `to_dict`, but that the score is computed anew: the file may be older than its formula. Raises `HeadError` for an unknown head."""
         cost = data["cost"]
         return cls(
             **{
-                **data,
+                **{name: value for name, value in data.items() if name != "score"},
                 "config": parse_head(data["config"]),
                 "cost": None if cost is None else HeadCost(**cost),
             }

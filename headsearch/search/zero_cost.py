@@ -27,7 +27,6 @@ from headsearch.experiment import Experiment
 from headsearch.heads import HeadConfig, canonical, head_id
 from headsearch.heads.build import build_head
 from headsearch.scoring.cost import head_cost
-from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost import Seen, measure_head, see
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ZeroCostScores, read_scores, write_scores
 from headsearch.space import Space
@@ -255,5 +254,4 @@ def _summary(config: HeadConfig, cost: HeadCost, measured: Sequence[dict[str, fl
         synflow=means.get("synflow"),
         naswot=means.get("naswot"),
         sd={name: stdev(values) for name, values in columns.items()} if len(measured) > 1 else {},
-        score=head_score(measures, quality),
     )

@@ -11,7 +11,6 @@ from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads import HeadConfig, Stage
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.results.trials import TrialRecord
-from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores, write_scores
 from headsearch.search.executors import Executor
 from headsearch.search.materials import Materials, read_space
@@ -89,11 +88,7 @@ def score_toys(
         probe, discrepancy = limits(head)
         measures = {"cka.embedding.output": discrepancy, "cka.tokens.output": discrepancy}
         quality = {"retrieval.head": probe / 10.0}
-        rows.append(
-            ZeroCostScores(
-                head_id(head), head, 1, toy_cost(head), measures, quality, score=head_score(measures, quality)
-            )
-        )
+        rows.append(ZeroCostScores(head_id(head), head, 1, toy_cost(head), measures, quality))
         told(len(rows), len(heads))
     write_scores(path, rows, "toy")
     return rows

@@ -23,13 +23,12 @@ def row(depth: int = 1, **changes: object) -> ZeroCostScores:
     config = canonical(parse_head({"mixer": {"depth": depth}}))
     fields = {
         "cost": HeadCost(100, 200),
-        "measures": {"cka.tokens.output": 0.25, "cka.tokens.change": 0.5},
+        "measures": {"cka.embedding.output": 0.5, "cka.tokens.output": 0.25},
         "quality": {"retrieval.head": 12.5},
         "rankme_head": 3.0,
         "synflow": 4.0,
         "naswot": 5.0,
         "sd": {"synflow": 0.1},
-        "score": 0.0625,
     }
     return ZeroCostScores(head_id(config), config, 3, **{**fields, **changes})  # type: ignore[arg-type]
 
@@ -38,7 +37,7 @@ INFEASIBLE = ZeroCostScores(row(7).head_id, row(7).config, 3, reason="the head c
 
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
-    rows = [row(1), INFEASIBLE, row(2, naswot=None, score=None, quality={})]
+    rows = [row(1), INFEASIBLE, row(2, naswot=None, quality={})]
     path = tmp_path / "zero_cost.jsonl"
     write_scores(path, rows, "abc")
     assert read_scores(path) == read_scores(path, "abc") == rows
@@ -48,6 +47,15 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     write_scores(path, rows[:1], "abc")
     assert read_scores(path) == rows[:1]
     assert [file.name for file in tmp_path.iterdir()] == ["zero_cost.jsonl"]
+
+
+def test_a_score_that_an_older_formula_gave_is_computed_anew(tmp_path: Path) -> None:
+    path = tmp_path / "zero_cost.jsonl"
+    write_scores(path, [row()], "abc")
+    text = path.read_text()
+    assert '"score": 0.0625' in text
+    path.write_text(text.replace('"score": 0.0625', '"score": 7.0'))
+    assert read_scores(path)[0].score == 0.0625
 
 
 def test_scores_of_something_else_are_refused(tmp_path: Path) -> None:
@@ -77,7 +85,8 @@ def test_a_file_that_is_not_there_or_cannot_be_written_is_told(tmp_path: Path) -
 
 
 def test_order_is_largest_first_and_what_is_unknown_comes_last() -> None:
-    best, worst, unknown = row(1, score=0.5), row(2, score=-0.5), row(3, score=None)
+    best = row(1, measures={"cka.embedding.output": 0.5})
+    worst, unknown = row(2, measures={"cka.embedding.output": -0.5}), row(3, quality={})
     assert ordered([INFEASIBLE, worst, unknown, best])[:2] == [best, worst]
     assert ordered([unknown, INFEASIBLE]) == ordered([INFEASIBLE, unknown])
     assert ordered([row(1, synflow=1.0), row(2, synflow=2.0)], "synflow")[0].synflow == 2.0
@@ -86,10 +95,10 @@ def test_order_is_largest_first_and_what_is_unknown_comes_last() -> None:
 def test_every_order_has_a_value() -> None:
     assert {name: row().value(name) for name in ORDERS} == {
         "score": 0.0625,
-        "cka.embedding.output": None,
+        "cka.embedding.output": 0.5,
         "cka.embedding.change": None,
         "cka.tokens.output": 0.25,
-        "cka.tokens.change": 0.5,
+        "cka.tokens.change": None,
         "retrieval.head": 12.5,
         "rankme_head": 3.0,
         "synflow": 4.0,
