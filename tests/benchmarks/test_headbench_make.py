@@ -1,7 +1,6 @@
 """The experiments that HeadBench is made of: what the parts have in common, and in what they differ."""
 
-import importlib.util
-from pathlib import Path
+import importlib
 from typing import Any
 
 import pytest
@@ -10,18 +9,12 @@ from headsearch.experiment import Experiment
 from headsearch.results.headbench import PARTS
 from headsearch.search.materials import read_space
 
-MAKE = Path(__file__).parents[2] / "benchmarks" / "headbench" / "make.py"
 BENCHES = {"digits": (24, 3), "cifar10": (12, 2)}
 
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("headbench_make", MAKE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("headbench.make")
 
 
 def parts(script: Any, name: str, *overrides: str) -> dict[str, Experiment]:

@@ -1,6 +1,6 @@
 """The table of knobs: differences and intervals against scipy, from a search on the toy objective."""
 
-import importlib.util
+import importlib
 import math
 import statistics
 from pathlib import Path
@@ -16,17 +16,10 @@ from headsearch.search.run import conduct
 from headsearch.space import load_space
 from headsearch.testing.toy_search import toy_experiment, toy_materials
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "knobs.py"
-
 
 @pytest.fixture(scope="module")
 def knobs() -> Any:
-    spec = importlib.util.spec_from_file_location("knobs", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("knobs")
 
 
 @pytest.fixture(scope="module")
