@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 import pandas as pd
+from optuna_search import OptunaSearch, Params
 
 from headsearch.results.headbench import need_parts, read_headbench
 from headsearch.search.stopping import Objectives, SuccessiveHalving
@@ -280,43 +281,14 @@ def funnel(plan: Plan) -> Policy:
     return steps
 
 
-class Learnt:
-    """A sampler of Optuna's over the parameters of the heads; where it proposes one again, the unseen head nearest to it."""
+def learnt(bench: Bench, sampler: optuna.samplers.BaseSampler, directions: int, seed: int) -> Sampler:
+    """A sampler of Optuna's over the parameters of the heads."""
+    choices = {name: sorted({params[name] for params in bench.params}) for name in bench.params[0]}
 
-    def __init__(
-        self, bench: Bench, sampler: optuna.samplers.BaseSampler, directions: int, seed: int
-    ) -> None:
-        self._study = optuna.create_study(directions=["maximize"] * directions, sampler=sampler)
-        self._params = bench.params
-        self._random = random.Random(seed)
-        self._unseen = set(range(len(bench.heads)))
-        self._trials: dict[int, optuna.Trial] = {}
-        self._choices = {name: sorted({params[name] for params in self._params}) for name in self._params[0]}
+    def suggest(trial: optuna.Trial) -> Params:
+        return {name: trial.suggest_categorical(name, values) for name, values in choices.items()}
 
-    def ask(self) -> int | None:
-        """The sampler's choice."""
-        if not self._unseen:
-            return None
-        trial = self._study.ask()
-        wanted = self._suggest(trial)
-        unseen = self._random.sample(sorted(self._unseen), len(self._unseen))
-        head = max(unseen, key=lambda other: len(wanted.items() & self._params[other].items()))
-        if self._params[head] != wanted:
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            self._study.enqueue_trial(self._params[head])
-            trial = self._study.ask()
-            self._suggest(trial)
-        self._unseen.remove(head)
-        self._trials[head] = trial
-        return head
-
-    def tell(self, head: int, objectives: Objectives | None) -> None:
-        """Pass it on."""
-        stopped = optuna.trial.TrialState.PRUNED if objectives is None else None
-        self._study.tell(self._trials[head], objectives, stopped)
-
-    def _suggest(self, trial: optuna.Trial) -> dict[str, Any]:
-        return {name: trial.suggest_categorical(name, choices) for name, choices in self._choices.items()}
+    return OptunaSearch(sampler, bench.params, suggest, directions=directions, seed=seed)
 
 
 def shuffled(bench: Bench, seed: int) -> Sampler:
@@ -328,12 +300,12 @@ def shuffled(bench: Bench, seed: int) -> Sampler:
 
 def tpe(bench: Bench, seed: int) -> Sampler:
     """Optuna's default."""
-    return Learnt(bench, optuna.samplers.TPESampler(seed=seed), 1, seed)
+    return learnt(bench, optuna.samplers.TPESampler(seed=seed), 1, seed)
 
 
 def nsga2(bench: Bench, seed: int) -> Sampler:
     """Optuna's genetic algorithm, with generations that fit two dozen heads."""
-    return Learnt(bench, optuna.samplers.NSGAIISampler(population_size=6, seed=seed), 2, seed)
+    return learnt(bench, optuna.samplers.NSGAIISampler(population_size=6, seed=seed), 2, seed)
 
 
 SHORT, LONG, STOPPED = Plan(long=False), Plan(long=True), Plan(long=True, stopped=True)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+from optuna_search import OptunaSearch, Params
 from scipy.stats import kendalltau
 
 from headsearch.search.stopping import Objectives, SuccessiveHalving, non_dominated_layers
@@ -70,52 +71,24 @@ class Outcome(NamedTuple):
     """Trained for all heads."""
 
 
-class Tpe:
-    """Optuna's TPE on discrepancy and probe; a stopped trial is told as PRUNED."""
+def tpe(curves: LearningCurves, seed: int) -> Sampler:
+    """Optuna's TPE on discrepancy and probe."""
 
-    def __init__(self, curves: LearningCurves, seed: int) -> None:
-        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True)
-        self._study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
-        self._params = [
-            {"family": head.config.family, **head.config.stages[0].params} for head in curves.heads
-        ]
-        self._places = {tuple(params.values()): place for place, params in enumerate(self._params)}
-        self._trials: dict[int, optuna.Trial] = {}
-        self._unseen = set(range(len(curves)))
-        self._rng = random.Random(seed)
+    def suggest(trial: optuna.Trial) -> Params:
+        return {
+            "family": trial.suggest_categorical("family", FAMILIES),
+            "depth": trial.suggest_int("depth", DEPTHS[0], DEPTHS[-1]),
+            "mlp_ratio": trial.suggest_categorical("mlp_ratio", MLP_RATIOS),
+            "first_shortcut": trial.suggest_categorical("first_shortcut", SHORTCUTS),
+        }
 
-    def ask(self) -> int | None:
-        """TPE's choice or, where that was seen, the unseen head with the fewest parameters changed."""
-        if not self._unseen:
-            return None
-        trial = self._study.ask()
-        head = self._suggest(trial)
-        if head not in self._unseen:
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            wanted = self._params[head].items()
-            unseen = self._rng.sample(sorted(self._unseen), len(self._unseen))
-            head = max(unseen, key=lambda other: len(wanted & self._params[other].items()))
-            self._study.enqueue_trial(self._params[head])
-            trial = self._study.ask()
-            self._suggest(trial)
-        self._unseen.remove(head)
-        self._trials[head] = trial
-        return head
-
-    def tell(self, head: int, objectives: Objectives | None) -> None:
-        """Pass it on."""
-        if objectives is None:
-            self._study.tell(self._trials[head], state=optuna.trial.TrialState.PRUNED)
-        else:
-            self._study.tell(self._trials[head], objectives)
-
-    def _suggest(self, trial: optuna.Trial) -> int:
-        return self._places[
-            trial.suggest_categorical("family", FAMILIES),
-            trial.suggest_int("depth", DEPTHS[0], DEPTHS[-1]),
-            trial.suggest_categorical("mlp_ratio", MLP_RATIOS),
-            trial.suggest_categorical("first_shortcut", SHORTCUTS),
-        ]
+    return OptunaSearch(
+        optuna.samplers.TPESampler(seed=seed, multivariate=True),
+        [{"family": head.config.family, **head.config.stages[0].params} for head in curves.heads],
+        suggest,
+        directions=2,
+        seed=seed,
+    )
 
 
 def shuffled(curves: LearningCurves, seed: int) -> Sampler:
@@ -242,14 +215,14 @@ def main() -> None:
 
     usual = Assumptions(budget=BUDGET)
     none = compare(usual, shuffled, NEVER, repeats)
-    tpe = compare(usual, Tpe, NEVER, repeats)
-    tpe_halving = compare(usual, Tpe, HALVING, repeats)
+    tpe_unstopped = compare(usual, tpe, NEVER, repeats)
+    tpe_halving = compare(usual, tpe, HALVING, repeats)
     methods = {
         "random search": summary(none, none),
         "random search + halving": summary(compare(usual, shuffled, HALVING, repeats), none),
-        "Optuna TPE": summary(tpe, none),
+        "Optuna TPE": summary(tpe_unstopped, none),
         "Optuna TPE + halving": summary(tpe_halving, none),
-        "Optuna TPE + halving, against Optuna TPE": summary(tpe_halving, tpe),
+        "Optuna TPE + halving, against Optuna TPE": summary(tpe_halving, tpe_unstopped),
     }
     policies = {
         f"rungs {'/'.join(map(str, rungs))}, reduction {reduction}": summary(
