@@ -33,7 +33,7 @@ from headsearch.scoring.names import MEASURES
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "evidence.md"
-BLOCK = re.compile(r"(<!-- evidence: (\w+) ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- evidence: (\w+) ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 JOINT = ("screen", "screen-all", "screen-long")
 SCREENED = (
     "cka.embedding.output",

@@ -2,11 +2,12 @@
 
     python benchmarks/label_free_scores.py [TABLE ...] [--part screen proxies untrained ...] [--all] [--json]
 
-TABLE is a HeadBench (`benchmarks/headbench/digits.csv.gz`), several count as one by ranks within each. The target is the k-NN accuracy of the base on the
+TABLE is a HeadBench (`benchmarks/headbench/digits.csv.gz`), of several the means are shown. The target is the k-NN accuracy of the base on the
 long schedule, the mean over seeds; scores are means over seeds, at the last rung of the part. Printed are Kendall's tau-b with its 95% bootstrap
 interval over heads, how much that is more than of the default discrepancy, and what choosing by the score loses, for the scores named in
 docs/evidence.md, or with `--all` for every candidate. The last line of a part judges the *choice* of the best candidate: made anew without every two families, and
-judged on the pairs between them (`headsearch.results.prediction`). With two tables or more, each is also judged by the candidate that is best on the others.
+judged on the pairs between them (`headsearch.results.prediction`). With two tables or more, each is also judged by the
+candidate that is best on the others.
 """
 
 from __future__ import annotations
@@ -16,21 +17,20 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from headsearch.errors import RunError
 from headsearch.results.headbench import PARTS, need_parts, read_headbench
-from headsearch.results.prediction import Ahead, Foretelling, ahead, foretellings, left_out
+from headsearch.results.prediction import Ahead, Bench, Column, Foretelling, ahead, foretellings, left_out
 from headsearch.scoring.names import MEASURES
 
-Columns = dict[str, list[float | None]]
+Columns = dict[str, Column]
 SHOWN = (
     "score",
     "max tokens * retrieval.head",
@@ -56,8 +56,8 @@ REFERENCE = "cka.embedding.output"
 GOOD = ("retrieval.head", "rankme_head", "close", "spread", "falls")
 
 
-def load(path: Path, part: str) -> tuple[list[str], list[str], list[float], pd.DataFrame]:
-    """Heads with both, their families, accuracies on the long schedule, and means over seeds of what the part measured at its last rung."""
+def load(path: Path, part: str) -> pd.DataFrame:
+    """By heads: `family`, the accuracy on the long schedule as `target`, and means over seeds of what the part measured at its last rung."""
     table = read_headbench(path)
     need_parts(path, table, "long")
     # The control without a head has no score; the others are heads like any.
@@ -70,11 +70,9 @@ def load(path: Path, part: str) -> tuple[list[str], list[str], list[float], pd.D
     first = grouped.head(1).set_index(["head_id", "replicate"])
     last["fall"] = first["loss"] - last["loss"]
     means = last.groupby("head_id").mean(numeric_only=True)
-    families = last.groupby("head_id")["family"].first()
     costs = table.groupby("head_id")[["params", "flops", "synflow", "naswot"]].first()
     means = means.drop(columns=list(costs), errors="ignore").join(costs)
-    heads = [head for head in means.index if head in target.index]
-    return heads, list(families[heads]), list(target[heads]), means.loc[heads]
+    return means.join(last.groupby("head_id")["family"].first()).join(target.rename("target"), how="inner")
 
 
 def candidates(means: pd.DataFrame) -> Columns:
@@ -108,54 +106,41 @@ def _known(values: Sequence[float]) -> list[float | None]:
 
 
 def judge(paths: Sequence[Path], part: str) -> dict[str, Any]:
-    """All candidates of a part over the tables."""
-    columns: Columns = {}
-    target: list[float] = []
-    families: list[str] = []
-    benches: list[tuple[Columns, list[float]]] = []
-    for path in paths:
-        heads, kinds, accuracies, means = load(path, part)
-        if not heads:
-            continue
-        here = candidates(means)
-        benches.append((here, accuracies))
-        for name in here:
-            columns.setdefault(name, [None] * len(target)).extend(
-                _ranks(here[name]) if len(paths) > 1 else here[name]
-            )
-        target += _ranks(accuracies) if len(paths) > 1 else accuracies  # type: ignore[arg-type]
-        families += kinds
-        columns = {name: values for name, values in columns.items() if len(values) == len(target)}
-    if not target:
+    """All candidates of a part over the tables that have it."""
+    tables = {path: means for path in paths if len(means := load(path, part))}
+    if not tables:
         return {"part": part, "heads": 0}
+    families = pd.concat([means["family"] for means in tables.values()])
+    families = families[~families.index.duplicated()].sort_index()
+    benches = {path: _bench(means.reindex(families.index)) for path, means in tables.items()}
+    every = list(benches.values())
+    scores = foretellings(every)
     return {
         "part": part,
-        "heads": len(target),
-        "scores": foretellings(columns, target),
+        "heads": len(families),
+        "tables": len(tables),
+        "scores": scores,
         "ahead": {
-            name: None if name == REFERENCE else ahead(values, columns[REFERENCE], target)
-            for name, values in columns.items()
+            each.name: None if each.name == REFERENCE else ahead(every, each.name, REFERENCE)
+            for each in scores
         },
-        "choice": left_out(columns, target, families),
-        "carried": [_carried(benches, index) for index in range(len(benches))] if len(benches) > 1 else [],
+        "choice": left_out(every, list(families)),
+        "carried": {path.name.split(".")[0]: _carried(benches, path) for path in benches}
+        if len(benches) > 1
+        else {},
     }
 
 
-def _ranks(values: Sequence[float | None]) -> list[float | None]:
-    return _known(pd.Series(values, dtype=float).rank(pct=True))
+def _bench(means: pd.DataFrame) -> Bench:
+    return Bench(candidates(means), _known(means["target"]))
 
 
-def _carried(benches: Sequence[tuple[Columns, list[float]]], index: int) -> Foretelling:
-    """How the candidate that is best on the other benches, by the mean tau, does on this one."""
-    columns, target = benches[index]
-    others = [
-        {each.name: each.agreement.tau for each in foretellings(*bench)}
-        for place, bench in enumerate(benches)
-        if place != index
-    ]
-    names = [name for name in columns if all(found.get(name) is not None for found in others)]
-    best = max(names, key=lambda name: np.mean([found[name] for found in others]))
-    (found,) = foretellings({best: columns[best]}, target)
+def _carried(benches: Mapping[Path, Bench], path: Path) -> Foretelling:
+    """How the candidate that is best on the other benches does on this one."""
+    here = benches[path]
+    others = [bench for other, bench in benches.items() if other != path]
+    best = next(each.name for each in foretellings(others) if each.name in here.scores)
+    (found,) = foretellings([Bench({best: here.scores[best]}, here.target)])
     return found
 
 
@@ -163,18 +148,22 @@ def text_table(found: dict[str, Any], *, every: bool) -> Table:
     """One line a score."""
     choice = found["choice"]
     table = Table(
-        title=f"{found['part']}: {found['heads']} heads", title_justify="left", box=None, pad_edge=False
+        title=f"{found['part']}: {found['heads']} heads"
+        + (f", {found['tables']} tables" if found["tables"] > 1 else ""),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
     )
     for header in ("score", "tau", "95%", "over discrepancy", "top-1 loses", "top-3 loses"):
-        table.add_column(header, justify="left" if header == "score" else "right", no_wrap=True)
+        table.add_column(header, justify="left" if header == "score" else "right", no_wrap=header != "score")
     for place, each in enumerate(found["scores"]):
         if every or each.name in SHOWN or place == 0:
             table.add_row(*_cells(each, found["ahead"][each.name]))
     table.add_row(
         "best, two families left out", f"{choice.tau:.2f}", f"[{choice.low:.2f}, {choice.high:.2f}]"
     )
-    for each in found["carried"]:
-        table.add_row(f"best elsewhere: {each.name}", *_cells(each, None)[1:])
+    for name, each in found["carried"].items():
+        table.add_row(f"best elsewhere, on {name}: {each.name}", *_cells(each, None)[1:])
     return table
 
 
@@ -226,6 +215,10 @@ def main() -> None:
                     for s in each["scores"]
                 ],
                 "choice": vars(each["choice"]),
+                "carried": {
+                    name: {"score": carried.name, "tau": carried.agreement.tau}
+                    for name, carried in each["carried"].items()
+                },
             }
             for each in found
         ]

@@ -3,6 +3,10 @@
 The best of sixty scores on two dozen heads looks good by luck alone. So the choice itself is judged: for every two groups of heads (families, say) the
 score is chosen on all others, and judged by the pairs of heads between these two. Leaving out one group is not enough: of a pair with one head outside, the
 choice has seen where that one belongs, and noise then looks right.
+
+Over several benches, which are bases or data sets, a tau is the mean of those of the benches: heads of different benches are never compared. Intervals are
+from resamples of heads, and a head is drawn for all of its benches together: what is a good head on one base is likely to be good on the next, and does
+not tell twice as much.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headsearch.results.agreement import Agreement, agreement, regret, signs
+from headsearch.results.agreement import Agreement, mean_agreement, regret, signs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,8 +29,17 @@ if TYPE_CHECKING:
 RESAMPLES = 500
 """Of the bootstrap, which makes the choice anew every time."""
 
-Scores = Mapping[str, Sequence[float | None]]
-"""By name, one value a head, larger being better; None where a head has none."""
+Column = Sequence[float | None]
+"""One value a head, larger being better; None where a head has none."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Scores and what they are to foretell, on one base and data set. Several benches have their heads in the same order."""
+
+    scores: Mapping[str, Column]
+    target: Column
+    """None where the bench does not have the head."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class Foretelling:
     name: str
     agreement: Agreement
     top1: float | None
-    """The best target less that of the head with the highest score; None where some head has no score."""
+    """The best target less that of the head with the highest score, the mean over benches; None where some head has no score."""
     top3: float | None
     """The best target less the best among the three heads with the highest score."""
 
@@ -65,102 +78,118 @@ class LeftOut:
     """How many of the choices, one for every two groups, fell on a score; the most frequent first."""
 
 
-def foretellings(scores: Scores, target: Sequence[float]) -> list[Foretelling]:
-    """Every score against the target, best first by tau; those without a tau come last."""
+def foretellings(benches: Sequence[Bench]) -> list[Foretelling]:
+    """Every score that all benches have, best first by tau; those without a tau come last."""
     found = []
-    for name, values in scores.items():
-        known = [value for value in values if value is not None]
-        whole = len(known) == len(target)
-        found.append(
-            Foretelling(
-                name,
-                agreement(values, target),
-                regret(known, target, 1) if whole else None,
-                regret(known, target, 3) if whole else None,
-            )
-        )
+    for name in _common(benches):
+        pairs = [(bench.scores[name], bench.target) for bench in benches]
+        losses = [[_loss(*pair, k) for pair in pairs] for k in (1, 3)]
+        found.append(Foretelling(name, mean_agreement(pairs), *map(_mean, losses)))
     return sorted(found, key=lambda each: -2.0 if each.agreement.tau is None else -each.agreement.tau)
 
 
-def ahead(
-    score: Sequence[float | None],
-    other: Sequence[float | None],
-    target: Sequence[float],
-    *,
-    seed: int = 0,
-) -> Ahead | None:
-    """How much better `score` foretells `target` than `other` does; None where one of the three is the same for all heads.
+def ahead(benches: Sequence[Bench], score: str, other: str, *, seed: int = 0) -> Ahead | None:
+    """How much better `score` foretells the target than `other` does; None where one of the three is the same for all heads of every bench.
 
     Judged together on each resample: two scores of the same heads have most of their luck in common, so that this tells more than two intervals.
     """
-    values = np.array([score, other, target], dtype=np.float64)
-    values = values[:, ~np.isnan(values).any(axis=0)]
-    n = values.shape[1]
-    signs_3NN = np.stack([signs(each) for each in values])
-    products = {
-        pair: signs_3NN[pair[0]] * signs_3NN[pair[1]] for pair in ((0, 2), (1, 2), (0, 0), (1, 1), (2, 2))
-    }
+    n = len(benches[0].target)
+    parts_BS4NN = np.stack([_parts((bench.scores[score], bench.scores[other]), bench) for bench in benches])
+    both_BNN = np.all(parts_BS4NN[:, :, 3] > 0, axis=1)
+    parts_BS3NN = parts_BS4NN[:, :, :3] * both_BNN[:, None, None]
 
-    def difference(weights_BN: Floats) -> Floats:
-        sums = {
-            pair: np.einsum("bi,ij,bj->b", weights_BN, product, weights_BN, optimize=True)
-            for pair, product in products.items()
-        }
-        with np.errstate(invalid="ignore", divide="ignore"):
-            taus = [sums[each, 2] / np.sqrt(sums[each, each] * sums[2, 2]) for each in (0, 1)]
-        return np.asarray(taus[0] - taus[1])
+    def difference(weights_RN: Floats) -> Floats:
+        """Of every resample R."""
+        sums_RBS3 = np.einsum("ri,bspij,rj->rbsp", weights_RN, parts_BS3NN, weights_RN, optimize=True)
+        taus_RBS = _tau(np.moveaxis(sums_RBS3, -1, 0))
+        return _nanmean(taus_RBS[..., 0] - taus_RBS[..., 1])
 
     (found,) = difference(np.ones((1, n)))
     if not np.isfinite(found):
         return None
-    resamples = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES)
-    low, high = np.nanquantile(difference(resamples.astype(np.float64)), [0.025, 0.975])
+    low, high = np.nanquantile(difference(_resamples(benches, seed)), [0.025, 0.975])
     return Ahead(float(found), float(low), float(high))
 
 
-def left_out(scores: Scores, target: Sequence[float], groups: Sequence[str], *, seed: int = 0) -> LeftOut:
+def left_out(benches: Sequence[Bench], groups: Sequence[str], *, seed: int = 0) -> LeftOut:
     """What choosing the score with the highest tau-b is worth where the groups of heads are left out of the choice, two at a time.
 
     Args:
-        scores: Those to choose from. A head without a value is left out of that score's pairs.
-        target: One value a head.
+        benches: Scores to choose from are those that all have. A head without a value is left out of that score's pairs.
         groups: The group of every head; at least three different ones.
         seed: Of the bootstrap.
     """
-    names = list(scores)
-    signs_NN = signs(np.asarray(target, dtype=np.float64))
-    of_score = np.stack(
-        [
-            signs(np.array([np.nan if v is None else v for v in scores[name]], dtype=np.float64))
-            for name in names
-        ]
+    names = _common(benches)
+    parts_B3SNN = np.stack(
+        [np.swapaxes(_parts([bench.scores[name] for name in names], bench)[:, :3], 0, 1) for bench in benches]
     )
-    known = ~np.isnan(of_score)
-    of_score = np.where(known, of_score, 0.0)
-    # Of every score S and pair of heads: agreement, and the two parts of the denominator of tau-b.
-    parts_3SNN = np.stack([of_score * signs_NN, of_score**2, known * signs_NN**2])
     kinds = sorted(set(groups))
     member_NG = np.array([[group == kind for kind in kinds] for group in groups], dtype=np.float64)
 
     def judged(weights_N: Floats) -> tuple[float, Counter[str]]:
         weighted_NG = member_NG * weights_N[:, None]
-        blocks_3SGG = weighted_NG.T @ parts_3SNN @ weighted_NG
-        totals, chosen = np.zeros(3), Counter[str]()
+        blocks_B3SGG = weighted_NG.T @ parts_B3SNN @ weighted_NG
+        totals_3B, chosen = np.zeros((3, len(benches))), Counter[str]()
         for one, other in itertools.combinations_with_replacement(range(len(kinds)), 2):
             left = np.ones(len(kinds))
             left[[one, other]] = 0.0
-            sums_3S = blocks_3SGG @ left @ left
-            with np.errstate(invalid="ignore", divide="ignore"):
-                taus = sums_3S[0] / np.sqrt(sums_3S[1] * sums_3S[2])
-            best = int(np.argmax(np.where(np.isfinite(taus), taus, -2.0)))
+            taus_S = _nanmean(_tau(np.moveaxis(blocks_B3SGG @ left @ left, 1, 0)), axis=0)
+            best = int(np.argmax(np.where(np.isfinite(taus_S), taus_S, -2.0)))
             chosen[names[best]] += 1
             # A block within a group holds each of its pairs twice.
-            totals += blocks_3SGG[:, best, one, other] * (0.5 if one == other else 1.0)
-        return float(totals[0] / np.sqrt(totals[1] * totals[2])), chosen
+            totals_3B += blocks_B3SGG[:, :, best, one, other].T * (0.5 if one == other else 1.0)
+        return float(_nanmean(_tau(totals_3B))), chosen
 
-    n = len(target)
-    tau, chosen = judged(np.ones(n))
-    resamples = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES)
-    taus = [judged(weights.astype(np.float64))[0] for weights in resamples]
+    tau, chosen = judged(np.ones(len(groups)))
+    taus = [judged(weights_N)[0] for weights_N in _resamples(benches, seed)]
     low, high = np.nanquantile(taus, [0.025, 0.975])
     return LeftOut(tau, float(low), float(high), dict(chosen.most_common()))
+
+
+def _common(benches: Sequence[Bench]) -> list[str]:
+    return [name for name in benches[0].scores if all(name in bench.scores for bench in benches)]
+
+
+def _loss(score: Column, target: Column, k: int) -> float | None:
+    known = [(a, b) for a, b in zip(score, target, strict=True) if b is not None]
+    if any(a is None for a, _ in known):
+        return None
+    return regret([a for a, _ in known if a is not None], [b for _, b in known], k)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def _parts(columns: Sequence[Column], bench: Bench) -> Floats:
+    """Of every score S and pair of heads (S, 4, N, N): whether it has the order of the target, the two parts of the denominator of tau-b, and whether both are known."""
+    target_NN = signs(_floats(bench.target))
+    of_score = np.stack([signs(_floats(column)) for column in columns])
+    known = np.isfinite(of_score * target_NN)
+    score, target = np.where(known, of_score, 0.0), np.where(known, target_NN, 0.0)
+    return np.stack([score * target, score**2, target**2, known.astype(np.float64)], axis=1)
+
+
+def _floats(column: Column) -> Floats:
+    return np.array([np.nan if value is None else value for value in column], dtype=np.float64)
+
+
+def _tau(sums: Floats) -> Floats:
+    """Kendall's tau-b of sums over pairs (3, ...); NaN where a side is the same for all."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(sums[0] / np.sqrt(sums[1] * sums[2]))
+
+
+def _nanmean(values: Floats, axis: int = -1) -> Floats:
+    """The mean of what is defined; NaN where nothing is."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(defined, values, 0.0).sum(axis=axis) / defined.sum(axis=axis))
+
+
+def _resamples(benches: Sequence[Bench], seed: int) -> Floats:
+    """(RESAMPLES, N): how often each head is drawn."""
+    n = len(benches[0].target)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES)
+    return draws.astype(np.float64)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
@@ -42,8 +43,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     score_toys(space, 66, folder / "untrained" / FILE_NAME, lambda done, total: None, seed=0)
     here: Path = tmp_path_factory.mktemp("benchmarks")
     (here / "headbench").mkdir()
-    write_headbench(here / "headbench" / "toy.csv.gz", collect(folder))
-    return here / "headbench" / "toy.csv.gz"
+    write_headbench(here / "headbench" / "a-toy.csv.gz", collect(folder))
+    return here / "headbench" / "a-toy.csv.gz"
 
 
 def test_taus_are_those_of_scipy(script: Any, table: Path) -> None:
@@ -75,7 +76,7 @@ def test_the_document_gets_its_tables_and_is_checked(
 ) -> None:
     document = tmp_path / "evidence.md"
     names = ("gains", "discrepancy", "seeds", "screens", "schedules", "scores")
-    text = "".join(f"# {name}\n<!-- evidence: {name} toy -->\nold\n<!-- end -->\nkept\n" for name in names)
+    text = "".join(f"# {name}\n<!-- evidence: {name} a-toy -->\nold\n<!-- end -->\nkept\n" for name in names)
     document.write_text(text)
     monkeypatch.setattr(script, "DOCUMENT", document)
     monkeypatch.setattr(script, "HERE", table.parent.parent)
@@ -92,6 +93,29 @@ def test_the_document_gets_its_tables_and_is_checked(
     document.write_text(written.replace("0.", "1."))
     with pytest.raises(SystemExit, match="is not what the curves say"):
         script.main()
+
+
+def test_a_score_over_two_tables_is_judged_by_the_mean_of_scipys_taus(script: Any) -> None:
+    names = ("digits", "cifar10")
+    found = script.label_free_scores.judge([script.path_of(name) for name in names], "proxies")
+    taus = []
+    for name in names:
+        curves = script.Curves(script.path_of(name))
+        both = pd.concat(
+            [
+                curves.scores(part, column).mean(axis=1)
+                for part, column in (("proxies", "score"), ("long", "knn"))
+            ],
+            axis=1,
+        )
+        taus.append(kendalltau(both[0], both[1]).statistic)
+    (score,) = (each for each in found["scores"] if each.name == "score")
+    assert score.agreement.tau == pytest.approx(np.mean(taus))
+    # The score is the best on either, and so it is what each is judged by.
+    assert {name: (each.name, each.agreement.tau) for name, each in found["carried"].items()} == {
+        name: ("score", pytest.approx(tau)) for name, tau in zip(names, taus, strict=True)
+    }
+    assert (found["heads"], found["tables"]) == (26, 2)
 
 
 def test_what_is_published_is_what_the_curves_say(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
