@@ -9,7 +9,7 @@ from headsearch.experiment import Experiment
 from headsearch.results.headbench import PARTS
 from headsearch.search.materials import read_space
 
-BENCHES = {"digits": (24, 3), "cifar10": (12, 2)}
+BENCHES = {"digits": (24, 3), "cifar10": (12, 2), "cifar10-convnext": (12, 2)}
 
 
 @pytest.fixture(scope="module")
