@@ -212,7 +212,7 @@ def schedules(curves: Curves) -> Iterable[Table | str]:
 def scores(*benches: Curves) -> Iterable[Table | str]:
     """Which label-free score foretells the long schedule."""
     for part in benches[0].parts():
-        if part != "long":
+        if part != "long" and all(part in bench.parts() for bench in benches):
             yield label_free_scores.text_table(
                 label_free_scores.judge([path_of(bench.name) for bench in benches], part), every=False
             )
