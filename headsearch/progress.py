@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ STAGES = {
     "heads": "heads",
     "replicates": "replicates of the finalists",
 }
+
+SILENCE = 60.0
+"""Seconds after which a log is told that a training still goes on, and how far it is."""
 
 
 class Display(Observer, Protocol):
@@ -62,6 +66,8 @@ class LineDisplay(SilentDisplay):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress: dict[int, tuple[float, float]] = {}
+        self._told: dict[int, float] = {}
+        """By trial: when its last line was printed."""
 
     def search_started(self, status: SearchStatus, *, resumed: bool) -> None:
         if resumed:
@@ -70,31 +76,44 @@ class LineDisplay(SilentDisplay):
             self._line(f"about {status.expected} trainings, controls first")
 
     def trial_started(self, job: Job, status: SearchStatus) -> None:
-        self._line(f"trial {job.number}: {_named(job)} starts  ({_counted(status)})")
+        self._of(job.number, f"{_named(job)} starts  ({_counted(status)})")
 
     def trial_progress(
         self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float
     ) -> None:
         self._progress[job.number] = (loss, images_per_second)
+        if time.monotonic() - self._told.get(job.number, -math.inf) >= SILENCE:
+            self._of(
+                job.number,
+                f"epoch {epoch:.1f} of {epochs}: loss {loss:.3f}, {images_per_second:,.0f} images/s",
+            )
 
     def rung_reached(self, job: Job, scores: RungScores) -> None:
         _, speed = self._progress.get(job.number, (0.0, 0.0))
-        self._line(f"trial {job.number}: epoch {scores.epoch}: {_scored(scores)}, {speed:,.0f} images/s")
+        self._of(job.number, f"epoch {scores.epoch}: {_scored(scores)}, {speed:,.0f} images/s")
 
     def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
-        self._progress.pop(record.number, None)
-        self._line(f"trial {record.number}: {_ended(record)}")
+        self._of(record.number, _ended(record))
+        self._forget(record.number)
 
     def candidates_scored(self, done: int, total: int) -> None:
         if done == total or done % 100 == 0:
             self._line(f"scored {done} of {total} heads before any training")
 
     def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
-        self._progress.pop(records[0].number, None)
-        self._line(f"trial {records[0].number}: {_screened(records)}")
+        self._of(records[0].number, _screened(records))
+        self._forget(records[0].number)
 
     def note(self, text: str) -> None:
         self._line(text)
+
+    def _of(self, trial: int, text: str) -> None:
+        self._told[trial] = time.monotonic()
+        self._line(f"trial {trial}: {text}")
+
+    def _forget(self, trial: int) -> None:
+        self._told.pop(trial, None)
+        self._progress.pop(trial, None)
 
     def _line(self, text: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, soft_wrap=True)

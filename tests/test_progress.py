@@ -1,10 +1,13 @@
 """What is shown while a search runs: the toy objective with the real coordinator, and a console that remembers."""
 
 import io
+import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from headsearch import progress
 from headsearch.progress import BarDisplay, LineDisplay
 from headsearch.search.run import conduct
 from headsearch.testing.toy_search import toy_experiment, toy_materials
@@ -26,6 +29,13 @@ def test_lines_tell_every_trial_its_scores_and_what_is_left(tmp_path: Path) -> N
     assert "k-NN" in text
     assert "left)" in text
     assert "\x1b" not in text, "plain where there is no terminal"
+
+
+def test_a_log_is_told_that_a_long_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not re.search(r" of \d+: loss", shown(LineDisplay, tmp_path / "short"))
+    monkeypatch.setattr(progress, "SILENCE", 0.0)
+    text = shown(LineDisplay, tmp_path / "long")
+    assert re.search(r"trial 0: epoch 1\.0 of \d+: loss \d\.\d{3}, [\d,]+ images/s\n", text)
 
 
 def test_lines_say_when_a_search_goes_on(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import RaySpec, load_experiment, parse_experiment
 from headsearch.search.executors import Job
 from headsearch.search.executors.placement import available_cores
-from headsearch.search.executors.ray_cluster import check_device, check_room, room
+from headsearch.search.executors.ray_cluster import check_device, check_room, connected, room
 from headsearch.search.ledger import read_records
 from headsearch.search.observer import SearchStatus, SilentObserver
 from headsearch.search.run import run_search
@@ -119,6 +119,25 @@ def test_input_that_cannot_work_is_told_before_anything_is_made(tmp_path: Path) 
     with pytest.raises(ExperimentError, match=r"10000 CPU\(s\) per trial, but no node of this machine"):
         run_toy(tmp_path / "run", grid(executor={"kind": "ray", "cpus_per_trial": 10_000}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_connected_joins_no_other_cluster(tmp_path: Path, cluster: None) -> None:
+    import ray
+
+    here = ray.get_runtime_context().gcs_address
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        other = f"127.0.0.1:{server.getsockname()[1]}"
+        with (
+            pytest.raises(
+                ExperimentError, match=f"'{other}', but this process is connected to .* at '{here}'"
+            ),
+            connected(spec(address=other)),
+        ):
+            pass
+    for same in (here, f"localhost:{here.rpartition(':')[2]}", "auto", None):
+        with connected(spec(address=same)):
+            assert ray.get_runtime_context().gcs_address == here
+    assert ray.is_initialized(), "left as it was found"
 
 
 @pytest.mark.slow

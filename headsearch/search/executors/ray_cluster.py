@@ -39,17 +39,20 @@ _ONE_ATTEMPT = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_BACKEND_LOG_LEVEL":
 
 @contextlib.contextmanager
 def connected(spec: RaySpec) -> Iterator[None]:
-    """A connection to the cluster that `spec` names, with room for a trial; a process that is connected already stays where it is.
+    """A connection to the cluster that `spec` names, with room for a trial. A process that is connected already stays where it is, unless an
+    address names another cluster, which is refused.
 
     However this ends, a cluster that was started here is shut down, and one that was running is left as it was found.
 
     Raises:
-        ExperimentError: no cluster at the address, or none of its nodes has room for a trial.
+        ExperimentError: no cluster at the address, another than this process is connected to, or none of its nodes has room for a trial.
     """
     with _environment(_SETTINGS):
         import ray
 
         if ray.is_initialized():
+            if spec.address not in (None, "auto"):
+                _check_connected(spec.address, ray.get_runtime_context().gcs_address)
             check_room(spec, cluster_nodes())
             yield
             return
@@ -139,16 +142,43 @@ def _connect(spec: RaySpec) -> None:
         check_room(spec, [{"Alive": True, "Resources": {"CPU": cores, "GPU": math.inf}}])
         _start(cores)
         return
+    if spec.address != "auto":
+        _reach(spec.address)
     try:
-        if spec.address != "auto":
-            host, _, port = spec.address.rpartition(":")
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         with _environment(_ONE_ATTEMPT), _quiet_stderr():
             ray.init(spec.address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError) as error:
+        raise _unreachable(spec.address, error) from None
+
+
+def _reach(address: str) -> None:
+    host, port = _host_and_port(address)
+    try:
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _unreachable(address, error) from None
+
+
+def _check_connected(address: str, here: str) -> None:
+    """Check that the address is that of the cluster at `here`, by whatever name its host goes."""
+    _reach(address)
+    (host, port), (own_host, own_port) = _host_and_port(address), _host_and_port(here)
+    hosts = {socket.gethostbyname(name) for name in (host, own_host)}
+    if port != own_port or (len(hosts) > 1 and not any(ip.startswith("127.") for ip in hosts)):
         raise ExperimentError(
-            f"search.executor.address: no Ray cluster to be reached at {spec.address!r}: {_line(error)}"
-        ) from None
+            f"search.executor.address: {address!r}, but this process is connected to the Ray cluster at {here!r}; expected that, auto or null"
+        )
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def _unreachable(address: str, error: Exception) -> ExperimentError:
+    return ExperimentError(
+        f"search.executor.address: no Ray cluster to be reached at {address!r}: {_line(error)}"
+    )
 
 
 def _start(cores: int) -> None:
