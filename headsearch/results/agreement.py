@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
@@ -98,7 +98,7 @@ def mean_agreement(
     tau = float(np.mean([value for value in taus if value is not None]))
     low, high = _interval(defined, seed)
     x, y, mask = max(defined, key=lambda pair: int(pair[2].sum()))
-    return Agreement(n, tau, low, high, _p_value(x[mask], y[mask]))
+    return Agreement(n, tau, low, high, _p_value(tuple(x[mask]), tuple(y[mask])))
 
 
 def tau_b(x: Floats, y: Floats, mask: NDArray[np.bool_] | None = None) -> float | None:
@@ -187,8 +187,9 @@ def _resamples(n: int, seed: int) -> Floats:
     return np.random.default_rng(seed).multinomial(n, shares, size=RESAMPLES).astype(np.float64)
 
 
-def _p_value(x: Floats, y: Floats) -> float | None:
-    """scipy's: exact for few heads without ties, else from the normal approximation."""
+@lru_cache(maxsize=1024)
+def _p_value(x: tuple[float, ...], y: tuple[float, ...]) -> float | None:
+    """scipy's: exact for few heads without ties, else from the normal approximation. Kept, since it takes longer than all resamples."""
     from scipy.stats import kendalltau
 
     p = float(kendalltau(x, y).pvalue)

@@ -125,20 +125,21 @@ def left_out(benches: Sequence[Bench], groups: Sequence[str], *, seed: int = 0) 
     )
     kinds = sorted(set(groups))
     member_NG = np.array([[group == kind for kind in kinds] for group in groups], dtype=np.float64)
+    # Of every two groups P that are left out: which pairs of groups are left to choose by, and how often the block of the two holds each of its pairs.
+    two_P2 = np.array(list(itertools.combinations_with_replacement(range(len(kinds)), 2)))
+    left_PG = np.ones((len(two_P2), len(kinds)))
+    np.put_along_axis(left_PG, two_P2, 0.0, axis=1)
+    left_PGG = left_PG[:, :, None] * left_PG[:, None, :]
+    share_P = np.where(two_P2[:, 0] == two_P2[:, 1], 0.5, 1.0)
 
     def judged(weights_N: Floats) -> tuple[float, Counter[str]]:
         weighted_NG = member_NG * weights_N[:, None]
         blocks_B3SGG = weighted_NG.T @ parts_B3SNN @ weighted_NG
-        totals_3B, chosen = np.zeros((3, len(benches))), Counter[str]()
-        for one, other in itertools.combinations_with_replacement(range(len(kinds)), 2):
-            left = np.ones(len(kinds))
-            left[[one, other]] = 0.0
-            taus_S = _nanmean(_tau(np.moveaxis(blocks_B3SGG @ left @ left, 1, 0)), axis=0)
-            best = int(np.argmax(np.where(np.isfinite(taus_S), taus_S, -2.0)))
-            chosen[names[best]] += 1
-            # A block within a group holds each of its pairs twice.
-            totals_3B += blocks_B3SGG[:, :, best, one, other].T * (0.5 if one == other else 1.0)
-        return float(_nanmean(_tau(totals_3B))), chosen
+        sums_B3SP = np.tensordot(blocks_B3SGG, left_PGG, axes=((3, 4), (1, 2)))
+        taus_SP = _nanmean(_tau(np.moveaxis(sums_B3SP, 1, 0)), axis=0)
+        best_P = np.argmax(np.where(np.isfinite(taus_SP), taus_SP, -2.0), axis=0)
+        totals_B3 = (blocks_B3SGG[:, :, best_P, two_P2[:, 0], two_P2[:, 1]] * share_P).sum(axis=-1)
+        return float(_nanmean(_tau(totals_B3.T))), Counter(names[best] for best in best_P)
 
     tau, chosen = judged(np.ones(len(groups)))
     taus = [judged(weights_N)[0] for weights_N in _resamples(benches, seed)]
