@@ -1,12 +1,17 @@
 """The experiment schema: defaults, overrides, and errors on one line that say where and what."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+import headsearch
 from headsearch.errors import ExperimentError
 from headsearch.experiment import Experiment, HalvingSpec, load_experiment
+from headsearch.methods import METHODS
 from headsearch.shipped import shipped_names
+
+TEMPLATE = Path(headsearch.__file__).parent / "templates" / "experiment.yaml"
 
 
 def write(folder: Path, text: str) -> Path:
@@ -20,6 +25,13 @@ def test_every_key_has_a_default() -> None:
     assert experiment.method.name == "mocov3"
     assert experiment.search.controls == ["none", "same", "mlp"]
     assert experiment.proxy.rungs[-1] == experiment.proxy.epochs
+
+
+def test_the_template_names_every_choice() -> None:
+    (method,) = re.findall(r"name: mocov3 +# (.*)", TEMPLATE.read_text())
+    assert set(method.split(" | ")) == set(METHODS)
+    (spaces,) = re.findall(r"a shipped space: (.*)", TEMPLATE.read_text())
+    assert set(spaces.split(" | ")) == set(shipped_names("search_spaces"))
 
 
 @pytest.mark.parametrize("name", shipped_names("experiments"))
