@@ -4,6 +4,7 @@
 
 NAME is a table in `benchmarks/headbench/` without its ending; `digits` unless given. Per table `evidence-NAME-gain.png`: what heads gain on the long schedule
 against what a proxy measures of them; and `evidence-NAME-cost.png`: how far the head that a search returns falls short of the best, against what was spent.
+Over all tables that there are, `evidence-score.png`: what heads gain against the label-free score.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,23 +33,36 @@ AGAINST = {
     "cka.embedding.output": "Discrepancy (CKA of embeddings)",
     "score": "Label-free score: discrepancy × retrieval",
 }
+TABLES = ("digits", "cifar10", "cifar10-convnext")
 SHOWN = ("funnel", "funnel, stopped early", "tpe", "tpe, stopped early", "random", "random, stopped early")
 SHARES = np.geomspace(0.01, 1.0, 60)
 REPEATS = 300
 
 
 def gain(curves: Curves) -> go.Figure:
-    """Two panels with the accuracy of the base after the long schedule, a point a head with its standard deviation between seeds."""
-    figure = make_subplots(1, len(AGAINST), shared_yaxes=True, horizontal_spacing=0.04)
-    knn = curves.scores("long", "knn")
-    table = curves.table.drop_duplicates("head_id").set_index("head_id")
-    styles = family_styles(set(table["family"]))
-    for place, (column, label) in enumerate(AGAINST.items(), start=1):
+    """Two panels with the accuracy of the base after the long schedule against what proxies measure of the heads."""
+    return _panels([(curves, column, label) for column, label in AGAINST.items()])
+
+
+def benches(names: Sequence[str]) -> go.Figure:
+    """The same against the label-free score, a panel a table."""
+    return _panels([(Curves(path_of(name)), "score", f"Score, {name}") for name in names], share=False)
+
+
+def _panels(panels: Sequence[tuple[Curves, str, str]], *, share: bool = True) -> go.Figure:
+    """Accuracy against a score of proxies, a point a head with its standard deviation between seeds. With `share` all have one axis of accuracy."""
+    figure = make_subplots(1, len(panels), shared_yaxes=share, horizontal_spacing=0.04 if share else 0.07)
+    families = {family for curves, _, _ in panels for family in curves.table["family"]}
+    styles = family_styles(families)
+    named = set()
+    for place, (curves, column, label) in enumerate(panels, start=1):
         style = blank(
             x=label, y="k-NN accuracy after the long schedule, %" if place == 1 else None, height=HEIGHT
         )
         figure.update_xaxes(style.layout.xaxis.to_plotly_json(), col=place)
         figure.update_yaxes(style.layout.yaxis.to_plotly_json(), col=place)
+        knn = curves.scores("long", "knn")
+        table = curves.table.drop_duplicates("head_id").set_index("head_id")
         measured = curves.scores("proxies", column).mean(axis=1)
         shown = table.loc[sorted(set(knn.index) & set(measured.index))]
         shown = shown.assign(
@@ -58,7 +73,8 @@ def gain(curves: Curves) -> go.Figure:
             colour, marker = styles[family] if name == family else (GREY, CONTROL_MARKERS[control])
             figure.add_scatter(
                 name=name,
-                showlegend=place == 1,
+                legendgroup=name,
+                showlegend=name not in named,
                 x=measured[heads.index],
                 y=knn.loc[heads.index].mean(axis=1),
                 error_y={"array": knn.loc[heads.index].std(axis=1), "thickness": 1, "width": 0},
@@ -67,8 +83,14 @@ def gain(curves: Curves) -> go.Figure:
                 row=1,
                 col=place,
             )
-    none = float(curves.control("long", "none", "knn").mean())
-    figure.add_hline(y=none, line={"color": GREY, "dash": "dot", "width": 1.5}, annotation_text="no head")
+            named.add(name)
+        figure.add_hline(
+            y=float(curves.control("long", "none", "knn").mean()),
+            line={"color": GREY, "dash": "dot", "width": 1.5},
+            annotation_text="no head",
+            row=1,
+            col=place,
+        )
     figure.update_layout(
         {key: value for key, value in style.layout.to_plotly_json().items() if "axis" not in key}
     )
@@ -129,6 +151,7 @@ def main() -> None:
         for name in options.names:
             draw(page, gain(Curves(path_of(name))), options.out / f"evidence-{name}-gain.png")
             draw(page, cost(name), options.out / f"evidence-{name}-cost.png")
+        draw(page, benches(TABLES), options.out / "evidence-score.png")
         browser.close()
 
 
