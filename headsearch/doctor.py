@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
 import sys
 from dataclasses import asdict, dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +62,18 @@ def _packages() -> list[Finding]:
     missing = [package for package in PACKAGES if package not in found]
     findings = [Finding("packages", "wrong", f"{package} is not installed") for package in missing]
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
-    return [Finding("packages", "ok", listed), *findings]
+    return [Finding("packages", "ok", listed), *findings, *_bytecode(importlib.util.find_spec("torch"))]
+
+
+def _bytecode(torch: ModuleSpec | None) -> list[Finding]:
+    """Whether every process compiles torch and timm anew: some containers forbid Python to keep what it compiles, and not every installer does it."""
+    if torch is None or torch.cached is None or not sys.dont_write_bytecode or Path(torch.cached).exists():
+        return []
+    text = (
+        "packages are not compiled and PYTHONDONTWRITEBYTECODE is set: every worker starts seconds later; "
+        f"once: {sys.executable} -m compileall -q {Path(torch.cached).parents[2]}"
+    )
+    return [Finding("packages", "slow", text)]
 
 
 def _devices() -> list[Finding]:
