@@ -56,5 +56,5 @@ def console() -> Console:
     from rich.console import Console
 
     console = Console(highlight=False)
-    # A table in a pipe is cut to 80 columns otherwise, whatever it holds.
-    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
+    # A table in a pipe is cut to 80 columns otherwise, whatever it holds. The widest, of `reproduce`, takes 140.
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 160))
