@@ -26,7 +26,7 @@ import search_policies
 from rich.console import Console
 from rich.table import Table
 
-from headsearch.results.agreement import Agreement, mean_agreement
+from headsearch.results.agreement import Tau, mean_tau
 from headsearch.results.headbench import PARTS, read_headbench
 from headsearch.results.statistics import Noise, pooled_noise
 from headsearch.scoring.names import MEASURES
@@ -133,7 +133,7 @@ def discrepancy(curves: Curves) -> Iterable[Table | str]:
         for part in curves.parts():
             values = curves.scores(part, column).mean(axis=1)
             heads = [head for head in target.index if head in values.index]
-            cells.append(_shown(mean_agreement([(_list(values[heads]), _list(target[heads]))])))
+            cells.append(_shown(mean_tau([(_list(values[heads]), _list(target[heads]))])))
         table.add_row(column, *cells)
     yield table
 
@@ -162,7 +162,7 @@ def screens(curves: Curves) -> Iterable[Table | str]:
             joint = curves.scores(part, column)
             heads = [head for head in joint.index if head in own.index]
             means = _list(joint.loc[heads].mean(axis=1)), _list(own.loc[heads].mean(axis=1))
-            cells.append(_shown(mean_agreement([means])))
+            cells.append(_shown(mean_tau([means])))
         table.add_row(column, *cells)
     yield table
     yield f"{len(curves.scores('screen', 'score'))} heads, {curves.scores('proxies', 'score').shape[1]} seeds; as ceiling, proxies among themselves: see the table between seeds"
@@ -194,16 +194,14 @@ def schedules(curves: Curves) -> Iterable[Table | str]:
                 for b in target
                 if part != "long" or a != b
             ]
-            means = mean_agreement(
-                [(_list(early.loc[heads].mean(axis=1)), _list(target.loc[heads].mean(axis=1)))]
-            )
+            means = mean_tau([(_list(early.loc[heads].mean(axis=1)), _list(target.loc[heads].mean(axis=1)))])
             order = early.loc[heads].mean(axis=1).sort_values(ascending=False).index
             losses = [best - float(target.loc[order[:k]].mean(axis=1).max()) for k in (1, 3)]
             table.add_row(
                 part,
                 str(epoch),
                 _shown(means),
-                _shown(mean_agreement(pairs)) if pairs else "-",
+                _shown(mean_tau(pairs)) if pairs else "-",
                 *(f"{loss:.1f}" for loss in losses),
             )
     yield table
@@ -230,15 +228,15 @@ TABLES: dict[str, Callable[..., Iterable[Table | str]]] = {
 }
 
 
-def _between(values: pd.DataFrame) -> Agreement:
-    return mean_agreement([(_list(values[a]), _list(values[b])) for a, b in combinations(values, 2)])
+def _between(values: pd.DataFrame) -> Tau:
+    return mean_tau([(_list(values[a]), _list(values[b])) for a, b in combinations(values, 2)])
 
 
 def _list(values: pd.Series) -> list[float | None]:
     return [None if value != value else float(value) for value in values]
 
 
-def _shown(found: Agreement) -> str:
+def _shown(found: Tau) -> str:
     if found.tau is None or found.low is None or found.high is None:
         return "-"
     return f"{found.tau:.2f} [{found.low:.2f}, {found.high:.2f}]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Pair = tuple[Floats, Floats, NDArray[np.bool_]]
 
 Verdict = Literal["agrees", "disagrees", "not enough data to tell"]
 UNCLEAR: Verdict = "not enough data to tell"
@@ -35,7 +36,7 @@ PRESUMED = 0.5
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Tau:
     """How well two orders of the same heads agree. Unknown is None."""
 
     n: int
@@ -45,6 +46,12 @@ class Agreement:
     low: float | None
     """95% interval."""
     high: float | None
+
+
+@dataclass(frozen=True)
+class Agreement(Tau):
+    """The same, and whether it can be told from no relation."""
+
     p: float | None
     """Two-sided, of the hypothesis that there is no relation."""
 
@@ -89,16 +96,27 @@ def mean_agreement(
     the pair with the most heads: pairs share heads and seeds, and so do not make a result surer by their number.
     """
     known = [_known(first, second) for first, second in pairs]
-    counts = [int(mask.sum()) for _, _, mask in known]
-    n = max(counts, default=0)
-    defined = [pair for pair in known if tau_b(*pair[:2], pair[2]) is not None]
-    if not defined:
-        return Agreement(n, None, None, None, None)
-    taus = [tau_b(*pair[:2], pair[2]) for pair in defined]
-    tau = float(np.mean([value for value in taus if value is not None]))
-    low, high = _interval(defined, seed)
-    x, y, mask = max(defined, key=lambda pair: int(pair[2].sum()))
-    return Agreement(n, tau, low, high, _p_value(tuple(x[mask]), tuple(y[mask])))
+    found = _mean_tau(known, seed)
+    if found.tau is None:
+        return Agreement(found.n, None, None, None, None)
+    x, y, mask = max(
+        (pair for pair in known if tau_b(*pair) is not None), key=lambda pair: int(pair[2].sum())
+    )
+    return Agreement(found.n, found.tau, found.low, found.high, _p_value(x[mask], y[mask]))
+
+
+def mean_tau(pairs: Sequence[tuple[Sequence[float | None], Sequence[float | None]]], *, seed: int = 0) -> Tau:
+    """What `mean_agreement` says, without `p`, which takes longer than all the rest."""
+    return _mean_tau([_known(first, second) for first, second in pairs], seed)
+
+
+def _mean_tau(known: Sequence[Pair], seed: int) -> Tau:
+    n = max((int(mask.sum()) for _, _, mask in known), default=0)
+    taus = {index: tau for index, pair in enumerate(known) if (tau := tau_b(*pair)) is not None}
+    if not taus:
+        return Tau(n, None, None, None)
+    low, high = _interval([known[index] for index in taus], seed)
+    return Tau(n, float(np.mean(list(taus.values()))), low, high)
 
 
 def tau_b(x: Floats, y: Floats, mask: NDArray[np.bool_] | None = None) -> float | None:
@@ -136,13 +154,14 @@ def heads_needed(tau: float) -> int:
     return n
 
 
-def _known(
-    first: Sequence[float | None], second: Sequence[float | None]
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    x, y = (
-        np.array([math.nan if v is None else v for v in side], dtype=np.float64) for side in (first, second)
-    )
+def _known(first: Sequence[float | None], second: Sequence[float | None]) -> Pair:
+    x, y = as_floats(first), as_floats(second)
     return x, y, np.isfinite(x) & np.isfinite(y)
+
+
+def as_floats(column: Sequence[float | None]) -> Floats:
+    """A vector, NaN where a value is unknown."""
+    return np.array([math.nan if value is None else value for value in column], dtype=np.float64)
 
 
 def signs(values: Floats) -> Floats:
@@ -150,46 +169,56 @@ def signs(values: Floats) -> Floats:
     return np.sign(values[:, None] - values[None, :])
 
 
-def _interval(
-    pairs: Sequence[tuple[Floats, Floats, NDArray[np.bool_]]], seed: int
-) -> tuple[float | None, float | None]:
+def tau_of_sums(sums: Floats) -> Floats:
+    """tau-b of its three sums over pairs, (3, ...); NaN where a side is the same for all."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(sums[0] / np.sqrt(sums[1] * sums[2]))
+
+
+def mean_of_defined(values: Floats, axis: int) -> Floats:
+    """The mean of what is not NaN; NaN where nothing is."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(defined, values, 0.0).sum(axis=axis) / defined.sum(axis=axis))
+
+
+def percentiles(values: Floats) -> tuple[float, float]:
+    """The ends of the interval that holds the middle 95% of the values; NaN is left out."""
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low, high = np.nanquantile(values, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+@cache
+def resamples(n: int, size: int, seed: int) -> Floats:
+    """How often each of `n` heads is drawn, (size, n). Not to be written to."""
+    shares = np.full(n, 1.0 / n)
+    return np.random.default_rng(seed).multinomial(n, shares, size=size).astype(np.float64)
+
+
+def _interval(pairs: Sequence[Pair], seed: int) -> tuple[float | None, float | None]:
     """Percentiles of the mean tau over resamples of the heads.
 
     A resample is a vector of how often it holds each head, so that all resamples are a few products of matrices. A head that it holds twice
     is tied with itself, and tau-b leaves ties out.
     """
     present = np.any([mask for _, _, mask in pairs], axis=0)
-    weights = _resamples(int(present.sum()), seed)
+    weights = resamples(int(present.sum()), RESAMPLES, seed)
     taus = []
     for x, y, mask in pairs:
         both = np.outer(mask, mask)[np.ix_(present, present)]
         signs_x, signs_y = (signs(np.where(mask, side, 0.0)[present]) * both for side in (x, y))
-        common, untied_x, untied_y = (
+        sums = [
             np.einsum("bi,bi->b", weights @ product, weights)
             for product in (signs_x * signs_y, signs_x**2, signs_y**2)
-        )
-        with np.errstate(invalid="ignore", divide="ignore"):
-            taus.append(common / np.sqrt(untied_x * untied_y))
-    defined = np.isfinite(taus)
-    counts = defined.sum(axis=0)
-    means = np.where(defined, taus, 0.0).sum(axis=0)[counts > 0] / counts[counts > 0]
-    if not len(means):
-        return None, None
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = np.quantile(means, [tail, 1.0 - tail])
-    return float(low), float(high)
+        ]
+        taus.append(tau_of_sums(np.stack(sums)))
+    means = mean_of_defined(np.stack(taus), axis=0)
+    return percentiles(means) if np.isfinite(means).any() else (None, None)
 
 
-@cache
-def _resamples(n: int, seed: int) -> Floats:
-    """How often each of `n` heads is drawn, (RESAMPLES, n)."""
-    shares = np.full(n, 1.0 / n)
-    return np.random.default_rng(seed).multinomial(n, shares, size=RESAMPLES).astype(np.float64)
-
-
-@lru_cache(maxsize=1024)
-def _p_value(x: tuple[float, ...], y: tuple[float, ...]) -> float | None:
-    """scipy's: exact for few heads without ties, else from the normal approximation. Kept, since it takes longer than all resamples."""
+def _p_value(x: Floats, y: Floats) -> float | None:
+    """scipy's: exact for few heads without ties, else from the normal approximation."""
     from scipy.stats import kendalltau
 
     p = float(kendalltau(x, y).pvalue)

@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headsearch.results.agreement import Agreement, mean_agreement, regret, signs
+from headsearch.results.agreement import (
+    Tau,
+    as_floats,
+    mean_of_defined,
+    mean_tau,
+    percentiles,
+    regret,
+    resamples,
+    signs,
+    tau_of_sums,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +57,7 @@ class Foretelling:
     """How well one score foretells the target."""
 
     name: str
-    agreement: Agreement
+    agreement: Tau
     top1: float | None
     """The best target less that of the head with the highest score, the mean over benches; None where some head has no score."""
     top3: float | None
@@ -84,7 +94,7 @@ def foretellings(benches: Sequence[Bench]) -> list[Foretelling]:
     for name in _common(benches):
         pairs = [(bench.scores[name], bench.target) for bench in benches]
         losses = [[_loss(*pair, k) for pair in pairs] for k in (1, 3)]
-        found.append(Foretelling(name, mean_agreement(pairs), *map(_mean, losses)))
+        found.append(Foretelling(name, mean_tau(pairs), *map(_mean, losses)))
     return sorted(found, key=lambda each: -2.0 if each.agreement.tau is None else -each.agreement.tau)
 
 
@@ -101,14 +111,13 @@ def ahead(benches: Sequence[Bench], score: str, other: str, *, seed: int = 0) ->
     def difference(weights_RN: Floats) -> Floats:
         """Of every resample R."""
         sums_RBS3 = np.einsum("ri,bspij,rj->rbsp", weights_RN, parts_BS3NN, weights_RN, optimize=True)
-        taus_RBS = _tau(np.moveaxis(sums_RBS3, -1, 0))
-        return _nanmean(taus_RBS[..., 0] - taus_RBS[..., 1])
+        taus_RBS = tau_of_sums(np.moveaxis(sums_RBS3, -1, 0))
+        return mean_of_defined(taus_RBS[..., 0] - taus_RBS[..., 1], axis=-1)
 
     (found,) = difference(np.ones((1, n)))
     if not np.isfinite(found):
         return None
-    low, high = np.nanquantile(difference(_resamples(benches, seed)), [0.025, 0.975])
-    return Ahead(float(found), float(low), float(high))
+    return Ahead(float(found), *percentiles(difference(resamples(n, RESAMPLES, seed))))
 
 
 def left_out(benches: Sequence[Bench], groups: Sequence[str], *, seed: int = 0) -> LeftOut:
@@ -136,15 +145,15 @@ def left_out(benches: Sequence[Bench], groups: Sequence[str], *, seed: int = 0) 
         weighted_NG = member_NG * weights_N[:, None]
         blocks_B3SGG = weighted_NG.T @ parts_B3SNN @ weighted_NG
         sums_B3SP = np.tensordot(blocks_B3SGG, left_PGG, axes=((3, 4), (1, 2)))
-        taus_SP = _nanmean(_tau(np.moveaxis(sums_B3SP, 1, 0)), axis=0)
+        taus_SP = mean_of_defined(tau_of_sums(np.moveaxis(sums_B3SP, 1, 0)), axis=0)
         best_P = np.argmax(np.where(np.isfinite(taus_SP), taus_SP, -2.0), axis=0)
         totals_B3 = (blocks_B3SGG[:, :, best_P, two_P2[:, 0], two_P2[:, 1]] * share_P).sum(axis=-1)
-        return float(_nanmean(_tau(totals_B3.T))), Counter(names[best] for best in best_P)
+        tau = float(mean_of_defined(tau_of_sums(totals_B3.T), axis=-1))
+        return tau, Counter(names[best] for best in best_P)
 
     tau, chosen = judged(np.ones(len(groups)))
-    taus = [judged(weights_N)[0] for weights_N in _resamples(benches, seed)]
-    low, high = np.nanquantile(taus, [0.025, 0.975])
-    return LeftOut(tau, float(low), float(high), dict(chosen.most_common()))
+    taus = np.array([judged(weights_N)[0] for weights_N in resamples(len(groups), RESAMPLES, seed)])
+    return LeftOut(tau, *percentiles(taus), dict(chosen.most_common()))
 
 
 def _common(benches: Sequence[Bench]) -> list[str]:
@@ -165,32 +174,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _parts(columns: Sequence[Column], bench: Bench) -> Floats:
     """Of every score S and pair of heads (S, 4, N, N): whether it has the order of the target, the two parts of the denominator of tau-b, and whether both are known."""
-    target_NN = signs(_floats(bench.target))
-    of_score = np.stack([signs(_floats(column)) for column in columns])
+    target_NN = signs(as_floats(bench.target))
+    of_score = np.stack([signs(as_floats(column)) for column in columns])
     known = np.isfinite(of_score * target_NN)
     score, target = np.where(known, of_score, 0.0), np.where(known, target_NN, 0.0)
     return np.stack([score * target, score**2, target**2, known.astype(np.float64)], axis=1)
-
-
-def _floats(column: Column) -> Floats:
-    return np.array([np.nan if value is None else value for value in column], dtype=np.float64)
-
-
-def _tau(sums: Floats) -> Floats:
-    """Kendall's tau-b of sums over pairs (3, ...); NaN where a side is the same for all."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(sums[0] / np.sqrt(sums[1] * sums[2]))
-
-
-def _nanmean(values: Floats, axis: int = -1) -> Floats:
-    """The mean of what is defined; NaN where nothing is."""
-    defined = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(defined, values, 0.0).sum(axis=axis) / defined.sum(axis=axis))
-
-
-def _resamples(benches: Sequence[Bench], seed: int) -> Floats:
-    """(RESAMPLES, N): how often each head is drawn."""
-    n = len(benches[0].target)
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES)
-    return draws.astype(np.float64)
