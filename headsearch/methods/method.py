@@ -29,6 +29,19 @@ class Method(nn.Module, ABC):
     """Whether projectors, predictors and `loss` are given the features of hidden positions instead of embeddings of images, and targets
     are the pixels there followed by the teacher's projection."""
 
+    def __init_subclass__(cls) -> None:
+        """Parts that belong together are there together. Raises `TypeError` where a method lacks one that it would be asked for."""
+        super().__init_subclass__()
+        if cls.hides and cls.masks is Method.masks:
+            raise TypeError(f"{cls.__name__} hides positions, and needs masks")
+        patches = cls.patch_projector is not Method.patch_projector
+        if cls.hides and not cls.compares_tokens and not patches:
+            raise TypeError(
+                f"{cls.__name__} hides positions of images that it compares whole, and needs a patch_projector"
+            )
+        if patches and cls.patch_loss is Method.patch_loss:
+            raise TypeError(f"{cls.__name__} has a patch_projector, and needs a patch_loss")
+
     def prepare(self, info: BaseInfo) -> None:
         """Called once with facts about the base, before a projector is asked for. Raises `ExperimentError` where it does not suit."""
         del info

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from headsearch.errors import ExperimentError
 from headsearch.methods import METHODS, build_method, check_method
+from headsearch.methods.ibot import IBOT
+from headsearch.methods.method import Method
 
 Array = NDArray[np.float64]
 
@@ -185,3 +187,23 @@ def test_options_are_checked_without_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "lacks"),
+    [
+        ({"hides": True}, "needs masks"),
+        ({"hides": True, "masks": IBOT.masks}, "needs a patch_projector"),
+        ({"hides": True, "masks": IBOT.masks, "patch_projector": IBOT.patch_projector}, "needs a patch_loss"),
+        ({"hides": True, "masks": IBOT.masks, "compares_tokens": True}, None),
+        ({}, None),
+    ],
+)
+def test_a_method_that_hides_positions_without_what_it_takes_cannot_be_defined(
+    parts: dict[str, object], lacks: str | None
+) -> None:
+    if lacks is None:
+        assert issubclass(type("Mine", (Method,), parts), Method)
+    else:
+        with pytest.raises(TypeError, match=f"^Mine .*{lacks}"):
+            type("Mine", (Method,), parts)
