@@ -65,7 +65,8 @@ class LineDisplay(SilentDisplay):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress: dict[int, tuple[float, float]] = {}
+        self._speeds: dict[int, float] = {}
+        """By trial: images per second, as last heard."""
         self._told: dict[int, float] = {}
         """By trial: when its last line was printed."""
 
@@ -81,7 +82,7 @@ class LineDisplay(SilentDisplay):
     def trial_progress(
         self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float
     ) -> None:
-        self._progress[job.number] = (loss, images_per_second)
+        self._speeds[job.number] = images_per_second
         if time.monotonic() - self._told.get(job.number, -math.inf) >= SILENCE:
             self._of(
                 job.number,
@@ -89,7 +90,7 @@ class LineDisplay(SilentDisplay):
             )
 
     def rung_reached(self, job: Job, scores: RungScores) -> None:
-        _, speed = self._progress.get(job.number, (0.0, 0.0))
+        speed = self._speeds.get(job.number, 0.0)
         self._of(job.number, f"epoch {scores.epoch}: {_scored(scores)}, {speed:,.0f} images/s")
 
     def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
@@ -113,7 +114,7 @@ class LineDisplay(SilentDisplay):
 
     def _forget(self, trial: int) -> None:
         self._told.pop(trial, None)
-        self._progress.pop(trial, None)
+        self._speeds.pop(trial, None)
 
     def _line(self, text: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, soft_wrap=True)
