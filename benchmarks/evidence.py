@@ -28,7 +28,7 @@ from rich.table import Table
 
 from headsearch.results.agreement import Tau, mean_tau
 from headsearch.results.headbench import PARTS, read_headbench
-from headsearch.results.statistics import Noise, pooled_noise
+from headsearch.results.noise import Noise, pooled_noise
 from headsearch.scoring.names import MEASURES
 
 HERE = Path(__file__).parent

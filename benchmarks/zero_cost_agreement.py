@@ -21,7 +21,7 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from headsearch.heads import HeadConfig
-from headsearch.run_directory import RunDirectory
+from headsearch.runs.directory import RunDirectory
 from headsearch.scoring.zero_cost_scores import ORDERS
 from headsearch.search.ledger import read_records
 from headsearch.search.zero_cost import ZeroCostScorer

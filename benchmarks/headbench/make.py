@@ -24,9 +24,9 @@ from pathlib import Path
 
 import torch
 
+from headsearch.commands.progress import progress_display
 from headsearch.experiment import Experiment, load_experiment
 from headsearch.heads import HeadConfig
-from headsearch.progress import progress_display
 from headsearch.results.headbench import OVERHEAD, PARTS, collect, write_headbench
 from headsearch.scoring.zero_cost_scores import FILE_NAME
 from headsearch.search.materials import gather, read_space

@@ -15,13 +15,13 @@ from pathlib import Path
 import pandas as pd
 
 from headsearch.errors import RunError
-from headsearch.results.trials import TrialRecord
-from headsearch.run_directory import write_bytes_atomically
+from headsearch.files import write_bytes_atomically
+from headsearch.results.records import TrialRecord
 from headsearch.scoring.names import MEASURES, QUALITIES
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, read_scores
 from headsearch.search.ledger import read_records
-from headsearch.trial import RungScores
+from headsearch.training.trial import RungScores
 
 PARTS = ("untrained", "screen", "screen-all", "screen-long", "proxies", "long")
 """How heads were trained, from not at all to the long schedule."""
