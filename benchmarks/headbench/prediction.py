@@ -1,4 +1,4 @@
-"""Which of many scores foretells a target over heads, and how much of that survives on heads that it was not chosen on. Pure.
+"""Which of many scores predicts a target over heads, and how much of that survives on heads that it was not chosen on. Pure.
 
 The best of sixty scores on two dozen heads looks good by luck alone. So the choice itself is judged: for every two groups of heads (families, say) the
 score is chosen on all others, and judged by the pairs of heads between these two. Leaving out one group is not enough: of a pair with one head outside, the
@@ -45,7 +45,7 @@ Column = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Bench:
-    """Scores and what they are to foretell, on one base and data set. Several benches have their heads in the same order."""
+    """Scores and what they are to predict, on one base and data set. Several benches have their heads in the same order."""
 
     scores: Mapping[str, Column]
     target: Column
@@ -53,8 +53,8 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Foretelling:
-    """How well one score foretells the target."""
+class Prediction:
+    """How well one score predicts the target."""
 
     name: str
     agreement: Tau
@@ -66,7 +66,7 @@ class Foretelling:
 
 @dataclass(frozen=True)
 class Ahead:
-    """How much better one score foretells the target than another."""
+    """How much better one score predicts the target than another."""
 
     difference: float
     """Of their Kendall's tau-b, over the heads that have both scores."""
@@ -88,18 +88,18 @@ class LeftOut:
     """How many of the choices, one for every two groups, fell on a score; the most frequent first."""
 
 
-def foretellings(benches: Sequence[Bench]) -> list[Foretelling]:
+def predictions(benches: Sequence[Bench]) -> list[Prediction]:
     """Every score that all benches have, best first by tau; those without a tau come last."""
     found = []
     for name in _common(benches):
         pairs = [(bench.scores[name], bench.target) for bench in benches]
         losses = [[_loss(*pair, k) for pair in pairs] for k in (1, 3)]
-        found.append(Foretelling(name, mean_tau(pairs), *map(_mean, losses)))
+        found.append(Prediction(name, mean_tau(pairs), *map(_mean, losses)))
     return sorted(found, key=lambda each: -2.0 if each.agreement.tau is None else -each.agreement.tau)
 
 
 def ahead(benches: Sequence[Bench], score: str, other: str, *, seed: int = 0) -> Ahead | None:
-    """How much better `score` foretells the target than `other` does; None where one of the three is the same for all heads of every bench.
+    """How much better `score` predicts the target than `other` does; None where one of the three is the same for all heads of every bench.
 
     Judged together on each resample: two scores of the same heads have most of their luck in common, so that this tells more than two intervals.
     """

@@ -62,7 +62,7 @@ def need_parts(path: str | Path, table: pd.DataFrame, *parts: str) -> None:
     """Check that a table has these parts. Raises `RunError`, which says how they are made."""
     if missing := [part for part in parts if not (table["part"] == part).any()]:
         raise RunError(
-            f"{path}: has no part {missing[0]}; benchmarks/headbench/make.py makes it (--parts {' '.join(missing)})"
+            f"{path}: has no part {missing[0]}; benchmarks/make_headbench.py makes it (--parts {' '.join(missing)})"
         )
 
 

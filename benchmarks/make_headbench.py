@@ -1,10 +1,10 @@
 """Makes HeadBench: real training curves of the same heads before training, in joint screens, in proxies and on a long schedule.
 
-    python benchmarks/headbench/make.py [digits] [--out runs/headbench] [--parts untrained screen ...] [--workers 2] [--collect]
+    python benchmarks/make_headbench.py [digits] [--out runs/headbench] [--parts untrained screen ...] [--workers 2] [--collect]
 
-`digits` is the name of an experiment beside this file. A part is a run of the software itself, `runs/headbench/digits/proxies` and so on: it can
+`digits` is the name of an experiment in `benchmarks/headbench/`. A part is a run of the software itself, `runs/headbench/digits/proxies` and so on: it can
 be looked at with every command, and the same call takes up what was interrupted. Workers have one thread each. Afterwards whatever is there is
-written to `digits.csv.gz` beside this file; `--collect` does that alone. README.md says what it holds.
+written to `digits.csv.gz` beside it; `--collect` does that alone. The README.md there says what it holds.
 
 Parts:
 
@@ -23,18 +23,18 @@ import statistics
 from pathlib import Path
 
 import torch
+from headbench.table import OVERHEAD, PARTS, collect, write_headbench
 
 from headsearch.commands.progress import progress_display
 from headsearch.experiment import Experiment, load_experiment
 from headsearch.heads import HeadConfig
-from headsearch.results.headbench import OVERHEAD, PARTS, collect, write_headbench
 from headsearch.scoring.zero_cost_scores import FILE_NAME
 from headsearch.search.materials import gather, read_space
 from headsearch.search.run import run_search
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
 from headsearch.training.proxy import ProxyEvaluator
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "headbench"
 LONG = 5
 """Times a proxy's epochs."""
 OTHER_SEED = 1000

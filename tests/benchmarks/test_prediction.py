@@ -4,10 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
+from headbench import prediction
+from headbench.prediction import Ahead, Bench, Column, ahead, left_out, predictions
 from scipy.stats import kendalltau
-
-from headsearch.results import prediction
-from headsearch.results.prediction import Ahead, Bench, Column, ahead, foretellings, left_out
 
 GROUPS = [f"family {index // 3}" for index in range(24)]
 
@@ -21,7 +20,7 @@ def test_scores_are_ordered_by_their_tau_which_is_scipys() -> None:
     random = np.random.default_rng(0)
     target = random.normal(size=12)
     scores = {name: list(target + noise * random.normal(size=12)) for name, noise in (("a", 3.0), ("b", 0.3))}
-    first, second = foretellings([Bench(scores, list(target))])
+    first, second = predictions([Bench(scores, list(target))])
     assert (first.name, second.name) == ("b", "a")
     assert first.agreement.tau == pytest.approx(kendalltau(scores["b"], target).statistic)
     best = np.argsort(scores["a"])[::-1]
@@ -31,7 +30,7 @@ def test_scores_are_ordered_by_their_tau_which_is_scipys() -> None:
 
 def test_a_head_without_a_score_counts_in_no_pair_and_leaves_no_regret() -> None:
     target = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    (found,) = foretellings([Bench({"a": [1.0, 2.0, None, 4.0, 5.0, 6.0]}, target)])
+    (found,) = predictions([Bench({"a": [1.0, 2.0, None, 4.0, 5.0, 6.0]}, target)])
     assert (found.agreement.n, found.agreement.tau) == (5, 1.0)
     assert found.top1 is None
 
@@ -96,7 +95,7 @@ def test_choosing_among_noise_is_worth_nothing_though_the_best_looks_good(
         random = np.random.default_rng(seed)
         target = list(random.normal(size=24))
         scores = {str(index): list(random.normal(size=24)) for index in range(60)}
-        best.append(foretellings([Bench(scores, target)])[0].agreement.tau)
+        best.append(predictions([Bench(scores, target)])[0].agreement.tau)
         taus.append(left_out([Bench(scores, target)], GROUPS).tau)
     assert np.mean(best) > 0.25
     assert abs(np.mean(taus)) < 0.1
@@ -132,8 +131,8 @@ def benches(seed: int, *, apart: float, noise: float = 1.0) -> list[Bench]:
 
 def test_over_benches_a_tau_is_the_mean_of_theirs_and_so_is_a_loss() -> None:
     both = benches(3, apart=1.0)
-    found = {each.name: each for each in foretellings(both)}
-    alone = [{each.name: each for each in foretellings([bench])} for bench in both]
+    found = {each.name: each for each in predictions(both)}
+    alone = [{each.name: each for each in predictions([bench])} for bench in both]
     for name in ("good", "bad"):
         taus = [each[name].agreement.tau for each in alone]
         assert found[name].agreement.tau == pytest.approx(np.mean(taus))
@@ -150,13 +149,13 @@ def test_over_benches_a_tau_is_the_mean_of_theirs_and_so_is_a_loss() -> None:
 def test_a_score_that_one_bench_lacks_is_not_judged() -> None:
     first, second = benches(4, apart=1.0)
     second = Bench({"good": second.scores["good"]}, second.target)
-    assert [each.name for each in foretellings([first, second])] == ["good"]
+    assert [each.name for each in predictions([first, second])] == ["good"]
     assert set(left_out([first, second], GROUPS).chosen) == {"good"}
 
 
 def test_the_same_bench_twice_tells_no_more_than_once() -> None:
     bench = benches(5, apart=1.0)[0]
-    (once, *_), (twice, *_) = foretellings([bench]), foretellings([bench, bench])
+    (once, *_), (twice, *_) = predictions([bench]), predictions([bench, bench])
     assert twice.agreement.low == pytest.approx(once.agreement.low)
     assert twice.agreement.high == pytest.approx(once.agreement.high)
     assert ahead([bench, bench], "good", "bad") == ahead([bench], "good", "bad")

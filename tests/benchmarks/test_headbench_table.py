@@ -4,9 +4,9 @@ import gzip
 from pathlib import Path
 
 import pytest
+from headbench.table import COLUMNS, collect, need_parts, read_headbench, write_headbench
 
 from headsearch.errors import RunError
-from headsearch.results.headbench import COLUMNS, collect, need_parts, read_headbench, write_headbench
 from headsearch.scoring.zero_cost_scores import FILE_NAME
 from headsearch.testing.toy_search import run_toy, score_toys, toy_experiment, toy_materials
 
@@ -82,7 +82,7 @@ def test_a_part_that_is_not_there_is_named(folder: Path) -> None:
     table = collect(folder)
     need_parts("bench", table, "proxies", "screen")
     with pytest.raises(
-        RunError, match=r"bench: has no part long; .*make.py makes it \(--parts long screen-all\)"
+        RunError, match=r"bench: has no part long; .*make_headbench.py makes it \(--parts long screen-all\)"
     ):
         need_parts("bench", table, "proxies", "long", "screen-all")
 

@@ -5,13 +5,13 @@ import random
 from dataclasses import dataclass
 
 import pytest
+from headbench.curves import Assumptions, learning_curves
+from headbench.simulation import InOrder, epochs_spent, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from headsearch.search.stopping import SuccessiveHalving
-from headsearch.testing.curves import Assumptions, learning_curves
-from headsearch.testing.simulation import InOrder, epochs_spent, simulate
 
 RUNGS = (3, 9, 27)
 CURVES = learning_curves(seed=7)

@@ -4,9 +4,9 @@ import importlib
 from typing import Any
 
 import pytest
+from headbench.table import PARTS
 
 from headsearch.experiment import Experiment
-from headsearch.results.headbench import PARTS
 from headsearch.search.materials import read_space
 
 BENCHES = {"digits": (24, 3), "cifar10": (12, 2), "cifar10-convnext": (12, 2)}
@@ -14,7 +14,7 @@ BENCHES = {"digits": (24, 3), "cifar10": (12, 2), "cifar10-convnext": (12, 2)}
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    return importlib.import_module("headbench.make")
+    return importlib.import_module("make_headbench")
 
 
 def parts(script: Any, name: str, *overrides: str) -> dict[str, Experiment]:
