@@ -56,12 +56,12 @@ def make_study(path: Path, trials: int) -> None:
 def add_trial(path: Path) -> None:
     """One more trial, as a search would write it."""
     from headsearch.heads import canonical, head_id, parse_head
-    from headsearch.run_directory import RunDirectory
+    from headsearch.runs.directory import RunDirectory
+    from headsearch.runs.storages import close_storage, open_storage, sqlite_url
     from headsearch.search.ledger import Ledger
-    from headsearch.search.storage import close_storage, open_storage, sqlite_url
     from headsearch.testing.toy import ToyEvaluator, toy_cost
     from headsearch.testing.toy_search import TOY_BASE
-    from headsearch.trial import TrialResult
+    from headsearch.training.trial import TrialResult
 
     directory = RunDirectory.open(path)
     storage = open_storage(sqlite_url(directory.study_path))

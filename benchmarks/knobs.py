@@ -20,8 +20,8 @@ from rich.table import Table
 
 from headsearch.errors import RunError, UserError
 from headsearch.heads import HeadConfig, canonical, head_id
-from headsearch.ranked_run import rank_run
-from headsearch.results.statistics import Noise, pooled_noise
+from headsearch.results.noise import Noise, pooled_noise
+from headsearch.runs.ranked import rank_run
 from headsearch.space import Space, load_space
 from headsearch.space.tree import OneOf, literal_head
 

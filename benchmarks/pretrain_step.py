@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from headsearch.base import check_base
+from headsearch.base.model import check_base
 from headsearch.data.sets import MemoryImages
 from headsearch.export import BaseFacts, ExportedBase, ExportedData, ExportedHead, ExportedMethod, Provenance
 from headsearch.heads import parse_head

@@ -128,7 +128,7 @@ def lightly(setting: Setting, workdir: Path) -> Iterator[None]:
     from torch.nn import functional as F
     from torch.utils.data import DataLoader, Subset
 
-    from headsearch.base import load_base
+    from headsearch.base.model import load_base
     from headsearch.heads.build import build_head
     from headsearch.heads.registry import parse_head
 

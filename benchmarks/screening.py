@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from headsearch.base import check_base
+from headsearch.base.model import check_base
 from headsearch.experiment import Experiment, load_experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.scoring.cost import head_cost

@@ -13,8 +13,8 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from headsearch.dashboard.server import open_server
-from headsearch.report.data import read_run
 from headsearch.report.parts import Links
+from headsearch.runs.view import read_run
 
 LARGEST = 300_000
 """Bytes of a picture."""

@@ -27,7 +27,7 @@ from headsearch.search.zero_cost import ZeroCostScorer
 from headsearch.space import load_space
 from headsearch.space.drawing import distinct_heads
 from headsearch.training.proxy import ProxyEvaluator
-from headsearch.trial import RungScores, Stage
+from headsearch.training.trial import RungScores, Stage
 
 
 class _Context:

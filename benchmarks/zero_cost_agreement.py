@@ -1,4 +1,4 @@
-"""Whether scores at random initialisation foretell what training gives: against the trials of a finished run with labels.
+"""Whether scores at random initialisation predict what training gives: against the trials of a finished run with labels.
 
     python benchmarks/zero_cost_agreement.py RUN [--seeds 3] [--json]
 
@@ -21,7 +21,7 @@ from rich.table import Table
 from scipy.stats import kendalltau
 
 from headsearch.heads import HeadConfig
-from headsearch.run_directory import RunDirectory
+from headsearch.runs.directory import RunDirectory
 from headsearch.scoring.zero_cost_scores import ORDERS
 from headsearch.search.ledger import read_records
 from headsearch.search.zero_cost import ZeroCostScorer

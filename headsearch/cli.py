@@ -12,8 +12,8 @@ import typer
 
 from headsearch.commands import audit, evaluate, pretrain, results, search, watching, zero_cost
 from headsearch.commands.reproduce import reproduce_app
+from headsearch.commands.space import space_app
 from headsearch.errors import HeadsearchError, UserError
-from headsearch.space.commands import space_app
 
 app = typer.Typer(
     name="headsearch",

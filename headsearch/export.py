@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import HeadError, RunError, did_you_mean
 
 if TYPE_CHECKING:
     from headsearch.experiment import Experiment
     from headsearch.heads.build import Head
     from headsearch.results.ranking import RankRow
-    from headsearch.results.trials import TrialRecord
-    from headsearch.run_directory import RunFacts
+    from headsearch.results.records import TrialRecord
+    from headsearch.runs.directory import RunFacts
 
 VERSION: Literal["headsearch/head@1"] = "headsearch/head@1"
 
@@ -35,7 +35,7 @@ _Size = Annotated[int, Field(ge=1)]
 
 
 class BaseFacts(_Section):
-    """`headsearch.base_info.BaseInfo`: what a head has to fit."""
+    """`headsearch.base.info.BaseInfo`: what a head has to fit."""
 
     model: str
     family: str
@@ -120,8 +120,8 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
     Raises:
         RunError: no such head, or a file that cannot be written.
     """
-    from headsearch.ranked_run import rank_run
-    from headsearch.run_directory import write_atomically
+    from headsearch.files import write_atomically
+    from headsearch.runs.ranked import rank_run
 
     ranked = rank_run(run)
     experiment, facts = ranked.experiment, ranked.directory.facts()

@@ -11,12 +11,12 @@ from headsearch.export import export_head, load_head, load_heads, read_head
 from headsearch.heads import FAMILIES, parse_head
 from headsearch.heads.build import Head
 from headsearch.results.ranking import rank
-from headsearch.run_directory import RunDirectory
+from headsearch.runs.directory import RunDirectory
 from headsearch.scoring.names import MEASURES
 from headsearch.search.ledger import read_records
 from headsearch.search.run import run_search
 from headsearch.training.proxy import ProxyEvaluator
-from headsearch.trial import RungScores, Stage, TrialResult
+from headsearch.training.trial import RungScores, Stage, TrialResult
 
 SMALL = "base.kwargs={patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}"
 

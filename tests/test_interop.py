@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from headsearch.base import load_base
+from headsearch.base.model import load_base
 from headsearch.export import BaseFacts, ExportedBase, ExportedData, ExportedHead, ExportedMethod, Provenance
 from headsearch.heads import canonical, head_id, parse_head
 

@@ -17,8 +17,8 @@ def audit(
     output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
 ) -> None:
     """Tell how far the ranking can be trusted: stages, rungs, seeds and measures of a run held against each other."""
-    from headsearch.audited_run import audit_run
     from headsearch.results.audit_tables import audit_json, section_table
+    from headsearch.runs.audited import audit_run
 
     found = audit_run(run)
     if output is ReportFormat.json:

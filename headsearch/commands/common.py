@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from headsearch.ranked_run import RankedRun
+    from headsearch.runs.ranked import RankedRun
 
 
 class TableFormat(StrEnum):

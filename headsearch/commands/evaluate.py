@@ -76,7 +76,7 @@ def evaluate(
         raise RunError(f"{out}: no folder '{out.parent}'")
     from headsearch.evaluation.evaluate import evaluate as run
     from headsearch.evaluation.result import check_lines, evaluation_table
-    from headsearch.run_directory import write_atomically
+    from headsearch.files import write_atomically
 
     found = run(spec, weights, tell=teller(quiet))
     if out is not None:

@@ -53,9 +53,9 @@ def paper(
     from headsearch.reproduction.plan import make_plan
 
     plan = make_plan(base=base, data=data, seeds=seeds, epochs=epochs, overrides=overrides or [])
-    from headsearch.progress import progress_display
+    from headsearch.commands.progress import progress_display
     from headsearch.reproduction.run import reproduce
-    from headsearch.search.storage import without_password
+    from headsearch.runs.storages import without_password
 
     try:
         report = reproduce(

@@ -29,8 +29,8 @@ def rank(
     output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
 ) -> None:
     """Print the ranked heads of a run, with their gain over the control."""
-    from headsearch.ranked_run import rank_run
     from headsearch.results import tables
+    from headsearch.runs.ranked import rank_run
 
     ranked = rank_run(run, by.value if by else None)
     departed = ranked.departed if everything else []

@@ -48,11 +48,11 @@ def run(
     """Search: train base and head on a short schedule, head by head, and rank the heads."""
     import json
 
+    from headsearch.commands.progress import progress_display
     from headsearch.experiment import load_experiment
-    from headsearch.progress import progress_display
-    from headsearch.ranked_run import rank_run
+    from headsearch.runs.ranked import rank_run
+    from headsearch.runs.storages import without_password
     from headsearch.search.run import run_search
-    from headsearch.search.storage import without_password
 
     shorthand = []
     if base is not None:
@@ -112,7 +112,7 @@ def doctor(
 
     from rich.table import Table
 
-    from headsearch.doctor import examine, report
+    from headsearch.commands.doctor import examine, report
 
     findings = examine(Path("runs"))
     if output is ReportFormat.json:

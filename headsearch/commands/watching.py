@@ -29,8 +29,8 @@ def status(
     """Tell how far a search is: stage, what runs now, what is best so far, how long it may take."""
     import json
 
-    from headsearch.report.data import read_run
     from headsearch.report.status import status_data, status_panel
+    from headsearch.runs.view import read_run
 
     view = read_run(run)
     if output is ReportFormat.json:
@@ -56,8 +56,8 @@ def report(
     ] = PageFormat.html,
 ) -> None:
     """Write what a run found as one file that can be mailed."""
-    from headsearch.report.data import read_run
-    from headsearch.run_directory import write_atomically
+    from headsearch.files import write_atomically
+    from headsearch.runs.view import read_run
 
     view = read_run(run)
     if output is PageFormat.md:

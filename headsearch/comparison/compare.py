@@ -19,8 +19,9 @@ import yaml
 from headsearch.comparison.outcome import Comparison, summarised
 from headsearch.comparison.plan import PLAN_FILE, Plan
 from headsearch.evaluation.evaluate import check_images, evaluate
+from headsearch.files import write_result
 from headsearch.pretrain import PretrainObserver, PretrainSpec, pretrain
-from headsearch.run_directory import RunDirectory, write_result
+from headsearch.runs.directory import RunDirectory
 
 Tell = Callable[[str], None]
 

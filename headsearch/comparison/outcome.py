@@ -9,8 +9,8 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from headsearch.comparison.plan import NONE, VERSION, Plan
-from headsearch.results.statistics import blocked_noise
-from headsearch.run_directory import versions
+from headsearch.files import versions
+from headsearch.results.noise import blocked_noise
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,8 +12,8 @@ import yaml
 from headsearch.errors import ExperimentError, RunError
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
 from headsearch.export import ExportedHead, read_head
+from headsearch.files import differences
 from headsearch.pretrain import PretrainSpec
-from headsearch.run_directory import differences
 
 VERSION = "headsearch/comparison@1"
 NONE = "none"

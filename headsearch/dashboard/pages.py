@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, unquote
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from headsearch.report.data import RunView
 from headsearch.report.parts import Child, Links, aria, empty, link
 from headsearch.report.views.compare import MOST, compare
 from headsearch.report.views.cost import cost
@@ -18,6 +17,7 @@ from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import condition, overview, problems, subtitle
 from headsearch.report.views.trials import ALWAYS, FIELDS, STATES, Query, families, trials
 from headsearch.report.views.trust import trust
+from headsearch.runs.view import RunView
 
 VIEWS = {
     "overview": "Overview",

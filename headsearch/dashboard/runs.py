@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from headsearch.report.data import RunReader, RunView
+from headsearch.runs.view import RunReader, RunView
 
 
 class Runs:

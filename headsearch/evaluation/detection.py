@@ -18,7 +18,7 @@ from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork
 
-from headsearch.base import Base
+from headsearch.base.model import Base
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.training.seeds import derived_seed
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from headsearch.base import Base
+from headsearch.base.model import Base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.load import pixel_statistics
-from headsearch.data.masks import MaskedDataset, load_masks
 from headsearch.data.recipe import default_augmentation
+from headsearch.data.segmentation import MaskedDataset, load_masks
 from headsearch.data.sets import Dataset
 from headsearch.errors import BaseModelError, ExperimentError
 from headsearch.evaluation.detection import DetectionCheck, check_detection

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headsearch.results.statistics import CONFIDENCE, two_sided_t
+from headsearch.results.noise import CONFIDENCE, two_sided_t
 
 Matrix = NDArray[np.float64]
 

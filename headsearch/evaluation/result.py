@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headsearch.evaluation.intervals import Outcome, margin
 from headsearch.evaluation.spec import EvaluationSpec
-from headsearch.run_directory import versions
+from headsearch.files import versions
 
 if TYPE_CHECKING:
     from rich.table import Table

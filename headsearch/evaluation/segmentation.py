@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headsearch.base import Base
+from headsearch.base.model import Base
 from headsearch.data.augment import Views
-from headsearch.data.masks import IGNORED, MaskedDataset, MaskedImages
+from headsearch.data.segmentation import IGNORED, MaskedDataset, MaskedImages
 from headsearch.errors import BaseModelError
 from headsearch.evaluation import mean_iou
 from headsearch.evaluation.intervals import Outcome

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError
 
 from headsearch.errors import ExperimentError
 from headsearch.experiment.loading import apply_override
+from headsearch.experiment.schema_errors import one_line
 from headsearch.experiment.sections import Positive, Section
-from headsearch.schema_errors import one_line
 
 ProbeName = Literal["knn", "linear", "few-shot", "finetune", "segmentation", "detection"]
 

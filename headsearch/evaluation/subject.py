@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headsearch.base import Base
+from headsearch.base.model import Base
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset, ImageSet
 from headsearch.errors import BaseModelError

@@ -10,7 +10,7 @@ from typing import Any
 import timm
 import torch
 
-from headsearch.base import Base, load_base
+from headsearch.base.model import Base, load_base
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.pretrain import PretrainSpec

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.experiment.schema import Experiment
-from headsearch.schema_errors import one_line
+from headsearch.experiment.schema_errors import one_line
 from headsearch.shipped import shipped_folder, shipped_names
 
 

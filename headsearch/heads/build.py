@@ -18,7 +18,7 @@ from headsearch.heads.family import BlockSpec, Family
 from headsearch.heads.registry import family
 
 if TYPE_CHECKING:
-    from headsearch.base_info import BaseInfo
+    from headsearch.base.info import BaseInfo
 
 
 def build_head(config: HeadConfig, base: BaseInfo) -> Head:

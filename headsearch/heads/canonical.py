@@ -19,7 +19,7 @@ from headsearch.heads.config import SET, HeadConfig, Scalar, Stage
 from headsearch.heads.registry import family, validate_stage
 
 if TYPE_CHECKING:
-    from headsearch.base_info import BaseInfo
+    from headsearch.base.info import BaseInfo
 
 _LONGEST_SLUG = 48
 

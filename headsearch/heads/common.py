@@ -11,7 +11,7 @@ from headsearch.heads.config import Scalar
 from headsearch.heads.family import Parameter
 
 if TYPE_CHECKING:
-    from headsearch.base_info import BaseInfo
+    from headsearch.base.info import BaseInfo
 
 MAX_DEPTH = 12
 """Most blocks in one stage. Even, so that splitting a longer run into stages keeps Swin's alternation of shifted windows."""

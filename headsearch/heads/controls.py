@@ -8,7 +8,7 @@ from headsearch.heads.canonical import canonical
 from headsearch.heads.config import HeadConfig, Stage
 
 if TYPE_CHECKING:
-    from headsearch.base_info import BaseInfo
+    from headsearch.base.info import BaseInfo
 
 _DEPTH = 3
 _LOWEST_MLP_RATIO = 0.5

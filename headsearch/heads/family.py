@@ -15,7 +15,7 @@ from headsearch.heads.config import Scalar
 if TYPE_CHECKING:
     from torch import nn
 
-    from headsearch.base_info import BaseInfo
+    from headsearch.base.info import BaseInfo
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from headsearch.heads.family import BlockSpec, Family
 if TYPE_CHECKING:
     from torch import nn
 
-    from headsearch.base_info import BaseInfo
+    from headsearch.base.info import BaseInfo
 
 
 def _even_hidden(width: int, ratio: float) -> int:

@@ -26,7 +26,7 @@ from headsearch.heads.poolformer import pool_size_parameter, resolve_pool_size
 if TYPE_CHECKING:
     from torch import nn
 
-    from headsearch.base_info import BaseInfo
+    from headsearch.base.info import BaseInfo
 
 _DEFAULT_KERNEL = 7
 _DEFAULT_POOL = 3

@@ -18,7 +18,7 @@ from headsearch.heads.family import BlockSpec, Family, Parameter
 if TYPE_CHECKING:
     from torch import nn
 
-    from headsearch.base_info import BaseInfo
+    from headsearch.base.info import BaseInfo
 
 
 def block(spec: BlockSpec) -> nn.Module:

@@ -12,7 +12,7 @@ from headsearch.heads.family import BlockSpec, Family, Parameter
 if TYPE_CHECKING:
     from torch import nn
 
-    from headsearch.base_info import BaseInfo
+    from headsearch.base.info import BaseInfo
 
 _LOWEST_RATIO = 0.125
 _DEFAULT_RATIO = 0.25

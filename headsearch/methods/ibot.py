@@ -18,9 +18,9 @@ from lightly.models.modules.center import Center, center_momentum
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headsearch.collectives import sum_over_ranks
-from headsearch.masking import block_masks
+from headsearch.methods.collectives import sum_over_ranks
 from headsearch.methods.dino import DINO
+from headsearch.methods.masking import block_masks
 from headsearch.methods.options import IBOTOptions
 
 

@@ -1,6 +1,6 @@
 """What a self-supervised method is to headsearch: projectors, predictors, and the loss between a student and a target.
 
-Which output is compared with which is no business of a method; `headsearch.hssl` pairs them. Shapes: B images, D features.
+Which output is compared with which is no business of a method; `headsearch.methods.hssl` pairs them. Shapes: B images, D features.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 
 
 def scaled_size(option: int | None, width: int, *, factor: int, paper: int) -> int:

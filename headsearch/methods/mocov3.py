@@ -14,7 +14,7 @@ from lightly.models.modules.heads import MoCoProjectionHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headsearch.collectives import gather, rank
+from headsearch.methods.collectives import gather, rank
 from headsearch.methods.method import Method, scaled_size
 from headsearch.methods.options import MoCoV3Options
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import ExperimentError
-from headsearch.masking import random_masks
+from headsearch.methods.masking import random_masks
 from headsearch.methods.method import Method
 from headsearch.methods.options import SimMIMOptions
 

@@ -10,7 +10,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from headsearch.collectives import sum_over_ranks
+from headsearch.methods.collectives import sum_over_ranks
 
 
 class _SynchronisedBatchNorm(_BatchNorm):

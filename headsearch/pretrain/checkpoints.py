@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from headsearch.errors import RunError
+from headsearch.files import write_bytes_atomically
 from headsearch.pretrain.distributed import bytes_of_first, on_first
-from headsearch.run_directory import write_bytes_atomically
 from headsearch.training.checkpoint import read_checkpoint
 
 

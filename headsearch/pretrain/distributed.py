@@ -19,8 +19,8 @@ import torch.distributed as dist
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from headsearch.collectives import rank, world_size
 from headsearch.errors import ExperimentError, UserError
+from headsearch.methods.collectives import rank, world_size
 from headsearch.pretrain.batch_norm import synchronised_on_cpu
 from headsearch.training.devices import resolve_device
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch import nn
 
-from headsearch.base import model_options
+from headsearch.base.model import model_options
 from headsearch.errors import RunError
+from headsearch.files import versions, write_atomically
 from headsearch.pretrain.prepare import SPEC_FILE, Materials
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainResult
-from headsearch.run_directory import versions, write_atomically
 from headsearch.training.checkpoint import save_tensors
 
 

@@ -10,22 +10,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headsearch.base import Base
-from headsearch.base_info import BaseInfo
-from headsearch.collectives import world_size
+from headsearch.base.info import BaseInfo
+from headsearch.base.model import Base
 from headsearch.data.augment import Views
 from headsearch.data.decode import cores
 from headsearch.data.sets import Dataset, ImageSet, StreamedImages
 from headsearch.errors import ExperimentError, HeadError, RunError
 from headsearch.experiment import SearchSpec
 from headsearch.export import BaseFacts
+from headsearch.files import differences, write_atomically
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.registry import parse_head
+from headsearch.methods.collectives import world_size
 from headsearch.pretrain.distributed import Place, synchronise_batch_norms
 from headsearch.pretrain.recipe import PretrainSpec
-from headsearch.run_directory import RunDirectory, differences, write_atomically
+from headsearch.runs.directory import RunDirectory
 from headsearch.training.materials import build_pair, check_local_crops, new_base, read_images
-from headsearch.training.rungs import Scorer
+from headsearch.training.scorer import Scorer
 from headsearch.training.trainer import Trainer
 
 SPEC_FILE = "pretrain.yaml"

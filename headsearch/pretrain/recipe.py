@@ -16,10 +16,10 @@ from pydantic import Field, ValidationError, model_validator
 from headsearch.data.names import data_named
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment.loading import apply_override
+from headsearch.experiment.schema_errors import one_line
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Positive, Section, is_count
 from headsearch.export import BaseFacts, ExportedHead
 from headsearch.methods import check_method
-from headsearch.schema_errors import one_line
 
 VERSION: Literal["headsearch/pretrain@1"] = "headsearch/pretrain@1"
 

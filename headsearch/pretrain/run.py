@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from headsearch.collectives import rank, sum_over_ranks, world_size
 from headsearch.data.sets import index_batches
+from headsearch.methods.collectives import rank, sum_over_ranks, world_size
 from headsearch.pretrain.checkpoints import Checkpoints
 from headsearch.pretrain.distributed import Place, agreed, on_first, ranks
 from headsearch.pretrain.observer import PretrainObserver, SilentPretrainObserver

@@ -15,12 +15,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from headsearch.report.data import RunView
 from headsearch.report.palette import CONTROL_MARKERS, DASHES, GREY, MARKERS, SERIES, family_styles
 from headsearch.results.ranking import RankRow
+from headsearch.results.records import TrialRecord
 from headsearch.results.text import gain, number
-from headsearch.results.trials import TrialRecord
-from headsearch.trial import RungScores
+from headsearch.runs.view import RunView
+from headsearch.training.trial import RungScores
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
 _INK, _GRID, _AXIS = "#6B7280", "rgba(134,142,153,.22)", "rgba(134,142,153,.6)"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headsearch.report.data import RunView
 from headsearch.report.views.overview import CONDITIONS, SHOWN, subtitle
 from headsearch.report.views.trust import verdicts
 from headsearch.results.ranking import RankRow
 from headsearch.results.spending import PART_NAMES
 from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
+from headsearch.runs.view import RunView
 
 
 def markdown_report(view: RunView) -> str:

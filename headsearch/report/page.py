@@ -11,7 +11,6 @@ from pathlib import Path
 from dash import html
 from dash.development.base_component import Component
 
-from headsearch.report.data import RunView
 from headsearch.report.parts import Child, Links, anchor, aria, empty
 from headsearch.report.static import to_html
 from headsearch.report.views.audit import audit
@@ -21,6 +20,7 @@ from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import condition, overview, subtitle
 from headsearch.report.views.trials import Query, trials
 from headsearch.report.views.trust import trust
+from headsearch.runs.view import RunView
 
 ASSETS = Path(__file__).parent / "assets"
 HEADS = 10

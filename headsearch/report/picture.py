@@ -5,7 +5,7 @@ from __future__ import annotations
 from dash import html
 from dash.development.base_component import Component
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.heads.config import HeadConfig, Scalar, Stage
 from headsearch.heads.registry import FAMILIES
 from headsearch.report.palette import family_styles

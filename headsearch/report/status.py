@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from headsearch.report.data import RunView
 from headsearch.results.ranking import probe_score
+from headsearch.results.records import TrialRecord, finite
 from headsearch.results.text import duration, gain, number
-from headsearch.results.trials import TrialRecord, finite
+from headsearch.runs.view import RunView
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -23,9 +23,9 @@ from headsearch.reproduction.contrasts import (
 )
 from headsearch.reproduction.figures import CONTROLS, PICKS, Choice, Claim, Claims, HeadFigures, Kind, Part
 from headsearch.results.agreement import Agreement, agreement
+from headsearch.results.noise import Noise, pooled_noise
 from headsearch.results.ranking import RankRow, rank
-from headsearch.results.statistics import Noise, pooled_noise
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import Literal
 
 from headsearch.results.agreement import FEWEST, Agreement
-from headsearch.results.statistics import CONFIDENCE, Noise, two_sided_t
+from headsearch.results.noise import CONFIDENCE, Noise, two_sided_t
 
 Verdict = Literal["holds", "does not hold", "not enough data to tell"]
 HOLDS: Verdict = "holds"

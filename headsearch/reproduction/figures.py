@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from headsearch.reproduction.contrasts import Estimate, Verdict
-from headsearch.results.statistics import Noise
-from headsearch.results.trials import finite
+from headsearch.results.noise import Noise
+from headsearch.results.records import finite
 
 Kind = Literal["other", "own", "projector"]
 """Another architecture than the base's, the base's own, or no mixing of positions at all."""

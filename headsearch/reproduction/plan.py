@@ -13,7 +13,7 @@ import yaml
 from headsearch.data.names import data_named
 from headsearch.errors import DataError, ExperimentError, RunError, SpaceError
 from headsearch.experiment import Experiment, load_experiment, parse_experiment
-from headsearch.run_directory import changed_keys
+from headsearch.runs.directory import changed_keys
 from headsearch.search.seeds import derived_seed
 from headsearch.space import Space, load_space
 

@@ -14,15 +14,16 @@ from pathlib import Path
 
 import yaml
 
-from headsearch.audited_run import screen_order
 from headsearch.errors import DataError, LabelsMissing
 from headsearch.experiment import Experiment
-from headsearch.ranked_run import rank_run
+from headsearch.files import write_result
 from headsearch.reproduction.claims import claims
 from headsearch.reproduction.plan import HEADS, PLAN_FILE, SCREEN, Plan
 from headsearch.reproduction.text import Report
 from headsearch.results.text import duration
-from headsearch.run_directory import RunDirectory, write_result
+from headsearch.runs.audited import screen_order
+from headsearch.runs.directory import RunDirectory
+from headsearch.runs.ranked import rank_run
 from headsearch.search.checks import check_experiment, check_grids
 from headsearch.search.materials import Materials
 from headsearch.search.materials import gather as gather_materials

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from headsearch.files import versions
 from headsearch.reproduction.contrasts import (
     MOST_SEEDS,
     RELEVANT_POINTS,
@@ -16,7 +17,6 @@ from headsearch.reproduction.contrasts import (
 )
 from headsearch.reproduction.figures import CONTROLS, Choice, Claim, Claims, HeadFigures, Part
 from headsearch.results.text import UNKNOWN, gain, number
-from headsearch.run_directory import versions
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from headsearch.results.statistics import CONFIDENCE
+from headsearch.results.noise import CONFIDENCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

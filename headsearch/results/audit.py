@@ -13,6 +13,7 @@ from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
+from headsearch.heads.cost import HeadCost
 from headsearch.results.agreement import UNCLEAR, mean_agreement
 from headsearch.results.audit_lines import (
     Line,
@@ -22,13 +23,13 @@ from headsearch.results.audit_lines import (
     measured_line,
     slope_line,
 )
+from headsearch.results.noise import pooled_noise
 from headsearch.results.ranking import probe_score
-from headsearch.results.statistics import pooled_noise
-from headsearch.results.trials import TrialRecord, finite
+from headsearch.results.records import TrialRecord, finite
 from headsearch.scoring.names import MEASURES
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
-from headsearch.trial import HeadCost, RungScores, Stage
+from headsearch.training.trial import RungScores, Stage
 
 Score = Callable[[RungScores], float | None]
 

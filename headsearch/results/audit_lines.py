@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Literal
 
 from headsearch.results.agreement import FEWEST, UNCLEAR, Agreement, Verdict, agreement, regret
-from headsearch.results.statistics import CONFIDENCE, two_sided_t
+from headsearch.results.noise import CONFIDENCE, two_sided_t
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from headsearch.heads.config import HeadConfig
+from headsearch.heads.cost import HeadCost
 from headsearch.results.ranking import RankRow
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores, ordered
-from headsearch.trial import HeadCost
 
 
 @dataclass(frozen=True)

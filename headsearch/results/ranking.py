@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from headsearch.errors import RunError
-from headsearch.results.statistics import pooled_noise
-from headsearch.results.trials import TrialRecord, finite
+from headsearch.results.noise import pooled_noise
+from headsearch.results.records import TrialRecord, finite
 from headsearch.scoring.score import head_score
-from headsearch.trial import RungScores, Stage
+from headsearch.training.trial import RungScores, Stage
 
 By = Literal["pareto", "probe", "discrepancy", "score"]
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from headsearch.results.trials import TrialRecord, training_of
+from headsearch.results.records import TrialRecord, training_of
 
 PART_NAMES = {"controls": "Controls", "heads": "Searched heads", "replicates": "Replicates"}
 

@@ -13,8 +13,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from headsearch.results.ranking import RankRow
+from headsearch.results.records import TrialRecord, trial_rows
 from headsearch.results.text import UNKNOWN, gain, number, scaled
-from headsearch.results.trials import TrialRecord, trial_rows
 from headsearch.scoring.zero_cost_scores import ORDERS, ZeroCostScores
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from headsearch.results.ranking import probe_score
-from headsearch.results.trials import TrialRecord
-from headsearch.trial import RungScores
+from headsearch.results.records import TrialRecord
+from headsearch.training.trial import RungScores
 
 Score = Callable[[RungScores], float | None]
 

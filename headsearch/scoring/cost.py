@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.heads.canonical import canonical
 from headsearch.heads.config import HeadConfig, Stage
+from headsearch.heads.cost import HeadCost
 from headsearch.heads.family import BlockSpec
 from headsearch.heads.registry import family
-from headsearch.trial import HeadCost
 
 
 def head_cost(config: HeadConfig, base: BaseInfo) -> HeadCost:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from headsearch.base import Base
+    from headsearch.base.model import Base
     from headsearch.heads.build import Head
 
 _CHANGE_EPS = 1e-6

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from headsearch.base import Base
+from headsearch.base.model import Base
 from headsearch.errors import InfeasibleHead
 from headsearch.heads.build import Head
+from headsearch.scoring.baselines import ActivationCodes, synflow
 from headsearch.scoring.collapse import rankme, worthless_reason
 from headsearch.scoring.discrepancy import CkaSide, cka_of_sides, cka_side
 from headsearch.scoring.features import embed_change, evaluating, on_device
-from headsearch.scoring.proxies import ActivationCodes, synflow
 from headsearch.scoring.quality import view_retrieval
 
 _BATCH_SIZE = 128

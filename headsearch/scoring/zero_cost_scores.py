@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from headsearch.errors import HeadError, RunError
+from headsearch.files import write_atomically
 from headsearch.heads import HeadConfig, parse_head
-from headsearch.run_directory import write_atomically
+from headsearch.heads.cost import HeadCost
 from headsearch.scoring.score import head_score
-from headsearch.trial import HeadCost
 
 FILE_NAME = "zero_cost.jsonl"
 """Within a run directory."""

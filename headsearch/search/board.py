@@ -12,7 +12,7 @@ from pathlib import Path
 from headsearch.errors import RunError
 from headsearch.heads.canonical import head_id
 from headsearch.heads.config import HeadConfig
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.search.draws import Draw
 from headsearch.search.executors import Job
 from headsearch.search.ledger import Ledger

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from headsearch.callbacks import check_callbacks
 from headsearch.data.names import check_dataset_name
 from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
 from headsearch.heads import FAMILIES
 from headsearch.methods import check_method
 from headsearch.scoring.names import MEASURES
+from headsearch.search.callbacks import check_callbacks
 from headsearch.search.executors.placement import available_cores, divide
 from headsearch.space import Space
 from headsearch.training.augmentation import build_augmentation

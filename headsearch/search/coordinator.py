@@ -12,10 +12,10 @@ from pathlib import Path
 
 from headsearch.errors import RunError
 from headsearch.experiment import Strategy
+from headsearch.files import write_atomically
 from headsearch.heads.config import HeadConfig
 from headsearch.results.ranking import probe_score
-from headsearch.results.trials import State, TrialRecord
-from headsearch.run_directory import write_atomically
+from headsearch.results.records import State, TrialRecord
 from headsearch.search.board import Board
 from headsearch.search.executors import Failed, Job, Outcome, Stopped
 from headsearch.search.funnel import Promotions, Screening
@@ -24,7 +24,7 @@ from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.proposer import Proposer
 from headsearch.search.stages import Controls, Proposals, Replicates, Stage
 from headsearch.search.stopping import Decision, Objectives, SuccessiveHalving
-from headsearch.trial import CHECKPOINTS, MemberScores, RungScores, ScreenResult, TrialResult
+from headsearch.training.trial import CHECKPOINTS, MemberScores, RungScores, ScreenResult, TrialResult
 
 FAILURES_BEFORE_GIVING_UP = 3
 """Trials that fail unexpectedly before any has succeeded, after which more of them would teach nothing."""

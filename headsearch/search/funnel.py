@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from headsearch.heads.canonical import head_id
 from headsearch.heads.config import HeadConfig
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.search.board import Board
 from headsearch.search.executors import Job
 from headsearch.search.observer import StageName

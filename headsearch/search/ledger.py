@@ -32,15 +32,15 @@ from typing import TYPE_CHECKING, Any, get_args
 from headsearch.errors import RunError
 from headsearch.heads import HeadConfig
 from headsearch.results.ranking import probe_score
-from headsearch.results.trials import State, TrialRecord, finite
-from headsearch.run_directory import RunDirectory
-from headsearch.search.attributes import attributes, decisions, decode, for_people, identity, outcome, said
+from headsearch.results.records import State, TrialRecord, finite
+from headsearch.runs.attributes import attributes, decisions, decode, for_people, identity, outcome, said
+from headsearch.runs.directory import RunDirectory
+from headsearch.runs.failures import NumberTaken, in_one_line
+from headsearch.runs.reading import read_sqlite, read_study
 from headsearch.search.draws import Draw
 from headsearch.search.patience import Patience
-from headsearch.search.reading import read_sqlite, read_study
 from headsearch.search.stopping import Decision
-from headsearch.search.storage_failures import NumberTaken, in_one_line
-from headsearch.trial import RungScores, ScreenedHead, Stage, TrialResult
+from headsearch.training.trial import RungScores, ScreenedHead, Stage, TrialResult
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -378,7 +378,7 @@ def read_records(run: str | Path) -> list[TrialRecord]:
     name = directory.facts().study
     if storage is None:
         return read_sqlite(directory.study_path, name)
-    from headsearch.search.storage import open_storage
+    from headsearch.runs.storages import open_storage
 
     try:
         return read_study(open_storage(storage, reading=True), name)

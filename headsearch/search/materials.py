@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
@@ -14,7 +14,7 @@ from headsearch.search.proposer import CostFunction
 from headsearch.shipped import shipped_folder
 from headsearch.space import Space, load_space, shipped_spaces
 from headsearch.space.drawing import distinct_heads
-from headsearch.trial import Evaluate
+from headsearch.training.trial import Evaluate
 
 ScoreCandidates = Callable[[int, Path, Callable[[int, int], None]], Sequence[ZeroCostScores]]
 """Scores so many heads of the space before any training, and keeps the scores in a file; told of its progress (done, in all)."""
@@ -52,7 +52,7 @@ def gather(experiment: Experiment) -> Materials:
     """
     space, space_text = read_space(experiment.search.space)
 
-    from headsearch.base import load_base
+    from headsearch.base.model import load_base
     from headsearch.heads.controls import anchor_heads, mlp_head, same_head
     from headsearch.scoring.cost import head_cost
     from headsearch.search.zero_cost import ZeroCostScorer, score_space

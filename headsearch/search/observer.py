@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.search.executors import Job
-from headsearch.trial import RungScores
+from headsearch.training.trial import RungScores
 
 StageName = Literal["controls", "zero-cost", "screen", "heads", "replicates"]
 

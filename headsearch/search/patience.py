@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from headsearch.search.storage_failures import StorageAway, in_one_line, telling_when_away
+from headsearch.runs.failures import StorageAway, in_one_line, telling_when_away
 
 Result = TypeVar("Result")
 

@@ -18,7 +18,7 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import ExperimentError, SpaceError
 from headsearch.heads import HeadConfig
 from headsearch.heads.canonical import canonical, head_id
@@ -27,8 +27,8 @@ from headsearch.search.draws import Draw, OptunaChooser, all_decisions, default_
 from headsearch.search.seeds import derived_seed
 
 if TYPE_CHECKING:
+    from headsearch.heads.cost import HeadCost
     from headsearch.space import Space
-    from headsearch.trial import HeadCost
 
 CostFunction = Callable[[HeadConfig, BaseInfo], "HeadCost"]
 

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headsearch.callbacks import build_callbacks
-from headsearch.callbacks.broadcast import Broadcast
-from headsearch.callbacks.tracker import Subject
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.budget import SIZES, hours
 from headsearch.heads.config import HeadConfig
-from headsearch.results.trials import TrialRecord
-from headsearch.run_directory import RunDirectory, RunFacts
+from headsearch.results.records import TrialRecord
+from headsearch.runs.directory import RunDirectory, RunFacts
+from headsearch.runs.storages import close_storage, open_storage, sqlite_url, without_password
 from headsearch.scoring.zero_cost_scores import FILE_NAME
+from headsearch.search.callbacks import build_callbacks
+from headsearch.search.callbacks.broadcast import Broadcast
+from headsearch.search.callbacks.tracker import Subject
 from headsearch.search.candidates import check_candidates, heads_to_screen
 from headsearch.search.checks import check_experiment, check_grids, check_sets
 from headsearch.search.coordinator import Coordinator, SearchPlan
@@ -31,9 +32,8 @@ from headsearch.search.materials import Materials, gather, read_space
 from headsearch.search.observer import Observer, SilentObserver
 from headsearch.search.patience import Patience
 from headsearch.search.proposer import Proposer
-from headsearch.search.storage import close_storage, open_storage, sqlite_url, without_password
 from headsearch.space import Space
-from headsearch.trial import Stage
+from headsearch.training.trial import Stage
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

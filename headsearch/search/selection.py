@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from headsearch.heads.config import HeadConfig
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.scoring.score import head_score
 from headsearch.search.seeds import derived_seed
 

@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headsearch.base import Base
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
+from headsearch.base.model import Base
 from headsearch.data.sets import ImageSet
 from headsearch.errors import BaseModelError, DataError, HeadError, InfeasibleHead
 from headsearch.experiment import Experiment
 from headsearch.heads import HeadConfig, canonical, head_id
 from headsearch.heads.build import build_head
+from headsearch.heads.cost import HeadCost
 from headsearch.scoring.cost import head_cost
 from headsearch.scoring.zero_cost import Seen, measure_head, see
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ZeroCostScores, read_scores, write_scores
@@ -34,7 +35,6 @@ from headsearch.space.drawing import distinct_heads
 from headsearch.training.devices import resolve_device
 from headsearch.training.materials import new_base, read_images
 from headsearch.training.seeds import derived_generator, derived_seed
-from headsearch.trial import HeadCost
 
 _FEWEST_IMAGES = 4
 """Debiased CKA is undefined for less."""

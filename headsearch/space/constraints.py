@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import SpaceError, did_you_mean
 from headsearch.heads import FAMILIES
 from headsearch.heads.config import HeadConfig, Scalar, Stage
+from headsearch.heads.cost import HeadCost
 from headsearch.space.source import Where, shorten
-from headsearch.trial import HeadCost
 
 BASE_ATTRIBUTES: Mapping[str, tuple[type, Callable[[BaseInfo], Scalar]]] = {
     "params": (float, lambda base: base.params),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import SpaceError
 from headsearch.heads import HeadConfig, canonical
 from headsearch.space.space import CostFunction, Space

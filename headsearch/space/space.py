@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import HeadError, SpaceError
 from headsearch.heads import HeadConfig, canonical, canonical_or_none
+from headsearch.heads.cost import HeadCost
 from headsearch.space.constraints import Constraint
 from headsearch.space.counting import count_descriptions, is_finite
 from headsearch.space.domains import Chooser, RandomChooser
@@ -25,7 +26,6 @@ from headsearch.space.tree import (
     node_data,
     walk,
 )
-from headsearch.trial import HeadCost
 
 FORMAT = "headsearch/space@1"
 """Value of the key `space`, which every space file starts with."""

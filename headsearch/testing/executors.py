@@ -22,13 +22,13 @@ from typing import Any, Protocol
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.search.executors import Executor, Job
 from headsearch.search.ledger import read_records
 from headsearch.search.observer import SearchStatus, SilentObserver
 from headsearch.testing.toy import Failure, ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
-from headsearch.trial import RungScores, ScreenResult, Stage, TrialContext, TrialResult
+from headsearch.training.trial import RungScores, ScreenResult, Stage, TrialContext, TrialResult
 
 MEETING_SECONDS = 300.0
 """For the first trials to find each other: workers may have to start."""

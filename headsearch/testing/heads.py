@@ -9,7 +9,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import HeadError
 from headsearch.heads import (
     HeadConfig,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from headsearch.base import check_base
+from headsearch.base.model import check_base
 from headsearch.export import BaseFacts, ExportedBase, ExportedData, ExportedHead, ExportedMethod, Provenance
 from headsearch.heads import parse_head
 from headsearch.heads.canonical import canonical, head_id

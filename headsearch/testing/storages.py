@@ -18,17 +18,17 @@ from pathlib import Path
 
 from headsearch.errors import RunError
 from headsearch.heads import HeadConfig, Stage, canonical
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
+from headsearch.runs.reading import read_study
+from headsearch.runs.storages import close_storage, open_storage
 from headsearch.search.draws import Draw
 from headsearch.search.executors import Job
 from headsearch.search.ledger import Ledger, read_records
 from headsearch.search.observer import SilentObserver
-from headsearch.search.reading import read_study
 from headsearch.search.stopping import Decision
-from headsearch.search.storage import close_storage, open_storage
 from headsearch.testing.toy import ToyEvaluator, toy_cost
 from headsearch.testing.toy_search import TOY_BASE, results, run_toy, toy_experiment
-from headsearch.trial import RungScores, TrialResult
+from headsearch.training.trial import RungScores, TrialResult
 
 StorageCheck = Callable[[str, Path], None]
 

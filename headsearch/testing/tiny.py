@@ -9,7 +9,7 @@ import numpy as np
 
 from headsearch.errors import TrialStopped
 from headsearch.experiment import Experiment, parse_experiment
-from headsearch.trial import RungScores, Stage
+from headsearch.training.trial import RungScores, Stage
 
 
 class Context:

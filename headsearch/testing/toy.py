@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from headsearch.errors import InfeasibleHead
 from headsearch.heads.config import HeadConfig, Stage
-from headsearch.trial import (
-    HeadCost,
+from headsearch.heads.cost import HeadCost
+from headsearch.training.trial import (
     MemberScores,
     RungScores,
     ScreenedHead,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads import HeadConfig, Stage
 from headsearch.heads.canonical import canonical, head_id
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.scoring.zero_cost_scores import ZeroCostScores, write_scores
 from headsearch.search.executors import Executor
 from headsearch.search.materials import Materials, read_space
@@ -19,7 +19,7 @@ from headsearch.search.run import conduct
 from headsearch.space import Space, parse_space
 from headsearch.space.drawing import distinct_heads
 from headsearch.testing.toy import ToyEvaluator, limits, toy_cost
-from headsearch.trial import Evaluate
+from headsearch.training.trial import Evaluate
 
 TOY_BASE = BaseInfo(
     model="toy",

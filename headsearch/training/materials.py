@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from headsearch.base import Base, check_size, load_base
+from headsearch.base.model import Base, check_size, load_base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
@@ -14,8 +14,8 @@ from headsearch.errors import ExperimentError, HeadError
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec
 from headsearch.heads.build import build_head
 from headsearch.heads.config import HeadConfig
-from headsearch.hssl import HSSL
 from headsearch.methods import build_method
+from headsearch.methods.hssl import HSSL
 from headsearch.training.augmentation import build_augmentation
 from headsearch.training.seeds import derived_seed
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headsearch.base import Base
+from headsearch.base.model import Base
 from headsearch.errors import ExperimentError
 from headsearch.heads.build import build_head
 from headsearch.heads.config import HeadConfig

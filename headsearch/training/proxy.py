@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headsearch.base import Base, empty_base
+from headsearch.base.model import Base, empty_base
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
 from headsearch.experiment import Experiment, ProxySpec
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.controls import anchor_heads, same_head
+from headsearch.heads.cost import HeadCost
 from headsearch.methods import build_method, check_method
 from headsearch.scoring.cost import head_cost
 from headsearch.training.devices import resolve_device
@@ -30,11 +31,11 @@ from headsearch.training.materials import build_pair, check_local_crops, new_bas
 from headsearch.training.memory import check_joint_memory, free_memory
 from headsearch.training.overhead import step_overhead, step_seconds
 from headsearch.training.run import CHECKPOINT_SECONDS, ProxyRun
-from headsearch.training.rungs import Scorer
+from headsearch.training.scorer import Scorer
 from headsearch.training.screen import ScreenRun
 from headsearch.training.seeds import derived_generator
 from headsearch.training.trainer import Trainer
-from headsearch.trial import HeadCost, ScreenResult, TrialContext, TrialResult
+from headsearch.training.trial import ScreenResult, TrialContext, TrialResult
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from headsearch.errors import InfeasibleHead, RunError
 from headsearch.scoring.between_bases import kept_embeddings
 from headsearch.training.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from headsearch.training.metrics import MetricsLog
-from headsearch.training.rungs import Scorer
+from headsearch.training.scorer import Scorer
 from headsearch.training.seeds import derived_generator, derived_seed
 from headsearch.training.trainer import Trainer
-from headsearch.trial import EMBEDDINGS, RungScores, TrialContext
+from headsearch.training.trial import EMBEDDINGS, RungScores, TrialContext
 
 CHECKPOINT_SECONDS = 30.0
 """Work that a crash may cost, beyond what was done since the last rung."""

@@ -17,12 +17,13 @@ from torch import Tensor
 from headsearch.data.augment import Views
 from headsearch.data.sets import ImageSet
 from headsearch.errors import InfeasibleHead
+from headsearch.heads.cost import HeadCost
 from headsearch.scoring.score import head_score
 from headsearch.training.run import ProxyRun, RunState
-from headsearch.training.rungs import Scorer
+from headsearch.training.scorer import Scorer
 from headsearch.training.seeds import derived_generator
 from headsearch.training.trainer import Trainer
-from headsearch.trial import HeadCost, MemberScores, RungScores, ScreenedHead, ScreenResult, TrialContext
+from headsearch.training.trial import MemberScores, RungScores, ScreenedHead, ScreenResult, TrialContext
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from headsearch.collectives import average_gradients
-from headsearch.hssl import HSSL
+from headsearch.methods.collectives import average_gradients
+from headsearch.methods.hssl import HSSL
 from headsearch.training.devices import autocast_dtype
 from headsearch.training.optimizer import build_optimizer, set_learning_rate, set_weight_decay
 from headsearch.training.schedules import learning_rate, teacher_momentum, weight_decay

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import t as student
 
 from headsearch.errors import RunError
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.search.ledger import read_records
 from headsearch.search.run import conduct
 from headsearch.space import load_space

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from headsearch.base import check_base
+from headsearch.base.model import check_base
 from headsearch.comparison import compare as module
 from headsearch.comparison.compare import compare
 from headsearch.comparison.outcome import Comparison

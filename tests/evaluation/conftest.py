@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from headsearch.base import load_base
+from headsearch.base.model import load_base
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
 
 MODEL = "vit_tiny_patch16_224"

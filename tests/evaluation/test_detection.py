@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from headsearch.base import load_base
+from headsearch.base.model import load_base
 from headsearch.evaluation.detection import DetectionBackbone, build_detector, check_detection
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
 

@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from headsearch.base import BaseOutput
+from headsearch.base.model import BaseOutput
 from headsearch.data.augment import Augmentation, Views
-from headsearch.data.masks import IGNORED, MaskedDataset, MaskedImages
+from headsearch.data.segmentation import IGNORED, MaskedDataset, MaskedImages
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.segmentation import MaskedSubject, segmentation
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec

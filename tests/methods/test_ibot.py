@@ -6,8 +6,8 @@ import pytest
 import torch
 from lightly.loss import IBOTPatchLoss
 
-from headsearch.masking import block_masks
 from headsearch.methods import build_method
+from headsearch.methods.masking import block_masks
 
 
 def test_two_steps_agree_with_lightlys_loss_and_centre() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from headsearch.base import check_base
+from headsearch.base.model import check_base
 from headsearch.errors import ExperimentError
 from headsearch.methods import build_method, check_method
 from headsearch.methods.method import Method

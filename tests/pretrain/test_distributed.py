@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from headsearch.collectives import average_gradients, gather, rank, sum_over_ranks
 from headsearch.errors import ExperimentError, RunError
+from headsearch.methods.collectives import average_gradients, gather, rank, sum_over_ranks
 from headsearch.pretrain import PretrainResult, PretrainSpec, pretrain
 from headsearch.pretrain.batch_norm import synchronised_on_cpu
 from headsearch.pretrain.distributed import ranks

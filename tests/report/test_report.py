@@ -13,7 +13,6 @@ from dash import dcc, html
 from rich.console import Console
 
 from headsearch.report import figures
-from headsearch.report.data import RunView, read_run
 from headsearch.report.figures import Series
 from headsearch.report.markdown import markdown_report
 from headsearch.report.page import html_report
@@ -31,6 +30,7 @@ from headsearch.report.views.overview import overview
 from headsearch.report.views.trials import FIELDS, Query, select, trials
 from headsearch.report.views.trust import trust
 from headsearch.results.tables import rank_table
+from headsearch.runs.view import RunView, read_run
 
 EVIL = "<script>alert('x')</script><b>&amp;\"</b>"
 

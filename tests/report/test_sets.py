@@ -3,11 +3,11 @@
 import pytest
 
 from headsearch.heads import parse_head
-from headsearch.ranked_run import RankedRun, rank_run
-from headsearch.report.data import read_run
 from headsearch.report.page import html_report
 from headsearch.report.picture import picture
 from headsearch.report.static import to_html
+from headsearch.runs.ranked import RankedRun, rank_run
+from headsearch.runs.view import read_run
 from headsearch.search.run import conduct
 from headsearch.testing.toy_search import TOY_BASE, toy_experiment, toy_materials
 

@@ -12,11 +12,12 @@ import pytest
 from scipy.stats import kendalltau, t, ttest_ind
 
 from headsearch.heads.config import HeadConfig, Stage
+from headsearch.heads.cost import HeadCost
 from headsearch.reproduction.claims import claims
 from headsearch.reproduction.contrasts import FAILS, HOLDS, UNCLEAR
 from headsearch.reproduction.figures import Claim, Claims, Part
-from headsearch.results.trials import State, TrialRecord
-from headsearch.trial import HeadCost, RungScores
+from headsearch.results.records import State, TrialRecord
+from headsearch.training.trial import RungScores
 
 WOBBLE = (0.0, 0.6, -0.6, 0.3, -0.3)
 """What the seeds add, in points."""

@@ -30,7 +30,7 @@ from headsearch.reproduction.contrasts import (
     together,
 )
 from headsearch.results.agreement import Agreement
-from headsearch.results.statistics import Noise, pooled_noise
+from headsearch.results.noise import Noise, pooled_noise
 
 FIRST, SECOND = [70.1, 71.3, 69.8], [66.0, 67.9]
 

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from headsearch.audited_run import audit_run
 from headsearch.errors import DataError, LabelsMissing, RunError
 from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
-from headsearch.ranked_run import rank_run
 from headsearch.reproduction.plan import Plan, make_plan
 from headsearch.reproduction.run import reproduce
 from headsearch.reproduction.text import Report
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
+from headsearch.runs.audited import audit_run
+from headsearch.runs.ranked import rank_run
 from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer, SearchStatus, SilentObserver
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import scores, toy_materials
-from headsearch.trial import RungScores
+from headsearch.training.trial import RungScores
 
 CPU = "proxy.device=cpu"
 FAMILIES = ("vit", "mlp", "swin", "poolformer", "mbconv", "convnext", "resnet")

@@ -11,13 +11,14 @@ import pytest
 from scipy import stats
 
 from headsearch.heads import HeadConfig, parse_head
+from headsearch.heads.cost import HeadCost
 from headsearch.results.agreement import UNCLEAR
 from headsearch.results.audit import BasePair, audit
 from headsearch.results.audit_lines import choice_line, difference_line, slope_line
 from headsearch.results.audit_tables import audit_json, section_table
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
-from headsearch.trial import HeadCost, RungScores
+from headsearch.training.trial import RungScores
 
 MEASURE = "cka.embedding.output"
 VIT = parse_head({"vit": {}})

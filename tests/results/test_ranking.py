@@ -14,10 +14,11 @@ from optuna.study._multi_objective import _fast_non_domination_rank
 
 from headsearch.errors import RunError
 from headsearch.heads import HeadConfig, parse_head
+from headsearch.heads.cost import HeadCost
+from headsearch.results.noise import pooled_noise
 from headsearch.results.ranking import heads_tried, pareto_layers, probe_score, rank
-from headsearch.results.statistics import pooled_noise
-from headsearch.results.trials import TrialRecord
-from headsearch.trial import HeadCost, RungScores
+from headsearch.results.records import TrialRecord
+from headsearch.training.trial import RungScores
 
 VIT = parse_head({"vit": {}})
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from headsearch.heads import parse_head
+from headsearch.results.records import TrialRecord
 from headsearch.results.spending import spending
-from headsearch.results.trials import TrialRecord
-from headsearch.trial import RungScores
+from headsearch.training.trial import RungScores
 
 FULL = TrialRecord(
     0, "complete", "a", parse_head({"vit": {}}), None, 0, 0,

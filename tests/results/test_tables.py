@@ -14,10 +14,11 @@ import pytest
 from rich.console import Console
 
 from headsearch.heads import parse_head
+from headsearch.heads.cost import HeadCost
 from headsearch.results import tables
 from headsearch.results.ranking import RankRow, rank
-from headsearch.results.trials import TrialRecord
-from headsearch.trial import HeadCost, RungScores
+from headsearch.results.records import TrialRecord
+from headsearch.training.trial import RungScores
 
 NAMES = ["convnext-d3-k7-m4-noshortcut-a69db6b1", "mixer-d3-m4-t0.5-noshortcut-50117c3c"]
 
@@ -149,8 +150,8 @@ def test_csv_reads_back(records):
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys; from headsearch.results import tables, statistics, ranking, trials; "
-        "ranking.rank([], by='pareto', labels=True); statistics.verdict([]); "
+        "import sys; from headsearch.results import tables, noise, ranking, records; "
+        "ranking.rank([], by='pareto', labels=True); noise.verdict([]); "
         "tables.rank_table([], labels=True); "
         "print([name for name in ('torch', 'timm', 'pandas', 'scipy', 'numpy', 'optuna') if name in sys.modules])"
     )

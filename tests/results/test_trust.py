@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from headsearch.heads import parse_head
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.results.trust import agreement, rungs_agree, seeds_agree, spreads, stages_agree
-from headsearch.trial import RungScores
+from headsearch.training.trial import RungScores
 
 
 def trial(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import HeadError
 from headsearch.heads import FAMILIES, HeadConfig, parse_head
 from headsearch.heads.build import build_head

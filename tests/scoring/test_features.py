@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headsearch.base import load_base
+from headsearch.base.model import load_base
 from headsearch.heads import parse_head
 from headsearch.heads.build import build_head
 from headsearch.scoring.features import extract_embeddings, extract_features, extract_view_embeddings

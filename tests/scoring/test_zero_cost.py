@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from headsearch.base import load_base
+from headsearch.base.model import load_base
 from headsearch.errors import HeadError, InfeasibleHead
 from headsearch.heads import parse_head
 from headsearch.heads.build import build_head
+from headsearch.scoring.baselines import naswot, synflow
 from headsearch.scoring.collapse import rankme
 from headsearch.scoring.discrepancy import debiased_cka, discrepancies
 from headsearch.scoring.features import extract_features, extract_view_embeddings
-from headsearch.scoring.proxies import naswot, synflow
 from headsearch.scoring.quality import view_retrieval
 from headsearch.scoring.zero_cost import measure_head, see
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ORDERS

@@ -9,6 +9,7 @@ import pytest
 
 from headsearch.errors import RunError
 from headsearch.heads import canonical, head_id, parse_head
+from headsearch.heads.cost import HeadCost
 from headsearch.scoring.zero_cost_scores import (
     ORDERS,
     ZeroCostScores,
@@ -16,7 +17,6 @@ from headsearch.scoring.zero_cost_scores import (
     read_scores,
     write_scores,
 )
-from headsearch.trial import HeadCost
 
 
 def row(depth: int = 1, **changes: object) -> ZeroCostScores:

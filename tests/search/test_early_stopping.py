@@ -9,14 +9,14 @@ from headsearch.errors import InfeasibleHead, RunError
 from headsearch.experiment import Experiment
 from headsearch.heads import HeadConfig
 from headsearch.results.ranking import heads_tried, rank
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.search.executors import Job
 from headsearch.search.ledger import Ledger, read_records
 from headsearch.search.observer import SearchStatus, SilentObserver
 from headsearch.search.stopping import SuccessiveHalving
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
-from headsearch.trial import TrialContext, TrialResult
+from headsearch.training.trial import TrialContext, TrialResult
 
 ASHA = {"kind": "asha", "reduction": 3}
 

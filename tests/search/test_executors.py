@@ -8,7 +8,7 @@ from headsearch.errors import DataError, HeadError, InfeasibleHead, RunError
 from headsearch.heads.config import HeadConfig, Stage
 from headsearch.search.executors import Failed, Job, Stopped, attempt, failure
 from headsearch.testing.toy import ToyEvaluator
-from headsearch.trial import RungScores, TrialResult
+from headsearch.training.trial import RungScores, TrialResult
 
 CONFIG = HeadConfig((Stage("mixer", {"depth": 2}),))
 

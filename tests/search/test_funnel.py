@@ -12,7 +12,7 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.results.departures import departures, passage
 from headsearch.results.ranking import rank
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.scoring.zero_cost_scores import FILE_NAME, read_scores
 from headsearch.search.executors import Job
 from headsearch.search.observer import SearchStatus, SilentObserver

@@ -7,7 +7,7 @@ import pytest
 from optuna_dashboard import wsgi
 from werkzeug.test import Client
 
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
 

@@ -15,7 +15,7 @@ import pytest
 
 from headsearch.errors import RunError, SpaceError
 from headsearch.heads import HeadConfig
-from headsearch.results.trials import TrialRecord
+from headsearch.results.records import TrialRecord
 from headsearch.search.executors import Job
 from headsearch.search.ledger import read_records
 from headsearch.search.observer import SearchStatus, SilentObserver
@@ -23,7 +23,7 @@ from headsearch.search.seeds import trial_seed
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, toy_experiment, toy_materials
 from headsearch.testing.toy_search import run_toy as run
-from headsearch.trial import TrialContext, TrialResult
+from headsearch.training.trial import TrialContext, TrialResult
 
 SMALL = """
 space: headsearch/space@1
@@ -141,8 +141,8 @@ def test_optuna_sees_states_values_names_and_parameters(tmp_path: Path) -> None:
 def test_both_readers_agree_and_one_needs_no_optuna(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(out, toy_experiment(trials=5, finalists=1, replicates=2), ToyEvaluator(failures={"mixer": "memory"}))
-    from headsearch.search.reading import read_study
-    from headsearch.search.storage import open_storage, sqlite_url
+    from headsearch.runs.reading import read_study
+    from headsearch.runs.storages import open_storage, sqlite_url
 
     records = read_records(out)
     assert records == read_study(open_storage(sqlite_url(out / "study.db")), "toy")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from headsearch.base import load_base
+from headsearch.base.model import load_base
 from headsearch.errors import BaseModelError, DataError, RunError, SpaceError
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads import head_id, parse_head

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import SpaceError
 from headsearch.heads import canonical
 from headsearch.space import load_space, parse_space, shipped_spaces

@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import HeadError, SpaceError
 from headsearch.heads import canonical, canonical_or_none, head_id, parse_head
+from headsearch.heads.cost import HeadCost
 from headsearch.search.draws import OptunaChooser, all_decisions, default_decisions
 from headsearch.search.proposer import Proposer
 from headsearch.space import Space, json_schema, load_space, parse_space
 from headsearch.space.show import space_tree
-from headsearch.trial import HeadCost
 
 TAG = "space: headsearch/space@1\n"
 BASE = BaseInfo("vit_tiny_patch16_224", "vit", 64, (4, 4), 64, 4, 200_000, 10_000_000, 16)

@@ -9,11 +9,11 @@ from typing import Any
 import optuna
 import pytest
 
-from headsearch.base_info import BaseInfo
+from headsearch.base.info import BaseInfo
 from headsearch.errors import SpaceError
 from headsearch.heads import HeadConfig, Scalar, parse_head
+from headsearch.heads.cost import HeadCost
 from headsearch.space import Space, parse_space
-from headsearch.trial import HeadCost
 
 TAG = "space: headsearch/space@1\n"
 BASE = BaseInfo("vit_small_patch16_224", "vit", 384, (14, 14), 384, 12, 21_665_664, 8_500_000_000, 224)

@@ -22,7 +22,7 @@ from headsearch.testing.tiny import Context, tiny_experiment
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.run import ProxyRun
 from headsearch.training.trainer import Trainer
-from headsearch.trial import EMBEDDINGS, TrialResult
+from headsearch.training.trial import EMBEDDINGS, TrialResult
 
 CONVNEXT = parse_head({"convnext": {"depth": 1, "kernel_size": 3, "drop_path": 0.2}})
 NONE = HeadConfig()

@@ -18,7 +18,7 @@ from headsearch.scoring.score import head_score
 from headsearch.testing.tiny import Context, tiny_experiment
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.screen import ScreenRun
-from headsearch.trial import MemberScores, ScreenResult
+from headsearch.training.trial import MemberScores, ScreenResult
 
 HEADS = [
     parse_head(head)

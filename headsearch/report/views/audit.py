@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dash import html
 
-from headsearch.report.data import RunView
 from headsearch.report.parts import Child, Column, card, empty, table
 from headsearch.results.audit import Section
 from headsearch.results.audit_tables import section_cells
+from headsearch.runs.view import RunView
 
 TITLE = "Audit"
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from dash import html
 
 from headsearch.report import figures
-from headsearch.report.data import RunView
 from headsearch.report.figures import Series, first_trial
 from headsearch.report.parts import Child, Column, Links, card, empty, figure, grid, link, table
 from headsearch.report.picture import shown
 from headsearch.report.views.overview import CONDITIONS, subtitle
 from headsearch.results.importance import head_parameters
+from headsearch.results.records import TrialRecord
 from headsearch.results.text import duration, number
-from headsearch.results.trials import TrialRecord
-from headsearch.trial import RungScores
+from headsearch.runs.view import RunView
+from headsearch.training.trial import RungScores
 
 MOST = 7
 """Heads that can be told apart in one figure."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dash import html
 
 from headsearch.report import analysis_figures
-from headsearch.report.data import RunView
 from headsearch.report.parts import Child, Column, card, empty, figure, grid, table, tiles
 from headsearch.results.spending import PART_NAMES
 from headsearch.results.text import UNKNOWN, duration, number
+from headsearch.runs.view import RunView
 
 
 def cost(view: RunView) -> list[Child]:

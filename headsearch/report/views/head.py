@@ -10,7 +10,6 @@ from dash import dcc, html
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import FAMILIES
 from headsearch.report import figures
-from headsearch.report.data import RunView
 from headsearch.report.figures import Series
 from headsearch.report.parts import (
     Child,
@@ -29,9 +28,10 @@ from headsearch.report.parts import (
     tiles,
 )
 from headsearch.report.picture import picture, shown
+from headsearch.results.records import TrialRecord
 from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
-from headsearch.results.trials import TrialRecord
-from headsearch.trial import RungScores
+from headsearch.runs.view import RunView
+from headsearch.training.trial import RungScores
 
 
 def head(view: RunView, head_id: str, links: Links) -> list[Child]:

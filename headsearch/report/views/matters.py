@@ -6,10 +6,10 @@ from dash import html
 
 from headsearch.heads.config import HeadConfig
 from headsearch.report import analysis_figures
-from headsearch.report.data import RunView
 from headsearch.report.figures import first_trial
 from headsearch.report.parts import Child, Column, card, empty, figure, grid, table
 from headsearch.results.importance import ENOUGH, Importance, importances
+from headsearch.runs.view import RunView
 
 SHOWN = 6
 """Parameters whose marginals are drawn, for each objective."""

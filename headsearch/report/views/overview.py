@@ -8,7 +8,6 @@ from dash import html
 from dash.development.base_component import Component
 
 from headsearch.report import figures
-from headsearch.report.data import Running, RunView
 from headsearch.report.parts import (
     Child,
     Column,
@@ -25,8 +24,9 @@ from headsearch.report.parts import (
     tiles,
 )
 from headsearch.results.ranking import RankRow
+from headsearch.results.records import TrialRecord
 from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
-from headsearch.results.trials import TrialRecord
+from headsearch.runs.view import Running, RunView
 
 STAGE_NAMES = {"controls": "Controls", "screen": "Screen", "heads": "Heads", "replicates": "Replicates"}
 CONDITIONS = {

@@ -10,11 +10,11 @@ from urllib.parse import parse_qs, urlencode
 from dash import html
 from dash.development.base_component import Component
 
-from headsearch.report.data import RunView
 from headsearch.report.parts import Child, Column, Links, aria, chip, empty, link, table
+from headsearch.results.records import State, TrialRecord, trial_rows
 from headsearch.results.spending import part_of
 from headsearch.results.text import UNKNOWN, duration, number
-from headsearch.results.trials import State, TrialRecord, trial_rows
+from headsearch.runs.view import RunView
 
 STATES: tuple[str, ...] = get_args(State)
 PAGE = 100

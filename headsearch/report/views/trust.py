@@ -8,7 +8,6 @@ from typing import TypeVar
 from dash import html
 
 from headsearch.report import analysis_figures
-from headsearch.report.data import RunView
 from headsearch.report.parts import Child, Column, callout, card, empty, figure, grid, table
 from headsearch.results.text import UNKNOWN
 from headsearch.results.trust import (
@@ -20,6 +19,7 @@ from headsearch.results.trust import (
     spreads,
     stages_agree,
 )
+from headsearch.runs.view import RunView
 
 Found = TypeVar("Found", Agreement, Spread)
 

@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 
 from headsearch.errors import HeadError, InfeasibleHead, TrialStopped, UserError
 from headsearch.heads.config import HeadConfig
-from headsearch.trial import Evaluate, RungScores, ScreenResult, Stage, TrialResult
+from headsearch.training.trial import Evaluate, RungScores, ScreenResult, Stage, TrialResult
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headsearch.search.executors import JobSource, attempt
-from headsearch.trial import Evaluate
+from headsearch.training.trial import Evaluate
 
 
 class InlineExecutor:

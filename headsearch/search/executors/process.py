@@ -23,7 +23,7 @@ from types import FrameType
 from headsearch.search.executors import Failed, Job, JobSource
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.worker import Ended, Message, Progressed, Ready, Reported, work
-from headsearch.trial import Evaluate
+from headsearch.training.trial import Evaluate
 
 START_SECONDS = 300.0
 """A worker that has just been started may take so long, at least, to import what it needs."""

@@ -37,7 +37,7 @@ from headsearch.search.executors.process import START_SECONDS
 from headsearch.search.executors.ray_cluster import cluster_nodes, room
 from headsearch.search.executors.ray_trial import MARKER, MESSAGE, Assignment, run_trial
 from headsearch.search.executors.worker import Ended, Progressed, Reported
-from headsearch.trial import CHECKPOINTS, Evaluate
+from headsearch.training.trial import CHECKPOINTS, Evaluate
 
 LISTENING_SECONDS = 1.0
 """Between two looks at the cluster, where nothing holds the coordinating process up."""

@@ -22,7 +22,7 @@ from ray import tune
 from headsearch.search.executors import Failed, Job, attempt, failure
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.worker import Ended, Message, Progressed, Reported
-from headsearch.trial import CHECKPOINTS, Evaluate, MemberScores, RungScores
+from headsearch.training.trial import CHECKPOINTS, Evaluate, MemberScores, RungScores
 
 MESSAGE = "message"
 """Under which key of a Tune result a message is found."""

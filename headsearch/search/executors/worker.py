@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 
 from headsearch.search.executors import Job, Outcome, attempt
 from headsearch.search.executors.placement import Placement
-from headsearch.trial import Evaluate, RungScores
+from headsearch.training.trial import Evaluate, RungScores
 
 PROGRESS_SECONDS = 0.1
 """Between two messages about progress; a trial may tell more often."""

@@ -1,0 +1,234 @@
+"""`headsearch space …`: look at, count, sample, check a space, and print the JSON Schema for editors.
+
+What needs no base needs no torch and answers at once; `--base` builds the model once, to compare heads with it.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headsearch.errors import SpaceError
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from headsearch.base.info import BaseInfo
+    from headsearch.heads import HeadConfig
+    from headsearch.space import CostFunction, Space
+
+
+class SpaceFormat(StrEnum):
+    """How an answer is printed."""
+
+    text = "text"
+    json = "json"
+
+
+COUNT_LIMIT = 20_000
+"""Descriptions up to which heads are enumerated, to count distinct and allowed ones."""
+TRIES_PER_SAMPLE = 200
+
+space_app = typer.Typer(
+    help="Look at a search space: a YAML file, or a shipped name (tiny, paper, metaformer, sets, knobs, claims).",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+SpaceArgument = Annotated[
+    str, typer.Argument(metavar="SPACE", help="A YAML file or the name of a shipped space.")
+]
+FormatOption = Annotated[SpaceFormat, typer.Option("--format", help="How to print the answer.")]
+BaseOption = Annotated[
+    str | None,
+    typer.Option("--base", metavar="MODEL", help="timm model to check constraints against. Imports torch."),
+]
+SizeOption = Annotated[
+    int, typer.Option("--image-size", min=1, help="Side of the input image in pixels, for --base.")
+]
+
+
+@space_app.command(epilog="Example:  headsearch space show paper")
+def show(space: SpaceArgument, output: FormatOption = SpaceFormat.text) -> None:
+    """Print the heads, their domains and the constraints as a tree."""
+    from headsearch.space.loading import load_space
+
+    loaded = load_space(space)
+    if output is SpaceFormat.json:
+        from headsearch.space.tree import node_data
+
+        _print_json(
+            _summary(loaded)
+            | {
+                "head": node_data(loaded.head),
+                "constraints": [constraint.text for constraint in loaded.constraints],
+            }
+        )
+        return
+    from rich.console import Console
+
+    from headsearch.space.show import space_tree
+
+    Console().print(space_tree(loaded))
+
+
+@space_app.command(epilog="Example:  headsearch space count paper --base vit_small_patch16_224")
+def count(
+    space: SpaceArgument,
+    base: BaseOption = None,
+    image_size: SizeOption = 224,
+    output: FormatOption = SpaceFormat.text,
+) -> None:
+    """Count the heads: descriptions by formula; different networks, and those the constraints allow, by enumeration."""
+    from headsearch.space.loading import load_space
+
+    loaded = load_space(space)
+    info, cost_function = _base(base, image_size)
+    unchecked = _warn_unchecked(loaded, info, cost_function)
+    total = loaded.count()
+    distinct: int | None = None
+    allowed: int | None = None
+    if total is not None and total <= COUNT_LIMIT:
+        distinct, checked = _tally(loaded, info, cost_function)
+        allowed = None if unchecked else checked
+    if output is SpaceFormat.json:
+        _print_json(_summary(loaded) | {"distinct": distinct, "allowed": allowed, "unchecked": unchecked})
+        return
+    unknown = "infinite" if total is None else f"unknown: not counted beyond {COUNT_LIMIT} descriptions"
+    typer.echo(f"descriptions  {'infinite' if total is None else total}")
+    typer.echo(f"distinct      {unknown if distinct is None else distinct}")
+    unknown = "unknown without --base MODEL" if unchecked else unknown
+    typer.echo(f"allowed       {unknown if allowed is None else allowed}")
+
+
+@space_app.command(epilog="Example:  headsearch space sample tiny -n 3 --seed 1 --format json")
+def sample(
+    space: SpaceArgument,
+    number: Annotated[
+        int, typer.Option("-n", "--number", min=1, max=100_000, help="How many heads to draw.")
+    ] = 5,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same heads.")] = 0,
+    base: BaseOption = None,
+    image_size: SizeOption = 224,
+    output: FormatOption = SpaceFormat.text,
+) -> None:
+    """Draw heads at random, of those that the constraints allow. The same head may come up more than once."""
+    import random
+
+    from headsearch.heads import canonical, head_id
+    from headsearch.space.loading import load_space
+
+    loaded = load_space(space)
+    info, cost_function = _base(base, image_size)
+    _warn_unchecked(loaded, info, cost_function)
+    heads = _draw(loaded, number, random.Random(seed), info, cost_function)
+    heads = [canonical(head, info) for head in heads]
+    if output is SpaceFormat.json:
+        _print_json([{"head_id": head_id(head), "config": head.to_dict()} for head in heads])
+        return
+    for head in heads:
+        typer.echo(f"{head_id(head)}  {json.dumps(head.to_dict())}")
+
+
+@space_app.command(
+    epilog="Example:  headsearch space validate my_space.yaml --base resnet50 --image-size 224"
+)
+def validate(
+    space: SpaceArgument,
+    base: BaseOption = None,
+    image_size: SizeOption = 224,
+    output: FormatOption = SpaceFormat.text,
+) -> None:
+    """Check a space: every word, every value, and that the constraints leave some head."""
+    from headsearch.space.loading import load_space
+
+    loaded = load_space(space)
+    info, cost_function = _base(base, image_size)
+    unchecked = _warn_unchecked(loaded, info, cost_function)
+    loaded.validate(info, cost_function)
+    if output is SpaceFormat.json:
+        _print_json(_summary(loaded) | {"valid": True, "unchecked": unchecked})
+        return
+    total = loaded.count()
+    size = "infinitely many" if total is None else str(total)
+    typer.echo(
+        f"{loaded.name}: valid, {size} descriptions, {len(loaded.constraints)} constraints, hash {loaded.hash}"
+    )
+
+
+@space_app.command(epilog="Example:  headsearch space schema > headsearch-space.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of space files, for completion and checks in an editor."""
+    from headsearch.space.schema import json_schema
+
+    _print_json(json_schema())
+
+
+def _summary(space: Space) -> dict[str, Any]:
+    return {
+        "space": space.name,
+        "doc": space.doc,
+        "hash": space.hash,
+        "finite": space.is_finite,
+        "descriptions": space.count(),
+    }
+
+
+def _base(model: str | None, image_size: int) -> tuple[BaseInfo | None, CostFunction | None]:
+    if model is None:
+        return None, None
+    from headsearch.base.model import load_base
+    from headsearch.scoring.cost import head_cost
+
+    return load_base(model, image_size=image_size).info, head_cost
+
+
+def _warn_unchecked(space: Space, base: BaseInfo | None, cost_function: CostFunction | None) -> list[str]:
+    """Say on stderr which constraints go unchecked, and return them."""
+    unchecked = [constraint.text for constraint in space.unchecked(base, cost_function)]
+    if unchecked:
+        listed = "; ".join(unchecked)
+        typer.echo(f"not checked without --base MODEL: {listed}", err=True)
+    return unchecked
+
+
+def _tally(space: Space, base: BaseInfo | None, cost_function: CostFunction | None) -> tuple[int, int]:
+    """Number of different networks, and of those that constraints and base allow."""
+    from headsearch.heads import canonical_or_none
+
+    distinct: set[HeadConfig] = set()
+    allowed: set[HeadConfig] = set()
+    for config in space.enumerate():
+        head = canonical_or_none(config, base) or canonical_or_none(config)
+        if head is None:
+            continue
+        if head not in distinct and space.refusal(config, base, cost_function) is None:
+            allowed.add(head)
+        distinct.add(head)
+    return len(distinct), len(allowed)
+
+
+def _draw(
+    space: Space, number: int, rng: Random, base: BaseInfo | None, cost_function: CostFunction | None
+) -> list[HeadConfig]:
+    """`number` random heads that constraints and base allow."""
+    heads: list[HeadConfig] = []
+    reason = None
+    for _ in range(number * TRIES_PER_SAMPLE):
+        config = space.sample(rng)
+        reason = space.refusal(config, base, cost_function)
+        if reason is None:
+            heads.append(config)
+            if len(heads) == number:
+                return heads
+    raise SpaceError(
+        f"{space.where}: {number * TRIES_PER_SAMPLE} draws gave {len(heads)} allowed heads, the last refused by '{reason}'; "
+        f"expected {number}"
+    )
+
+
+def _print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=2))

@@ -1,0 +1,64 @@
+"""Files that are written whole or not at all, and what is noted in them: versions, and how two pieces of plain data differ. No torch here."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from headsearch.errors import RunError
+
+_PACKAGES = ("headsearch", "torch", "torchvision", "timm", "lightly", "optuna", "numpy")
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys below `path`, with old and new value, in which two pieces of plain data differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in (*old, *(key for key in new if key not in old)):
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, old, new
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the file's text, on disk before the name points to it. Raises OSError, and then leaves no temporary file."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_result(path: Path, text: str) -> None:
+    """As `write_atomically`, into a folder that is made where there is none. Raises `RunError`, in one line."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def write_bytes_atomically(path: Path, content: bytes | memoryview) -> None:
+    """As `write_atomically`, for bytes."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the scores, without importing them."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -1,0 +1,126 @@
+"""One trial as the study remembers it, as plain data and as a row of `headsearch trials`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from headsearch.heads import parse_head
+from headsearch.heads.config import HeadConfig
+from headsearch.heads.cost import HeadCost
+from headsearch.scoring.score import head_score
+from headsearch.training.trial import RungScores, Stage
+
+State = Literal["running", "complete", "stopped", "infeasible", "failed", "duplicate"]
+"""`complete` ran its full budget; `stopped` was ended at a rung; `infeasible` collapsed or cannot be built; `failed` broke for a
+reason that is not the head's; `duplicate` was answered from an earlier trial."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """Everything known about one trial."""
+
+    number: int
+    """Its number in the study, from 0."""
+    state: State
+    head_id: str
+    """Of the canonical config; trials of one head share it."""
+    config: HeadConfig
+    control: str | None
+    """`none`, `same` or `mlp` where the trial was run as a control; None where the search drew it."""
+    seed: int
+    replicate: int
+    """0 for a head's first trial."""
+    rungs: tuple[RungScores, ...]
+    """In order of epoch; of a complete trial, the last is at the full budget."""
+    cost: HeadCost | None
+    seconds: float | None
+    """Wall time."""
+    images_per_second: float | None
+    """Training throughput, scoring left out."""
+    reason: str | None
+    """Why it is infeasible, stopped or failed, in one line."""
+    duplicate_of: int | None
+    """Number of the trial that answered a duplicate."""
+    stage: Stage = "proxy"
+    """A head may be screened first and get a proxy of its own later: those are two trials."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; what is not finite is null."""
+        plain: dict[str, Any] = finite(
+            vars(self)
+            | {
+                "config": self.config.to_dict(),
+                "rungs": [rung.to_dict() for rung in self.rungs],
+                "cost": asdict(self.cost) if self.cost is not None else None,
+            }
+        )
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TrialRecord:
+        """The inverse of `to_dict`; a loss that was not finite comes back as NaN. Raises `HeadError` for an unknown head."""
+        cost = data["cost"]
+        return cls(
+            **dict(data)
+            | {
+                "config": parse_head(data["config"]),
+                "rungs": tuple(_rung(rung) for rung in data["rungs"]),
+                "cost": HeadCost(**cost) if cost is not None else None,
+            }
+        )
+
+
+def training_of(record: TrialRecord) -> tuple[str, int]:
+    """The training that a trial is of: its own, or the joint run that it shares with others."""
+    return ("screen", record.seed) if record.stage == "screen" else ("proxy", record.number)
+
+
+def trial_rows(records: Iterable[TrialRecord]) -> list[dict[str, Any]]:
+    """One flat row per trial, by number: what it was, how far it came, and its scores at the last rung reached. Unknown is None."""
+    return [_row(record) for record in sorted(records, key=lambda record: record.number)]
+
+
+def _row(record: TrialRecord) -> dict[str, Any]:
+    last = record.rungs[-1] if record.rungs else None
+    row: dict[str, Any] = {
+        "number": record.number,
+        "state": record.state,
+        "head_id": record.head_id,
+        "family": record.config.family,
+        "control": record.control,
+        "stage": record.stage,
+        "seed": record.seed,
+        "replicate": record.replicate,
+        "rungs": [rung.epoch for rung in record.rungs],
+        "epoch": last.epoch if last else None,
+        "loss": last.loss if last else None,
+        "score": head_score(last.measures, last.quality) if last else None,
+        "discrepancy": last.discrepancy if last else None,
+        "knn": last.knn if last else None,
+        "linear": last.linear if last else None,
+        "seconds": record.seconds,
+        "images_per_second": record.images_per_second,
+        "duplicate_of": record.duplicate_of,
+        "reason": record.reason,
+    }
+    plain: dict[str, Any] = finite(row)
+    return plain
+
+
+def finite(data: Any) -> Any:
+    """The same plain data with None in place of every number that is not finite, for JSON."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(value) for value in data]
+    return data
+
+
+def _rung(data: Mapping[str, Any]) -> RungScores:
+    loss = data["loss"]
+    return RungScores(**dict(data) | {"loss": math.nan if loss is None else loss})

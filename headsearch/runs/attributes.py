@@ -1,0 +1,92 @@
+"""What is noted on the trials of a study: how a record becomes attributes of a trial, and is read back from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from headsearch.results.records import TrialRecord, finite
+from headsearch.search.stopping import Decision
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+def identity(record: TrialRecord) -> dict[str, Any]:
+    """What a trial is, beside its head's id. As few attributes as can be: each costs Optuna two statements."""
+    return {
+        "trial": {
+            "config": record.config.to_dict(),
+            "control": record.control,
+            "seed": record.seed,
+            "replicate": record.replicate,
+            "stage": record.stage,
+        },
+    }
+
+
+def for_people(record: TrialRecord) -> dict[str, Any]:
+    """What Optuna's dashboard shows beside parameters and values. A reason is known at the end only, but for duplicates."""
+    noted = {
+        "head_id": record.head_id,
+        "control": record.control,
+        "replicate": record.replicate or None,
+        "stage": record.stage if record.stage != "proxy" else None,
+        "reason": record.reason,
+    }
+    return {key: value for key, value in noted.items() if value is not None}
+
+
+def outcome(record: TrialRecord) -> dict[str, Any]:
+    """How a trial ended."""
+    plain: dict[str, Any] = finite(
+        {
+            "state": record.state,
+            "rungs": [rung.to_dict() for rung in record.rungs],
+            "cost": None if record.cost is None else asdict(record.cost),
+            "seconds": record.seconds,
+            "images_per_second": record.images_per_second,
+            "reason": record.reason,
+            "duplicate_of": record.duplicate_of,
+        }
+    )
+    return plain
+
+
+def attributes(trial: FrozenTrial) -> dict[str, Any]:
+    """All that is noted on a trial, for people and for the search."""
+    return {**trial.user_attrs, **trial.system_attrs}
+
+
+def decode(number: int, noted: Mapping[str, Any]) -> TrialRecord | None:
+    """The record in a trial's attributes; None for a trial that somebody else put into the study."""
+    if "trial" not in noted:
+        return None
+    outcome = noted.get("outcome") or {
+        "state": "running",
+        "rungs": [
+            {key: value for key, value in rung.items() if key not in ("objectives", "go_on")}
+            for rung in noted.get("rungs", [])
+        ],
+        "cost": None,
+        "seconds": None,
+        "images_per_second": None,
+        "reason": None,
+        "duplicate_of": None,
+    }
+    return TrialRecord.from_dict({"number": number, "head_id": noted["head_id"], **noted["trial"], **outcome})
+
+
+def said(decision: Decision | None) -> dict[str, Any]:
+    """What the stopping policy said at a rung, as it is kept beside the rung's scores."""
+    return {} if decision is None else {"objectives": list(decision.objectives), "go_on": decision.go_on}
+
+
+def decisions(number: int, noted: Mapping[str, Any]) -> dict[int, Decision]:
+    """The inverse of `said` for all rungs of a trial, by epoch."""
+    return {
+        rung["epoch"]: Decision(number, rung["epoch"], tuple(rung["objectives"]), rung["go_on"])
+        for rung in noted.get("rungs", [])
+        if "go_on" in rung
+    }

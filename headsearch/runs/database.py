@@ -1,0 +1,154 @@
+"""Databases as storages: what Optuna and SQLAlchemy are told so that one that is restarted meanwhile ends no search and doubles no trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+import sqlalchemy.event
+import sqlalchemy.exc
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import TrialState, create_trial
+
+from headsearch.errors import RunError
+from headsearch.runs.failures import NumberTaken, StorageAway, cause_of
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from optuna.trial import FrozenTrial
+
+CONNECT_SECONDS = 10
+"""For a server to answer."""
+SILENT_SECONDS = 30
+"""Without a word from a server that was asked, after which the connection is taken for dead."""
+
+_DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
+"""What is used where a URL names no driver."""
+_EXTRAS = {"postgresql+psycopg": "postgresql", "mysql+pymysql": "mysql"}
+"""Which extra of headsearch has the driver."""
+
+
+class Database(RDBStorage):
+    """Optuna's storage, with creation that is safe to repeat and that takes one statement a table."""
+
+    def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
+        # Here, with the study locked and before the commit, the number is known. Where it is not known whether a creation succeeded it is
+        # repeated, by Optuna too: it would make a second trial.
+        bare = template_trial
+        if template_trial is not None and template_trial.state == TrialState.RUNNING:
+            # Optuna asks the database twice for every parameter and attribute, which is most of what a trial costs here.
+            bare = create_trial(state=TrialState.RUNNING)
+            bare.datetime_start = template_trial.datetime_start
+        trial = super()._get_prepared_new_trial(study_id, bare, session)
+        if template_trial is not None and trial.number != template_trial.number:
+            raise NumberTaken(f"there is a trial {template_trial.number} already")
+        if template_trial is not None and bare is not template_trial:
+            session.add_all(_rows(int(trial.trial_id), template_trial))
+        return trial
+
+
+def _rows(trial_id: int, trial: FrozenTrial) -> Iterator[models.BaseModel]:
+    """The parameters and attributes of a new trial."""
+    for name, value in trial.params.items():
+        distribution = trial.distributions[name]
+        yield models.TrialParamModel(
+            trial_id=trial_id,
+            param_name=name,
+            param_value=distribution.to_internal_repr(value),
+            distribution_json=distribution_to_json(distribution),
+        )
+    for kind, attributes in (
+        (models.TrialUserAttributeModel, trial.user_attrs),
+        (models.TrialSystemAttributeModel, trial.system_attrs),
+    ):
+        for key, value in attributes.items():
+            yield kind(trial_id=trial_id, key=key, value_json=json.dumps(value))
+
+
+def open_database(url: str, shown: str, *, reading: bool) -> Database:
+    """The storage at a URL of SQLAlchemy's. `shown` is the URL as people may see it.
+
+    Raises:
+        RunError: the URL makes no sense, its driver is not installed, or the database cannot be reached.
+    """
+    try:
+        parsed = sqlalchemy.make_url(url)
+        parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+        parsed.get_dialect()
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise RunError(
+            f"search.storage: '{shown}' is not a storage URL; expected e.g. sqlite:///study.db or postgresql://me@host/database"
+        ) from None
+    path = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+    if reading and path is not None and not path.exists():
+        raise RunError(f"search.storage: there is no file {path}")
+    try:
+        # Optuna takes a URL for a template.
+        storage = Database(
+            parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),
+            engine_kwargs=_engine_options(parsed),
+            skip_table_creation=reading,
+        )
+    except ImportError:
+        extra = _EXTRAS.get(parsed.drivername)
+        hint = f"; install it with: pip install 'headsearch[{extra}]'" if extra else ""
+        raise RunError(f"search.storage: the driver for {shown} is not installed{hint}") from None
+    except RuntimeError as error:
+        # Its tables are another version's.
+        raise RunError(f"search.storage: {shown}: {' '.join(str(error).split())}") from None
+    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
+        raise RunError(f"search.storage: {shown} cannot be reached: {cause_of(error)}") from None
+
+    sqlalchemy.event.listen(storage.engine, "handle_error", _tell_when_away)
+    if path is not None:
+        sqlalchemy.event.listen(storage.engine, "connect", _write_ahead)
+    # The connection that made the tables is let go, so that every one in use has been told.
+    storage.engine.dispose()
+    return storage
+
+
+def _engine_options(url: sqlalchemy.URL) -> dict[str, Any]:
+    """What SQLAlchemy is told beside the URL, whose own options come first."""
+    match url.drivername:
+        case "postgresql+psycopg":
+            wanted = {"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": 1000 * SILENT_SECONDS}
+        case "mysql+pymysql":
+            wanted = {
+                "connect_timeout": CONNECT_SECONDS,
+                "read_timeout": SILENT_SECONDS,
+                "write_timeout": SILENT_SECONDS,
+            }
+        case _:
+            return {}
+    return {
+        # A connection that died while it was idle is noticed by the next write, which is then repeated.
+        "pool_pre_ping": False,
+        "connect_args": {key: value for key, value in wanted.items() if key not in url.query},
+    }
+
+
+def _tell_when_away(context: sqlalchemy.engine.ExceptionContext) -> None:
+    """Tell a database that may come back, or a file that another process holds just now, from a statement that is wrong."""
+    original = context.original_exception
+    busy = getattr(original, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+    # What a MySQL server says to a statement while it stops is no lost connection to SQLAlchemy.
+    stopping = context.dialect.name == "mysql" and original.args[:1] in ((1053,), (1927,))
+    # Without a connection, it was connecting that failed.
+    if context.is_disconnect or context.connection is None or busy or stopping:
+        raise StorageAway(cause_of(original)) from original
+
+
+def _write_ahead(connection: sqlite3.Connection, _record: object) -> None:
+    """Write ahead: readers do not hold up the writer, and a commit need not wait for the disk (26 ms on a busy one, five times a trial).
+
+    A killed process loses nothing. After a power cut the last commits may be missing, never half of one: those trials are run again.
+    """
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")

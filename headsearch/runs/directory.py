@@ -1,0 +1,252 @@
+"""The run directory: what a search leaves on disk, and who may write there.
+
+    experiment.yaml     the experiment as resolved; a comment says with which versions
+    space.yaml          the text of its space
+    run.json            versions, hash of the space, facts about the base
+    study.db            the study, unless the experiment names another storage
+    trials/<number>/    one folder per trial
+
+Files are written to a temporary name and renamed, so that a reader sees the old or the new text and never half of it. No torch here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from headsearch.base.info import BaseInfo
+from headsearch.errors import ExperimentError, RunError
+from headsearch.experiment import Experiment, load_experiment
+from headsearch.files import differences, versions, write_atomically
+
+VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
+
+_MAY_CHANGE = frozenset(
+    {"trials", "finalists", "replicates", "executor", "storage", "storage_patience", "callbacks", "space"}
+)
+"""Keys of `search` that a resumed run may change. The space is compared by its hash, not by how it is named."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run is about, beyond its experiment."""
+
+    study: str
+    """Name of the Optuna study."""
+    space_hash: str
+    base: BaseInfo
+    versions: Mapping[str, str] = field(default_factory=lambda: versions())
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    key: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Tells this run from others of its name."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"run": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunFacts:
+        """The inverse of `to_dict`."""
+        base = data["base"]
+        height, width = base["grid"]
+        return cls(
+            study=data["study"],
+            space_hash=data["space_hash"],
+            base=BaseInfo(**{**base, "grid": (height, width)}),
+            versions=data["versions"],
+            created=data["created"],
+            key=data.get("key", data["created"]),
+        )
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run directory that exists."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, experiment: Experiment, space_text: str, facts: RunFacts) -> RunDirectory:
+        """Make the directory, whole or not at all.
+
+        Raises:
+            RunError: it exists already, or cannot be written.
+        """
+        cls.refuse_existing(path)
+        made = [parent for parent in (path, *path.parents) if not parent.exists()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Filled under a temporary name and renamed: two that create it at once cannot mix, and a crash leaves no half of it.
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+                whole = Path(temporary) / "run"
+                whole.mkdir()
+                write_atomically(whole / "experiment.yaml", _commented(experiment, facts))
+                write_atomically(whole / "space.yaml", space_text)
+                write_atomically(whole / "run.json", json.dumps(facts.to_dict(), indent=2) + "\n")
+                (whole / "trials").mkdir()
+                whole.rename(path)
+        except OSError as error:
+            for folder in made[1:]:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            # Another process may have been quicker.
+            cls.refuse_existing(path)
+            raise RunError(f"{path}: cannot be created: {error.strerror or error}") from None
+        return cls(path)
+
+    @staticmethod
+    def refuse_existing(path: Path) -> None:
+        """Raise `RunError` where something is already at `path`; an empty folder may be filled."""
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        if path.exists():
+            raise RunError(f"{path} exists; add --resume to go on with it, or choose another --out")
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """An existing run directory. Raises `RunError` where there is none."""
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"{path}: no such run directory; headsearch run makes one")
+        if not (path / "run.json").is_file() or not (path / "experiment.yaml").is_file():
+            raise RunError(
+                f"{path}: not a run directory (no run.json and experiment.yaml); headsearch run makes one"
+            )
+        return cls(path)
+
+    def remove(self) -> None:
+        """Delete it, for a run that could not begin."""
+        shutil.rmtree(self.path)
+
+    @property
+    def study_path(self) -> Path:
+        """Where the study is when the experiment does not say."""
+        return self.path / "study.db"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a trial has ever been started here."""
+        return any((self.path / "trials").glob("*"))
+
+    @property
+    def space_path(self) -> Path:
+        """The text of the space as it was when the run began."""
+        return self.path / "space.yaml"
+
+    def trial_folder(self, number: int) -> Path:
+        """The folder of a trial; not made here."""
+        return self.path / "trials" / str(number)
+
+    def experiment(self) -> Experiment:
+        """The experiment as resolved. Raises `RunError` where it cannot be read."""
+        try:
+            return load_experiment(self.path / "experiment.yaml")
+        except ExperimentError as error:
+            raise RunError(str(error)) from None
+
+    def facts(self) -> RunFacts:
+        """What `run.json` says. Raises `RunError` where it cannot be read."""
+        file = self.path / "run.json"
+        try:
+            return RunFacts.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep others from coordinating this run meanwhile. The lock goes when the process does, however it ends.
+
+        Raises:
+            RunError: another coordinator holds it, or the directory cannot be written.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"{self.path}: another headsearch run is at work on it; wait for it or stop it"
+            ) from None
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be locked: {error.strerror or error}") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a coordinator holds the lock now. Looks without taking it from anybody; needs no right to write."""
+        import fcntl
+
+        try:
+            with (self.path / ".lock").open("rb") as file:
+                # Shared, so that two who look do not see each other, and let go at once.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # No lock, or none that we may open: nobody was ever at work, or not here.
+            return False
+        return False
+
+    def check_resume(self, experiment: Experiment, space_hash: str) -> None:
+        """Check that `experiment` goes on with this run.
+
+        Raises:
+            RunError: naming what changed, where the new trials could not be compared with the old.
+        """
+        facts = self.facts()
+        if facts.space_hash != space_hash:
+            raise RunError(
+                f"{self.path}: cannot resume with another space (hash {space_hash}, the run has {facts.space_hash}); "
+                f"its own is {self.space_path}; choose another --out for the new one"
+            )
+        changes = changed_keys(self.experiment(), experiment)
+        if changes:
+            key, old, new = changes[0]
+            more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+            raise RunError(
+                f"{self.path}: cannot resume with another {key}: {new!r}, the run has {old!r}{more}; choose another --out"
+            )
+
+    def extend(self, experiment: Experiment) -> None:
+        """Record that the run goes on with `experiment`, which `check_resume` has let pass. Raises `RunError`."""
+        if self.experiment() == experiment:
+            return
+        try:
+            write_atomically(self.path / "experiment.yaml", _commented(experiment, self.facts()))
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+
+
+def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, Any]]:
+    """Keys, with old and new value, whose change makes trials incomparable. More trials, finalists, replicates, another executor,
+    storage or callbacks do not."""
+    old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
+    for experiment in (old, new):
+        experiment["search"] = {
+            key: value for key, value in experiment["search"].items() if key not in _MAY_CHANGE
+        }
+        # Neither what a run is called nor whether it keeps its checkpoints touches a score.
+        experiment.pop("name")
+        experiment["proxy"].pop("keep_checkpoints")
+    return list(differences(old, new))
+
+
+def _commented(experiment: Experiment, facts: RunFacts) -> str:
+    listed = ", ".join(f"{package} {version}" for package, version in facts.versions.items())
+    return (
+        f"# As resolved on {facts.created}, with {listed}.\n"
+        f"# The space has hash {facts.space_hash}; its text is in space.yaml.\n{experiment.to_yaml()}"
+    )

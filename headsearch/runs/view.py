@@ -1,0 +1,332 @@
+"""One immutable view of a run, for pages, reports and the terminal, and the reader that keeps it fresh.
+
+Comes in: a run directory, finished, running, or half-written. Goes out: a `RunView`. Reading never raises for what is in a run: what
+cannot be read is named in `RunView.problems`, and the rest is shown. Nothing is ever written.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from headsearch.errors import RunError
+from headsearch.experiment import Experiment
+from headsearch.results.audit import Audit
+from headsearch.results.departures import Passage, departures, passage
+from headsearch.results.noise import SCREEN_VERDICT, verdict
+from headsearch.results.ranking import RankRow, heads_tried, rank
+from headsearch.results.records import TrialRecord, training_of
+from headsearch.results.spending import Spending, part_of, spending
+from headsearch.runs.audited import audit_ranked
+from headsearch.runs.directory import RunDirectory, RunFacts
+from headsearch.runs.epochs import EpochPoint, last_epoch, read_epochs
+from headsearch.runs.ranked import RankedRun
+from headsearch.runs.reading import Times
+from headsearch.runs.study import StudyReader
+from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, read_scores
+
+Condition = Literal["at work", "interrupted", "ended", "empty"]
+"""`at work`: a coordinator holds the lock. `interrupted`: none does, and trials are waiting to be taken up. `ended`: nothing is left to
+do. `empty`: no trial has begun."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that runs now, or would be resumed."""
+
+    record: TrialRecord
+    epoch: float | None
+    """Complete epochs; None before the first, and where the trial does not log them."""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything known about a run at one moment."""
+
+    path: Path
+    experiment: Experiment | None
+    facts: RunFacts | None
+    records: tuple[TrialRecord, ...] = ()
+    """By number."""
+    times: Mapping[int, Times] = field(default_factory=dict)
+    epochs: Mapping[int, float] = field(default_factory=dict)
+    """Complete epochs of running trials, by number, as far as they log them."""
+    candidates: tuple[ZeroCostScores, ...] = ()
+    """Heads that were scored before any training; none where the strategy has no such stage."""
+    at_work: bool = False
+    problems: tuple[str, ...] = ()
+    """What could not be read, one line each."""
+
+    @property
+    def name(self) -> str:
+        """What people call it: the name of its folder, which differs where the experiment's name does not."""
+        return self.path.resolve().name
+
+    @cached_property
+    def labels(self) -> bool:
+        """Whether trials are probed."""
+        if self.experiment is not None:
+            return self.experiment.probes
+        return any(rung.knn is not None for record in self.records for rung in record.rungs)
+
+    @cached_property
+    def screen_alone(self) -> bool:
+        """Whether heads are screened and nothing else."""
+        return self.experiment is not None and self.experiment.search.strategy == "screen"
+
+    @cached_property
+    def budget(self) -> int:
+        """Epochs of a full proxy; 0 where that is unknown."""
+        if self.experiment is not None:
+            return self.experiment.proxy.epochs
+        return max((rung.epoch for record in self.records for rung in record.rungs), default=0)
+
+    @cached_property
+    def rows(self) -> tuple[RankRow, ...]:
+        """The ranking, by Pareto layers; of a screen alone by the label-free score."""
+        if self.screen_alone:
+            return tuple(rank(self.records, by="score", labels=False, stage="screen"))
+        return tuple(rank(self.records, by="pareto", labels=self.labels))
+
+    @cached_property
+    def passage(self) -> Passage | None:
+        """How many heads came to each stage of a funnel; None where there is but one."""
+        found = passage(self.records, self.candidates)
+        return found if found.screened else None
+
+    @cached_property
+    def departed(self) -> tuple[RankRow, ...]:
+        """A row for every head that was let go before it could be ranked, with stage and reason."""
+        return tuple(departures(self.records, self.candidates, self.rows))
+
+    @cached_property
+    def row_of(self) -> Mapping[str, RankRow]:
+        """The row of every head that has one."""
+        return {row.head_id: row for row in self.rows}
+
+    @cached_property
+    def ranked(self) -> tuple[RankRow, ...]:
+        """The rows that have a rank, in its order."""
+        return tuple(row for row in self.rows if row.rank is not None)
+
+    @cached_property
+    def controls(self) -> tuple[RankRow, ...]:
+        """The rows of the controls, in the order in which they are run."""
+        found = {row.control: row for row in self.rows if row.control is not None and row.feasible}
+        return tuple(found[name] for name in ("none", "same", "mlp") if name in found)
+
+    @cached_property
+    def verdict(self) -> str:
+        """Whether any head beats no head, in one sentence."""
+        return SCREEN_VERDICT if self.screen_alone else verdict(self.rows, tried=heads_tried(self.records))
+
+    @cached_property
+    def audit(self) -> Audit | None:
+        """What the run says about how far its ranking can be trusted; None where the experiment cannot be read. Takes seconds."""
+        if self.experiment is None:
+            return None
+        directory = RunDirectory(self.path)
+        return audit_ranked(
+            RankedRun(directory, self.experiment, list(self.records), list(self.candidates), list(self.rows))
+        )
+
+    @cached_property
+    def by_head(self) -> Mapping[str, tuple[TrialRecord, ...]]:
+        """The trials of every head, duplicates left out."""
+        groups: dict[str, list[TrialRecord]] = {}
+        for record in self.records:
+            if record.state != "duplicate":
+                groups.setdefault(record.head_id, []).append(record)
+        return {head: tuple(group) for head, group in groups.items()}
+
+    @cached_property
+    def states(self) -> Mapping[str, int]:
+        """How many trials are in each state."""
+        counts: dict[str, int] = {}
+        for record in self.records:
+            counts[record.state] = counts.get(record.state, 0) + 1
+        return counts
+
+    @cached_property
+    def running(self) -> tuple[Running, ...]:
+        """Trials that run, or would be resumed."""
+        return tuple(
+            Running(record, self.epochs.get(record.number))
+            for record in self.records
+            if record.state == "running"
+        )
+
+    @cached_property
+    def settled(self) -> int:
+        """Trainings that have ended; duplicates are not trainings, and a joint run of many heads is one."""
+        return len({training_of(r) for r in self.records if r.state not in ("running", "duplicate")})
+
+    @cached_property
+    def expected(self) -> int | None:
+        """Trainings in all, as far as can be told now; None where the experiment cannot be read."""
+        if self.experiment is None:
+            return None
+        search = self.experiment.search
+        trained = [record for record in self.records if record.state != "duplicate"]
+        heads = sum(part_of(record) == "heads" for record in trained)
+        if not any(part_of(record) == "replicates" for record in trained):
+            # Once replicates have begun all heads have been tried, be it fewer than asked for, the space having no more.
+            heads = max(heads, search.trials)
+        replicated = min(search.finalists, search.trials) + len(search.controls) if search.finalists else 0
+        joint = len({record.seed for record in trained if record.stage == "screen"})
+        planned = len(search.controls) + heads + replicated * (search.replicates - 1)
+        if search.strategy == "screen":
+            planned = max(joint, search.replicates)
+        elif search.strategy == "funnel":
+            planned += max(joint, 1)
+        return max(planned, len({training_of(record) for record in trained}))
+
+    @cached_property
+    def condition(self) -> Condition:
+        """Whether somebody is at work on it."""
+        if self.at_work:
+            return "at work"
+        if not self.records:
+            return "empty"
+        unfinished = self.expected is not None and self.settled < self.expected
+        return "interrupted" if self.running or unfinished else "ended"
+
+    @cached_property
+    def stage(self) -> str:
+        """What is trained now, or was last: `controls`, `heads`, `replicates`, or another stage by its own name."""
+        current = [running.record for running in self.running] or [
+            record for record in self.records if record.state != "duplicate"
+        ]
+        return part_of(current[-1]) if current else "controls"
+
+    @cached_property
+    def seconds_left(self) -> float | None:
+        """Wall time until the search ends, at the mean time of a training and as many side by side as now; None while unknown."""
+        if self.expected is None or not self.at_work:
+            return None
+        times = [
+            time for record in self.records if record.state != "running" for time in self._seconds(record)
+        ]
+        if not times:
+            return None
+        left = max(0, self.expected - self.settled)
+        return left * statistics.fmean(times) / max(1, len(self.running))
+
+    @cached_property
+    def spending(self) -> Spending:
+        """What the search has cost."""
+        return spending(self.records, budget=self.budget, clock=self.clock)
+
+    @cached_property
+    def clock(self) -> Mapping[int, float]:
+        """Seconds from start to end of every trial that has ended, by number; a pause between two sessions counts."""
+        return {
+            number: (end - start).total_seconds()
+            for number, (start, end) in self.times.items()
+            if start is not None and end is not None
+        }
+
+    def curve(self, number: int) -> tuple[EpochPoint, ...]:
+        """The epochs of a trial; none where it did not log them, or they cannot be read."""
+        try:
+            return read_epochs(_metrics(self.path, number))
+        except OSError:
+            return ()
+
+    def _seconds(self, record: TrialRecord) -> list[float]:
+        time = record.seconds if record.seconds is not None else self.clock.get(record.number)
+        return [time] if time is not None and math.isfinite(time) and record.state != "duplicate" else []
+
+
+class RunReader:
+    """Reads a run again and again. Cheap when nothing changed: it then looks at a few times of files and gives back the same view."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises `RunError` where there is no run directory."""
+        self._directory = RunDirectory.open(path)
+        self._study: StudyReader | None = None
+        self._signature: object = None
+        self._view: RunView | None = None
+
+    def read(self) -> RunView:
+        """The run as it is now; the same object as the last time where nothing changed."""
+        signature = self._look()
+        if self._view is None or signature != self._signature or self._volatile:
+            self._view = self._fresh()
+            # Looked at before the reading: what changed meanwhile is read next time.
+            self._signature = signature
+        return self._view
+
+    @property
+    def _volatile(self) -> bool:
+        """Whether the study is somewhere that does not tell when it changes."""
+        return self._study is not None and not self._study.is_file
+
+    def _look(self) -> object:
+        path = self._directory.path
+        files = [
+            path / name for name in ("experiment.yaml", "run.json", "study.db", "study.db-wal", FILE_NAME)
+        ]
+        if self._view is not None:
+            files += [_metrics(path, running.record.number) for running in self._view.running]
+        return self._directory.at_work, *map(_stamp, files)
+
+    def _fresh(self) -> RunView:
+        problems: list[str] = []
+        experiment: Experiment | None = None
+        facts: RunFacts | None = None
+        try:
+            experiment = self._directory.experiment()
+        except RunError as error:
+            problems.append(str(error))
+        try:
+            facts = self._directory.facts()
+        except RunError as error:
+            problems.append(str(error))
+        storage = experiment.search.storage if experiment is not None else None
+        study = facts.study if facts is not None else None
+        if self._study is None or not self._study.reads(storage, study):
+            self._study = StudyReader(self._directory.study_path, storage, study)
+        contents = self._study.read()
+        candidates: tuple[ZeroCostScores, ...] = ()
+        scored = self._directory.path / FILE_NAME
+        if scored.exists():
+            try:
+                candidates = tuple(read_scores(scored))
+            except RunError as error:
+                problems.append(str(error))
+        running = [record.number for record in contents.records if record.state == "running"]
+        epochs = {number: last_epoch(_metrics(self._directory.path, number)) for number in running}
+        return RunView(
+            path=self._directory.path,
+            experiment=experiment,
+            facts=facts,
+            records=contents.records,
+            times=contents.times,
+            candidates=candidates,
+            epochs={number: epoch for number, epoch in epochs.items() if epoch is not None},
+            at_work=self._directory.at_work,
+            problems=(*problems, *contents.problems),
+        )
+
+
+def read_run(path: str | Path) -> RunView:
+    """A run as it is now. Raises `RunError` where there is no run directory."""
+    return RunReader(path).read()
+
+
+def _metrics(run: Path, number: int) -> Path:
+    return RunDirectory(run).trial_folder(number) / "metrics.jsonl"
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
