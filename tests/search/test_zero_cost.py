@@ -161,7 +161,7 @@ def test_a_space_is_scored_whole_with_progress(scorer: ZeroCostScorer) -> None:
     refused = [
         config
         for config in SPACE.enumerate()
-        if scorer.score(config).cost.params > 0.9 * scorer.base.params  # type: ignore[union-attr]
+        if scorer.score(Candidate.of(config)).cost.params > 0.9 * scorer.base.params  # type: ignore[union-attr]
     ]
     assert refused
     assert len(rows) == 6 - len(refused)
