@@ -205,7 +205,7 @@ def test_a_wrong_override_is_named(override: str, expected: str, tmp_path: Path)
 
 
 def test_a_section_that_is_none_is_refused_before_its_keys_are_set(tmp_path: Path) -> None:
-    with pytest.raises(ExperimentError, match="--set proxy.epochs=2: proxy is not a section, it holds 3"):
+    with pytest.raises(ExperimentError, match=r"--set proxy\.epochs=2: proxy is not a section, it holds 3"):
         load_experiment(write(tmp_path, "proxy: 3"), ["proxy.epochs=2"])
 
 
