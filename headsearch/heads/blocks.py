@@ -58,12 +58,12 @@ def chosen_layers(spec: BlockSpec, *, norm: str = "layer", act: str = "gelu") ->
     A block that keeps its own layers keeps them to the last detail, such as the eps that its authors chose.
     """
     layers: dict[str, Any] = {}
-    if spec.text("norm") != norm:
+    if spec["norm"] != norm:
         layers["norm_layer"] = {"layer": LayerNorm, "batch": BatchNormLast, "group": GroupNormLast}[
-            spec.text("norm")
+            spec["norm"]
         ]
-    if spec.text("act") != act:
-        layers["act_layer"] = get_act_layer(spec.text("act"))
+    if spec["act"] != act:
+        layers["act_layer"] = get_act_layer(spec["act"])
     return layers
 
 
@@ -224,7 +224,7 @@ def make_metaformer_block(
         **mixer_options,
     )
     block.mlp = Mlp(
-        spec.width, int(spec.width * spec.real("mlp_ratio")), act_layer=mlp_act, bias=mlp_bias, use_conv=True
+        spec.width, int(spec.width * spec["mlp_ratio"]), act_layer=mlp_act, bias=mlp_bias, use_conv=True
     )
     return block
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import (
-    COMMON_PARAMETERS,
-    act_parameter,
-    mlp_ratio_parameter,
-    norm_parameter,
-    resolve_mlp_ratio,
-)
+from headsearch.heads import common
 from headsearch.heads.family import BlockSpec, Family
 
 if TYPE_CHECKING:
@@ -26,7 +20,7 @@ def block(spec: BlockSpec) -> nn.Module:
     module: nn.Module = (ResBlock if spec.shortcut else PlainResBlock)(
         spec.width,
         seq_len=spec.grid[0] * spec.grid[1],
-        mlp_ratio=spec.real("mlp_ratio"),
+        mlp_ratio=spec["mlp_ratio"],
         init_values=1.0,
         drop_path=spec.drop_path,
         **chosen_layers(spec, norm="affine"),
@@ -37,9 +31,14 @@ def block(spec: BlockSpec) -> nn.Module:
 FAMILY = Family(
     name="resmlp",
     doc="Global mixing by one linear map over positions, of its own accord without normalisation (ResMLP, arXiv 2105.03404).",
-    parameters=(*COMMON_PARAMETERS, mlp_ratio_parameter(), norm_parameter("affine"), act_parameter()),
+    parameters=(
+        *common.COMMON_PARAMETERS,
+        common.mlp_ratio_parameter(),
+        common.norm_parameter("affine"),
+        common.act_parameter(),
+    ),
     layout="BNC",
     block=block,
     grid_bound=True,
-    resolve=resolve_mlp_ratio,
+    resolve=common.resolve_mlp_ratio,
 )

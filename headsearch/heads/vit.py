@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import (
-    COMMON_PARAMETERS,
-    act_parameter,
-    mlp_ratio_parameter,
-    norm_parameter,
-    num_heads_parameter,
-    resolve_mlp_ratio,
-    resolve_num_heads,
-)
-from headsearch.heads.config import Scalar
+from headsearch.heads import common
 from headsearch.heads.family import BlockSpec, Family
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from headsearch.base.info import BaseInfo
 
 
 def block(spec: BlockSpec) -> nn.Module:
@@ -31,8 +19,8 @@ def block(spec: BlockSpec) -> nn.Module:
 
     module: nn.Module = (Block if spec.shortcut else PlainTransformerBlock)(
         spec.width,
-        num_heads=spec.integer("num_heads"),
-        mlp_ratio=spec.real("mlp_ratio"),
+        num_heads=spec["num_heads"],
+        mlp_ratio=spec["mlp_ratio"],
         qkv_bias=True,
         drop_path=spec.drop_path,
         **chosen_layers(spec),
@@ -40,22 +28,17 @@ def block(spec: BlockSpec) -> nn.Module:
     return module
 
 
-def resolve(params: Mapping[str, Scalar], base: BaseInfo) -> Mapping[str, Scalar]:
-    """Heads for the width, and the canonical MLP ratio."""
-    return resolve_mlp_ratio(resolve_num_heads(params, base), base)
-
-
 FAMILY = Family(
     name="vit",
     doc="Global mixing by self-attention, without any notion of place (ViT, arXiv 2010.11929).",
     parameters=(
-        *COMMON_PARAMETERS,
-        num_heads_parameter(),
-        mlp_ratio_parameter(),
-        norm_parameter(),
-        act_parameter(),
+        *common.COMMON_PARAMETERS,
+        common.num_heads_parameter(),
+        common.mlp_ratio_parameter(),
+        common.norm_parameter(),
+        common.act_parameter(),
     ),
     layout="BNC",
     block=block,
-    resolve=resolve,
+    resolve=common.in_turn(common.resolve_num_heads, common.resolve_mlp_ratio),
 )
