@@ -12,7 +12,7 @@ from headsearch.heads import FAMILIES, parse_head
 from headsearch.heads.build import Head
 from headsearch.results.ranking import rank
 from headsearch.runs.directory import RunDirectory
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.discrepancy import MEASURES
 from headsearch.search.ledger import read_records
 from headsearch.search.run import run_search
 from headsearch.training.proxy import ProxyEvaluator

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-
-from headsearch.base.model import Base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.load import pixel_statistics
@@ -19,9 +16,9 @@ from headsearch.evaluation.finetune import finetune
 from headsearch.evaluation.frozen import few_shot, knn, linear
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.result import Evaluation, compared
-from headsearch.evaluation.segmentation import MaskedSubject, segmentation
+from headsearch.evaluation.segmentation import Masked, segmentation
 from headsearch.evaluation.spec import EvaluatedBase, EvaluatedData, EvaluationSpec, ProbeName
-from headsearch.evaluation.subject import Subject
+from headsearch.evaluation.subject import Labelled
 from headsearch.evaluation.weights import (
     Normalisation,
     Weights,
@@ -35,7 +32,7 @@ from headsearch.training.devices import resolve_device
 
 Tell = Callable[[str], None]
 
-_ON_LABELS: Mapping[ProbeName, Callable[[Subject, EvaluationSpec], dict[str, Outcome]]] = {
+_ON_LABELS: Mapping[ProbeName, Callable[[Labelled, EvaluationSpec], dict[str, Outcome]]] = {
     "knn": knn,
     "linear": linear,
     "few-shot": few_shot,
@@ -66,13 +63,17 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
         found = outcomes[each.name] = {}
         base.to(device).eval()
         own = own_normalisation(each, base.info.model)
-        subject = None if labelled is None else _subject(each, base, labelled, own, spec, device)
+        subject = None
+        if labelled is not None:
+            views = _views(spec, own or (labelled.mean, labelled.std))
+            subject = Labelled(each.name, base, labelled, views, spec.batch_size, device)
         for probe in spec.probes:
             if probe == "detection":
                 checks.append(check_detection(each.name, base, spec, device))
             elif probe == "segmentation":
                 assert masked is not None
-                found |= segmentation(_masked_subject(each, base, masked, own, spec, device), spec)
+                views = _views(spec, own or pixel_statistics(masked.train.images))
+                found |= segmentation(Masked(each.name, base, masked, views, spec.batch_size, device), spec)
             else:
                 assert subject is not None
                 found |= _ON_LABELS[probe](subject, spec)
@@ -158,30 +159,6 @@ def _masked(spec: EvaluationSpec) -> MaskedDataset | None:
         most_train=settings.train_images,
         seed=spec.seed,
     )
-
-
-def _subject(
-    weights: Weights,
-    base: Base,
-    dataset: Dataset,
-    own: Normalisation | None,
-    spec: EvaluationSpec,
-    device: torch.device,
-) -> Subject:
-    views = _views(spec, own or (dataset.mean, dataset.std))
-    return Subject(weights.name, base, dataset, views, spec.batch_size, device)
-
-
-def _masked_subject(
-    weights: Weights,
-    base: Base,
-    dataset: MaskedDataset,
-    own: Normalisation | None,
-    spec: EvaluationSpec,
-    device: torch.device,
-) -> MaskedSubject:
-    views = _views(spec, own or pixel_statistics(dataset.train.images))
-    return MaskedSubject(weights.name, base, dataset, views, spec.batch_size, device)
 
 
 def _views(spec: EvaluationSpec, normalisation: Normalisation) -> Views:

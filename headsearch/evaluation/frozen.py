@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.spec import EvaluationSpec
-from headsearch.evaluation.subject import Subject, accuracy_outcome
+from headsearch.evaluation.subject import Labelled, accuracy_outcome
 from headsearch.scoring.probes import (
     knn_predictions,
     linear_predictions,
@@ -22,7 +22,7 @@ from headsearch.scoring.probes import (
 from headsearch.training.seeds import derived_seed
 
 
-def knn(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
+def knn(subject: Labelled, spec: EvaluationSpec) -> dict[str, Outcome]:
     """Accuracy of the weighted k-NN classifier, one outcome for each k. Nothing in it is random."""
     e = subject.embeddings
     return {
@@ -34,7 +34,7 @@ def knn(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
     }
 
 
-def linear(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
+def linear(subject: Labelled, spec: EvaluationSpec) -> dict[str, Outcome]:
     """Accuracy of logistic regression whose penalty is chosen on a part of train, another part for every seed."""
     e = subject.embeddings
     predicted = [
@@ -44,7 +44,7 @@ def linear(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
     return {"linear": accuracy_outcome(predicted, e.test_y)}
 
 
-def few_shot(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
+def few_shot(subject: Labelled, spec: EvaluationSpec) -> dict[str, Outcome]:
     """Accuracy of logistic regression on a share of the labels, another subset for every seed and the same ones for all weights.
 
     Features are standardised by all of train, whose images may be seen without their labels.

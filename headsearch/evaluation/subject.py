@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,32 +29,35 @@ class Embeddings:
     test_y: Tensor
 
 
+_D = TypeVar("_D")
+
+
 @dataclass(frozen=True)
-class Subject:
-    """One set of weights before the probes. No probe changes the base."""
+class Subject(Generic[_D]):
+    """One set of weights before the probes, which do not change the base, with images of one kind: labelled (`Dataset`) or with masks."""
 
     name: str
     base: Base
-    dataset: Dataset
+    dataset: _D
     views: Views
     """Its `prepare` makes the base's input from images."""
     batch_size: int
     device: torch.device
 
     @cached_property
-    def embeddings(self) -> Embeddings:
+    def embeddings(self: Labelled) -> Embeddings:
         """See `Embeddings`. Raises `BaseModelError` where one is not finite."""
         train_x_ND, train_y_N = self._embedded(self.dataset.train)
         test_x_MD, test_y_M = self._embedded(self.dataset.held_out)
         return Embeddings(train_x_ND, train_y_N, test_x_MD, test_y_M)
 
     @property
-    def classes(self) -> int:
+    def classes(self: Labelled) -> int:
         """How many classes there are."""
         assert self.dataset.classes is not None
         return len(self.dataset.classes)
 
-    def _embedded(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+    def _embedded(self: Labelled, images: ImageSet) -> tuple[Tensor, Tensor]:
         index: list[Tensor] = []
         x_ND = extract_embeddings(
             self.base, _pixels(images, self.batch_size, index.append), prepare=self.views.prepare
@@ -61,6 +65,9 @@ class Subject:
         if not torch.isfinite(x_ND).all():
             raise BaseModelError(f"weights '{self.name}': the base's embeddings are not finite")
         return x_ND, labels_of(images, torch.cat(index))
+
+
+Labelled = Subject[Dataset]
 
 
 def labels_of(images: ImageSet, index_N: Tensor) -> Tensor:

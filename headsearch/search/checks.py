@@ -9,7 +9,7 @@ from headsearch.data.names import check_dataset_name
 from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
 from headsearch.heads import FAMILIES
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.discrepancy import MEASURES
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.executors.placement import available_cores, divide
 from headsearch.space import Space
