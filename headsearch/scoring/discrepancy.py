@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headsearch.scoring.features import Features
 
 KINDS: Mapping[str, Callable[[Tensor, Tensor], float]] = {
-    "cka": lambda x_ND, y_NE: max(0.0, 1.0 - debiased_cka(x_ND, y_NE)),
+    "cka": lambda x_ND, y_NE: max(1.0 - debiased_cka(x_ND, y_NE), 0.0),  # in this order NaN stays NaN
     "mutual_knn": lambda x_ND, y_NE: 1.0 - mutual_knn(x_ND, y_NE),
     "procrustes": lambda x_ND, y_NE: angular_procrustes(x_ND, y_NE),
 }
