@@ -17,6 +17,7 @@ from headsearch.commands import audit, evaluate, pretrain, results, search, watc
 from headsearch.commands.reproduce import reproduce_app
 from headsearch.commands.space import space_app
 from headsearch.errors import HeadsearchError, UserError
+from headsearch.signals import exit_code, like_ctrl_c
 
 app = typer.Typer(
     name="headsearch",
@@ -63,9 +64,10 @@ def main() -> NoReturn:
             # A terminal that lacks a character gets its number, and no traceback.
             stream.reconfigure(errors="backslashreplace")
     try:
-        code: Any = app([_expanded(argument) for argument in sys.argv[1:]], standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        with like_ctrl_c():
+            code: Any = app([_expanded(argument) for argument in sys.argv[1:]], standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except UserError as error:
         _leave(str(error), 2)
     except TyperException as error:
@@ -73,7 +75,7 @@ def main() -> NoReturn:
     except HeadsearchError as error:
         _leave(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _leave("interrupted", 130)
+        _leave("interrupted", exit_code())
     except (BrokenPipeError, SystemExit):
         # The reader of a pipe has gone (`headsearch rank RUN | head`), which rich turns into an exit: nothing is wrong.
         _discard_output()

@@ -14,6 +14,7 @@ TINY = [
     "--set=search.strategy=proxies",
     "--set=search.trials=1",
     "--set=search.finalists=0",
+    "--set=search.replicates=1",
     "--set=search.controls=[]",
     "--set=base.kwargs={patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}",
 ]
@@ -82,7 +83,7 @@ def test_a_reader_that_goes_is_no_mistake(arguments: Sequence[str]) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_behind_the_output_is_one_line() -> None:
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         ended = subprocess.run(
             [sys.executable, "-m", "headsearch", "space", "schema"],
             stdout=full,

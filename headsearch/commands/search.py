@@ -11,6 +11,7 @@ import typer
 from headsearch.commands.common import ReportFormat, console, print_ranking
 from headsearch.errors import RunError
 from headsearch.files import read_text, write_result
+from headsearch.signals import exit_code
 
 app = typer.Typer()
 
@@ -86,7 +87,7 @@ def run(
         ]
         hint = without_password(shlex.join(again))
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_code()) from None
     ranked = rank_run(where)
     print_ranking(ranked)
     if any(row.rank == 1 for row in ranked.rows):

@@ -40,7 +40,11 @@ def screen_order(ranked: RankedRun) -> list[str]:
     """Ids of the searched heads that went through a screen, best first."""
     screened = [record for record in ranked.records if record.stage == "screen"]
     anchors = sorted({record.head_id for record in screened if record.control is not None})
-    return [s.head_id for s in standings(screened, anchors) if s.head_id not in anchors]
+    return [
+        head.head_id
+        for head in (standing.candidate for standing in standings(screened, anchors))
+        if head.head_id not in anchors
+    ]
 
 
 def taken_by_chance(ranked: RankedRun, order: list[str]) -> frozenset[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
 
-from headsearch.heads.config import HeadConfig
+from headsearch.heads import Candidate
 from headsearch.results.records import TrialRecord
 from headsearch.scoring.score import head_score
 from headsearch.search.seeds import derived_seed
@@ -26,8 +26,7 @@ _T = TypeVar("_T")
 class Standing:
     """How a head came out of a screen."""
 
-    head_id: str
-    config: HeadConfig
+    candidate: Candidate
     score: float
     """Shifted by the anchors of its joint run, and averaged over replicates. Higher is better."""
     epoch: int
@@ -56,8 +55,8 @@ def best_and_spread(
 
 
 def joint_runs(
-    heads: Sequence[HeadConfig], anchors: Sequence[HeadConfig], *, batch: int
-) -> list[list[HeadConfig]]:
+    heads: Sequence[Candidate], anchors: Sequence[Candidate], *, batch: int
+) -> list[list[Candidate]]:
     """The heads of every joint run: at most `batch` each, anchors included, which are in every run where there are several.
 
     Heads are dealt out in turn, so that every run has its share of those named first.
@@ -93,14 +92,13 @@ def standings(records: Iterable[TrialRecord], anchors: Sequence[str] = ()) -> li
         of_head[record.head_id].append(record)
     found = [
         Standing(
-            head_id=identity,
-            config=group[0].config,
+            candidate=group[0].candidate,
             score=fmean(record_score(r) - (anchored.get(r.seed, middle) - middle) for r in group),
             epoch=min(r.rungs[-1].epoch for r in group),
         )
-        for identity, group in of_head.items()
+        for group in of_head.values()
     ]
-    return sorted(found, key=lambda standing: (-standing.epoch, -standing.score, standing.head_id))
+    return sorted(found, key=lambda standing: (-standing.epoch, -standing.score, standing.candidate.head_id))
 
 
 def record_score(record: TrialRecord) -> float:
@@ -116,7 +114,7 @@ def promoted(order: Sequence[Standing], *, trials: int, audit: int, seed: int) -
     With more `trials` those chosen before are chosen again, whatever the seed.
     """
     best = list(order[: trials - audit])
-    rest = sorted(order, key=lambda standing: standing.head_id)
+    rest = sorted(order, key=lambda standing: standing.candidate.head_id)
     random.Random(derived_seed("audit", seed)).shuffle(rest)
     chance = [standing for standing in rest if standing not in best]
     return [*best, *chance[:audit]]

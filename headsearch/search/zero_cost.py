@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from headsearch.base.model import Base
 from headsearch.data.sets import ImageSet
 from headsearch.errors import BaseModelError, DataError, HeadError, InfeasibleHead
 from headsearch.experiment import Experiment
-from headsearch.heads import HeadConfig, canonical, head_id
+from headsearch.heads import Candidate
 from headsearch.heads.build import build_head
 from headsearch.heads.cost import HeadCost
 from headsearch.scoring.cost import head_cost
@@ -94,21 +94,19 @@ class ZeroCostScorer:
         """
         self._prepared()
 
-    def score(self, config: HeadConfig) -> ZeroCostScores:
+    def score(self, candidate: Candidate) -> ZeroCostScores:
         """Score one head. The same on every call and in any order; the global random state is left as it was.
 
         A head that the base cannot carry, that is not finite, or that is collapsed at any seed has a reason and no scores.
 
         Raises:
-            UserError: what `prepare` raises; a description that is no head on any base.
+            UserError: what `prepare` raises.
         """
-        shared = self._prepared()
+        shared, config = self._prepared(), candidate.config
         try:
-            config = canonical(config, shared.base)
             cost = head_cost(config, shared.base)
         except HeadError as error:
-            config = canonical(config)
-            return ZeroCostScores(head_id(config), config, self.seeds, reason=str(error))
+            return ZeroCostScores(candidate.head_id, config, self.seeds, reason=str(error))
         measured: list[dict[str, float]] = []
         devices = [device] if (device := shared.seen[0].maps[0].device).type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -117,12 +115,8 @@ class ZeroCostScorer:
                 try:
                     measured.append(measure_head(build_head(config, shared.base), seen))
                 except (HeadError, InfeasibleHead) as error:
-                    return ZeroCostScores(head_id(config), config, self.seeds, cost, reason=str(error))
-        return _summary(config, cost, measured)
-
-    def score_all(self, configs: Iterable[HeadConfig]) -> Iterator[ZeroCostScores]:
-        """Score heads one after the other, as they are asked for."""
-        return map(self.score, configs)
+                    return ZeroCostScores(candidate.head_id, config, self.seeds, cost, reason=str(error))
+        return _summary(candidate, cost, measured)
 
     def _prepared(self) -> _Shared:
         if self._shared is None:
@@ -212,10 +206,10 @@ def score_space(
     rows: list[ZeroCostScores] = []
     saved = time.monotonic()
     try:
-        for config in heads:
-            name = head_id(config)
+        for candidate in heads:
+            name = candidate.head_id
             if name not in known:
-                known[name] = scorer.score(config)
+                known[name] = scorer.score(candidate)
                 if path is not None and time.monotonic() - saved > _SAVED_EVERY:
                     write_scores(path, list(known.values()), scorer.identity)
                     saved = time.monotonic()
@@ -233,7 +227,7 @@ def _kept(path: Path | None, identity: str) -> list[ZeroCostScores]:
     return read_scores(path, identity) if path is not None and path.exists() else []
 
 
-def _summary(config: HeadConfig, cost: HeadCost, measured: Sequence[dict[str, float]]) -> ZeroCostScores:
+def _summary(candidate: Candidate, cost: HeadCost, measured: Sequence[dict[str, float]]) -> ZeroCostScores:
     """Means and standard deviations over seeds; what is undefined for one seed is undefined."""
     columns = {
         name: [values[name] for values in measured]
@@ -244,8 +238,8 @@ def _summary(config: HeadConfig, cost: HeadCost, measured: Sequence[dict[str, fl
     measures = {name: means[name] for name in CKA_MEASURES if name in means}
     quality = {"retrieval.head": means["retrieval.head"]}
     return ZeroCostScores(
-        head_id=head_id(config),
-        config=config,
+        head_id=candidate.head_id,
+        config=candidate.config,
         seeds=len(measured),
         cost=cost,
         measures=measures,

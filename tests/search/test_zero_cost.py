@@ -13,14 +13,14 @@ import torch
 from headsearch.base.model import load_base
 from headsearch.errors import BaseModelError, DataError, RunError, SpaceError
 from headsearch.experiment import Experiment, parse_experiment
-from headsearch.heads import head_id, parse_head
+from headsearch.heads import Candidate, parse_head
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, FILE_NAME, ORDERS, ZeroCostScores, read_scores
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
 from headsearch.space import load_space, parse_space
 
-CONVNEXT = parse_head({"convnext": {"depth": 1, "kernel_size": 3}})
-RESNET = parse_head({"resnet": {"depth": 1, "block": "basic"}})
+CONVNEXT = Candidate.of(parse_head({"convnext": {"depth": 1, "kernel_size": 3}}))
+RESNET = Candidate.of(parse_head({"resnet": {"depth": 1, "block": "basic"}}))
 SPACE = parse_space(
     "space: headsearch/space@1\nhead: {one_of: [{mixer: {depth: {int: [1, 3]}}}, {mlp: {depth: {int: [1, 3]}}}]}\n"
     "constraints: [params <= 0.9 * base.params]",
@@ -79,7 +79,7 @@ def test_scores_depend_neither_on_order_nor_on_the_process(scorer: ZeroCostScore
     state = torch.get_rng_state()
     other = scorer.score(RESNET)
     assert torch.equal(torch.get_rng_state(), state)
-    assert list(scorer.score_all([RESNET, CONVNEXT])) == [other, first]
+    assert (scorer.score(RESNET), scorer.score(CONVNEXT)) == (other, first)
     assert pickle.loads(pickle.dumps(scorer)).score(CONVNEXT) == first
     assert other != first
 
@@ -112,7 +112,7 @@ def test_labels_are_not_read(tmp_path: Path) -> None:
 
 
 def test_a_head_that_the_base_cannot_carry_has_a_reason(scorer: ZeroCostScorer) -> None:
-    row = scorer.score(parse_head({"vit": {"num_heads": 5}}))
+    row = scorer.score(Candidate.of(parse_head({"vit": {"num_heads": 5}})))
     assert row.reason is not None
     assert "num_heads is 5" in row.reason
     assert (row.score, row.cost, row.measures) == (None, None, {})
@@ -133,7 +133,7 @@ def test_a_collapsed_head_has_a_reason_and_a_cost(
         return head
 
     monkeypatch.setattr(module, "build_head", dead)
-    row = scorer.score(parse_head({"mlp": {"first_shortcut": False}}))
+    row = scorer.score(Candidate.of(parse_head({"mlp": {"first_shortcut": False}})))
     assert "the head collapsed" in (row.reason or "")
     assert row.score is None
     assert row.cost is not None
@@ -161,7 +161,7 @@ def test_a_space_is_scored_whole_with_progress(scorer: ZeroCostScorer) -> None:
     refused = [
         config
         for config in SPACE.enumerate()
-        if scorer.score(config).cost.params > 0.9 * scorer.base.params  # type: ignore[union-attr]
+        if scorer.score(Candidate.of(config)).cost.params > 0.9 * scorer.base.params  # type: ignore[union-attr]
     ]
     assert refused
     assert len(rows) == 6 - len(refused)
@@ -188,9 +188,9 @@ def test_a_killed_stage_goes_on_where_it_was(
     scored: list[str] = []
 
     class Counting(ZeroCostScorer):
-        def score(self, config: Any) -> ZeroCostScores:
-            scored.append(head_id(config))
-            return super().score(config)
+        def score(self, candidate: Candidate) -> ZeroCostScores:
+            scored.append(candidate.head_id)
+            return super().score(candidate)
 
     resumed = Counting(experiment(), seeds=2, images=60, tokens=200)
     assert score_space(SPACE, resumed, number=50, path=path) == whole
