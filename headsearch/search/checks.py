@@ -9,7 +9,6 @@ from headsearch.data.names import check_dataset_name
 from headsearch.errors import BaseModelError, DataError, ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
 from headsearch.heads import FAMILIES
-from headsearch.methods import check_method
 from headsearch.scoring.names import MEASURES
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.executors.placement import available_cores, divide
@@ -37,7 +36,6 @@ def check_experiment(experiment: Experiment) -> None:
         if executor.address not in (None, "auto"):
             reach(str(executor.address))
     check_callbacks(experiment.search.callbacks)
-    check_method(experiment.method.name, experiment.method.kwargs)
     _check_data(experiment)
     check_weights(experiment.base.weights)
     build_augmentation(experiment.data)
