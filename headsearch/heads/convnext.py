@@ -13,21 +13,10 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `ConvNeXtBlock`, without LayerScale: from 1e-6 a short schedule hardly moves it."""
-    from timm.models.convnext import ConvNeXtBlock
+    from headsearch.heads.blocks import PlainConvNeXtBlock, make_block
 
-    from headsearch.heads.blocks import PlainConvNeXtBlock, chosen_layers
-
-    make = ConvNeXtBlock if spec.shortcut else PlainConvNeXtBlock
-    module: nn.Module = make(
-        spec.width,
-        kernel_size=spec["kernel_size"],
-        mlp_ratio=spec["mlp_ratio"],
-        use_grn=spec["use_grn"],
-        ls_init_value=None,
-        drop_path=spec.drop_path,
-        **chosen_layers(spec),
-    )
-    return module
+    options = {name: spec[name] for name in ("kernel_size", "mlp_ratio", "use_grn")}
+    return make_block(spec, PlainConvNeXtBlock, ls_init_value=None, **options)
 
 
 FAMILY = Family(

@@ -65,6 +65,11 @@ class BlockSpec:
         return self.params[name]
 
     @property
+    def positions(self) -> int:
+        """How many the map has."""
+        return self.grid[0] * self.grid[1]
+
+    @property
     def drop_path(self) -> float:
         """Probability of dropping a residual branch. A block without a shortcut has nothing to fall back on, and drops nothing."""
         return float(self["drop_path"]) if self.shortcut else 0.0

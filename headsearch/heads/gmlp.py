@@ -18,17 +18,12 @@ def _even_hidden(width: int, ratio: float) -> int:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `SpatialGatingBlock`, whose gate starts open, as in the paper. The gate keeps its own LayerNorm."""
-    from timm.models.mlp_mixer import SpatialGatingBlock, SpatialGatingUnit
+    from timm.models.mlp_mixer import SpatialGatingUnit
 
-    from headsearch.heads.blocks import PlainGatingBlock, chosen_layers
+    from headsearch.heads.blocks import PlainGatingBlock, make_block
 
-    module: nn.Module = (SpatialGatingBlock if spec.shortcut else PlainGatingBlock)(
-        spec.width,
-        seq_len=spec.grid[0] * spec.grid[1],
-        mlp_ratio=common.exact_ratio(spec.width, _even_hidden(spec.width, spec["mlp_ratio"])),
-        drop_path=spec.drop_path,
-        **chosen_layers(spec),
-    )
+    ratio = common.exact_ratio(spec.width, _even_hidden(spec.width, spec["mlp_ratio"]))
+    module = make_block(spec, PlainGatingBlock, seq_len=spec.positions, mlp_ratio=ratio)
     for part in module.modules():
         if isinstance(part, SpatialGatingUnit):
             part.init_weights()

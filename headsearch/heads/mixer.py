@@ -13,18 +13,10 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `MixerBlock`. Its MLP over positions is sized by the width, as in the paper's models, not by the grid."""
-    from timm.models.mlp_mixer import MixerBlock
+    from headsearch.heads.blocks import PlainMixerBlock, make_block
 
-    from headsearch.heads.blocks import PlainMixerBlock, chosen_layers
-
-    module: nn.Module = (MixerBlock if spec.shortcut else PlainMixerBlock)(
-        spec.width,
-        seq_len=spec.grid[0] * spec.grid[1],
-        mlp_ratio=(spec["token_mlp_ratio"], spec["mlp_ratio"]),
-        drop_path=spec.drop_path,
-        **chosen_layers(spec),
-    )
-    return module
+    ratios = spec["token_mlp_ratio"], spec["mlp_ratio"]
+    return make_block(spec, PlainMixerBlock, seq_len=spec.positions, mlp_ratio=ratios)
 
 
 FAMILY = Family(

@@ -13,19 +13,10 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `ResBlock`, whose scales start at 1: from 1e-4 a short schedule hardly moves them."""
-    from timm.models.mlp_mixer import ResBlock
+    from headsearch.heads.blocks import PlainResBlock, make_block
 
-    from headsearch.heads.blocks import PlainResBlock, chosen_layers
-
-    module: nn.Module = (ResBlock if spec.shortcut else PlainResBlock)(
-        spec.width,
-        seq_len=spec.grid[0] * spec.grid[1],
-        mlp_ratio=spec["mlp_ratio"],
-        init_values=1.0,
-        drop_path=spec.drop_path,
-        **chosen_layers(spec, norm="affine"),
-    )
-    return module
+    options = {"seq_len": spec.positions, "mlp_ratio": spec["mlp_ratio"], "init_values": 1.0}
+    return make_block(spec, PlainResBlock, norm="affine", **options)
 
 
 FAMILY = Family(

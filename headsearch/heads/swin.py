@@ -15,21 +15,18 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `SwinTransformerBlock`; odd blocks shift, and a window as large as the grid is one window without a shift."""
-    from headsearch.heads.blocks import PlainSwinBlock, SwinBlock, chosen_layers
+    from headsearch.heads.blocks import PlainSwinBlock, make_block
 
-    window = spec["window"]
-    module: nn.Module = (SwinBlock if spec.shortcut else PlainSwinBlock)(
-        spec.width,
+    return make_block(
+        spec,
+        PlainSwinBlock,
         input_resolution=spec.grid,
         num_heads=spec["num_heads"],
-        window_size=window,
-        shift_size=window // 2 if spec.index % 2 == 1 else 0,
+        window_size=spec["window"],
+        shift_size=spec["window"] // 2 if spec.index % 2 == 1 else 0,
         dynamic_mask=True,
         mlp_ratio=spec["mlp_ratio"],
-        drop_path=spec.drop_path,
-        **chosen_layers(spec),
     )
-    return module
 
 
 def _resolve_window(params: Params, base: BaseInfo) -> Params:

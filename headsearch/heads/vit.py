@@ -13,19 +13,10 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's ViT `Block` with biases on the queries, keys and values, as its models have, and no LayerScale."""
-    from timm.models.vision_transformer import Block
+    from headsearch.heads.blocks import PlainTransformerBlock, make_block
 
-    from headsearch.heads.blocks import PlainTransformerBlock, chosen_layers
-
-    module: nn.Module = (Block if spec.shortcut else PlainTransformerBlock)(
-        spec.width,
-        num_heads=spec["num_heads"],
-        mlp_ratio=spec["mlp_ratio"],
-        qkv_bias=True,
-        drop_path=spec.drop_path,
-        **chosen_layers(spec),
-    )
-    return module
+    options = {name: spec[name] for name in ("num_heads", "mlp_ratio")}
+    return make_block(spec, PlainTransformerBlock, qkv_bias=True, **options)
 
 
 FAMILY = Family(
