@@ -50,7 +50,7 @@ def run(
 
     from headsearch.commands.progress import progress_display
     from headsearch.experiment import load_experiment
-    from headsearch.runs.ranked import rank_run
+    from headsearch.runs.run import read_run
     from headsearch.runs.storages import without_password
     from headsearch.search.run import run_search
 
@@ -77,9 +77,9 @@ def run(
         hint = without_password(again)
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
         raise typer.Exit(130) from None
-    ranked = rank_run(where)
-    print_ranking(ranked)
-    if any(row.rank == 1 for row in ranked.rows):
+    found = read_run(where)
+    print_ranking(found, found.rows)
+    if found.ranked:
         typer.echo(f"\nTake the best one with:  headsearch export {where} --rank 1 --out head.yaml", err=True)
 
 
