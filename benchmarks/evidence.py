@@ -23,11 +23,11 @@ import optuna
 import pandas as pd
 import search_cost
 import search_policies
+from headbench.table import PARTS, read_headbench
 from rich.console import Console
 from rich.table import Table
 
 from headsearch.results.agreement import Tau, mean_tau
-from headsearch.results.headbench import PARTS, read_headbench
 from headsearch.results.noise import Noise, pooled_noise
 from headsearch.scoring.names import MEASURES
 
@@ -208,7 +208,7 @@ def schedules(curves: Curves) -> Iterable[Table | str]:
 
 
 def scores(*benches: Curves) -> Iterable[Table | str]:
-    """Which label-free score foretells the long schedule."""
+    """Which label-free score predicts the long schedule."""
     for part in benches[0].parts():
         if part != "long" and all(part in bench.parts() for bench in benches):
             yield label_free_scores.text_table(

@@ -1,4 +1,4 @@
-"""Which score that reads no label foretells what a head gains in the end? On real training curves.
+"""Which score that reads no label predicts what a head gains in the end? On real training curves.
 
     python benchmarks/label_free_scores.py [TABLE ...] [--part screen proxies untrained ...] [--all] [--json]
 
@@ -6,7 +6,7 @@ TABLE is a HeadBench (`benchmarks/headbench/digits.csv.gz`), of several the mean
 long schedule, the mean over seeds; scores are means over seeds, at the last rung of the part. Printed are Kendall's tau-b with its 95% bootstrap
 interval over heads, how much that is more than of the default discrepancy, and what choosing by the score loses, for the scores named in
 docs/evidence.md, or with `--all` for every candidate. The last line of a part judges the *choice* of the best candidate: made anew without every two families, and
-judged on the pairs between them (`headsearch.results.prediction`). With two tables or more, each is also judged by the
+judged on the pairs between them (`headbench.prediction`). With two tables or more, each is also judged by the
 candidate that is best on the others.
 """
 
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from headbench.prediction import Ahead, Bench, Column, Prediction, ahead, left_out, predictions
+from headbench.table import PARTS, need_parts, read_headbench
 from rich.console import Console
 from rich.table import Table
 
 from headsearch.errors import RunError
-from headsearch.results.headbench import PARTS, need_parts, read_headbench
-from headsearch.results.prediction import Ahead, Bench, Column, Foretelling, ahead, foretellings, left_out
 from headsearch.scoring.names import MEASURES
 
 Columns = dict[str, Column]
@@ -114,7 +114,7 @@ def judge(paths: Sequence[Path], part: str) -> dict[str, Any]:
     families = families[~families.index.duplicated()].sort_index()
     benches = {path: _bench(means.reindex(families.index)) for path, means in tables.items()}
     every = list(benches.values())
-    scores = foretellings(every)
+    scores = predictions(every)
     return {
         "part": part,
         "heads": len(families),
@@ -135,12 +135,12 @@ def _bench(means: pd.DataFrame) -> Bench:
     return Bench(candidates(means), _known(means["target"]))
 
 
-def _carried(benches: Mapping[Path, Bench], path: Path) -> Foretelling:
+def _carried(benches: Mapping[Path, Bench], path: Path) -> Prediction:
     """How the candidate that is best on the other benches does on this one."""
     here = benches[path]
     others = [bench for other, bench in benches.items() if other != path]
-    best = next(each.name for each in foretellings(others) if each.name in here.scores)
-    (found,) = foretellings([Bench({best: here.scores[best]}, here.target)])
+    best = next(each.name for each in predictions(others) if each.name in here.scores)
+    (found,) = predictions([Bench({best: here.scores[best]}, here.target)])
     return found
 
 
@@ -167,7 +167,7 @@ def text_table(found: dict[str, Any], *, every: bool) -> Table:
     return table
 
 
-def _cells(each: Foretelling, ahead: Ahead | None) -> list[str]:
+def _cells(each: Prediction, ahead: Ahead | None) -> list[str]:
     tau, low, high = each.agreement.tau, each.agreement.low, each.agreement.high
     return [
         each.name,

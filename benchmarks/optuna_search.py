@@ -1,4 +1,4 @@
-"""Optuna's samplers as choosers of heads from a table, for simulated searches (`headsearch.testing.simulation`)."""
+"""Optuna's samplers as choosers of heads from a table, for simulated searches (`headbench.simulation`)."""
 
 from __future__ import annotations
 

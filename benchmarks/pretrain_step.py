@@ -36,7 +36,6 @@ from headsearch.pretrain import PretrainSpec, SilentPretrainObserver
 from headsearch.pretrain.distributed import Place
 from headsearch.pretrain.prepare import open_folder, prepare
 from headsearch.pretrain.run import PretrainRun
-from headsearch.pretrain.signals import StopSignals
 from headsearch.scoring.cost import head_cost
 
 STEPS = 5
@@ -124,7 +123,7 @@ def main() -> None:
         views = run.materials.views(next(iter(batch)), None, device)
 
         def epoch() -> None:
-            run.train_epoch(StopSignals())
+            run.train_epoch()
             run._save()
 
         def ceiling(of: PretrainRun) -> None:

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 import pandas as pd
+from headbench.simulation import InOrder, Sampler, SimulatedTrial, simulate
+from headbench.table import need_parts, read_headbench
 from optuna_search import OptunaSearch, Params
 
-from headsearch.results.headbench import need_parts, read_headbench
 from headsearch.search.stopping import Objectives, SuccessiveHalving
-from headsearch.testing.simulation import InOrder, Sampler, SimulatedTrial, simulate
 
 SCREENED, BY_CHANCE, FINALISTS = 6, 2, 2
 """Of the funnel, as `headsearch run digits` has them: trainings of the best of the screen and of some by chance; and those trained again."""

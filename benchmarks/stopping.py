@@ -22,11 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from optuna_search import OptunaSearch, Params
-from scipy.stats import kendalltau
-
-from headsearch.search.stopping import Objectives, SuccessiveHalving, non_dominated_layers
-from headsearch.testing.curves import (
+from headbench.curves import (
     DEPTHS,
     FAMILIES,
     MLP_RATIOS,
@@ -35,7 +31,11 @@ from headsearch.testing.curves import (
     LearningCurves,
     learning_curves,
 )
-from headsearch.testing.simulation import InOrder, Sampler, epochs_spent, simulate
+from headbench.simulation import InOrder, Sampler, epochs_spent, simulate
+from optuna_search import OptunaSearch, Params
+from scipy.stats import kendalltau
+
+from headsearch.search.stopping import Objectives, SuccessiveHalving, non_dominated_layers
 
 WORKERS = 2
 BUDGET = 27

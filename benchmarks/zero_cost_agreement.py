@@ -1,4 +1,4 @@
-"""Whether scores at random initialisation foretell what training gives: against the trials of a finished run with labels.
+"""Whether scores at random initialisation predict what training gives: against the trials of a finished run with labels.
 
     python benchmarks/zero_cost_agreement.py RUN [--seeds 3] [--json]
 

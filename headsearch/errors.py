@@ -69,7 +69,7 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     "; did you mean 'convnext'?"
     """
     names = sorted(allowed)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name[:100], names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; expected one of: {', '.join(names)}" if names else ""

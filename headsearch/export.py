@@ -6,15 +6,15 @@ was chosen for, its scores with their intervals, and where they come from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from headsearch.base.info import BaseInfo
+from headsearch.document import plain, read_mapping, to_yaml
 from headsearch.errors import HeadError, RunError, did_you_mean
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class ExportedHead(_Section):
 
     def to_yaml(self) -> str:
         """The file's text."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True)
+        return to_yaml(self.model_dump(mode="json"))
 
 
 def export_head(
@@ -203,23 +203,12 @@ def read_head(path: str | Path) -> ExportedHead:
         HeadError: one line that says what is wrong with the file, e.g. an unknown field, or a config that was changed by hand
             and no longer is the head that its `head_id` names.
     """
+    from headsearch.experiment.schema_errors import checked
     from headsearch.heads import parse_head
     from headsearch.heads.canonical import canonical, head_id
 
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise HeadError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise HeadError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise HeadError(
-            f"{path}: expected a head.yaml (headsearch export writes one), got {type(data).__name__}"
-        )
-    try:
-        exported = ExportedHead.model_validate(data)
-    except ValidationError as error:
-        raise HeadError(f"{path}: {_first(error)}") from None
+    root = read_mapping(Path(path), HeadError, "a head.yaml (headsearch export writes one)")
+    exported = checked(ExportedHead, plain(root), str(path), HeadError, root=root)
     try:
         actual = head_id(canonical(parse_head(exported.config), exported.base.base_info()))
     except HeadError as error:
@@ -264,12 +253,3 @@ def load_heads(path: str | Path) -> list[Head]:
 
     exported = read_head(path)
     return build_heads(parse_head(exported.config), exported.base.base_info())
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        allowed: Mapping[str, Any] = ExportedHead.model_fields
-        return f"unknown field '{key}'{did_you_mean(key, allowed) if '.' not in key else ''}"
-    return f"{key}: {first['msg'][0].lower() + first['msg'][1:]}"

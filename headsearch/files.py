@@ -8,12 +8,16 @@ import importlib.metadata
 import json
 import os
 import platform
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headsearch.errors import RunError
+from headsearch.errors import RunError, UserError
+
+MAX_BYTES = 4_000_000
+"""Of a text file that is read whole: those that people and the product write have some kilobytes."""
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -73,6 +77,34 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
+
+
+def read_text(path: Path, kind: type[UserError], label: str | None = None) -> str:
+    """The text of a file in UTF-8. Never waits (for a pipe, a device), and reads no more than `MAX_BYTES`.
+
+    Raises:
+        UserError: of that kind, in one line that starts with `label`, the path unless given.
+    """
+    label = label or str(path)
+    content = None
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        # ValueError: a name with a NUL in it.
+        raise kind(f"{label}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if content is None:
+        what = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise kind(f"{label}: cannot be read: {what}, not a file")
+    if len(content) > MAX_BYTES:
+        raise kind(f"{label}: cannot be read: more than {MAX_BYTES:,} bytes; expected a small text file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        column = error.start - (content.rfind(b"\n", 0, error.start) + 1) + 1
+        raise kind(f"{label}:{line}:{column}: cannot be read: not text in UTF-8") from None
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -60,7 +60,7 @@ def test_the_file_loads_as_the_module_it_describes(run: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("tamper", "expected"),
     [
-        (lambda data: data.update(colour="red"), "unknown field 'colour'"),
+        (lambda data: data.update(colour="red"), "unknown key 'colour'"),
         (lambda data: data.pop("method"), "method"),
         (lambda data: data["base"]["info"].update(width="wide"), "base.info.width"),
         (lambda data: next(iter(data["config"].values())).update(depth=7), "head_id says"),

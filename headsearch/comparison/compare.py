@@ -14,10 +14,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headsearch.comparison.outcome import Comparison, summarised
 from headsearch.comparison.plan import PLAN_FILE, Plan
+from headsearch.document import to_yaml
 from headsearch.evaluation.evaluate import check_images, evaluate
 from headsearch.files import write_result
 from headsearch.pretrain import PretrainObserver, PretrainSpec, pretrain
@@ -53,7 +52,7 @@ def compare(
     else:
         RunDirectory.refuse_existing(out)
     check_images(plan.evaluation, next(iter(plan.arms.values())))
-    write_result(out / PLAN_FILE, yaml.safe_dump(plan.to_dict(), sort_keys=False, width=110))
+    write_result(out / PLAN_FILE, to_yaml(plan.to_dict()))
     records: dict[str, list[dict[str, Any]]] = {arm: [] for arm in plan.arms}
     trainings = plan.trainings()
     for number, (arm, spec) in enumerate(trainings, 1):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from headsearch.document import plain, read_mapping
 from headsearch.errors import ExperimentError, RunError
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
 from headsearch.export import ExportedHead, read_head
@@ -63,14 +62,9 @@ class Plan:
             RunError: there is none, or it differs, naming the key.
         """
         file = out / PLAN_FILE
-        try:
-            former = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RunError(
-                f"{out}: nothing to resume, {file.name} cannot be read ({error.strerror})"
-            ) from None
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise RunError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
+        if not file.exists():
+            raise RunError(f"{out}: nothing to resume, there is no {file.name}")
+        former = plain(read_mapping(file, RunError, "as headsearch compare writes them"))
         changes = [change for change in differences(former, self.to_dict()) if change[0] != "seeds"]
         if changes:
             key, old, new = changes[0]

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from headsearch.errors import ExperimentError
 from headsearch.experiment.loading import apply_override
-from headsearch.experiment.schema_errors import one_line
-from headsearch.experiment.sections import Positive, Section
+from headsearch.experiment.schema_errors import checked
+from headsearch.experiment.sections import FilePath, Positive, Section
 
 ProbeName = Literal["knn", "linear", "few-shot", "finetune", "segmentation", "detection"]
 
@@ -35,7 +35,7 @@ class EvaluatedData(Section):
 
     dataset: str | None = None
     """`digits`, `folder`, `npz`, or one of timm's names; null: those of a pretraining directory among the weights."""
-    root: str | None = None
+    root: FilePath | None = None
     image_size: Positive | None = None
     """Side of the square image that the base sees, in pixels; null: the base's own."""
 
@@ -68,7 +68,7 @@ class FinetuneSpec(Section):
 class SegmentationSpec(Section):
     dataset: Literal["digits", "folder"] | None = None
     """`digits`: made of the embedded digits; `folder`: `images` and `masks` below `root`; null: as `data.dataset`."""
-    root: str | None = None
+    root: FilePath | None = None
     """null: `data.root`."""
     epochs: Positive = 20
     batch_size: Positive = 32
@@ -116,7 +116,4 @@ def evaluation_spec(options: Mapping[str, Any], overrides: Sequence[str] = ()) -
     data: dict[str, Any] = json.loads(json.dumps(dict(options)))
     for override in overrides:
         apply_override(data, override)
-    try:
-        return EvaluationSpec.model_validate(data)
-    except ValidationError as error:
-        raise ExperimentError(one_line(error, EvaluationSpec, "evaluation", {})) from None
+    return checked(EvaluationSpec, data, "evaluation", ExperimentError, overrides=overrides)

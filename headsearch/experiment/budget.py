@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-HOURS = r"^\s*\d+(\.\d+)?\s*h(ours?)?\s*$"
-"""How a budget in hours is written."""
+_TIME = re.compile(r"(?:(\d{1,6}(?:\.\d+)?) ?h(?:ours?)?)? ?(?:(\d{1,6}) ?min(?:utes?)?)?", re.ASCII)
 
+MOST = 100_000.0
+"""The largest budget, in proxies."""
 SCREEN_COST = 2.0
 """Proxies that a joint run costs (`benchmarks/screening.py`)."""
 JOINT_HEADS = 24
@@ -26,10 +27,15 @@ _ENDINGS = ((3, 3), (3, 2), (2, 2), (1, 2), (0, 1))
 
 
 def hours(budget: str) -> float:
-    """The hours in a budget like `2 h`."""
-    found = re.match(r"\s*(\d+(\.\d+)?)", budget)
-    assert found is not None, "the schema has checked it"
-    return float(found[1])
+    """The hours in a budget like `2 h`, `2.5 hours` or `2 h 30 min`; 0 where it is none.
+
+    >>> hours("2 h 30 min"), hours("2:30")
+    (2.5, 0.0)
+    """
+    found = _TIME.fullmatch(budget.strip())
+    if found is None:
+        return 0.0
+    return float(found[1] or 0) + float(found[2] or 0) / 60
 
 
 def least(controls: int) -> float:
@@ -44,8 +50,10 @@ def with_budget(search: Mapping[str, Any], budget: float, *, controls: int) -> d
     be said about the top of a ranking. A third of the screened heads get a proxy.
 
     Raises:
-        ValueError: a budget too small for one proxy beside controls and screen.
+        ValueError: a budget too small for one proxy beside controls and screen, or beyond all reason.
     """
+    if budget > MOST:
+        raise ValueError(f"budget: {budget:.3g} proxies are too many; expected at most {MOST:g}")
     if budget < least(controls):
         raise ValueError(
             f"budget: {budget:.3g} proxies are too few; expected at least {least(controls):g}: {controls} controls, a screen "

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
+from headsearch.document import MapNode, parse, plain, read_mapping, shorten
 from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.experiment.schema import Experiment
-from headsearch.experiment.schema_errors import one_line
+from headsearch.experiment.schema_errors import checked
 from headsearch.shipped import shipped_folder, shipped_names
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that also reads `1e-3` as the number it is; YAML 1.1 takes it for text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _load(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
 
 
 def load_experiment(source: str | Path | None, overrides: Sequence[str] = ()) -> Experiment:
@@ -42,81 +27,38 @@ def load_experiment(source: str | Path | None, overrides: Sequence[str] = ()) ->
     """
     label = "experiment" if source is None else str(source)
     data: dict[str, Any] = {}
-    lines: dict[str, int] = {}
+    root: MapNode | None = None
     if source is not None:
         path = _find(source)
-        data, lines = _read(path, label)
+        root = read_mapping(path, ExperimentError, "an experiment (headsearch init writes one)", label)
+        data = plain(root)
         _look_beside(path, data)
     for override in overrides:
         _drop_what_belonged_to_the_former_choice(data, override)
     if any(_split(override)[0] == ["proxy", "epochs"] for override in overrides):
         # Rungs and warm-up belong to a budget: with another one they are derived anew, unless given too.
-        data["proxy"] = {
-            key: value
-            for key, value in data.get("proxy", {}).items()
-            if key not in ("rungs", "warmup_epochs")
-        }
+        proxy = data.get("proxy")
+        if isinstance(proxy, dict):
+            data["proxy"] = {key: proxy[key] for key in proxy if key not in ("rungs", "warmup_epochs")}
     for override in overrides:
         apply_override(data, override)
-    return parse_experiment(data, label, lines)
+    return checked(Experiment, data, label, ExperimentError, root=root, overrides=overrides)
 
 
-def parse_experiment(
-    data: Mapping[str, Any], label: str = "experiment", lines: Mapping[str, int] | None = None
-) -> Experiment:
-    """Check plain data against the schema. Errors start with `label`, and the line where one is known."""
-    try:
-        return Experiment.model_validate(dict(data))
-    except ValidationError as error:
-        raise ExperimentError(one_line(error, Experiment, label, lines or {})) from None
+def parse_experiment(data: Mapping[str, Any], label: str = "experiment") -> Experiment:
+    """Check plain data against the schema. Errors start with `label`."""
+    return checked(Experiment, data, label, ExperimentError)
 
 
 def _find(source: str | Path) -> Path:
     path = Path(source)
-    if path.is_file():
+    if os.path.lexists(path):
         return path
     shipped = shipped_folder("experiments") / f"{path.name.removesuffix('.yaml')}.yaml"
     if shipped.is_file() and (path.parent == Path() or path.parent == Path("experiments")):
         return shipped
-    if path.exists():
-        raise ExperimentError(f"{source}: not a file; an experiment is a YAML file")
     hint = did_you_mean(path.name.removesuffix(".yaml"), shipped_names("experiments"))
     raise ExperimentError(f"{source}: no such experiment, neither a file nor a shipped one{hint}")
-
-
-def _read(path: Path, label: str) -> tuple[dict[str, Any], dict[str, int]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
-        data = _load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExperimentError(
-            f"{label}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
-        raise ExperimentError(f"{where}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ExperimentError(f"{label}: not valid YAML: {' '.join(str(error).split())}") from None
-    if data is None:
-        raise ExperimentError(
-            f"{label}: the file is empty; expected an experiment (headsearch init writes one)"
-        )
-    if not isinstance(data, dict):
-        raise ExperimentError(f"{label}:1: expected keys and values, got {type(data).__name__}")
-    return data, _lines(node)
-
-
-def _lines(node: yaml.Node | None, prefix: str = "") -> dict[str, int]:
-    """The line of every key, by its dotted path."""
-    found: dict[str, int] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            path = f"{prefix}{key.value}"
-            found[path] = key.start_mark.line + 1
-            found |= _lines(value, f"{path}.")
-    return found
 
 
 def _look_beside(path: Path, data: dict[str, Any]) -> None:
@@ -124,18 +66,17 @@ def _look_beside(path: Path, data: dict[str, Any]) -> None:
     search = data.get("search")
     if isinstance(search, dict) and isinstance(search.get("space"), str):
         beside = path.parent / search["space"]
-        if beside.is_file():
+        if os.path.isfile(beside):  # noqa: PTH113, Path.is_file raises for a name that is too long
             search["space"] = str(beside)
 
 
 def _split(override: str) -> tuple[list[str], Any]:
     key, separator, text = override.partition("=")
-    if not separator or not all(part for part in key.strip().split(".")):
-        raise ExperimentError(f"--set {override}: expected key=value, e.g. --set proxy.epochs=4")
-    try:
-        return key.strip().split("."), _load(text)
-    except yaml.YAMLError:
-        raise ExperimentError(f"--set {override}: the value is not valid YAML") from None
+    keys = key.strip().split(".")
+    shown = f"--set {shorten(override)}"
+    if not separator or not all(keys):
+        raise ExperimentError(f"{shown}: expected key=value, e.g. --set proxy.epochs=4")
+    return keys, plain(parse(text, shown, ExperimentError)) if text.strip() else None
 
 
 _CHOOSERS = {
@@ -167,6 +108,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     for depth, key in enumerate(keys[:-1]):
         child = target.setdefault(key, {})
         if not isinstance(child, dict):
-            raise ExperimentError(f"--set {override}: {'.'.join(keys[: depth + 1])} is not a section")
+            raise ExperimentError(
+                f"--set {shorten(override)}: {'.'.join(keys[: depth + 1])} is not a section, it holds {shorten(repr(child))}"
+            )
         target = child
     target[keys[-1]] = value

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
+from headsearch.document import to_yaml
 from headsearch.experiment.search import SearchSpec
 from headsearch.experiment.sections import (
     BaseSpec,
@@ -53,4 +53,4 @@ class Experiment(Section):
 
     def to_yaml(self) -> str:
         """The experiment with every key, as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110)
+        return to_yaml(self.model_dump(mode="json"))

@@ -1,47 +1,124 @@
-"""What is wrong with data that a pydantic schema refused, in one line that names the key, what it holds and what was expected."""
+"""Checks plain data against a pydantic schema. What is wrong is one line that names the key, what it holds and what was expected."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from headsearch.errors import did_you_mean
+from headsearch.document import MapNode, ScalarNode, find, shorten
+from headsearch.errors import UserError, did_you_mean
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
-def one_line(error: ValidationError, schema: type[BaseModel], label: str, lines: Mapping[str, int]) -> str:
-    """The first thing that `schema` refused. Starts with `label`, and the line of the key where `lines` knows one."""
+def checked(
+    schema: type[Schema],
+    data: Mapping[str, Any],
+    label: str,
+    kind: type[UserError],
+    *,
+    root: MapNode | None = None,
+    overrides: Sequence[str] = (),
+) -> Schema:
+    """`data` as `schema` has it.
+
+    Where it wants a text and finds a number or a flag, the word that was written counts: `name: 1e5` is called 1e5.
+
+    Args:
+        schema: what is expected.
+        data: what was read.
+        label: what messages start with, where no position is known.
+        kind: the error that is raised.
+        root: the file that `data` was read from, for positions.
+        overrides: `key=value` that were put on top.
+    """
+    try:
+        return schema.model_validate(dict(data))
+    except ValidationError as error:
+        refused = error
+    meant = dict(data)
+    for wrong in refused.errors(include_url=False):
+        path, _ = _resolve(schema, wrong["loc"])
+        word = _written(path, root, overrides) if wrong["type"] == "string_type" else None
+        if word is not None and wrong["input"] is not None:
+            meant = _with(meant, path, word)
+    try:
+        return schema.model_validate(meant)
+    except ValidationError as error:
+        raise kind(_one_line(error, schema, label, root, overrides)) from None
+
+
+def _written(path: Sequence[str], root: MapNode | None, overrides: Sequence[str]) -> str | None:
+    """The word that stands for a scalar at `path`."""
+    key = ".".join(path)
+    for override in reversed(overrides):
+        name, _, text = override.partition("=")
+        if name.strip() == key:
+            return None if text.strip()[:1] in ("[", "{", "'", '"') else text.strip()
+    node = find(root, path)[1] if root is not None else None
+    return node.text if isinstance(node, ScalarNode) else None
+
+
+def _with(data: Any, path: Sequence[str], value: str) -> Any:
+    """A copy of `data` with `value` at `path`."""
+    if not path:
+        return value
+    if isinstance(data, dict) and path[0] in data:
+        return {**data, path[0]: _with(data[path[0]], path[1:], value)}
+    if isinstance(data, list):
+        return [_with(item, path[1:], value) if str(i) == path[0] else item for i, item in enumerate(data)]
+    return data
+
+
+def _one_line(
+    error: ValidationError,
+    schema: type[BaseModel],
+    label: str,
+    root: MapNode | None,
+    overrides: Sequence[str],
+) -> str:
+    """The first thing that `schema` refused."""
     first = error.errors(include_url=False)[0]
     path, section = _resolve(schema, first["loc"])
-    key = ".".join(path)
-    known = next(
-        (lines[".".join(path[:end])] for end in range(len(path), 0, -1) if ".".join(path[:end]) in lines),
-        None,
-    )
-    where = f"{label}:{known}" if known else label
+    key = shorten(".".join(path), 100)
+    where = _where(path, label, root, overrides)
     got = first.get("input")
+    shown = shorten(repr(got), 100)
     match first["type"]:
         case "extra_forbidden":
             return f"{where}: unknown key '{key}'{did_you_mean(path[-1], _keys_of(section))}"
         case "literal_error":
-            return f"{where}: {key}: {got!r} is not known{did_you_mean(str(got), _listed(first['ctx']['expected']))}"
+            return f"{where}: {key}: {shown} is not known{did_you_mean(str(got), _listed(first['ctx']['expected']))}"
         case "union_tag_invalid":
             hint = did_you_mean(str(first["ctx"]["tag"]), _listed(first["ctx"]["expected_tags"]))
-            return f"{where}: {key}.kind: {first['ctx']['tag']!r} is not known{hint}"
+            return f"{where}: {key}.kind: {shorten(repr(first['ctx']['tag']), 100)} is not known{hint}"
         case "union_tag_not_found" | "model_attributes_type":
-            kinds = " or ".join(f"{{kind: {kind}}}" for kind in _kinds(_annotation(section, path[-1])))
-            return f"{where}: {key}: expected {kinds}, got {got!r}"
+            kinds = _kinds(_annotation(section, path[-1])) if path else {}
+            expected = " or ".join(f"{{kind: {kind}}}" for kind in kinds) or "keys and values"
+            return f"{where}: {key}: expected {expected}, got {shown}"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    shown = "" if first["type"] == "value_error" else f", got {got!r}"
-    return f"{where}: {key + ': ' if key else ''}{message}{shown}"
+    tail = "" if first["type"] == "value_error" else f", got {shown}"
+    return f"{where}: {key + ': ' if key else ''}{message}{tail}"
+
+
+def _where(path: Sequence[str], label: str, root: MapNode | None, overrides: Sequence[str]) -> str:
+    """What decided the value at `path`: an override, or a place in the file."""
+    for override in reversed(overrides):
+        keys = override.partition("=")[0].strip().split(".")
+        if list(path[: len(keys)]) == keys:
+            return f"--set {shorten(override)}"
+    place = find(root, path)[0] if root is not None else None
+    return str(place or label)
 
 
 def _resolve(schema: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], Any]:
     """A location as the keys that a person wrote, and what the last of them is a key of.
 
-    pydantic puts the kind that was chosen into the path of a section that has kinds; nobody wrote that.
+    pydantic puts the kind that was chosen, and the type that was tried, into the path; nobody wrote those.
     """
     path: list[str] = []
     section: Any = schema
@@ -50,23 +127,35 @@ def _resolve(schema: type[BaseModel], location: Sequence[str | int]) -> tuple[li
         kinds = _kinds(value)
         if kinds:
             value = kinds.get(str(part))
-            continue
-        path.append(str(part))
-        section, value = value, _annotation(value, str(part))
+        elif get_origin(value) not in (Union, UnionType):
+            path.append(str(part))
+            section, value = value, _annotation(value, str(part))
     return path, section
 
 
 def _annotation(section: Any, key: str) -> Any:
-    field = section.model_fields.get(key) if _is_section(section) else None
-    return None if field is None else field.annotation
+    if _is_section(section):
+        field = section.model_fields.get(key)
+        return None if field is None else _inner(field.annotation)
+    arguments = get_args(section)
+    return _inner(arguments[-1]) if get_origin(section) in (list, dict) else None
+
+
+def _inner(annotation: Any) -> Any:
+    """An annotation without `Annotated` around it, and without `| None`."""
+    if get_origin(annotation) is Annotated:
+        return _inner(get_args(annotation)[0])
+    sections = [member for member in get_args(annotation) if _is_section(member)]
+    return sections[0] if len(sections) == 1 and get_origin(annotation) not in (list, dict) else annotation
 
 
 def _kinds(annotation: Any) -> dict[str, Any]:
     """The sections that a key may hold, by their `kind`; empty where it has no kinds."""
     if _is_section(annotation):
         return {}
+    members = [member for member in get_args(annotation) if _is_section(member)]
     return {
-        member.model_fields["kind"].default: member for member in get_args(annotation) if _is_section(member)
+        member.model_fields["kind"].default: member for member in members if "kind" in member.model_fields
     }
 
 

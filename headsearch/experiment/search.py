@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from headsearch.experiment.budget import HOURS, with_budget
+from headsearch.document import shorten
+from headsearch.experiment.budget import hours, with_budget
 from headsearch.experiment.callbacks import CallbackSpec
-from headsearch.experiment.sections import Positive, Section
+from headsearch.experiment.sections import FilePath, Positive, Section
 
 
 class HalvingSpec(Section):
@@ -61,7 +62,7 @@ class RaySpec(Section):
     """How often a trial whose worker was lost is taken up by another."""
     timeout: Annotated[float, Field(gt=0)] = 1800.0
     """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
-    storage: str | None = None
+    storage: FilePath | None = None
     """Where checkpoints travel through: a folder that all nodes see, or a URL, e.g. s3://bucket/path; null: the run directory."""
 
     @model_validator(mode="after")
@@ -127,13 +128,13 @@ Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
 class SearchSpec(Section):
     """How candidates are chosen, compared and run."""
 
-    space: str = "paper"
+    space: FilePath = "paper"
     """A shipped name or a path."""
     strategy: Strategy = "funnel"
     """`funnel`: many heads scored untrained, some of them screened, the best of those by proxies of their own, the best again with more seeds.
     `screen`: joint training alone, without labels. `proxies`: a sampler proposes heads, each scored by a proxy of its own."""
     budget: float | str | None = None
-    """What the funnel may cost: a number of proxies, or hours (`2 h`). Sets what is not given of `candidates`, `screen.heads`, `trials`,
+    """What the funnel may cost: a number of proxies, or a time (`2 h`, `2 h 30 min`). Sets what is not given of `candidates`, `screen.heads`, `trials`,
     `finalists` and `replicates`."""
     candidates: Positive = 200
     """Heads that the funnel scores before any training."""
@@ -194,9 +195,9 @@ class SearchSpec(Section):
         kinds = [spec.kind for spec in self.callbacks]
         if len(set(kinds)) != len(kinds):
             raise ValueError(f"callbacks must not repeat, got {kinds}")
-        if isinstance(self.budget, str) and re.match(HOURS, self.budget) is None:
+        if isinstance(self.budget, str) and not hours(self.budget):
             raise ValueError(
-                f"budget: expected a number of proxies, or hours like '2 h', got {self.budget!r}"
+                f"budget: expected a number of proxies, or a time like '2 h 30 min', got {shorten(repr(self.budget))}"
             )
         if self.strategy != "funnel" and self.budget is not None:
             raise ValueError(f"budget is for strategy funnel, not {self.strategy}; set trials instead")

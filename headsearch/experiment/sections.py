@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
+FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, or a name where that is said; `~` is the home directory."""
 
 
 def is_count(value: object) -> bool:
@@ -24,7 +27,7 @@ class BaseSpec(Section):
     """timm's name."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to `timm.create_model`."""
-    weights: str | None = None
+    weights: FilePath | None = None
     """null: random; `pretrained`: timm's; else a file of weights (safetensors or a plain state dict)."""
 
 
@@ -33,7 +36,7 @@ class DataSpec(Section):
 
     dataset: str = "folder"
     """`digits`, `folder`, `npz`, or one of timm's names (`torch/cifar10`, `hfds/...`, `wds/...`)."""
-    root: str | None = None
+    root: FilePath | None = None
     """Where the images lie."""
     image_size: Positive = 224
     """Side of the square image that the base sees, in pixels."""

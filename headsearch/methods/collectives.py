@@ -6,7 +6,8 @@ A rank is one process of several that train the same weights on their own part o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
@@ -14,7 +15,20 @@ from lightly.utils.dist import gather as _gather
 from lightly.utils.dist import rank, world_size
 from torch import Tensor, nn
 
-__all__ = ["average_gradients", "gather", "rank", "sum_over_ranks", "world_size"]
+from headsearch.errors import UserError
+
+__all__ = [
+    "agreed",
+    "average_gradients",
+    "bytes_of_first",
+    "gather",
+    "on_first",
+    "rank",
+    "sum_over_ranks",
+    "world_size",
+]
+
+_T = TypeVar("_T")
 
 _BUCKET_BYTES = 32 * 1024**2
 """Gradients are sent in pieces of this size: large enough for the network, small enough to copy."""
@@ -33,6 +47,52 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     total = x.clone()
     torch.distributed.all_reduce(total)
     return total
+
+
+def on_first(work: Callable[[], _T]) -> _T:
+    """What `work` returns on the first rank, for all of them; they wait for it. A `UserError` there is raised everywhere.
+
+    What is returned must be small and plain: it is pickled.
+    """
+    if world_size() == 1:
+        return work()
+    told: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            told[0] = work()
+        except UserError as error:
+            told[1] = error
+    torch.distributed.broadcast_object_list(told, src=0, device=torch.device("cpu"))
+    if told[1] is not None:
+        raise told[1]
+    result: _T = told[0]
+    return result
+
+
+def agreed(number: int) -> int:
+    """The largest of all ranks' numbers. Does not wait for accelerators."""
+    if world_size() == 1:
+        return number
+    largest = torch.tensor(number)
+    torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
+    return int(largest)
+
+
+def bytes_of_first(content: bytes | None) -> bytes | None:
+    """The first rank's bytes, for all; None where it has none."""
+    if world_size() == 1:
+        return content
+    size = agreed(-1 if content is None else len(content))
+    if size < 0:
+        return None
+    # Not a pickled object, which would hold a checkpoint in memory several times over.
+    buffer = (
+        torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        if content
+        else torch.empty(size, dtype=torch.uint8)
+    )
+    torch.distributed.broadcast(buffer, src=0)
+    return buffer.numpy().tobytes()
 
 
 @torch.no_grad()

@@ -12,22 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from headsearch.errors import ExperimentError, UserError
+from headsearch.errors import ExperimentError
 from headsearch.methods.collectives import rank, world_size
 from headsearch.pretrain.batch_norm import synchronised_on_cpu
 from headsearch.training.devices import resolve_device
 
 _PATIENCE = timedelta(hours=2)
 """How long ranks wait for the first one, which alone probes and writes."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -69,52 +66,6 @@ def ranks(device: str) -> Iterator[Place]:
         yield Place(chosen, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     finally:
         dist.destroy_process_group()
-
-
-def on_first(work: Callable[[], _T]) -> _T:
-    """What `work` returns on the first rank, for all of them; they wait for it. A `UserError` there is raised everywhere.
-
-    What is returned must be small and plain: it is pickled.
-    """
-    if world_size() == 1:
-        return work()
-    told: list[Any] = [None, None]
-    if rank() == 0:
-        try:
-            told[0] = work()
-        except UserError as error:
-            told[1] = error
-    dist.broadcast_object_list(told, src=0, device=torch.device("cpu"))
-    if told[1] is not None:
-        raise told[1]
-    result: _T = told[0]
-    return result
-
-
-def agreed(number: int) -> int:
-    """The largest of all ranks' numbers. Does not wait for accelerators."""
-    if world_size() == 1:
-        return number
-    largest = torch.tensor(number)
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return int(largest)
-
-
-def bytes_of_first(content: bytes | None) -> bytes | None:
-    """The first rank's bytes, for all; None where it has none."""
-    if world_size() == 1:
-        return content
-    size = agreed(-1 if content is None else len(content))
-    if size < 0:
-        return None
-    # Not a pickled object, which would hold a checkpoint in memory several times over.
-    buffer = (
-        torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        if content
-        else torch.empty(size, dtype=torch.uint8)
-    )
-    dist.broadcast(buffer, src=0)
-    return buffer.numpy().tobytes()
 
 
 def synchronise_batch_norms(module: nn.Module, device: torch.device) -> None:

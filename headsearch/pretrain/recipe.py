@@ -10,13 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from headsearch.data.names import data_named
+from headsearch.document import MapNode, plain, read_mapping, to_yaml
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment.loading import apply_override
-from headsearch.experiment.schema_errors import one_line
+from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Positive, Section, is_count
 from headsearch.export import BaseFacts, ExportedHead
 from headsearch.methods import check_method
@@ -126,8 +126,10 @@ class PretrainSpec(Section):
         method, recipe = data.get("method", {}), data.get("recipe", {})
         if not isinstance(method, dict) or not isinstance(recipe, dict):
             return data
-        name = method.get("name", MethodSpec.model_fields["name"].default)
-        check_method(name, method.get("kwargs", {}))
+        name, options = method.get("name", MethodSpec.model_fields["name"].default), method.get("kwargs", {})
+        if not isinstance(name, str) or not isinstance(options, dict):
+            return data
+        check_method(name, options)
         return {**data, "recipe": _complete(recipe, _DEFAULTS[name])}
 
     @model_validator(mode="after")
@@ -184,38 +186,37 @@ class PretrainSpec(Section):
         former = exported.method.name
         for override in overrides:
             apply_override(content, override)
+        method = content["method"]
         if (
-            content["method"].get("name") != former
-            and content["method"].get("kwargs") == exported.method.kwargs
+            isinstance(method, dict)
+            and method.get("name") != former
+            and method.get("kwargs") == exported.method.kwargs
         ):
             # Options belong to the method that they were given for.
-            content["method"]["kwargs"] = {}
-        return cls.parse(content, "pretrain")
+            method["kwargs"] = {}
+        return cls.parse(content, "pretrain", overrides=overrides)
 
     @classmethod
-    def parse(cls, content: Mapping[str, Any], label: str) -> Self:
-        """Check plain data. Raises `ExperimentError`, in one line that starts with `label`."""
-        try:
-            spec = cls.model_validate(dict(content))
-        except ValidationError as error:
-            raise ExperimentError(one_line(error, cls, label, {})) from None
-        check_method(spec.method.name, spec.method.kwargs)
-        return spec
+    def parse(
+        cls,
+        content: Mapping[str, Any],
+        label: str,
+        *,
+        root: MapNode | None = None,
+        overrides: Sequence[str] = (),
+    ) -> Self:
+        """Check plain data, as `checked` does. Raises `ExperimentError`, in one line that starts with `label` or the position."""
+        return checked(cls, content, label, ExperimentError, root=root, overrides=overrides)
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """The content of a `pretrain.yaml`. Raises `RunError` where it cannot be read."""
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if not isinstance(content, dict):
-                raise RunError(f"{path}: expected keys and values, got {type(content).__name__}")
-            return cls.parse(content, str(path))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ExperimentError) as error:
-            raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        root = read_mapping(path, RunError, "as headsearch pretrain writes them")
+        return checked(cls, plain(root), str(path), RunError, root=root)
 
     def to_yaml(self) -> str:
         """The spec with every key, as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=110)
+        return to_yaml(self.model_dump(mode="json"))
 
 
 def _complete(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

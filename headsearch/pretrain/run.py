@@ -8,7 +8,6 @@ the exception: every rank draws its own.)
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +17,18 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from headsearch.data.sets import index_batches
-from headsearch.methods.collectives import rank, sum_over_ranks, world_size
-from headsearch.pretrain.checkpoints import Checkpoints
-from headsearch.pretrain.distributed import Place, agreed, on_first, ranks
+from headsearch.methods.collectives import agreed, on_first, rank, sum_over_ranks, world_size
+from headsearch.pretrain.distributed import Place, ranks
 from headsearch.pretrain.observer import PretrainObserver, SilentPretrainObserver
 from headsearch.pretrain.outcome import write_outcome
 from headsearch.pretrain.prepare import Materials, check_folder, identity, open_folder, prepare
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainInterrupted, PretrainResult, TrainingFailed
 from headsearch.pretrain.signals import StopSignals
-from headsearch.training.metrics import MetricsLog
+from headsearch.training.checkpoint import Checkpoints
+from headsearch.training.loop import TrainingLoop, TrainingState
 from headsearch.training.seeds import derived_generator, derived_seed
 
-_PROGRESS_SECONDS = 0.5
 _SCALAR_STEPS = 50
 """Steps between two points of the curves that TensorBoard shows."""
 
@@ -49,32 +46,20 @@ def run_pretraining(
             run = PretrainRun(
                 spec, out, materials, place, observer if place.is_first else SilentPretrainObserver()
             )
-            with StopSignals() as signals:
-                run.train(signals)
-            return on_first(run.finish)
+            return run.run()
 
 
 @dataclass
-class _State:
+class PretrainState(TrainingState):
     """How far a pretraining is."""
 
-    epoch: int = 0
-    """Complete epochs."""
-    batch: int = 0
-    """Steps done in the present epoch."""
-    seconds: float = 0.0
-    """Spent by earlier attempts."""
-    train_seconds: float = 0.0
-    images: int = 0
-    """Trained on, for the throughput."""
     loss: float = math.nan
     """Mean of the last complete epoch."""
     knn: float | None = None
     """At the last probe."""
-    metrics_size: int = 0
 
 
-class PretrainRun:
+class PretrainRun(TrainingLoop[PretrainState]):
     """Trains one pair to the end of its schedule."""
 
     def __init__(
@@ -90,37 +75,37 @@ class PretrainRun:
         self.materials = materials
         self.place = place
         self.observer = observer
-        self.trainer = materials.trainer
-        self.checkpoints = Checkpoints(out / "checkpoints", keep=spec.recipe.keep_checkpoints)
-        self._begun = self._saved = self._told = time.perf_counter()
-        self._state, self._loss_sum = self._resumed()
-        self._metrics: MetricsLog | None = None
-        self._scalars: SummaryWriter | None = None
-        if place.is_first:
-            self._metrics, self._scalars = self._logs()
+        self.signals = StopSignals()
+        super().__init__(
+            materials.trainer,
+            materials.images,
+            seed=spec.seed,
+            identity=identity(spec),
+            checkpoints=Checkpoints(out / "checkpoints", keep=spec.recipe.keep_checkpoints),
+            checkpoint_seconds=60 * spec.recipe.checkpoint_minutes,
+            metrics=out / "metrics.jsonl",
+            note=observer.note,
+        )
+        self._scalars = (
+            SummaryWriter(str(out / "tensorboard"), purge_step=self._step) if place.is_first else None
+        )
 
-    def train(self, signals: StopSignals) -> None:
-        """Train to the end of the schedule.
+    def run(self) -> PretrainResult:
+        """Train to the end of the schedule and write weights and model card.
 
         Raises:
             PretrainInterrupted: a signal came; everything done is in a checkpoint.
             TrainingFailed: the loss is not finite.
         """
-        recipe, state = self.spec.recipe, self._state
-        self.observer.started(epochs=recipe.epochs, epoch=self._epochs, steps=self.trainer.steps)
-        while state.epoch < recipe.epochs:
-            record = self.train_epoch(signals)
-            if state.epoch == recipe.epochs or (recipe.probe_every and state.epoch % recipe.probe_every == 0):
-                record |= on_first(lambda: self._probe(state.loss))
-                state.knn = record["knn"]
-            self._write(record)
-            self.observer.epoch_ended(record)
-            self._save()
+        self.observer.started(epochs=self.spec.recipe.epochs, epoch=self._epochs, steps=self.trainer.steps)
+        with self.signals:
+            self.train()
+        return on_first(self._finish)
 
-    def finish(self) -> PretrainResult:
-        """Write weights and model card; for the first rank alone."""
-        if self._scalars is not None:
-            self._scalars.close()
+    def _finish(self) -> PretrainResult:
+        """For the first rank alone."""
+        assert self._scalars is not None
+        self._scalars.close()
         return write_outcome(self.spec, self.out, self.materials, self.result)
 
     @property
@@ -136,56 +121,48 @@ class PretrainRun:
             knn=state.knn,
         )
 
-    @property
-    def seconds(self) -> float:
-        """Wall time over all attempts."""
-        return self._state.seconds + time.perf_counter() - self._begun
+    def _new_state(self) -> PretrainState:
+        return PretrainState()
 
-    @property
-    def images_per_second(self) -> float:
-        """Training throughput of all ranks, probes left out."""
-        return self._state.images / max(self._state.train_seconds, 1e-9)
+    def _own(self, batch: Tensor) -> Tensor:
+        return torch.cat([batch[rows] for rows in self._rows()])
 
-    @property
-    def _epochs(self) -> float:
-        return self._state.epoch + self._state.batch / self.trainer.steps_per_epoch
+    def _train(self, images: Tensor, step: int) -> Tensor:
+        self._stop_if_asked()
+        torch.manual_seed(derived_seed(self.seed, "network", step, rank()))
+        own = self.trainer.step_in_parts(self._parts(images, step), self.spec.recipe.accumulate, step)
+        loss: Tensor = sum_over_ranks(own) / world_size()
+        if (step + 1) % _SCALAR_STEPS == 0:
+            self._plot(step, {"loss": self._checked(float(loss)), **self._rates(step)})
+        return loss
 
-    def train_epoch(self, signals: StopSignals) -> dict[str, Any]:
-        """Train to the end of the present epoch; its line for `metrics.jsonl`. Raises as `train` does."""
-        state, trainer, recipe = self._state, self.trainer, self.spec.recipe
-        order = derived_generator(self.spec.seed, "order", state.epoch)
-        batches = list(index_batches(len(self.materials.images), recipe.batch_size, order, drop_last=True))
-        own = [torch.cat([batch[rows] for rows in self._rows()]) for batch in batches[state.batch :]]
-        lap = time.perf_counter()
-        for images in self.materials.images.read(own):
-            self._stop_if_asked(signals)
-            step = state.epoch * trainer.steps_per_epoch + state.batch
-            torch.manual_seed(derived_seed(self.spec.seed, "network", step, rank()))
-            own_loss = trainer.step_in_parts(self._parts(images, step), recipe.accumulate, step)
-            loss = sum_over_ranks(own_loss) / world_size()
-            self._loss_sum += loss
-            state.batch += 1
-            state.images += recipe.batch_size
-            now = time.perf_counter()
-            state.train_seconds += now - lap
-            lap = now
-            if (step + 1) % _SCALAR_STEPS == 0:
-                self._plot(step, {"loss": self._checked(loss), **self._rates(step)})
-            if self.place.is_first:
-                if now - self._told > _PROGRESS_SECONDS:
-                    self._tell(loss)
-                if now - self._saved > 60 * recipe.checkpoint_minutes:
-                    self._save()
-        state.loss = self._checked(self._loss_sum / max(1, state.batch))
-        state.train_seconds += time.perf_counter() - lap
-        state.epoch, state.batch = state.epoch + 1, 0
-        self._loss_sum.zero_()
-        return {
-            "epoch": state.epoch,
-            "loss": state.loss,
-            **self._rates(state.epoch * trainer.steps_per_epoch - 1),
-            "images_per_second": self.images_per_second,
-        }
+    def _epoch_ended(self, loss: float) -> None:
+        state, recipe = self._state, self.spec.recipe
+        state.loss = loss
+        record = self._record(loss) | self._rates(self._step - 1)
+        if state.epoch == recipe.epochs or (recipe.probe_every and state.epoch % recipe.probe_every == 0):
+            record |= on_first(lambda: self._probe(loss))
+            state.knn = record["knn"]
+        self._write("epoch", record)
+        numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
+        del numbers["epoch"]
+        self._plot(self._step - 1, {"epoch_loss": numbers.pop("loss"), **numbers})
+        self.observer.epoch_ended(record)
+        self._save()
+
+    def _tell(self, loss: float) -> None:
+        left = self.trainer.steps * self.spec.recipe.batch_size - self._state.images
+        self.observer.progress(
+            epoch=self._epochs,
+            loss=loss,
+            images_per_second=self.images_per_second,
+            seconds_left=left / self.images_per_second,
+        )
+
+    def _not_finite(self, message: str) -> Exception:
+        return TrainingFailed(
+            f"{message}; a lower recipe.learning_rate may help, and {self.out} with --resume goes on from its last checkpoint"
+        )
 
     def _rows(self) -> list[slice]:
         """Which rows of a batch are this rank's: of every part, an equal share."""
@@ -227,83 +204,16 @@ class PretrainRun:
             for key in ("knn", "linear", "discrepancy", "rankme_base", "rankme_head", "measures")
         }
 
-    def _stop_if_asked(self, signals: StopSignals) -> None:
-        number = agreed(signals.received)
+    def _stop_if_asked(self) -> None:
+        number = agreed(self.signals.received)
         if not number:
             return
-        if self.place.is_first:
-            self._save()
+        self._save()
         on_first(lambda: None)
         raise PretrainInterrupted(number, self._epochs)
-
-    def _checked(self, loss: Tensor) -> float:
-        """A loss that all ranks have in common, as a number."""
-        value = float(loss)
-        if not math.isfinite(value):
-            raise TrainingFailed(
-                f"the loss is not finite ({value}, epoch {self._state.epoch + 1}); a lower recipe.learning_rate may help, "
-                f"and {self.out} with --resume goes on from its last checkpoint"
-            )
-        return value
-
-    def _tell(self, loss: Tensor) -> None:
-        left = (
-            self.trainer.steps * self.spec.recipe.batch_size - self._state.images
-        ) / self.images_per_second
-        self.observer.progress(
-            epoch=self._epochs,
-            loss=float(loss),
-            images_per_second=self.images_per_second,
-            seconds_left=left,
-        )
-        self._told = time.perf_counter()
-
-    def _write(self, record: dict[str, Any]) -> None:
-        """A line of `metrics.jsonl` and points of the curves, on the first rank."""
-        if self._metrics is None:
-            return
-        self._metrics.append("epoch", record)
-        numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
-        del numbers["epoch"]
-        self._plot(
-            record["epoch"] * self.trainer.steps_per_epoch - 1, {"epoch_loss": numbers.pop("loss"), **numbers}
-        )
 
     def _plot(self, step: int, numbers: dict[str, float]) -> None:
         if self._scalars is None:
             return
         for name, value in numbers.items():
             self._scalars.add_scalar(name, value, step)
-
-    def _save(self) -> None:
-        """Write a checkpoint, on the first rank. One with a loss that is not finite would replace a better one."""
-        loss_sum = float(self._loss_sum)
-        if not self.place.is_first or not math.isfinite(loss_sum):
-            return
-        assert self._metrics is not None
-        state = {
-            "identity": identity(self.spec),
-            "trainer": self.trainer.state_dict(),
-            "run": vars(self._state) | {"seconds": self.seconds, "metrics_size": self._metrics.size},
-            "loss_sum": loss_sum,
-        }
-        self.checkpoints.save(self._state.epoch * self.trainer.steps_per_epoch + self._state.batch, state)
-        self._saved = time.perf_counter()
-
-    def _resumed(self) -> tuple[_State, Tensor]:
-        """How far training is, and the sum of the losses of the present epoch."""
-        saved = self.checkpoints.load(
-            self.place.device, identity=identity(self.spec), note=self.observer.note
-        )
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self.place.device)
-        if saved is None:
-            return _State(), loss_sum
-        self.trainer.load_state_dict(saved["trainer"])
-        return _State(**saved["run"]), loss_sum + saved["loss_sum"]
-
-    def _logs(self) -> tuple[MetricsLog, SummaryWriter]:
-        step = self._state.epoch * self.trainer.steps_per_epoch + self._state.batch
-        return (
-            MetricsLog(self.out / "metrics.jsonl", self._state.metrics_size),
-            SummaryWriter(str(self.out / "tensorboard"), purge_step=step),
-        )

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headsearch.data.names import data_named
+from headsearch.document import plain, read_mapping
 from headsearch.errors import DataError, ExperimentError, RunError, SpaceError
 from headsearch.experiment import Experiment, load_experiment, parse_experiment
+from headsearch.experiment.schema_errors import checked
+from headsearch.experiment.sections import is_count
 from headsearch.runs.directory import changed_keys
 from headsearch.search.seeds import derived_seed
 from headsearch.space import Space, load_space
@@ -96,16 +97,13 @@ class Plan:
             RunError: there is none, or it differs, naming the key.
         """
         file = out / PLAN_FILE
-        try:
-            former = yaml.safe_load(file.read_text(encoding="utf-8"))
-            before = parse_experiment(former["experiment"], str(file))
-            seeds, space_hash = int(former["seeds"]), former["space_hash"]
-        except OSError as error:
-            raise RunError(
-                f"{out}: nothing to resume, {file.name} cannot be read ({error.strerror})"
-            ) from None
-        except (UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
+        if not file.exists():
+            raise RunError(f"{out}: nothing to resume, there is no {file.name}")
+        former = plain(read_mapping(file, RunError, "as headsearch reproduce writes them"))
+        seeds, space_hash = former.get("seeds"), former.get("space_hash")
+        if not is_count(seeds) or not isinstance(former.get("experiment"), dict):
+            raise RunError(f"{file}: cannot be read: expected 'experiment' and a number of 'seeds'")
+        before = checked(Experiment, former["experiment"], str(file), RunError)
         changes = changed_keys(before, self.experiment)
         if self.space.hash != space_hash:
             changes.append(("search.space", space_hash, self.space.hash))

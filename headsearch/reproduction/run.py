@@ -12,8 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import yaml
-
+from headsearch.document import to_yaml
 from headsearch.errors import DataError, LabelsMissing
 from headsearch.experiment import Experiment
 from headsearch.files import write_result
@@ -62,7 +61,7 @@ def reproduce(
     check_experiment(plan.experiment)
     check_grids(plan.experiment, plan.space)
     number, family = _looked_at(plan, gather, tell)
-    write_result(out / PLAN_FILE, yaml.safe_dump(plan.to_dict(), sort_keys=False, width=110))
+    write_result(out / PLAN_FILE, to_yaml(plan.to_dict()))
     for name, experiment in ((SCREEN, plan.screen(number)), (HEADS, plan.heads(number))):
         folder = out / name
         tell(f"{folder}: {_what(name, number, plan.seeds)}")

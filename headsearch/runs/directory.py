@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from headsearch.base.info import BaseInfo
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, load_experiment
-from headsearch.files import checked, differences, load_json, versions, write_atomically
+from headsearch.files import checked, differences, load_json, read_text, versions, write_atomically
 
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
 
@@ -151,15 +151,15 @@ class RunDirectory:
             return load_experiment(self.path / "experiment.yaml")
         except ExperimentError as error:
             raise RunError(str(error)) from None
-        except RecursionError:
-            raise RunError(f"{self.path / 'experiment.yaml'}: nested too deep") from None
 
     def facts(self) -> RunFacts:
         """What `run.json` says. Raises `RunError` where it cannot be read."""
         file = self.path / "run.json"
         try:
-            return RunFacts.from_dict(load_json(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return RunFacts.from_dict(load_json(read_text(file, RunError)))
+        except RunError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
 
     @contextlib.contextmanager

@@ -157,7 +157,14 @@ class StudyReader:
         for number, found in noted.items():
             try:
                 record = decode(number, found())
-            except (HeadsearchError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            except (
+                HeadsearchError,
+                LookupError,
+                TypeError,
+                ValueError,
+                AttributeError,
+                ArithmeticError,
+            ) as error:
                 problems.append(f"trial {number} cannot be read: {_told(error)}")
                 continue
             if record is None:

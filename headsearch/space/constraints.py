@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from headsearch.base.info import BaseInfo
-from headsearch.errors import SpaceError, did_you_mean
+from headsearch.document import Where, shorten
+from headsearch.errors import UserError, did_you_mean
 from headsearch.heads import FAMILIES
 from headsearch.heads.config import HeadConfig, Scalar, Stage
 from headsearch.heads.cost import HeadCost
-from headsearch.space.source import Where, shorten
 
 BASE_ATTRIBUTES: Mapping[str, tuple[type, Callable[[BaseInfo], Scalar]]] = {
     "params": (float, lambda base: base.params),
@@ -292,7 +292,7 @@ class _Checker:
                 node, f"'{shorten(ast.unparse(node), 30)}' is {_kinds(found)}; expected {_WORDS[kind]}"
             )
 
-    def fail(self, node: ast.expr, message: str) -> SpaceError:
+    def fail(self, node: ast.expr, message: str) -> UserError:
         return self.place.at(node.col_offset).error(message)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from headsearch.document import ListNode, MapNode, Node, ScalarNode
 from headsearch.errors import did_you_mean
 from headsearch.heads.config import SET
 from headsearch.heads.family import Family
-from headsearch.space.source import ListNode, MapNode, Node, ScalarNode
 
 VALUE_KINDS = ("choice", "int", "float")
 HEAD_KINDS = ("one_of", "stack", SET)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from headsearch.document import ListNode, MapNode, Node, ScalarNode, describe, parse
 from headsearch.errors import SpaceError, did_you_mean
+from headsearch.files import read_text
 from headsearch.shipped import shipped_folder, shipped_names
 from headsearch.space.constraints import Constraint, parse_constraint
 from headsearch.space.parsing import TreeParser
-from headsearch.space.source import ListNode, MapNode, Node, ScalarNode, describe, read_nodes
 from headsearch.space.space import FORMAT, Space
 
 KEYS = ("space", "doc", "define", "head", "constraints")
@@ -25,29 +27,23 @@ def load_space(source: str | Path) -> Space:
     if str(source) in shipped_spaces():
         return _read(shipped_folder("search_spaces") / f"{source}.yaml", str(source))
     path = Path(source)
-    if not path.exists() and path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
+    if not os.path.lexists(path) and path.suffix not in (".yaml", ".yml") and len(path.parts) == 1:
         near = did_you_mean(str(source), shipped_spaces())
         raise SpaceError(f"{source}: neither a file nor a shipped space{near}")
     return _read(path, str(source))
 
 
 def _read(path: Path, name: str) -> Space:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         raise SpaceError(
             f"{path}: no such file; expected a YAML file or a shipped space: {', '.join(shipped_spaces())}"
-        ) from None
-    except UnicodeDecodeError:
-        raise SpaceError(f"{path}: not text in UTF-8; expected a YAML file") from None
-    except OSError as error:
-        raise SpaceError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from None
-    return parse_space(text, str(path), name=name)
+        )
+    return parse_space(read_text(path, SpaceError), str(path), name=name)
 
 
 def parse_space(text: str, filename: str, *, name: str | None = None) -> Space:
     """Read a space from YAML `text`; `filename` is for messages. Raises `SpaceError` with `file:line:column`."""
-    root = read_nodes(text, filename)
+    root = parse(text, filename, SpaceError, f"'space: {FORMAT}' and a 'head'")
     if not isinstance(root, MapNode):
         raise root.where.error(f"{describe(root)}; expected a mapping that starts with 'space: {FORMAT}'")
     root.refuse_unknown(KEYS, "key")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
+from headsearch.document import ListNode, MapNode, Node, ScalarNode, Where, describe
 from headsearch.errors import HeadError, did_you_mean
 from headsearch.heads import FAMILIES, HeadConfig, canonical, head_id, validate_value
 from headsearch.heads.config import SET, Scalar
 from headsearch.heads.family import Family, Parameter
 from headsearch.space.domains import Choice, Domain, Fixed, Integer, Real, scalar_text
 from headsearch.space.keywords import HEAD_KINDS, NAME_KINDS, VALUE_KINDS, keyword_of, named_by_same
-from headsearch.space.source import ListNode, MapNode, Node, ScalarNode, Where, describe
 from headsearch.space.tree import (
     Blocks,
     HeadNode,

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from headsearch.base.info import BaseInfo
+from headsearch.document import Where
 from headsearch.errors import HeadError, SpaceError
 from headsearch.heads import HeadConfig, canonical, canonical_or_none
 from headsearch.heads.cost import HeadCost
 from headsearch.space.constraints import Constraint
 from headsearch.space.counting import count_descriptions, is_finite
 from headsearch.space.domains import Chooser, RandomChooser
-from headsearch.space.source import Where
 from headsearch.space.tree import (
     HeadNode,
     SetOf,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from headsearch.document import ListNode, MapNode, Node, ScalarNode, describe
 from headsearch.heads.config import Scalar
 from headsearch.space.domains import Choice, Integer, Real, same_scalar, scalar_text
-from headsearch.space.source import ListNode, MapNode, Node, ScalarNode, describe
 
 MAX_CHOICES = 1_000
 

@@ -1,76 +1,127 @@
-"""The state of a training run on disk: written whole or not at all, read without running anything that is in it."""
+"""The checkpoints of a training: the newest few are kept, and one that is damaged gives way to the one before.
+
+A file is named by its step and the checksum of its bytes, `000004500-9ae1c3d0.pt`: torch reads a file with a flipped bit in a weight
+without complaint. It is written whole or not at all, and read without running anything that is in it.
+"""
 
 from __future__ import annotations
 
-import os
-import pickle
-from collections.abc import Mapping
+import io
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from headsearch.errors import RunError
+from headsearch.files import write_bytes_atomically
+from headsearch.methods.collectives import bytes_of_first, on_first
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` (tensors and plain data) to a temporary name and rename it, so that `path` is the old or the new state, whole.
+class Checkpoints:
+    """The checkpoints in a folder, which is made with the first of them."""
 
-    Raises:
-        RunError: it cannot be written (disk full, no permission); an older checkpoint is left as it was.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk as a RuntimeError of its zip writer.
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"{path}: checkpoint cannot be written: {_first_line(error)}") from error
+    def __init__(self, folder: Path, *, prefix: str = "", keep: int = 1) -> None:
+        """`keep` of the newest stay on disk. Names start with `prefix`."""
+        self.folder = folder
+        self.prefix = prefix
+        self.keep = keep
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the state after `step` steps (tensors and plain data), then remove the oldest. For the first rank alone.
+
+        Raises:
+            RunError: it cannot be written (disk full, no permission); the older ones are left as they were.
+        """
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        content = buffer.getbuffer()
+        named = f"{self.prefix}{step:09}"
+        try:
+            self.folder.mkdir(exist_ok=True)
+            written = self.folder / f"{named}-{zlib.crc32(content):08x}.pt"
+            write_bytes_atomically(written, content)
+            # Not kept either: an older state of the same step, from before its epoch was counted, and later ones that were damaged.
+            older = [path for path in self._newest_first() if path.name < named]
+            for path in {*self._newest_first()} - {written, *older[: self.keep - 1]}:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{self.folder}: checkpoint cannot be written: {error.strerror or error}"
+            ) from error
+
+    def load(
+        self, device: torch.device, *, identity: str, note: Callable[[str], None]
+    ) -> dict[str, Any] | None:
+        """The newest undamaged state, the same on all ranks, though only the first reads it; None where nothing was saved yet.
+
+        `note` is told of files that are damaged.
+
+        Raises:
+            RunError: all files are damaged, hold more than tensors and plain data, or are of another training than `identity` names.
+        """
+        content: bytes | None = None
+
+        def read() -> str | None:
+            nonlocal content
+            path, content = self._newest_whole(note)
+            return path
+
+        path = on_first(read)
+        if path is None:
+            return None
+        content = bytes_of_first(content)
+        assert content is not None
+        try:
+            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        except Exception as error:
+            # What torch raises depends on which byte of the pickled data is not what it expects.
+            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RunError(
+                f"{path}: not a readable checkpoint ({first_line}); remove it to train from the start"
+            ) from error
+        if not isinstance(state, dict) or state.get("identity") != identity:
+            raise RunError(f"{path}: belongs to another training; remove it to train from the start")
+        return state
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{self.prefix}*pt"), reverse=True)
+
+    def _newest_whole(self, note: Callable[[str], None]) -> tuple[str | None, bytes | None]:
+        """Name and bytes of the newest checkpoint whose bytes are those that were written."""
+        # A process that is killed while it writes leaves a temporary file.
+        for path in self.folder.glob(f".{self.prefix}*.pt.*"):
+            path.unlink(missing_ok=True)
+        paths = self._newest_first()
+        for path in paths:
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                note(f"{path} cannot be read: {error.strerror or error}")
+                continue
+            _, named, checksum = path.stem.rpartition("-")
+            # Trials of former versions have one `checkpoint.pt`, without a checksum.
+            if not named or checksum == f"{zlib.crc32(content):08x}":
+                return str(path), content
+            note(f"{path} is damaged")
+        if paths:
+            raise RunError(
+                f"{paths[0]}: damaged, and no other checkpoint is left; remove it to train from the start"
+            )
+        return None, None
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors to a temporary name and rename it.
+    """Write tensors as safetensors, whole or not at all.
 
     Raises:
         RunError: it cannot be written; what was there is left as it was.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        temporary.write_bytes(save(content, metadata={"format": "pt"}))
-        temporary.replace(path)
+        write_bytes_atomically(path, save(content, metadata={"format": "pt"}))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, tensors onto `device`.
-
-    Raises:
-        RunError: it cannot be read, is damaged, or holds more than tensors and plain data.
-    """
-    return read_checkpoint(path, path, device)
-
-
-def read_checkpoint(source: Path | BinaryIO, name: Path, device: torch.device) -> dict[str, Any]:
-    """As `load_checkpoint`, from a file or from memory; `name` is what errors call it."""
-    try:
-        state = torch.load(source, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise RunError(
-            f"{name}: not a readable checkpoint ({_first_line(error)}); remove it to train from the start"
-        ) from error
-    if not isinstance(state, dict):
-        raise RunError(f"{name}: not a checkpoint; remove it to train from the start")
-    return state
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -97,12 +97,7 @@ class ScreenRun(ProxyRun):
         """
         for epoch in self.rung_epochs:
             self._report(epoch)
-        while self._state.epoch < self.trainer.recipe.epochs:
-            loss = self.train_epoch()
-            if self._state.epoch in self.rung_epochs:
-                self._score_heads(loss)
-                self._save()
-                self._report(self._state.epoch)
+        self.train()
         state = self._state
         heads = tuple(
             ScreenedHead(
@@ -127,7 +122,12 @@ class ScreenRun(ProxyRun):
             self._state.turns = [0] * self._count
         return super().train_epoch()
 
-    def _train(self, views: Sequence[Tensor], step: int) -> Tensor:
+    def _rung(self, loss: float) -> None:
+        self._score_heads(loss)
+        self._save()
+        self._report(self._state.epoch)
+
+    def _train_on(self, views: Sequence[Tensor], step: int) -> Tensor:
         active = self._take_turns()
         losses = self.trainer.losses(views, step, active)
         values = losses.tolist()
@@ -186,7 +186,7 @@ class ScreenRun(ProxyRun):
             if state.turns[index]:
                 record["loss"] = state.loss_sums[index] / state.turns[index]
             state.scored[index].append(record)
-            self._metrics.append("rung", {"member": index, **record})
+            self._write("rung", {"member": index, **record})
             score = head_score(rung.scores.measures, rung.scores.quality)
             if not collapsed:
                 good[index] = -math.inf if score is None else score
@@ -224,10 +224,7 @@ class ScreenRun(ProxyRun):
             scored=[[] for _ in range(self._count)],
         )
 
-    def _restored(self, saved: dict[str, Any]) -> ScreenState:
-        state = ScreenState(**saved["run"])
-        for index, left in enumerate(state.left):
+    def _restored(self) -> None:
+        for index, left in enumerate(self._state.left):
             if left is not None:
                 self.trainer.drop(index)
-        self.trainer.load_state_dict(saved["trainer"])
-        return state

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from headbench.table import OVERHEAD, collect, write_headbench
 from scipy.stats import kendalltau
 
-from headsearch.results.headbench import OVERHEAD, collect, write_headbench
 from headsearch.scoring.zero_cost_scores import FILE_NAME
 from headsearch.testing.toy_search import run_toy, score_toys, toy_experiment, toy_materials
 

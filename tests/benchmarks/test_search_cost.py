@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from headbench.table import OVERHEAD, collect, write_headbench
 
-from headsearch.results.headbench import OVERHEAD, collect, write_headbench
 from headsearch.testing.toy_search import run_toy, toy_experiment
 
 

@@ -117,6 +117,8 @@ def test_a_budget_in_hours_waits_until_it_is_known_how_many_proxies_fit() -> Non
     search = load_experiment(None, ["search.budget='1.5 h'"]).search
     assert hours("1.5 h") == hours(" 1.5hours ") == 1.5
     assert hours("2 h") == 2.0
+    assert hours("2 h 30 min") == hours("150 min") == hours("2h30min") == 2.5
+    assert hours("2:30") == hours("") == hours("h") == hours("2") == hours("30 min 2 h") == 0.0
     assert search.sized(30.0).trials == with_budget({}, 30.0, controls=3)["trials"]
     with pytest.raises(ValueError, match="too few"):
         search.sized(2.0)

@@ -114,19 +114,25 @@ def test_a_space_beside_the_experiment_is_found_from_anywhere(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "my.yaml: the file is empty"),
-        ("- a", "my.yaml:1: expected keys and values, got list"),
+        ("", "my.yaml:1:1: the file is empty"),
+        ("- a", "my.yaml:1:1: a list; expected keys and values"),
         ("a: [1", "my.yaml:1:6: not valid YAML"),
-        ("name: x\nproxi: 3", "my.yaml:2: unknown key 'proxi'; did you mean 'proxy'?"),
-        ("proxy:\n  epoch: 3", "my.yaml:2: unknown key 'proxy.epoch'; did you mean 'epochs'?"),
-        ("proxy:\n  epochs: yes", "my.yaml:2: proxy.epochs: input should be a valid integer, got True"),
-        ("proxy: {epochs: 0}", "my.yaml:1: proxy.epochs: input should be greater than or equal to 1, got 0"),
-        ("proxy: {learning_rate: .nan}", "proxy.learning_rate"),
+        ("name: x\nproxi: 3", "my.yaml:2:1: unknown key 'proxi'; did you mean 'proxy'?"),
+        ("proxy:\n  epoch: 3", "my.yaml:2:3: unknown key 'proxy.epoch'; did you mean 'epochs'?"),
+        ("proxy:\n  epochs: yes", "my.yaml:2:3: proxy.epochs: input should be a valid integer, got True"),
+        (
+            "proxy: {epochs: 0}",
+            "my.yaml:1:9: proxy.epochs: input should be greater than or equal to 1, got 0",
+        ),
+        ("proxy: {learning_rate: .nan}", "my.yaml:1:24: '.nan' is not a finite number"),
         (
             "search: {stopping: {kind: ahsa}}",
-            "1: search.stopping.kind: 'ahsa' is not known; did you mean 'asha'?",
+            "1:10: search.stopping.kind: 'ahsa' is not known; did you mean 'asha'?",
         ),
-        ("search: {stopping: none}", "1: search.stopping: expected {kind: asha} or {kind: none}, got 'none'"),
+        (
+            "search: {stopping: none}",
+            "1:10: search.stopping: expected {kind: asha} or {kind: none}, got 'none'",
+        ),
         ("search: {stopping: {reduction: 2}}", "expected {kind: asha} or {kind: none}, got {'reduction': 2}"),
         (
             "search: {stopping: {kind: asha, redction: 2}}",
@@ -164,11 +170,64 @@ def test_a_mistake_is_one_line_that_says_where_and_what(text: str, expected: str
         ("proxy.epochs.more=1", "proxy.epochs is not a section"),
         ("proxy.epochs=[1", "not valid YAML"),
         ("poxy.epochs=1", "did you mean 'proxy'"),
+        ("proxy..epochs=1", "expected key=value"),
+        (
+            "method.name=[a]",
+            r"--set method.name=\[a\]: method.name: input should be a valid string, got \['a'\]",
+        ),
+        ("method=3", "--set method=3: method: "),
+        (
+            "method.kwargs=1",
+            "--set method.kwargs=1: method.kwargs: input should be a valid dictionary, got 1",
+        ),
+        ("proxy.epochs=", "--set proxy.epochs=: proxy.epochs: input should be a valid integer, got None"),
+        (
+            "proxy={epochs: 1, epochs: 2}",
+            r"1:13: the key 'epochs' is given twice \(first at line 1, column 2\)",
+        ),
+        ("seed=" + "9" * 5000, "a whole number of 5000 digits"),
+        ("seed=!!int ''", "cannot be read as int"),
+        ("seed=*a", "YAML alias"),
+        ("base.kwargs=" + "{a: " * 70, "nested more than 60"),
+        (
+            "search.callbacks=[{kind: wand}]",
+            "search.callbacks.0.kind: 'wand' is not known; did you mean 'wandb'",
+        ),
+        (
+            "search.budget=2:30",
+            "budget: expected a number of proxies, or a time like '2 h 30 min', got '2:30'",
+        ),
     ],
 )
 def test_a_wrong_override_is_named(override: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=expected.replace("'", ".")):
         load_experiment(write(tmp_path, "proxy: {epochs: 3}"), [override])
+
+
+def test_a_section_that_is_none_is_refused_before_its_keys_are_set(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"--set proxy\.epochs=2: proxy is not a section, it holds 3"):
+        load_experiment(write(tmp_path, "proxy: 3"), ["proxy.epochs=2"])
+
+
+def test_where_a_text_is_wanted_the_word_that_was_written_counts(tmp_path: Path) -> None:
+    experiment = load_experiment(
+        write(tmp_path, "name: 1e5\ndata: {root: 2026}\nsearch: {space: on}"),
+        ["base.model=1_0", "method.name='007'"],
+    )
+    assert (experiment.name, experiment.data.root, experiment.search.space) == ("1e5", "2026", "on")
+    assert (experiment.base.model, experiment.method.name) == ("1_0", "007")
+    assert load_experiment(write(tmp_path, experiment.to_yaml())) == experiment
+
+
+def test_a_tilde_is_the_home_directory_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    file = write(tmp_path, "base: {weights: ~/w.pt}\ndata: {root: ~/x}\nsearch: {space: ~/s.yaml}")
+    experiment = load_experiment(file)
+    assert experiment.base.weights == "/home/me/w.pt"
+    assert experiment.data.root == "/home/me/x"
+    assert experiment.search.space == "/home/me/s.yaml"
+    assert load_experiment(None, ["data.root=~/x"]).data.root == "/home/me/x"
+    assert load_experiment(None, ["data.root=~"]).data.root is None
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -177,5 +236,5 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="not a file"):
         load_experiment(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ExperimentError, match=r"binary\.yaml: cannot be read"):
+    with pytest.raises(ExperimentError, match=r"binary\.yaml:1:1: cannot be read"):
         load_experiment(tmp_path / "binary.yaml")

@@ -62,7 +62,7 @@ def test_the_command_pretrains_and_says_where_the_weights_are(
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda data: data.update(colour="red"), "unknown field 'colour'"),
+        (lambda data: data.update(colour="red"), "unknown key 'colour'"),
         (lambda data: data["config"]["convnext"].update(kernel_size=5), "head_id says"),
         (lambda data: data["base"].update(model="vit_small_patch16_224"), "was head.yaml edited"),
         (lambda data: data["base"]["info"].update(width=32), "width is 32"),

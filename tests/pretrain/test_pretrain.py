@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_no_such_checkpoi
     with pytest.raises(TrainingFailed, match="not finite"):
         pretrain(spec, tmp_path / "out")
     for path in (tmp_path / "out" / "checkpoints").glob("*"):
-        assert torch.isfinite(torch.tensor(torch.load(path, weights_only=True)["loss_sum"]))
+        assert torch.isfinite(torch.tensor(torch.load(path, weights_only=True)["run"]["loss_sum"]))
 
 
 @pytest.mark.parametrize(

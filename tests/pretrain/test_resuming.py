@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,13 +157,54 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_told(
     is_the_same(out, undisturbed)
 
 
+def rewrite(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what a checkpoint holds, with the right checksum."""
+    state = torch.load(checkpoint, weights_only=True)
+    change(state)
+    torch.save(state, checkpoint)
+    checksum = zlib.crc32(checkpoint.read_bytes())
+    checkpoint.rename(checkpoint.with_name(f"{step_of(checkpoint):09}-{checksum:08x}.pt"))
+
+
+def test_a_checkpoint_of_a_former_version_is_gone_on_with(
+    spec: PretrainSpec, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    before, last = sorted((out / "checkpoints").iterdir())
+    last.unlink()
+    rewrite(before, lambda state: state.update(loss_sum=state["run"].pop("loss_sum")))
+    pretrain(spec, out, resume=True)
+    is_the_same(out, undisturbed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("trainer"),
+        lambda state: state.update(run=[1]),
+        lambda state: state["run"].update(colour="red"),
+        lambda state: state["trainer"]["hssl"].popitem(),
+        lambda state: state["trainer"].update(optimizer={}),
+    ],
+    ids=["no weights", "no state", "an unknown state", "a weight missing", "no optimiser"],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(
+    spec: PretrainSpec, undisturbed: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    rewrite(max((out / "checkpoints").iterdir()), change)
+    with pytest.raises(RunError, match="does not fit this training") as caught:
+        pretrain(spec, out, resume=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_where_every_checkpoint_is_damaged_nothing_is_trained(
     spec: PretrainSpec, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(undisturbed, tmp_path / "out")
     for path in (out / "checkpoints").iterdir():
         path.write_bytes(b"not a checkpoint")
-    with pytest.raises(RunError, match="all 2 checkpoints are damaged"):
+    with pytest.raises(RunError, match="damaged, and no other checkpoint is left"):
         pretrain(spec, out, resume=True)
 
 

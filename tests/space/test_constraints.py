@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headsearch.base.info import BaseInfo
+from headsearch.document import Where
 from headsearch.errors import SpaceError
 from headsearch.heads import HeadConfig, parse_head
 from headsearch.heads.cost import HeadCost
 from headsearch.space.constraints import BASE_ATTRIBUTES, parse_constraint
-from headsearch.space.source import Where
 
 HERE = Where("s.yaml", 7, 5)
 BASE = BaseInfo("vit_small_patch16_224", "vit", 384, (14, 12), 384, 12, 21_665_664, 8_500_000_000, 224)

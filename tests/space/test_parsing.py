@@ -206,9 +206,13 @@ MISTAKES = {
     "duplicate key": (
         "head: {vit: {depth: 1, depth: 2}}",
         "2:24",
-        "the key 'depth' is given twice (first at line 2)",
+        "the key 'depth' is given twice (first at line 2, column 14)",
     ),
-    "duplicate top key": ("head: {vit: {}}\nhead: {vit: {}}", "3:1", "given twice (first at line 2)"),
+    "duplicate top key": (
+        "head: {vit: {}}\nhead: {vit: {}}",
+        "3:1",
+        "given twice (first at line 2, column 1)",
+    ),
 }
 
 

@@ -22,7 +22,7 @@ from headsearch.testing.tiny import Context, tiny_experiment
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.run import ProxyRun
 from headsearch.training.trainer import Trainer
-from headsearch.training.trial import EMBEDDINGS, TrialResult
+from headsearch.training.trial import CHECKPOINTS, EMBEDDINGS, TrialResult
 
 CONVNEXT = parse_head({"convnext": {"depth": 1, "kernel_size": 3, "drop_path": 0.2}})
 NONE = HeadConfig()
@@ -56,7 +56,7 @@ def test_a_trial_with_a_head_has_every_score(images: Path, tmp_path: Path) -> No
     assert result.cost.overhead > 0
     assert result.images_per_second is not None
     assert result.images_per_second > 0
-    assert sorted(files_in(tmp_path)) == ["checkpoint.pt", "metrics.jsonl"]
+    assert sorted(name.partition(".")[0] for name in files_in(tmp_path)) == ["checkpoint", "metrics"]
 
 
 def test_a_control_has_no_scores_of_a_head(images: Path, tmp_path: Path) -> None:
@@ -129,7 +129,8 @@ class Killed(BaseException):
 
 
 def final_weights(workdir: Path) -> dict[str, torch.Tensor]:
-    state = torch.load(workdir / "checkpoint.pt", weights_only=True)["trainer"]
+    (checkpoint,) = workdir.glob(CHECKPOINTS)
+    state = torch.load(checkpoint, weights_only=True)["trainer"]
     flat = {f"hssl.{name}": value for name, value in state["hssl"].items()}
     for number, moments in state["optimizer"]["state"].items():
         flat |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
@@ -177,9 +178,9 @@ def test_a_killed_trial_resumes_bit_for_bit(
 def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) -> None:
     evaluator = ProxyEvaluator(tiny_experiment(images))
     evaluator(CONVNEXT, Context(tmp_path, seed=1))
-    with pytest.raises(RunError, match="belongs to another trial"):
+    with pytest.raises(RunError, match="belongs to another training"):
         evaluator(CONVNEXT, Context(tmp_path, seed=2))
-    with pytest.raises(RunError, match="belongs to another trial"):
+    with pytest.raises(RunError, match="belongs to another training"):
         evaluator(NONE, Context(tmp_path, seed=1))
 
 

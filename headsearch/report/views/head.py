@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import yaml
 from dash import dcc, html
 
+from headsearch.document import to_yaml
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import FAMILIES
 from headsearch.report import figures
@@ -242,7 +242,7 @@ def _use(view: Run, head_id: str, config: HeadConfig, links: Links) -> Child:
     if not config.heads:
         return None
     load = "load_heads" if config.members else "load_head"
-    text = yaml.safe_dump(config.to_dict(), sort_keys=False, width=100)
+    text = to_yaml(config.to_dict())
     # A copy is chosen by where it stands on the page.
     place = f"config-{head_id}" if links.run is None else "config"
     actions: list[Child] = []
