@@ -84,7 +84,7 @@ def make(part: str, experiment: Experiment, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         score_space(
             space,
-            ZeroCostScorer(experiment, seeds=experiment.search.replicates),
+            ZeroCostScorer(experiment, seeds=experiment.search.replicates, baselines=True),
             number=experiment.search.trials,
             path=folder / FILE_NAME,
         )
@@ -102,7 +102,7 @@ def joint_overhead(experiment: Experiment) -> float:
     each = experiment.search.screen.in_each_step(len(heads))
     evaluate = ProxyEvaluator(experiment)
     sets = [
-        HeadConfig(members=tuple(heads[start :: -(-len(heads) // each)]))
+        HeadConfig(members=tuple(head.config for head in heads[start :: -(-len(heads) // each)]))
         for start in range(-(-len(heads) // each))
     ]
     return statistics.fmean(evaluate.overhead(members) for members in sets)

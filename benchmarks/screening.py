@@ -103,7 +103,8 @@ def main() -> None:
         image_size=16,
         kwargs={"patch_size": 4, "embed_dim": 64, "depth": 12, "num_heads": 4},
     )
-    heads = distinct_heads(load_space("paper"), 24, seed=0, base=info, cost_function=head_cost)
+    drawn = distinct_heads(load_space("paper"), 24, seed=0, base=info, cost_function=head_cost)
+    heads = [candidate.config for candidate in drawn]
     alone = heads[:: 24 // count][:count]
     proxies = [apart(epochs, [head], None, options.threads) for head in alone[: count // 2]]
     cases = {"12, a sixth in each step": (12, None), "24, a sixth in each step": (24, None)}

@@ -66,7 +66,7 @@ def main() -> None:
     base_seconds = time.perf_counter() - began
     heads = distinct_heads(space, options.heads, seed=0, base=scorer.base, cost_function=head_cost)
     draw_seconds = time.perf_counter() - began - base_seconds
-    rows = list(scorer.score_all(heads))
+    rows = [scorer.score(head) for head in heads]
     seconds = time.perf_counter() - began
     head_seconds = seconds - base_seconds - draw_seconds
 

@@ -14,6 +14,7 @@ from headsearch.commands import audit, evaluate, pretrain, results, search, watc
 from headsearch.commands.reproduce import reproduce_app
 from headsearch.commands.space import space_app
 from headsearch.errors import HeadsearchError, UserError
+from headsearch.signals import exit_code, like_ctrl_c
 
 app = typer.Typer(
     name="headsearch",
@@ -56,7 +57,8 @@ def main() -> NoReturn:
     from typer.exceptions import TyperException
 
     try:
-        code: Any = app(standalone_mode=False)
+        with like_ctrl_c():
+            code: Any = app(standalone_mode=False)
     except UserError as error:
         _leave(str(error), 2)
     except TyperException as error:
@@ -64,7 +66,7 @@ def main() -> NoReturn:
     except HeadsearchError as error:
         _leave(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _leave("interrupted", 130)
+        _leave("interrupted", exit_code())
     except BrokenPipeError:
         # The reader of a pipe has gone (`headsearch rank RUN | head`): nothing is wrong.
         sys.stderr.close()

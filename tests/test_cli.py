@@ -250,7 +250,14 @@ def scores(run: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("deadly", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "deadly",
+    [
+        signal.SIGKILL,
+        signal.SIGTERM,
+        *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGHUP)),
+    ],
+)
 def test_a_search_that_is_ended_resumes_to_the_results_of_an_undisturbed_one(
     deadly: signal.Signals, finished: Path, tmp_path: Path
 ) -> None:
@@ -271,8 +278,8 @@ def test_a_search_that_is_ended_resumes_to_the_results_of_an_undisturbed_one(
     process.send_signal(deadly)
     told += process.stderr.readlines()
     process.wait(timeout=60)
-    if deadly is signal.SIGINT:
-        assert process.returncode == 130
+    if deadly is not signal.SIGKILL:
+        assert process.returncode == 128 + deadly
         assert "--resume" in told[-1]
         assert "Traceback" not in "".join(told)
     after_death = scores(out)

@@ -10,6 +10,7 @@ import typer
 
 from headsearch.commands.common import ReportFormat, console
 from headsearch.commands.evaluate import teller
+from headsearch.signals import exit_code
 
 reproduce_app = typer.Typer(
     help="Rerun what a paper claims on your own base and images, with verdicts.", no_args_is_help=True
@@ -71,7 +72,7 @@ def paper(
         again += [part for override in overrides or [] for part in ("--set", override)]
         line = without_password(shlex.join([*again, "--resume"]))
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {line}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_code()) from None
     if output is ReportFormat.json:
         typer.echo(report.to_json())
         return

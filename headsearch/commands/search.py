@@ -10,6 +10,7 @@ import typer
 
 from headsearch.commands.common import ReportFormat, console, print_ranking
 from headsearch.errors import RunError
+from headsearch.signals import exit_code
 
 app = typer.Typer()
 
@@ -76,7 +77,7 @@ def run(
         )
         hint = without_password(again)
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_code()) from None
     found = read_run(where)
     print_ranking(found, found.rows)
     if found.ranked:

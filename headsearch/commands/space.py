@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from headsearch.base.info import BaseInfo
-    from headsearch.heads import HeadConfig
+    from headsearch.heads import Candidate, HeadConfig
     from headsearch.space import CostFunction, Space
 
 
@@ -118,19 +118,17 @@ def sample(
     """Draw heads at random, of those that the constraints allow. The same head may come up more than once."""
     import random
 
-    from headsearch.heads import canonical, head_id
     from headsearch.space.loading import load_space
 
     loaded = load_space(space)
     info, cost_function = _base(base, image_size)
     _warn_unchecked(loaded, info, cost_function)
     heads = _draw(loaded, number, random.Random(seed), info, cost_function)
-    heads = [canonical(head, info) for head in heads]
     if output is SpaceFormat.json:
-        _print_json([{"head_id": head_id(head), "config": head.to_dict()} for head in heads])
+        _print_json([{"head_id": head.head_id, "config": head.config.to_dict()} for head in heads])
         return
     for head in heads:
-        typer.echo(f"{head_id(head)}  {json.dumps(head.to_dict())}")
+        typer.echo(f"{head.head_id}  {json.dumps(head.config.to_dict())}")
 
 
 @space_app.command(
@@ -205,7 +203,7 @@ def _tally(space: Space, base: BaseInfo | None, cost_function: CostFunction | No
         head = canonical_or_none(config, base) or canonical_or_none(config)
         if head is None:
             continue
-        if head not in distinct and space.refusal(config, base, cost_function) is None:
+        if head not in distinct and not isinstance(space.judge(config, base, cost_function), str):
             allowed.add(head)
         distinct.add(head)
     return len(distinct), len(allowed)
@@ -213,17 +211,18 @@ def _tally(space: Space, base: BaseInfo | None, cost_function: CostFunction | No
 
 def _draw(
     space: Space, number: int, rng: Random, base: BaseInfo | None, cost_function: CostFunction | None
-) -> list[HeadConfig]:
+) -> list[Candidate]:
     """`number` random heads that constraints and base allow."""
-    heads: list[HeadConfig] = []
-    reason = None
+    heads: list[Candidate] = []
+    reason = ""
     for _ in range(number * TRIES_PER_SAMPLE):
-        config = space.sample(rng)
-        reason = space.refusal(config, base, cost_function)
-        if reason is None:
-            heads.append(config)
-            if len(heads) == number:
-                return heads
+        judged = space.judge(space.sample(rng), base, cost_function)
+        if isinstance(judged, str):
+            reason = judged
+            continue
+        heads.append(judged)
+        if len(heads) == number:
+            return heads
     raise SpaceError(
         f"{space.where}: {number * TRIES_PER_SAMPLE} draws gave {len(heads)} allowed heads, the last refused by '{reason}'; "
         f"expected {number}"

@@ -28,6 +28,7 @@ def load_data(
     prefer: Literal["val", "test"] = "val",
     min_train_images: int = 2,
     memory_limit: int = MEMORY_LIMIT,
+    unreadable: Literal["refuse", "accept"] = "refuse",
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Read a data set: training images, held-out images that training never sees, and labels if they may be used.
@@ -42,10 +43,11 @@ def load_data(
         prefer: which split is held out where there are both: a search uses `val` and leaves `test` to a final evaluation.
         min_train_images: fewer readable training images than this are an error.
         memory_limit: in bytes; larger sets are streamed.
+        unreadable: `refuse` raises where a fifth of the files or more cannot be read; otherwise they are left out, and told.
         progress: called with (images decoded, images in all) now and then.
 
     Raises:
-        DataError: when there is nothing usable at `root`, or labels are asked for that do not exist.
+        DataError: too many files cannot be read; also when there is nothing usable at `root`, or labels are asked for that do not exist.
     """
     from headsearch.data.load import load
 
@@ -58,5 +60,6 @@ def load_data(
         prefer=prefer,
         min_train_images=min_train_images,
         memory_limit=memory_limit,
+        unreadable=unreadable,
         progress=progress,
     )

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from headsearch.data.decode import Source
+from headsearch.data.left_out import LeftOut
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Collection:
     held_out: Part | None
     """The test split; None where there is none and one must be cut off train."""
     classes: list[str] | None
-    skipped: list[str] = field(default_factory=list)
-    """`name: reason` of files left out already."""
+    layout: str = ""
+    """What was understood of it, for one line: where the splits are, or the classes."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What is known already not to be used."""
 
 
 def held_out_count(count: int) -> int:
@@ -42,7 +45,9 @@ def cut(source: Source, seed: int) -> tuple[list[int], list[int]]:
     """
 
     def rank(index: int) -> bytes:
-        return hashlib.blake2b(f"{seed}:{source.name(index)}".encode(), digest_size=16).digest()
+        # A name that is no UTF-8 counts by its bytes.
+        keyed = f"{seed}:{source.name(index)}".encode(errors="surrogateescape")
+        return hashlib.blake2b(keyed, digest_size=16).digest()
 
     ranked = sorted(range(len(source)), key=rank)
     held = held_out_count(len(source))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, Protocol
@@ -17,24 +15,11 @@ from typing import BinaryIO, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms
 from PIL.Image import Resampling, Transpose
 from torch import Tensor
 
-DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow's decoders raise on broken files."""
+from headsearch.data.opening import LARGE, CorruptImage, opened
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -49,10 +34,6 @@ _UPRIGHT = {
 
 _CHUNK = 32
 """Images a thread decodes between two reports of progress."""
-
-
-class CorruptImage(Exception):
-    """An image that cannot be decoded. `str(error)` is the reason."""
 
 
 class Source(Protocol):
@@ -77,11 +58,8 @@ def cores() -> int:
 
 def header_size(file: BinaryIO | str) -> tuple[int, int]:
     """Width and height of an image file, from its header. Raises `CorruptImage`."""
-    try:
-        with Image.open(file) as image:
-            return image.size
-    except DECODER_ERRORS as error:
-        raise CorruptImage(_reason(error)) from error
+    with opened(file) as image:
+        return image.size
 
 
 def decode_file(file: BinaryIO | str, canvas: int) -> NDArray[np.uint8]:
@@ -89,45 +67,79 @@ def decode_file(file: BinaryIO | str, canvas: int) -> NDArray[np.uint8]:
 
     JPEG files much larger than the canvas are decoded at 1/2, 1/4 or 1/8 of their size.
     """
-    try:
-        with Image.open(file) as image:
-            image.draft("RGB", (canvas, canvas))
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-            return to_canvas(image, canvas, orientation)
-    except DECODER_ERRORS as error:
-        raise CorruptImage(_reason(error)) from error
+    with opened(file) as image:
+        image.draft("RGB", (canvas, canvas))
+        # Some formats are turned while they are decoded: what the tag says afterwards is left to do.
+        image.load()
+        return to_canvas(image, canvas, image.getexif().get(_EXIF_ORIENTATION, 1))
 
 
-def to_canvas(image: Image.Image, canvas: int, orientation: int = 1) -> NDArray[np.uint8]:
+def to_canvas(image: Image.Image, canvas: int, orientation: object = 1) -> NDArray[np.uint8]:
     """Centre square of `image`, resized with an antialiased bilinear filter, as RGB [canvas, canvas, 3].
 
     `orientation` is the EXIF code; turning the finished square is the same as turning the image first, and cheaper.
     """
-    rgb = _as_rgb(image)
+    if image.mode == "I" and image.format == "PPM":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16))
+    rgb = _as_rgb(image) if image.width * image.height <= LARGE else _shrunk(image, canvas)
     width, height = rgb.size
     if (width, height) != (canvas, canvas):
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         rgb = rgb.resize((canvas, canvas), Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
-    return np.asarray(rgb)
+    turned = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return np.asarray(rgb if turned is None else rgb.transpose(turned))
+
+
+def _shrunk(image: Image.Image, canvas: int) -> Image.Image:
+    """The centre square of a large image as RGB, four times the canvas or so, made strip by strip: its pixels are never there twice."""
+    square = min(image.size)
+    factor = max(1, square // (4 * canvas))
+    side = square // factor
+    left, top = (image.width - square) // 2, (image.height - square) // 2
+    rows = max(1, 2**22 // (square * factor))
+    small = Image.new("RGB", (side, side))
+    for row in range(0, side, rows):
+        end = min(row + rows, side)
+        strip = image.crop((left, top + row * factor, left + side * factor, top + end * factor))
+        small.paste(_as_rgb(strip).reduce(factor), (0, row))
+    return small
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     """RGB; transparency is laid over white, 16-bit grey keeps its upper 8 bits."""
-    if image.mode == "RGB" and "transparency" not in image.info:
+    transparent = image.info.get("transparency")
+    if image.mode == "RGB" and transparent is None:
         return image
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no fixed range; expected 8 or 16 bits a channel")
-    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
+        values = np.asarray(image).astype(np.uint16)
+        grey = (values >> 8).astype(np.uint8)
+        return Image.fromarray(np.where(values == transparent, np.uint8(255), grey)).convert("RGB")
+    if image.mode == "F":
+        levels = np.asarray(image)
+        if not (levels.min() >= 0 and levels.max() <= 1):
+            raise ValueError(f"floats from {levels.min():g} to {levels.max():g}; expected 0 to 1")
+        return Image.fromarray((levels * 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode == "I":
+        raise ValueError("32-bit integers have no fixed range; expected 8 or 16 bits a channel")
+    if image.mode == "LAB":
+        return _from_lab(image)
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or transparent is not None:
+        rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
         white = Image.new("RGB", rgba.size, (255, 255, 255))
         white.paste(rgba, mask=rgba.getchannel("A"))
         return white
     return image.convert("RGB")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    """RGB from CIELAB, which Pillow converts through colour profiles alone."""
+    transform = ImageCms.buildTransform(
+        ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+    )
+    rgb = ImageCms.applyTransform(image, transform)
+    assert rgb is not None
+    return rgb
 
 
 def choose_canvas(source: Source, image_size: int) -> int:
@@ -152,22 +164,22 @@ def decode_all(
     indices: Sequence[int],
     canvas: int,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Tensor, list[int], list[str]]:
+) -> tuple[Tensor, list[int], dict[str, str]]:
     """Decode images in a pool of threads; the result does not depend on their number or timing.
 
     Returns:
         uint8 pixels [N, 3, canvas, canvas] in the order of `indices`, the indices that could be read, and
-        `name: reason` of those that could not. `progress` is called with the number of images done since the last call.
+        the reason by the name of each that could not. `progress` is called with the number of images done since the last call.
     """
     pixels = np.empty((len(indices), 3, canvas, canvas), dtype=np.uint8)
 
-    def decode(start: int) -> list[tuple[int, str]]:
-        failed = []
+    def decode(start: int) -> dict[int, str]:
+        failed = {}
         for row in range(start, min(start + _CHUNK, len(indices))):
             try:
                 pixels[row] = source.read(indices[row], canvas).transpose(2, 0, 1)
             except CorruptImage as error:
-                failed.append((row, f"{source.name(indices[row])}: {error}"))
+                failed[row] = str(error)
         return failed
 
     failures: dict[int, str] = {}
@@ -182,7 +194,11 @@ def decode_all(
     kept = [row for row in range(len(indices)) if row not in failures]
     if failures:
         _move_forward(images, kept)
-    return images[: len(kept)], [indices[row] for row in kept], list(failures.values())
+    return (
+        images[: len(kept)],
+        [indices[row] for row in kept],
+        {source.name(indices[row]): why for row, why in failures.items()},
+    )
 
 
 def _move_forward(images: Tensor, kept: Sequence[int]) -> None:
@@ -191,12 +207,3 @@ def _move_forward(images: Tensor, kept: Sequence[int]) -> None:
     for start in range(0, len(rows), 1024):
         source_rows = rows[start : start + 1024]
         images[start : start + len(source_rows)] = images[source_rows]
-
-
-def _reason(error: BaseException) -> str:
-    """One line of why an image cannot be read, without the file's name."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow can read"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,7 +11,9 @@ from torch import Tensor
 
 from headsearch.data.collection import Collection, Part, cut
 from headsearch.data.decode import choose_canvas, decode_all
-from headsearch.data.names import check_dataset_name
+from headsearch.data.left_out import LeftOut
+from headsearch.data.names import check_dataset_name, data_path
+from headsearch.data.opening import printable
 from headsearch.data.sets import Dataset, ImageSet, MemoryImages, StreamedImages
 from headsearch.errors import DataError, LabelsMissing
 
@@ -33,26 +34,43 @@ def load(
     prefer: Literal["val", "test"],
     min_train_images: int,
     memory_limit: int,
+    unreadable: Literal["refuse", "accept"],
     progress: Callable[[int, int], None] | None,
 ) -> Dataset:
     """See `headsearch.data.load_data`."""
     check_dataset_name(dataset)
     found = _collect(dataset, root, labels == "probe", prefer, image_size, memory_limit)
-    canvas = choose_canvas(found.train.source, image_size)
+    left_out = found.left_out
+    left_out.rule = unreadable
+    left_out.place = f"'{dataset}'" if root is None else f"'{dataset}' in '{printable(root)}'"
     parts = _split(found, seed)
     total = sum(len(rows) for _, rows in parts)
-    skipped = list(found.skipped)
+    left_out.files = total + len(left_out.unreadable)
+    left_out.check()
+    canvas = choose_canvas(found.train.source, image_size)
     sets: list[ImageSet]
     if total * 3 * canvas * canvas <= memory_limit:
-        sets = _decode(parts, canvas, skipped, progress)
+        sets = _decode(parts, canvas, left_out, progress)
+        left_out.check()
     else:
         sets = [
-            StreamedImages(part.source, rows, canvas, _chosen(part, rows), skipped) for part, rows in parts
+            StreamedImages(part.source, rows, canvas, _chosen(part, rows), left_out) for part, rows in parts
         ]
     train, held_out = sets
-    _check(dataset, root, train, held_out, skipped, min_train_images)
-    mean, std = _statistics(train, canvas)
-    return Dataset(dataset, train, held_out, found.classes, mean, std, canvas, skipped)
+    _check(train, held_out, left_out, min_train_images)
+    mean, std = _statistics(train, canvas, left_out)
+    return Dataset(dataset, train, held_out, found.classes, mean, std, canvas, left_out, found.layout)
+
+
+def check_probe(dataset: Dataset) -> None:
+    """Raise `LabelsMissing` where no linear probe can be made of the training images: its penalty is chosen on a part of them."""
+    labels = dataset.train.labels
+    if labels is not None and int(torch.bincount(labels).max()) < 2:
+        raise LabelsMissing(
+            f"data.labels: a linear probe needs a class with two images to train on; {dataset.left_out.place} has "
+            f"{len(dataset.train):,} classes with one image each",
+            "set data.labels to none",
+        )
 
 
 def _collect(
@@ -72,16 +90,16 @@ def _collect(
             raise DataError(
                 f"data.root: dataset '{dataset}' needs the path of its {'file' if dataset == 'npz' else 'folder'}"
             )
-        path = Path(root).expanduser()
         if dataset == "npz":
             from headsearch.data.npz import npz
 
-            return npz(path, with_labels, prefer)
+            return npz(data_path(root), with_labels, prefer, memory_limit)
         from headsearch.data.folder import folder
 
-        return folder(path, with_labels, prefer)
+        return folder(data_path(root), with_labels, prefer)
     from headsearch.data.timm_names import timm_collection
 
+    root = None if root is None else str(data_path(root))
     return timm_collection(dataset, root, with_labels, prefer, image_size, memory_limit)
 
 
@@ -97,7 +115,7 @@ def _split(found: Collection, seed: int) -> list[tuple[Part, list[int]]]:
 def _decode(
     parts: list[tuple[Part, list[int]]],
     canvas: int,
-    skipped: list[str],
+    left_out: LeftOut,
     progress: Callable[[int, int], None] | None,
 ) -> list[ImageSet]:
     total = sum(len(rows) for _, rows in parts)
@@ -112,7 +130,7 @@ def _decode(
     sets: list[ImageSet] = []
     for part, rows in parts:
         images, kept, failures = decode_all(part.source, rows, canvas, advance)
-        skipped.extend(failures)
+        left_out.unreadable |= failures
         sets.append(MemoryImages(images, _chosen(part, kept)))
     return sets
 
@@ -121,30 +139,22 @@ def _chosen(part: Part, rows: list[int]) -> Tensor | None:
     return None if part.labels is None else torch.tensor([part.labels[row] for row in rows], dtype=torch.long)
 
 
-def _check(
-    dataset: str,
-    root: str | None,
-    train: ImageSet,
-    held_out: ImageSet,
-    skipped: list[str],
-    min_train_images: int,
-) -> None:
-    place = f"'{dataset}'" if root is None else f"'{dataset}' in '{root}'"
-    broken = f" ({len(skipped)} files left out, the first: {skipped[0]})" if skipped else ""
+def _check(train: ImageSet, held_out: ImageSet, left_out: LeftOut, min_train_images: int) -> None:
+    broken = "".join(f"; {line}" for line in left_out.told())
     if len(train) < min_train_images:
         raise DataError(
-            f"data: {place} has {len(train)} images to train on, fewer than the {min_train_images} needed{broken}"
+            f"data: {left_out.place} has {len(train)} images to train on, fewer than the {min_train_images} needed{broken}"
         )
     if len(held_out) == 0:
-        raise DataError(f"data: {place} has no held-out images; scores need some{broken}")
+        raise DataError(f"data: {left_out.place} has no held-out images; scores need some{broken}")
     if train.labels is not None and len(set(train.labels.tolist())) < 2:
         raise LabelsMissing(
-            f"data.labels: {place} has one class only",
+            f"data.labels: {left_out.place} has one class only",
             "a probe needs two or more, or set data.labels to none",
         )
 
 
-def _statistics(train: ImageSet, canvas: int) -> tuple[Triple, Triple]:
+def _statistics(train: ImageSet, canvas: int, left_out: LeftOut) -> tuple[Triple, Triple]:
     """Mean and standard deviation of each channel, 0 to 1, from exact counts of pixel values."""
     if isinstance(train, MemoryImages):
         step = max(1, -(-len(train) // _MEASURED_IN_MEMORY))
@@ -152,8 +162,10 @@ def _statistics(train: ImageSet, canvas: int) -> tuple[Triple, Triple]:
     assert isinstance(train, StreamedImages)
     spread = np.linspace(0, len(train) - 1, num=min(_MEASURED_FROM_FILES, len(train))).astype(int)
     images, _, failures = decode_all(train.source, [train.rows[row] for row in spread], canvas)
+    left_out.unreadable |= failures
+    left_out.check(len(spread))
     if not len(images):
-        raise DataError(f"data: none of {len(spread)} images can be read; the first: {failures[0]}")
+        raise DataError(f"data: none of {len(spread)} images of {left_out.place} can be read")
     return pixel_statistics(images)
 
 

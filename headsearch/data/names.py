@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import stat
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from headsearch.errors import DataError, did_you_mean
 
@@ -15,6 +17,41 @@ _HELD_OUT = ("val", "valid", "validation", "test")
 def held_out_names(prefer: Literal["val", "test"]) -> tuple[str, ...]:
     """Names of a held-out split, in the order in which they are looked for."""
     return _HELD_OUT if prefer == "val" else (_HELD_OUT[-1], *_HELD_OUT[:-1])
+
+
+_FOLDER = re.compile(
+    r"(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|dev|eval)|(?P<test>test(?:ing)?))"
+    r"[-_ ]?(?:set|split|data|images|imgs|\d+)?",
+    re.IGNORECASE,
+)
+
+
+def split_of(folder: str) -> Literal["train", "val", "test"] | None:
+    """The split that a folder's name tells of, whatever its case and with a tail such as `_set` or `2017`; None for other names.
+
+    >>> [split_of(name) for name in ("Train", "validation_set", "val2017", "valley")]
+    ['train', 'val', 'val', None]
+    """
+    found = _FOLDER.fullmatch(folder)
+    return None if found is None else cast("Literal['train', 'val', 'test']", found.lastgroup)
+
+
+def what_is(path: Path) -> Literal["folder", "file", "device"] | None:
+    """What lies at a path, links followed; None where nothing can be reached. Never raises: a name may be too long to be one."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "device"
+
+
+def data_path(root: str) -> Path:
+    """Where images lie: `~` is the home folder, in whichever command it stands."""
+    try:
+        return Path(root).expanduser()
+    except RuntimeError:
+        # `~name` of a user whom this machine does not know: a folder called so, perhaps.
+        return Path(root)
 
 
 TORCH_NAMES = (
@@ -52,6 +89,9 @@ def check_dataset_name(dataset: str) -> None:
 def data_named(text: str) -> dict[str, str]:
     """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, or a folder."""
     prefix, separator, _ = text.partition("/")
-    if text in OWN_NAMES or (separator and prefix in (*OPEN_PREFIXES, "torch") and not Path(text).exists()):
+    if text in OWN_NAMES or (
+        separator and prefix in (*OPEN_PREFIXES, "torch") and what_is(Path(text)) is None
+    ):
         return {"dataset": text}
-    return {"dataset": "npz" if text.endswith(".npz") else "folder", "root": text}
+    is_npz = text.lower().endswith(".npz") and what_is(data_path(text)) != "folder"
+    return {"dataset": "npz" if is_npz else "folder", "root": text}

@@ -1,105 +1,173 @@
-"""Arrays in a NumPy `.npz` file: `images` and `labels`, or `train_images`, `test_images` and so on (MedMNIST's layout)."""
+"""Arrays in a NumPy `.npz` file: `images` and `labels`, or `train_images`, `test_images` and so on (MedMNIST's layout).
+
+What an array would take is read from its header before any memory is: a file is no measure of what it unpacks to.
+"""
 
 from __future__ import annotations
 
+import io
+import math
 import zipfile
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headsearch.data import MEMORY_LIMIT
 from headsearch.data.collection import Collection, Part
-from headsearch.data.names import held_out_names
+from headsearch.data.names import held_out_names, what_is
+from headsearch.data.opening import printable
 from headsearch.data.sources import ArraySource
-from headsearch.errors import DataError, LabelsMissing
+from headsearch.errors import DataError, LabelsMissing, UserError
+
+_HEADER_BYTES = 2**16
+"""Of an array's beginning, in which its header must end."""
 
 
-def npz(path: Path, with_labels: bool, prefer: Literal["val", "test"] = "val") -> Collection:
+def npz(
+    path: Path, with_labels: bool, prefer: Literal["val", "test"] = "val", memory_limit: int = MEMORY_LIMIT
+) -> Collection:
     """Read a `.npz` file.
 
     Keys: `images` or `train_images`, uint8 [N, H, W] grey or [N, H, W, C] with C = 1, 3 or 4; for the held-out split
-    `val_images` or else `test_images`, or the other way round as preferred; with labels the same names with `labels`, integers [N] or [N, 1].
+    `val_images` or else `test_images`, or the other way round as preferred; with labels the same names with `labels`, integers [N] or
+    [N, 1]. An array of more than `memory_limit` bytes is not read but mapped, which a compressed one cannot be.
 
     Raises:
-        DataError: the file is missing or no `.npz`, a key is missing, an array has another type or shape.
+        DataError: the file is missing or no `.npz`, a key is missing, an array has another type or shape, or is too large.
     """
-    if not path.is_file():
-        raise DataError(f"data.root: no file '{path}'; dataset 'npz' needs a .npz file")
+    shown = printable(str(path))
+    if (found := what_is(path)) != "file":
+        is_other = f", it is a {found}" if found else ""
+        raise DataError(f"data.root: no file '{shown}'{is_other}; dataset 'npz' needs a .npz file")
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.lib.npyio.NpzFile):
-            with file:
-                return _read(file, path, with_labels, prefer)
-    except DataError:
+        with path.open("rb") as file:
+            if file.read(6) == np.lib.format.MAGIC_PREFIX:
+                raise DataError(f"data.root: '{shown}' is not a .npz file but a single array")
+        with zipfile.ZipFile(path) as archive:
+            return _read(_Arrays(path, archive, memory_limit), shown, with_labels, prefer)
+    except UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"data.root: cannot read '{path}' as .npz: {reason}") from error
-    raise DataError(f"data.root: '{path}' is not a .npz file but a single array")
+    except Exception as error:
+        # A damaged file fails anywhere in zipfile and NumPy.
+        reason = printable(" ".join(str(error).split()))[:200] or type(error).__name__
+        raise DataError(f"data.root: cannot read '{shown}' as .npz: {reason}") from error
 
 
-def _read(
-    file: Mapping[str, Any], path: Path, with_labels: bool, prefer: Literal["val", "test"]
-) -> Collection:
-    prefix = "train_" if "train_images" in file else ""
-    held_out = next((name for name in held_out_names(prefer) if f"{name}_images" in file), None)
-    images = _images(file, f"{prefix}images", path)
-    test_images = None if held_out is None else _images(file, f"{held_out}_images", path)
-    train_labels: list[int] | None = None
-    test_labels: list[int] | None = None
+class _Arrays:
+    """The arrays of an open archive, by name."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, memory_limit: int) -> None:
+        self.path = path
+        self.archive = archive
+        self.left = memory_limit
+        """Bytes that may yet be read."""
+        self.members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.members
+
+    def names(self) -> str:
+        """For messages."""
+        return printable(", ".join(sorted(self.members))[:200]) or "nothing"
+
+    def header(self, key: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+        """Shape, whether it is in Fortran's order, type, and where the data begins. Raises `ValueError` where they do not agree."""
+        info = self.members[key]
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"'{key}' is compressed in a way that NumPy does not write")
+        with self.archive.open(info) as member:
+            start = io.BytesIO(member.read(_HEADER_BYTES))
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        version = np.lib.format.read_magic(start)
+        if version not in read_header:
+            raise ValueError(f"'{key}' has format version {version}; expected 1.0 or 2.0")
+        shape, fortran, dtype = read_header[version](start)
+        if dtype.hasobject:
+            raise ValueError(f"'{key}' holds Python objects, which are never unpickled")
+        if min(shape, default=0) < 0 or start.tell() + math.prod(shape) * dtype.itemsize != info.file_size:
+            raise ValueError(f"'{key}' is said to have shape {shape}, but holds {info.file_size:,} bytes")
+        return shape, fortran, dtype, start.tell()
+
+    def read(self, key: str) -> NDArray[Any]:
+        """The array; mapped where it is larger than what may be read."""
+        info = self.members[key]
+        shape, fortran, dtype, offset = self.header(key)
+        if info.file_size <= self.left:
+            self.left -= info.file_size
+            with self.archive.open(info) as member:
+                array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+            return array
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            raise DataError(
+                f"{printable(str(self.path))}: '{key}' unpacks to {info.file_size / 2**30:.1f} GiB, more than there is room for "
+                f"({self.left / 2**30:.1f} GiB); write it uncompressed (numpy.savez), or as a folder of images"
+            )
+        with self.path.open("rb") as file:
+            # The local header: 30 bytes, the last four of which are the lengths of the name and of what follows it.
+            file.seek(info.header_offset + 26)
+            lengths = file.read(4)
+        offset += (
+            info.header_offset
+            + 30
+            + int.from_bytes(lengths[:2], "little")
+            + int.from_bytes(lengths[2:], "little")
+        )
+        return np.memmap(self.path, dtype, "r", offset, shape, "F" if fortran else "C")
+
+
+def _read(arrays: _Arrays, shown: str, with_labels: bool, prefer: Literal["val", "test"]) -> Collection:
+    prefix = "train_" if "train_images" in arrays else ""
+    held_out = next((name for name in held_out_names(prefer) if f"{name}_images" in arrays), None)
+    keys = [f"{prefix}images", *([] if held_out is None else [f"{held_out}_images"])]
+    layout = f"training on '{keys[0]}'" + ("" if held_out is None else f", held out '{keys[1]}'")
+    # Labels first: they are small, and what is wrong with them is said before images are unpacked.
+    counts = [_check_images(arrays, key, shown) for key in keys]
+    labels: list[list[int] | None] = [None] * len(keys)
     classes: list[str] | None = None
     if with_labels:
-        values = _labels(file, f"{prefix}labels", len(images), path)
-        known = np.unique(values)
+        names = [key.replace("images", "labels") for key in keys]
+        values = [_labels(arrays, *named, shown) for named in zip(names, counts, strict=True)]
+        known = np.unique(values[0])
+        unknown = np.setdiff1d(values[-1], known)
+        if len(unknown):
+            raise DataError(f"{shown}: label {unknown[0]} of {names[-1]} does not occur in {names[0]}")
         classes = [str(value) for value in known]
-        train_labels = np.searchsorted(known, values).tolist()
-        if test_images is not None:
-            test_values = _labels(file, f"{held_out}_labels", len(test_images), path)
-            unknown = np.setdiff1d(test_values, known)
-            if len(unknown):
-                raise DataError(
-                    f"{path}: label {unknown[0]} of {held_out}_labels does not occur in {prefix}labels"
-                )
-            test_labels = np.searchsorted(known, test_values).tolist()
-    train = Part(ArraySource(images, f"{prefix}images"), train_labels)
-    if test_images is None:
-        return Collection(train, None, classes)
-    return Collection(train, Part(ArraySource(test_images, f"{held_out}_images"), test_labels), classes)
+        labels = [np.searchsorted(known, each).tolist() for each in values]
+    parts = [
+        Part(ArraySource(arrays.read(key), key), numbers) for key, numbers in zip(keys, labels, strict=True)
+    ]
+    return Collection(parts[0], parts[1] if len(parts) > 1 else None, classes, layout)
 
 
-def _images(file: Mapping[str, Any], key: str, path: Path) -> NDArray[np.uint8]:
-    array = _array(file, key, path)
-    if array.dtype != np.uint8:
-        raise DataError(f"{path}: '{key}' is {array.dtype}; expected uint8, 0 to 255")
-    if not (array.ndim == 3 or (array.ndim == 4 and array.shape[-1] in (1, 3, 4))) or 0 in array.shape:
-        first = array.ndim == 4 and array.shape[1] in (1, 3, 4)
+def _check_images(arrays: _Arrays, key: str, shown: str) -> int:
+    """How many images an array holds, from its header."""
+    if key not in arrays:
+        raise DataError(f"{shown}: no 'images' or 'train_images', only {arrays.names()}")
+    shape, _, dtype, _ = arrays.header(key)
+    if dtype != np.uint8:
+        raise DataError(f"{shown}: '{key}' is {dtype}; expected uint8, 0 to 255")
+    if not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3, 4))) or 0 in shape:
+        first = len(shape) == 4 and shape[1] in (1, 3, 4)
         tail = "; channels come last" if first else ""
         raise DataError(
-            f"{path}: '{key}' has shape {array.shape}; expected [N, H, W] or [N, H, W, 1, 3 or 4]{tail}"
+            f"{shown}: '{key}' has shape {shape}; expected [N, H, W] or [N, H, W, 1, 3 or 4]{tail}"
         )
-    return array
+    return shape[0]
 
 
-def _labels(file: Mapping[str, Any], key: str, count: int, path: Path) -> NDArray[np.integer[Any]]:
-    if key not in file:
+def _labels(arrays: _Arrays, key: str, count: int, shown: str) -> NDArray[np.integer[Any]]:
+    if key not in arrays:
         raise LabelsMissing(
-            f"{path}: no '{key}' for data.labels 'probe', only {', '.join(sorted(file))}",
-            "or set labels to none",
+            f"{shown}: no '{key}' for data.labels 'probe', only {arrays.names()}", "or set labels to none"
         )
-    array = _array(file, key, path)
-    flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    if flat.ndim != 1 or not np.issubdtype(flat.dtype, np.integer):
-        raise DataError(f"{path}: '{key}' is {array.dtype} of shape {array.shape}; expected integers [N]")
-    if len(flat) != count:
-        raise DataError(f"{path}: '{key}' has {len(flat)} entries for {count} images")
-    return flat
-
-
-def _array(file: Mapping[str, Any], key: str, path: Path) -> NDArray[Any]:
-    if key not in file:
-        raise DataError(f"{path}: no 'images' or 'train_images', only {', '.join(sorted(file)) or 'nothing'}")
-    array: NDArray[Any] = file[key]
-    return array
+    shape, _, dtype, _ = arrays.header(key)
+    if not (len(shape) == 1 or shape[1:] == (1,)) or not np.issubdtype(dtype, np.integer):
+        raise DataError(f"{shown}: '{key}' is {dtype} of shape {shape}; expected integers [N]")
+    if shape[0] != count:
+        raise DataError(f"{shown}: '{key}' has {shape[0]} entries for {count} images")
+    return arrays.read(key).reshape(-1)

@@ -22,9 +22,11 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from headsearch.data.collection import Part, cut
-from headsearch.data.decode import DECODER_ERRORS, cores, to_canvas
-from headsearch.data.folder import EXTENSIONS
-from headsearch.data.names import held_out_names
+from headsearch.data.decode import cores, to_canvas
+from headsearch.data.folder import image_files
+from headsearch.data.left_out import LeftOut
+from headsearch.data.names import data_path, split_of, what_is
+from headsearch.data.opening import CorruptImage, opened, printable
 from headsearch.data.sources import FileSource
 from headsearch.errors import DataError
 
@@ -78,7 +80,7 @@ def load_masks(
         return _digits(image_size)
     if root is None:
         raise DataError("segmentation.root: dataset 'folder' needs the path of its folder")
-    top = Path(root).expanduser()
+    top = data_path(root)
     (train, train_files), (test, test_files) = _parts(top, seed)
     if len(train_files) > most_train:
         chosen = np.random.default_rng(seed).permutation(len(train_files))[:most_train]
@@ -101,24 +103,25 @@ def load_masks(
 def _parts(top: Path, seed: int) -> tuple[tuple[str, list[str]], tuple[str, list[str]]]:
     """Training and test part: the folder below `images` and `masks`, and the files in it."""
     images = top / "images"
-    if not images.is_dir() or not (top / "masks").is_dir():
+    if what_is(images) != "folder" or what_is(top / "masks") != "folder":
         raise DataError(f"segmentation.root: '{top}' needs the folders 'images' and 'masks'")
-    if (images / "train").is_dir():
-        test = next((name for name in held_out_names("test") if (images / name).is_dir()), None)
+    splits = {split_of(entry.name): entry.name for entry in sorted(images.iterdir()) if entry.is_dir()}
+    if "train" in splits:
+        test = splits.get("test", splits.get("val"))
         if test is None:
             raise DataError(f"segmentation.root: '{images}' has 'train' but neither 'val' nor 'test'")
-        return ("train", _files(images / "train")), (test, _files(images / test))
+        train = splits["train"]
+        return (train, _files(images / train)), (test, _files(images / test))
     files = _files(images)
     train_rows, test_rows = cut(FileSource(images, files), seed)
     return ("", [files[row] for row in train_rows]), ("", [files[row] for row in test_rows])
 
 
 def _files(folder: Path) -> list[str]:
-    files = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-    )
+    left_out = LeftOut()
+    files = image_files(folder, left_out)
+    if left_out:
+        raise DataError(f"segmentation.root: '{folder}': {left_out.told()[0]}")
     if len(files) < 2:
         raise DataError(f"segmentation.root: '{folder}' has {len(files)} images, fewer than the 2 needed")
     return files
@@ -145,8 +148,9 @@ def _read_pair(image: Path, mask: Path, size: int) -> tuple[NDArray[np.uint8], N
     if not mask.is_file():
         raise DataError(f"{image}: no mask '{mask}'")
     try:
-        with Image.open(image) as opened, Image.open(mask) as numbers:
-            upright = ImageOps.exif_transpose(opened)
+        with opened(str(image)) as picture, opened(str(mask)) as numbers:
+            upright = ImageOps.exif_transpose(picture)
+            upright.format = picture.format
             if upright.size != numbers.size:
                 raise DataError(
                     f"{mask}: {numbers.width}x{numbers.height} pixels, but its image has {upright.width}x{upright.height}"
@@ -156,10 +160,8 @@ def _read_pair(image: Path, mask: Path, size: int) -> tuple[NDArray[np.uint8], N
                     f"{mask}: mode {numbers.mode}; expected one channel of class numbers (grey or palette)"
                 )
             return to_canvas(upright, size), _square(numbers, size)
-    except DataError:
-        raise
-    except DECODER_ERRORS as error:
-        raise DataError(f"{image}: image or mask cannot be read: {' '.join(str(error).split())}") from None
+    except CorruptImage as error:
+        raise DataError(f"{printable(str(image))}: image or mask cannot be read: {error}") from None
 
 
 def _square(numbers: Image.Image, size: int) -> NDArray[np.uint16]:

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from headsearch.data.decode import CorruptImage, Source, cores
+from headsearch.data.decode import Source, cores
+from headsearch.data.left_out import LeftOut
+from headsearch.data.opening import CorruptImage
+from headsearch.errors import DataError
+
+_TRIED = 100
+"""Images tried in place of one that cannot be read; a disk that is gone is not searched to its end."""
 
 
 class ImageSet(Protocol):
@@ -76,7 +82,8 @@ class MemoryImages:
 class StreamedImages:
     """Images decoded anew at every pass, by worker processes.
 
-    A file that cannot be read is left out of its batch, which is then smaller, and is named in `skipped` once.
+    A file that cannot be read is left out of its batch, which is then smaller, or, in `read`, gives its place to another; it is noted in
+    `left_out`. Raises `DataError` once too many cannot be read.
     """
 
     source: Source
@@ -84,7 +91,7 @@ class StreamedImages:
     """Which images of the source belong to the set."""
     canvas: int
     labels: Tensor | None = None
-    skipped: list[str] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
     workers: int = max(cores() - 1, 0)
 
     def __len__(self) -> int:
@@ -114,15 +121,20 @@ class StreamedImages:
             generator=torch.Generator().manual_seed(0),
         )
         for images, index, failures in loader:
-            self.skipped.extend(failure for failure in failures if failure not in self.skipped)
+            if failures:
+                self.left_out.unreadable |= failures
+                self.left_out.check()
+            if replace and not len(images):
+                raise DataError(f"data: {_TRIED} images in a row cannot be read; {self.left_out.told()[0]}")
             yield images, index
 
 
-class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, list[str]]]):
+class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str]]]):
     """What a worker runs: a whole batch at a time."""
 
     def __init__(self, source: Source, rows: list[int], canvas: int, replace: bool) -> None:
-        """`replace`: the next image that can be read takes the place of one that cannot, instead of none."""
+        """`replace`: the next image that can be read takes the place of one that cannot, instead of none; a batch in which none is
+        found is empty."""
         self.source = source
         self.rows = rows
         self.canvas = canvas
@@ -131,31 +143,37 @@ class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, list[str]]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor, list[str]]:
+    def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor, dict[str, str]]:
         images = torch.empty(len(index), 3, self.canvas, self.canvas, dtype=torch.uint8)
         kept: list[int] = []
-        failures: list[str] = []
+        failures: dict[str, str] = {}
         for first in index:
             for position in self._candidates(first):
                 row = self.rows[position]
                 try:
                     pixels = self.source.read(row, self.canvas)
                 except CorruptImage as error:
-                    failures.append(f"{self.source.name(row)}: {error}")
+                    failures[self.source.name(row)] = str(error)
                     continue
                 images[len(kept)] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
                 kept.append(position)
                 break
+            else:
+                if self.replace:
+                    return images[:0], torch.tensor([], dtype=torch.long), failures
         return images[: len(kept)], torch.tensor(kept, dtype=torch.long), failures
 
     def _candidates(self, first: int) -> Iterable[int]:
-        count = len(self.rows) if self.replace else 1
+        count = min(len(self.rows), _TRIED) if self.replace else 1
         return ((first + offset) % len(self.rows) for offset in range(count))
 
 
 def _as_is(batch: Any) -> Any:
     """The batch is complete already; a named function, since workers may have to pickle it."""
     return batch
+
+
+_CLASSES_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -174,5 +192,24 @@ class Dataset:
     std: tuple[float, float, float]
     canvas: int
     """Side of the images in the sets, in pixels: image_size up to image_size * 8/7."""
-    skipped: list[str]
-    """`name: reason` of every file left out; grows while streamed files are first read."""
+    left_out: LeftOut
+    """Files not used, and why; grows while streamed files are first read."""
+    layout: str = ""
+    """What was understood of where splits and classes are."""
+
+    def understood(self) -> str:
+        """One line: how many images are trained on and held out, by which split, and the classes."""
+        named = [] if self.layout == "" else [self.layout]
+        if self.classes is None:
+            classes = "no labels"
+        else:
+            some = ", ".join(self.classes[:_CLASSES_NAMED])
+            more = ", ..." if len(self.classes) > _CLASSES_NAMED else ""
+            classes = f"{len(self.classes):,} classes ({some}{more})"
+        return "; ".join(
+            [
+                f"data: {self.name}: {len(self.train):,} images to train on, {len(self.held_out):,} held out",
+                *named,
+                classes,
+            ]
+        )

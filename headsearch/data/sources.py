@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headsearch.data.decode import CorruptImage, decode_file, header_size, to_canvas
+from headsearch.data.decode import decode_file, header_size, to_canvas
+from headsearch.data.opening import CorruptImage, reason
 
 
 class FileSource:
@@ -88,5 +89,6 @@ class ReaderSource:
     def _open(self, index: int) -> Any:
         try:
             return self.reader[index][0]
-        except OSError as error:
-            raise CorruptImage(error.strerror or str(error)) from error
+        except Exception as error:
+            # Whatever the library behind a name raises for an item that it cannot hand out.
+            raise CorruptImage(reason(error)) from error

@@ -3,6 +3,7 @@
 Importing this package is light; `headsearch.heads.build` imports torch and timm.
 """
 
+from headsearch.heads.candidate import Candidate
 from headsearch.heads.canonical import canonical, canonical_or_none, head_id
 from headsearch.heads.config import HeadConfig, Scalar, Stage
 from headsearch.heads.family import BlockSpec, Family, Parameter
@@ -11,6 +12,7 @@ from headsearch.heads.registry import FAMILIES, family, parse_head, validate_sta
 __all__ = [
     "FAMILIES",
     "BlockSpec",
+    "Candidate",
     "Family",
     "HeadConfig",
     "Parameter",

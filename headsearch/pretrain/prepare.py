@@ -74,11 +74,7 @@ def prepare(spec: PretrainSpec, place: Place) -> Materials:
     check_local_crops(views, pair)
     synchronise_batch_norms(pair, place.device)
     trainer = Trainer(
-        pair,
-        recipe,
-        steps_per_epoch=len(dataset.train) // recipe.batch_size,
-        device=place.device,
-        weight_decay_end=recipe.weight_decay_end,
+        pair, recipe, steps_per_epoch=len(dataset.train) // recipe.batch_size, device=place.device
     )
     if recipe.compile:
         for network in (pair.student, pair.teacher):

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop at the next step, which the training loop asks for: a scheduler's pre-emption loses nothing."""
+"""SIGTERM, Ctrl-C and their like as a wish to stop at the next step, which the training loop asks for: a scheduler's pre-emption loses nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from headsearch.signals import ENDING
 
 
 class StopSignals:
@@ -24,7 +24,7 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._former = {number: signal.signal(number, self._note) for number in ENDING}
         return self
 
     def __exit__(

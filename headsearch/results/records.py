@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from headsearch.files import checked
-from headsearch.heads import parse_head
+from headsearch.heads import Candidate, parse_head
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.cost import HeadCost
 from headsearch.scoring.score import head_score
@@ -50,6 +50,11 @@ class TrialRecord:
     """Number of the trial that answered a duplicate."""
     stage: Stage = "proxy"
     """A head may be screened first and get a proxy of its own later: those are two trials."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """The head of the trial."""
+        return Candidate(self.config, self.head_id)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; what is not finite is null."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from headsearch.heads.config import HeadConfig
+from headsearch.heads import Candidate
 from headsearch.results.records import TrialRecord
 
 
@@ -20,8 +20,7 @@ from headsearch.results.records import TrialRecord
 class Standing:
     """How a head came out of a screen."""
 
-    head_id: str
-    config: HeadConfig
+    candidate: Candidate
     score: float
     """Shifted by the anchors of its joint run, and averaged over replicates. Higher is better."""
     epoch: int
@@ -52,14 +51,13 @@ def standings(records: Iterable[TrialRecord], anchors: Sequence[str] = ()) -> li
         of_head[record.head_id].append(record)
     found = [
         Standing(
-            head_id=identity,
-            config=group[0].config,
+            candidate=group[0].candidate,
             score=fmean(_score(r) - (anchored.get(r.seed, middle) - middle) for r in group),
             epoch=min(r.rungs[-1].epoch for r in group),
         )
-        for identity, group in of_head.items()
+        for group in of_head.values()
     ]
-    return sorted(found, key=lambda standing: (-standing.epoch, -standing.score, standing.head_id))
+    return sorted(found, key=lambda standing: (-standing.epoch, -standing.score, standing.candidate.head_id))
 
 
 def _score(record: TrialRecord) -> float:

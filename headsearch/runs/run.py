@@ -149,7 +149,8 @@ class Run:
         """Ids of the searched heads that went through a screen, best first."""
         screened = [record for record in self.records if record.stage == "screen"]
         anchors = {record.head_id for record in screened if record.control is not None}
-        return tuple(s.head_id for s in standings(screened, sorted(anchors)) if s.head_id not in anchors)
+        order = (standing.candidate.head_id for standing in standings(screened, sorted(anchors)))
+        return tuple(head_id for head_id in order if head_id not in anchors)
 
     @cached_property
     def by_chance(self) -> frozenset[str]:

@@ -27,7 +27,7 @@ def look(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
     """What `ask` gets from the database as it is now. It may be called again, and must only read.
 
     Raises:
-        sqlite3.Error: it cannot be read.
+        sqlite3.Error, UnicodeDecodeError: it cannot be read; the latter where its schema is damaged.
         OSError: it cannot be opened.
     """
     for attempt in range(_ATTEMPTS):
@@ -37,7 +37,7 @@ def look(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
                 answer = ask(database)
             if _held(path) or stamps(path) == before:
                 return answer
-        except (sqlite3.Error, OSError):
+        except (sqlite3.Error, UnicodeDecodeError, OSError):
             if attempt == _ATTEMPTS - 1 or stamps(path) == before:
                 raise
     return answer

@@ -126,7 +126,7 @@ class StudyReader:
             self._ended, self._times, self._file = {}, {}, found[0]
         try:
             texts, times = look(path, partial(_ask, path, self._name, self._ended.keys()))
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
             raise RunError(f"{path}: cannot be read as a study: {error}") from None
         return {number: partial(_parsed, found) for number, found in texts.items()}, times
 

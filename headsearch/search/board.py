@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from headsearch.errors import RunError
-from headsearch.heads.canonical import head_id
+from headsearch.heads import Candidate
 from headsearch.heads.config import HeadConfig
 from headsearch.results.records import TrialRecord
 from headsearch.search.draws import Draw
@@ -63,7 +63,7 @@ class Board:
 
     def start_joint(
         self,
-        members: Sequence[HeadConfig],
+        members: Sequence[Candidate],
         controls: Sequence[str | None],
         known: Mapping[str, TrialRecord],
         seed: int,
@@ -71,10 +71,9 @@ class Board:
     ) -> Job:
         """Hand out a joint run: each of its heads is a trial, written down unless it is `known` from a former session."""
         records = []
-        for config, control in zip(members, controls, strict=True):
-            identity = head_id(config)
-            record = known.get(identity) or self.ledger.start(
-                config, identity, seed=seed, replicate=replicate, control=control, stage="screen"
+        for candidate, control in zip(members, controls, strict=True):
+            record = known.get(candidate.head_id) or self.ledger.start(
+                candidate, seed=seed, replicate=replicate, control=control, stage="screen"
             )
             records.append(record)
         self._joint[seed] = [record.number for record in records]
@@ -82,7 +81,7 @@ class Board:
         return self._handed_out(
             Job(
                 number=first.number,
-                config=HeadConfig(members=tuple(members)),
+                config=HeadConfig(members=tuple(candidate.config for candidate in members)),
                 head_id=f"screen of {len(members)} heads",
                 seed=seed,
                 replicate=replicate,
@@ -112,27 +111,24 @@ class Board:
 
     def start(
         self,
-        config: HeadConfig,
-        identity: str,
+        candidate: Candidate,
         *,
         replicate: int = 0,
         control: str | None = None,
         draw: Draw | None = None,
     ) -> Job:
         """Write down a training as running and hand it out."""
-        seed = trial_seed(self.seed, identity, replicate)
-        record = self.ledger.start(
-            config, identity, seed=seed, replicate=replicate, control=control, draw=draw
-        )
+        seed = trial_seed(self.seed, candidate.head_id, replicate)
+        record = self.ledger.start(candidate, seed=seed, replicate=replicate, control=control, draw=draw)
         self.begin(record)
         self.running[record.number] = record
         return self.hand_out(record)
 
     def duplicate(
-        self, config: HeadConfig, twin: TrialRecord, *, control: str | None = None, draw: Draw | None = None
+        self, candidate: Candidate, twin: TrialRecord, *, control: str | None = None, draw: Draw | None = None
     ) -> TrialRecord:
         """Write down a head that the trial `twin` answers."""
-        record = self.ledger.duplicate(config, twin, control=control, draw=draw)
+        record = self.ledger.duplicate(candidate, twin, control=control, draw=draw)
         self.begin(record)
         self.observer.trial_ended(record, self.status())
         return record

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
-from headsearch.heads.config import HeadConfig
+from headsearch.heads import Candidate
 from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer
 from headsearch.search.selection import best_and_spread
@@ -22,7 +22,7 @@ def check_candidates(experiment: Experiment, materials: Materials) -> None:
     if search.strategy == "proxies":
         return
     some = materials.distinct(50, seed=experiment.seed)
-    if any(head.members for head in some):
+    if any(head.config.members for head in some):
         raise ExperimentError(
             f"search.strategy: {search.strategy} screens single heads, and {materials.space.name} has sets of heads; expected proxies"
         )
@@ -44,7 +44,7 @@ def check_candidates(experiment: Experiment, materials: Materials) -> None:
 
 def heads_to_screen(
     experiment: Experiment, materials: Materials, scores: Path, watcher: Observer
-) -> list[HeadConfig]:
+) -> list[Candidate]:
     """Which heads a screen takes. In a funnel this is its first stage, whose scores are kept in the file `scores`.
 
     Raises:
@@ -63,4 +63,4 @@ def heads_to_screen(
     )
     if not chosen:
         raise RunError(f"none of {len(rows)} heads can be searched on this base, the last: {rows[-1].reason}")
-    return [row.config for row in chosen]
+    return [Candidate(row.config, row.head_id) for row in chosen]

@@ -9,7 +9,6 @@ from headsearch.data.names import check_dataset_name
 from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
 from headsearch.heads import FAMILIES
-from headsearch.methods import check_method
 from headsearch.scoring.names import MEASURES
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.executors.placement import available_cores, divide
@@ -31,7 +30,6 @@ def check_experiment(experiment: Experiment) -> None:
     if experiment.search.executor.kind == "process":
         divide(experiment.search.executor, available_cores(), None, os.environ)
     check_callbacks(experiment.search.callbacks)
-    check_method(experiment.method.name, experiment.method.kwargs)
     _check_data(experiment)
     build_augmentation(experiment.data)
 

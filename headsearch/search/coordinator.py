@@ -13,7 +13,7 @@ from pathlib import Path
 from headsearch.errors import RunError
 from headsearch.experiment import Strategy
 from headsearch.files import write_atomically
-from headsearch.heads.config import HeadConfig
+from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import State, TrialRecord
 from headsearch.search.board import Board
@@ -39,8 +39,8 @@ class SearchPlan:
     """Heads to train."""
     finalists: int
     replicates: int
-    controls: Mapping[str, HeadConfig]
-    """By name, canonical for the base; run in this order."""
+    controls: Mapping[str, Candidate]
+    """By name; run in this order."""
     labels: bool
     """Whether trials have a probe."""
     rungs: tuple[int, ...]
@@ -48,9 +48,9 @@ class SearchPlan:
     reduction: int | None
     """At every rung the best one of so many goes on; None: trials are never stopped."""
     strategy: Strategy = "proxies"
-    screened: Sequence[HeadConfig] = ()
-    """Heads to screen, canonical; for `screen` and `funnel`."""
-    anchors: Mapping[str, HeadConfig] = field(default_factory=dict)
+    screened: Sequence[Candidate] = ()
+    """Heads to screen, for `screen` and `funnel`."""
+    anchors: Mapping[str, Candidate] = field(default_factory=dict)
     """Heads that tie several joint runs together, by the name of their control."""
     batch: int = 24
     """Most heads in a joint run."""

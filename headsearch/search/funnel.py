@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from headsearch.heads.canonical import head_id
-from headsearch.heads.config import HeadConfig
+from headsearch.heads import Candidate
 from headsearch.results.records import TrialRecord
 from headsearch.results.standings import Standing, standings
 from headsearch.search.board import Board
@@ -23,8 +22,8 @@ class Screening:
     def __init__(
         self,
         board: Board,
-        heads: Sequence[HeadConfig],
-        anchors: Mapping[str, HeadConfig],
+        heads: Sequence[Candidate],
+        anchors: Mapping[str, Candidate],
         *,
         batch: int,
         replicates: int = 1,
@@ -32,7 +31,7 @@ class Screening:
         """`heads` in runs of at most `batch`, which share the `anchors` (by the name of their control) where there are several. Every
         run is repeated until it has had `replicates` seeds."""
         self._board = board
-        self._names = {head_id(config): name for name, config in anchors.items()}
+        self._names = {candidate.head_id: name for name, candidate in anchors.items()}
         runs = joint_runs(heads, list(anchors.values()), batch=batch)
         self._anchored = len(runs) > 1
         self._runs = {
@@ -60,14 +59,12 @@ class Screening:
         """The heads that went through, best first. Valid once this holds nobody up."""
         records = [record for run in self._records.values() for record in run.values()]
         order = standings(records, list(self._names) if self._anchored else ())
-        return [standing for standing in order if not (self._anchored and standing.head_id in self._names)]
+        return [s for s in order if not (self._anchored and s.candidate.head_id in self._names)]
 
     def next_job(self) -> Job | None:
         for seed, (members, replicate) in self._runs.items():
             if not self._settled(seed) and not self._board.joint(seed):
-                controls = [
-                    self._names.get(head_id(member)) if self._anchored else None for member in members
-                ]
+                controls = [self._names.get(member.head_id) if self._anchored else None for member in members]
                 return self._board.start_joint(members, controls, self._records[seed], seed, replicate)
         return None
 
@@ -96,7 +93,7 @@ class Promotions:
         self._order = order
         self._trials = trials
         self._audit = audit
-        self._chosen: list[Standing] | None = None
+        self._chosen: list[Candidate] | None = None
         self._begun: set[str] = set()
 
     @property
@@ -114,15 +111,16 @@ class Promotions:
     def next_job(self) -> Job | None:
         board = self._board
         if self._chosen is None:
-            self._chosen = promoted(self._order(), trials=self._trials, audit=self._audit, seed=board.seed)
+            chosen = promoted(self._order(), trials=self._trials, audit=self._audit, seed=board.seed)
+            self._chosen = [standing.candidate for standing in chosen]
         for head in self._chosen:
             twin = board.trained(head.head_id)
             if head.head_id in self._begun or (twin is None and board.at_work(head.head_id)):
                 continue
             self._begun.add(head.head_id)
             if twin is None:
-                return board.start(head.config, head.head_id)
-            board.duplicate(head.config, twin)
+                return board.start(head)
+            board.duplicate(head, twin)
         return None
 
     def remember(self, record: TrialRecord) -> None:

@@ -29,7 +29,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 from headsearch.errors import RunError
-from headsearch.heads import HeadConfig
+from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import State, TrialRecord, finite
 from headsearch.runs.attributes import attributes, decode, for_people, identity, outcome
@@ -167,8 +167,7 @@ class Ledger:
 
     def start(
         self,
-        config: HeadConfig,
-        head_id: str,
+        candidate: Candidate,
         *,
         seed: int,
         replicate: int,
@@ -180,8 +179,8 @@ class Ledger:
         record = TrialRecord(
             number=self._next_number,
             state="running",
-            head_id=head_id,
-            config=config,
+            head_id=candidate.head_id,
+            config=candidate.config,
             control=control,
             seed=seed,
             replicate=replicate,
@@ -197,14 +196,14 @@ class Ledger:
         return record
 
     def duplicate(
-        self, config: HeadConfig, of: TrialRecord, *, control: str | None = None, draw: Draw | None = None
+        self, candidate: Candidate, of: TrialRecord, *, control: str | None = None, draw: Draw | None = None
     ) -> TrialRecord:
         """Record a head that an earlier trial answers."""
         record = replace(
             of,
             number=self._next_number,
             state="duplicate",
-            config=config,
+            config=candidate.config,
             control=control,
             seconds=0.0,
             images_per_second=None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headsearch.base.info import BaseInfo
 from headsearch.experiment import Experiment
-from headsearch.heads.config import HeadConfig
+from headsearch.heads import Candidate
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
 from headsearch.search.proposer import CostFunction
 from headsearch.shipped import shipped_folder
@@ -27,19 +27,19 @@ class Materials:
     space: Space
     space_text: str
     base: BaseInfo
-    controls: Mapping[str, HeadConfig]
-    """Every control by name, canonical for the base."""
+    controls: Mapping[str, Candidate]
+    """Every control by name."""
     evaluate: Evaluate
     cost_function: CostFunction | None = None
     """Needed where the space has constraints over cost."""
-    anchors: Mapping[str, HeadConfig] = field(default_factory=dict)
+    anchors: Mapping[str, Candidate] = field(default_factory=dict)
     """Heads that tie several joint runs of a screen together, by the name of their control."""
     score_candidates: ScoreCandidates | None = None
     """The first stage of a funnel; needed for one."""
     seconds_per_proxy: Callable[[], float] | None = None
     """Measures how long a proxy takes here; needed for a budget in hours."""
 
-    def distinct(self, number: int, *, seed: int) -> list[HeadConfig]:
+    def distinct(self, number: int, *, seed: int) -> list[Candidate]:
         """Up to `number` different heads of the space that this base can carry."""
         return distinct_heads(self.space, number, seed=seed, base=self.base, cost_function=self.cost_function)
 
@@ -53,7 +53,7 @@ def gather(experiment: Experiment) -> Materials:
     space, space_text = read_space(experiment.search.space)
 
     from headsearch.base.model import load_base
-    from headsearch.heads.controls import anchor_heads, mlp_head, same_head
+    from headsearch.heads.controls import control_heads
     from headsearch.scoring.cost import head_cost
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
     from headsearch.training.proxy import ProxyEvaluator
@@ -68,7 +68,7 @@ def gather(experiment: Experiment) -> Materials:
     evaluate = ProxyEvaluator(experiment)
     evaluate.prepare()
     search = experiment.search
-    anchors = dict(zip(("same", "mlp"), anchor_heads(base), strict=True))
+    heads = control_heads(base)
     if search.strategy != "proxies":
         batch = min(search.screen.batch, search.screen.heads)
         evaluate.check_screen(distinct_heads(space, batch, seed=0, base=base, cost_function=head_cost))
@@ -83,16 +83,14 @@ def gather(experiment: Experiment) -> Materials:
     if experiment.search.executor.kind != "inline":
         # Workers read images of their own: what was read here, to see that it is good, is let go.
         evaluate = ProxyEvaluator(experiment)
-    makers = {"none": lambda info: HeadConfig(), "same": same_head, "mlp": mlp_head}
-    controls: dict[str, HeadConfig] = {name: makers[name](base) for name in experiment.search.controls}
     return Materials(
         space=space,
         space_text=space_text,
         base=base,
-        controls=controls,
+        controls={name: heads[name] for name in search.controls},
         evaluate=evaluate,
         cost_function=head_cost,
-        anchors=anchors,
+        anchors={name: heads[name] for name in ("same", "mlp")},
         score_candidates=score_candidates,
         seconds_per_proxy=seconds_per_proxy,
     )

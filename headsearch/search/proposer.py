@@ -20,8 +20,7 @@ from optuna.trial import TrialState
 
 from headsearch.base.info import BaseInfo
 from headsearch.errors import ExperimentError, SpaceError
-from headsearch.heads import HeadConfig
-from headsearch.heads.canonical import canonical, head_id
+from headsearch.heads import Candidate, HeadConfig
 from headsearch.heads.config import Scalar
 from headsearch.search.draws import Draw, OptunaChooser, all_decisions, default_decisions
 from headsearch.search.seeds import derived_seed
@@ -56,9 +55,7 @@ SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
 class Proposal:
     """A head to try."""
 
-    config: HeadConfig
-    """Canonical for the base."""
-    head_id: str
+    candidate: Candidate
     draw: Draw
     position: int
     """Its place in the proposer's own study, for `tell`."""
@@ -147,13 +144,13 @@ class Proposer:
         self._refusals.clear()
         proposal = self._propose(tried, running)
         if proposal is not None:
-            self._count(duplicate=proposal.head_id in tried)
+            self._count(duplicate=proposal.candidate.head_id in tried)
         return proposal
 
     def _propose(self, tried: Collection[str], running: Collection[str]) -> Proposal | None:
         if self._asked == 0:
             proposal = self._allowed(self._given(default_decisions(self._space)))
-            if proposal is not None and proposal.head_id not in running:
+            if proposal is not None and proposal.candidate.head_id not in running:
                 return proposal
         if self._sampler == "grid" or self._duplicates_in_a_row >= PATIENCE:
             return self._find_untried(tried, running)
@@ -161,7 +158,7 @@ class Proposer:
             proposal = self._allowed(self._drawn(attempt))
             if proposal is None:
                 continue
-            if proposal.head_id not in running:
+            if proposal.candidate.head_id not in running:
                 return proposal
             self._forget(proposal)
         return self._find_untried(tried, running)
@@ -173,7 +170,7 @@ class Proposer:
             for decisions in self._untried:
                 proposal = self._allowed(self._given(decisions))
                 if proposal is not None:
-                    if proposal.head_id not in tried and proposal.head_id not in running:
+                    if proposal.candidate.head_id not in tried and proposal.candidate.head_id not in running:
                         return proposal
                     self._forget(proposal)
             return None
@@ -182,7 +179,7 @@ class Proposer:
             proposal = self._allowed(self._drawn(attempt))
             if proposal is not None:
                 found += 1
-                if proposal.head_id not in tried and proposal.head_id not in running:
+                if proposal.candidate.head_id not in tried and proposal.candidate.head_id not in running:
                     return proposal
                 self._forget(proposal)
         if found == 0:
@@ -207,16 +204,14 @@ class Proposer:
 
     def _allowed(self, trial: optuna.Trial) -> Proposal | None:
         """The head that a trial decides on, or None where it is refused; the sampler then never hears of it."""
-        config = self._space.draw(OptunaChooser(trial))
-        reason = self._space.refusal(config, self._base, self._cost_function)
-        if reason is not None:
-            self._refusals[reason] += 1
+        judged = self._space.judge(self._space.draw(OptunaChooser(trial)), self._base, self._cost_function)
+        if isinstance(judged, str):
+            self._refusals[judged] += 1
             self._study.tell(trial, state=TrialState.FAIL)
             return None
-        head = canonical(config, self._base)
         noted = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
         state = {key: value for key, value in noted.items() if key != "fixed_params"}
-        return Proposal(head, head_id(head), Draw(trial.params, trial.distributions, state), trial.number)
+        return Proposal(judged, Draw(trial.params, trial.distributions, state), trial.number)
 
     def _forget(self, proposal: Proposal) -> None:
         self._study.tell(proposal.position, state=TrialState.FAIL)

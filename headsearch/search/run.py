@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.budget import SIZES, hours
-from headsearch.heads.config import HeadConfig
+from headsearch.heads import Candidate
 from headsearch.results.records import TrialRecord
 from headsearch.runs.directory import RunDirectory, RunFacts
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url, without_password
@@ -157,7 +157,7 @@ def conduct(
         return RunSummary(directory.path, tuple(ledger.records))
 
 
-def _plan(experiment: Experiment, materials: Materials, screened: Sequence[HeadConfig]) -> SearchPlan:
+def _plan(experiment: Experiment, materials: Materials, screened: Sequence[Candidate]) -> SearchPlan:
     search = experiment.search
     return SearchPlan(
         seed=experiment.seed,

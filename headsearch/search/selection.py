@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from headsearch.heads.config import HeadConfig
+from headsearch.heads import Candidate
 from headsearch.results.standings import Standing
 from headsearch.search.seeds import derived_seed
 
@@ -36,8 +36,8 @@ def best_and_spread(
 
 
 def joint_runs(
-    heads: Sequence[HeadConfig], anchors: Sequence[HeadConfig], *, batch: int
-) -> list[list[HeadConfig]]:
+    heads: Sequence[Candidate], anchors: Sequence[Candidate], *, batch: int
+) -> list[list[Candidate]]:
     """The heads of every joint run: at most `batch` each, anchors included, which are in every run where there are several.
 
     Heads are dealt out in turn, so that every run has its share of those named first.
@@ -55,7 +55,7 @@ def promoted(order: Sequence[Standing], *, trials: int, audit: int, seed: int) -
     With more `trials` those chosen before are chosen again, whatever the seed.
     """
     best = list(order[: trials - audit])
-    rest = sorted(order, key=lambda standing: standing.head_id)
+    rest = sorted(order, key=lambda standing: standing.candidate.head_id)
     random.Random(derived_seed("audit", seed)).shuffle(rest)
     chance = [standing for standing in rest if standing not in best]
     return [*best, *chance[:audit]]

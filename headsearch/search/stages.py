@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from headsearch.heads.canonical import head_id
-from headsearch.heads.config import HeadConfig
+from headsearch.heads import Candidate
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
 from headsearch.search.board import Board
@@ -54,8 +53,8 @@ class Controls:
     name: StageName = "controls"
     holds = False
 
-    def __init__(self, board: Board, controls: Mapping[str, HeadConfig]) -> None:
-        """`controls` by name, canonical for the base; run in this order."""
+    def __init__(self, board: Board, controls: Mapping[str, Candidate]) -> None:
+        """`controls` by name; run in this order."""
         self._board = board
         self._controls = controls
         self._begun: set[str] = set()
@@ -69,8 +68,8 @@ class Controls:
         return len(self._controls)
 
     def next_job(self) -> Job | None:
-        for name, config in self._controls.items():
-            if name not in self._begun and (job := self._next(name, config)) is not None:
+        for name, candidate in self._controls.items():
+            if name not in self._begun and (job := self._next(name, candidate)) is not None:
                 return job
         return None
 
@@ -82,15 +81,15 @@ class Controls:
     def ended(self, record: TrialRecord) -> None:
         return None
 
-    def _next(self, name: str, config: HeadConfig) -> Job | None:
-        board, identity = self._board, head_id(config)
-        twin = board.trained(identity)
-        if twin is None and board.at_work(identity):
+    def _next(self, name: str, candidate: Candidate) -> Job | None:
+        board = self._board
+        twin = board.trained(candidate.head_id)
+        if twin is None and board.at_work(candidate.head_id):
             return None
         self._begun.add(name)
         if twin is None:
-            return board.start(config, identity, control=name)
-        board.duplicate(config, twin, control=name)
+            return board.start(candidate, control=name)
+        board.duplicate(candidate, twin, control=name)
         return None
 
 
@@ -133,13 +132,13 @@ class Proposals:
                         f"every head of the space has been tried; {self._heads} trained, {self._trials} were asked for"
                     )
                 return None
-            twin = board.trained(proposal.head_id)
+            twin = board.trained(proposal.candidate.head_id)
             if twin is None:
-                job = board.start(proposal.config, proposal.head_id, draw=proposal.draw)
+                job = board.start(proposal.candidate, draw=proposal.draw)
                 self._heads += 1
                 self._positions[job.number] = proposal.position
                 return job
-            record = board.duplicate(proposal.config, twin, draw=proposal.draw)
+            record = board.duplicate(proposal.candidate, twin, draw=proposal.draw)
             values = board.ledger.values(record)
             self._proposer.tell(proposal.position, values, stopped=twin.state == "stopped")
         return None
@@ -178,7 +177,7 @@ class Replicates:
     holds = False
 
     def __init__(
-        self, board: Board, controls: Sequence[HeadConfig], *, finalists: int, replicates: int, labels: bool
+        self, board: Board, controls: Sequence[Candidate], *, finalists: int, replicates: int, labels: bool
     ) -> None:
         """The best `finalists` heads, and the controls, get `replicates` seeds each; `labels` tells whether trials have a probe."""
         self._board = board
@@ -207,7 +206,7 @@ class Replicates:
             self._chosen = self._choose()
         for identity, replicate in self._missing():
             first = self._board.first[identity]
-            return self._board.start(first.config, identity, replicate=replicate, control=first.control)
+            return self._board.start(first.candidate, replicate=replicate, control=first.control)
         return None
 
     def remember(self, record: TrialRecord) -> None:
@@ -230,6 +229,6 @@ class Replicates:
         records = [r for r in self._board.ledger.records if r.replicate == 0 and r.stage == "proxy"]
         ranked = [row for row in rank(records, by="pareto", labels=self._labels) if row.rank is not None]
         best = [row.head_id for row in ranked[: self._finalists]]
-        controls = [head_id(config) for config in self._controls]
+        controls = [candidate.head_id for candidate in self._controls]
         complete = {identity for identity, record in first.items() if record.state == "complete"}
         return [identity for identity in dict.fromkeys((*controls, *best)) if identity in complete]

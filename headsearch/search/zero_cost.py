@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,12 @@ from headsearch.base.model import Base
 from headsearch.data.sets import ImageSet
 from headsearch.errors import BaseModelError, DataError, HeadError, InfeasibleHead
 from headsearch.experiment import Experiment
-from headsearch.heads import HeadConfig, canonical, head_id
+from headsearch.heads import Candidate
 from headsearch.heads.build import build_head
 from headsearch.heads.cost import HeadCost
+from headsearch.scoring.baselines import baseline_scores
 from headsearch.scoring.cost import head_cost
-from headsearch.scoring.zero_cost import Seen, measure_head, see
+from headsearch.scoring.zero_cost import BaseOutputs, measure_head, run_base
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ZeroCostScores, read_scores, write_scores
 from headsearch.space import Space
 from headsearch.space.drawing import distinct_heads
@@ -47,15 +48,21 @@ class _Shared:
     """What all heads have in common."""
 
     base: BaseInfo
-    seen: tuple[Seen, ...]
-    """By the base of every seed."""
+    outputs: tuple[BaseOutputs, ...]
+    """Of the base of every seed."""
 
 
 class ZeroCostScorer:
     """Scores heads on the base and images of one experiment. Picklable; what it has read stays behind and is read again."""
 
     def __init__(
-        self, experiment: Experiment, *, seeds: int = 3, images: int = 256, tokens: int = 2048
+        self,
+        experiment: Experiment,
+        *,
+        seeds: int = 3,
+        images: int = 256,
+        tokens: int = 2048,
+        baselines: bool = False,
     ) -> None:
         """Read nothing yet; see `prepare`.
 
@@ -64,11 +71,13 @@ class ZeroCostScorer:
             seeds: Initialisations of head (and of base, where it has no weights) to average over.
             images: Most held-out images to look at.
             tokens: Most positions of their feature maps to compare.
+            baselines: Compute synflow and NASWOT as well.
         """
         self.experiment = experiment
         self.seeds = seeds
         self.images = images
         self.tokens = tokens
+        self.baselines = baselines
         self._shared: _Shared | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -76,7 +85,7 @@ class ZeroCostScorer:
 
     @property
     def identity(self) -> str:
-        """Whatever decides a head's scores, beside the head, as a hash."""
+        """Whatever decides a head's scores, beside the head, as a hash. Not `baselines`, which only adds to them."""
         sections = self.experiment.model_dump(mode="json", include={"base", "data", "seed"})
         described = {**sections, "seeds": self.seeds, "images": self.images, "tokens": self.tokens}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
@@ -87,42 +96,40 @@ class ZeroCostScorer:
         return self._prepared().base
 
     def prepare(self) -> None:
-        """Read the images and look at them with the base now, so that what is wrong with them is said before the first head.
+        """Read the images and run the base on them now, so that their faults come before the first head.
 
         Raises:
             UserError: device, augmentation, data or base cannot be used.
         """
         self._prepared()
 
-    def score(self, config: HeadConfig) -> ZeroCostScores:
+    def score(self, candidate: Candidate) -> ZeroCostScores:
         """Score one head. The same on every call and in any order; the global random state is left as it was.
 
         A head that the base cannot carry, that is not finite, or that is collapsed at any seed has a reason and no scores.
 
         Raises:
-            UserError: what `prepare` raises; a description that is no head on any base.
+            UserError: what `prepare` raises.
         """
-        shared = self._prepared()
+        shared, config = self._prepared(), candidate.config
         try:
-            config = canonical(config, shared.base)
             cost = head_cost(config, shared.base)
         except HeadError as error:
-            config = canonical(config)
-            return ZeroCostScores(head_id(config), config, self.seeds, reason=str(error))
+            return ZeroCostScores(candidate.head_id, config, self.seeds, reason=str(error))
         measured: list[dict[str, float]] = []
-        devices = [device] if (device := shared.seen[0].maps[0].device).type == "cuda" else []
+        devices = [device] if (device := shared.outputs[0].maps[0].device).type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            for number, seen in enumerate(shared.seen):
+            for number, outputs in enumerate(shared.outputs):
                 torch.manual_seed(derived_seed(self._seed(number), "head"))
                 try:
-                    measured.append(measure_head(build_head(config, shared.base), seen))
+                    head = build_head(config, shared.base)
+                    values = measure_head(head, outputs)
                 except (HeadError, InfeasibleHead) as error:
-                    return ZeroCostScores(head_id(config), config, self.seeds, cost, reason=str(error))
-        return _summary(config, cost, measured)
-
-    def score_all(self, configs: Iterable[HeadConfig]) -> Iterator[ZeroCostScores]:
-        """Score heads one after the other, as they are asked for."""
-        return map(self.score, configs)
+                    return ZeroCostScores(candidate.head_id, config, self.seeds, cost, reason=str(error))
+                if self.baselines:
+                    values |= baseline_scores(head, outputs.maps[0])
+                measured.append(values)
+        return _summary(candidate, cost, measured)
 
     def _prepared(self) -> _Shared:
         if self._shared is None:
@@ -138,15 +145,15 @@ class ZeroCostScorer:
         unlabelled = data.model_copy(update={"labels": "none"})
         dataset, views = read_images(unlabelled, base, batch_size=1, seed=self.experiment.seed)
         images = self._some(dataset.held_out)
-        seen: list[Seen] = []
+        outputs: list[BaseOutputs] = []
         for number in range(self.seeds):
             if number > 0 and self.experiment.base.weights is not None:
-                # The same weights see the same.
-                seen.append(seen[0])
+                # The same weights give the same.
+                outputs.append(outputs[0])
                 continue
             generator = derived_generator(self.experiment.seed, "quality views")
-            seen.append(
-                see(
+            outputs.append(
+                run_base(
                     (base if number == 0 else self._base(number)).to(device),
                     images,
                     prepare=views.prepare,
@@ -155,11 +162,11 @@ class ZeroCostScorer:
                     seed=self.experiment.seed,
                 )
             )
-            if seen[-1].reason is not None:
+            if outputs[-1].reason is not None:
                 raise BaseModelError(
-                    f"{base.info.model}: heads cannot be compared with it: {seen[-1].reason}"
+                    f"{base.info.model}: heads cannot be compared with it: {outputs[-1].reason}"
                 )
-        return _Shared(base.info, tuple(seen))
+        return _Shared(base.info, tuple(outputs))
 
     def _base(self, number: int) -> Base:
         torch.manual_seed(derived_seed(self._seed(number), "base"))
@@ -201,7 +208,7 @@ def score_space(
         number: How many.
         seed: Of the draw.
         path: A file to keep the scores in (`zero_cost_scores.FILE_NAME` in a run directory). Heads that it holds already are not scored
-            again; it is written every few seconds and at the end, whatever that is, whole, and keeps heads that this draw does not have.
+            again, unless they lack the baselines that are asked for; it is written every few seconds and at the end, whatever that is, whole, and keeps heads that this draw does not have.
         progress: Called with (heads done, heads in all) after every head.
 
     Raises:
@@ -212,10 +219,10 @@ def score_space(
     rows: list[ZeroCostScores] = []
     saved = time.monotonic()
     try:
-        for config in heads:
-            name = head_id(config)
-            if name not in known:
-                known[name] = scorer.score(config)
+        for candidate in heads:
+            name = candidate.head_id
+            if name not in known or (scorer.baselines and known[name].without_baselines):
+                known[name] = scorer.score(candidate)
                 if path is not None and time.monotonic() - saved > _SAVED_EVERY:
                     write_scores(path, list(known.values()), scorer.identity)
                     saved = time.monotonic()
@@ -233,7 +240,7 @@ def _kept(path: Path | None, identity: str) -> list[ZeroCostScores]:
     return read_scores(path, identity) if path is not None and path.exists() else []
 
 
-def _summary(config: HeadConfig, cost: HeadCost, measured: Sequence[dict[str, float]]) -> ZeroCostScores:
+def _summary(candidate: Candidate, cost: HeadCost, measured: Sequence[dict[str, float]]) -> ZeroCostScores:
     """Means and standard deviations over seeds; what is undefined for one seed is undefined."""
     columns = {
         name: [values[name] for values in measured]
@@ -244,8 +251,8 @@ def _summary(config: HeadConfig, cost: HeadCost, measured: Sequence[dict[str, fl
     measures = {name: means[name] for name in CKA_MEASURES if name in means}
     quality = {"retrieval.head": means["retrieval.head"]}
     return ZeroCostScores(
-        head_id=head_id(config),
-        config=config,
+        head_id=candidate.head_id,
+        config=candidate.config,
         seeds=len(measured),
         cost=cost,
         measures=measures,

@@ -6,7 +6,7 @@ import random
 
 from headsearch.base.info import BaseInfo
 from headsearch.errors import SpaceError
-from headsearch.heads import HeadConfig, canonical
+from headsearch.heads import Candidate, HeadConfig
 from headsearch.space.space import CostFunction, Space
 
 ENUMERABLE = 20_000
@@ -21,8 +21,8 @@ def distinct_heads(
     seed: int,
     base: BaseInfo | None = None,
     cost_function: CostFunction | None = None,
-) -> list[HeadConfig]:
-    """Up to `number` different networks that constraints and base allow, canonical for the base; the same for the same seed.
+) -> list[Candidate]:
+    """Up to `number` different networks that constraints and base allow; the same for the same seed.
 
     Of a space with no more than `number` descriptions all, in the order of enumeration. Of a larger one random ones, each decision
     uniform, as `Space.sample`: families come up alike, however many heads they have. Where chance finds too few, an enumerable space is
@@ -33,15 +33,16 @@ def distinct_heads(
         SpaceError: not a single head is allowed.
     """
     count = space.count()
-    found: dict[HeadConfig, None] = {}
-    refusals: list[str] = []
+    found: dict[str, Candidate] = {}
+    refusal = ""
 
     def consider(config: HeadConfig) -> None:
-        refusal = space.refusal(config, base, cost_function)
-        if refusal is None:
-            found.setdefault(canonical(config, base))
+        nonlocal refusal
+        judged = space.judge(config, base, cost_function)
+        if isinstance(judged, Candidate):
+            found.setdefault(judged.head_id, judged)
         else:
-            refusals[:] = [refusal]
+            refusal = judged
 
     if count is None or count > number:
         rng = random.Random(seed)
@@ -56,7 +57,7 @@ def distinct_heads(
                 break
     if not found:
         raise SpaceError(
-            f"{space.where}: no head of the space is allowed, the last one tried is refused by '{refusals[-1]}'; "
+            f"{space.where}: no head of the space is allowed, the last one tried is refused by '{refusal}'; "
             "expected at least one"
         )
-    return list(found)
+    return list(found.values())

@@ -12,7 +12,7 @@ from functools import cached_property
 from headsearch.base.info import BaseInfo
 from headsearch.document import Where
 from headsearch.errors import HeadError, SpaceError
-from headsearch.heads import HeadConfig, canonical, canonical_or_none
+from headsearch.heads import Candidate, HeadConfig, canonical, canonical_or_none
 from headsearch.heads.cost import HeadCost
 from headsearch.space.constraints import Constraint
 from headsearch.space.counting import count_descriptions, is_finite
@@ -141,17 +141,18 @@ class Space:
             (constraint for constraint in self.constraints if not constraint.holds(head, base, cost)), None
         )
 
-    def refusal(
+    def judge(
         self, config: HeadConfig, base: BaseInfo | None = None, cost_function: CostFunction | None = None
-    ) -> str | None:
-        """Why `config` may not be searched on `base`, or None; `unchecked` constraints are left out.
+    ) -> Candidate | str:
+        """The candidate that `config` is on `base`, or why it may not be searched; `unchecked` constraints are left out.
 
         Cheap constraints come first; cost is computed only for a head that passes those.
         """
         try:
-            head = canonical(config, base)
+            candidate = Candidate.of(config, base)
         except HeadError as error:
             return str(error)
+        head = candidate.config
         unchecked = self.unchecked(base, cost_function)
         checked = [constraint for constraint in self.constraints if constraint not in unchecked]
         for constraint in checked:
@@ -159,10 +160,10 @@ class Space:
                 return constraint.text
         costly = [constraint for constraint in checked if constraint.needs_cost]
         if not costly or base is None or cost_function is None:
-            return None
+            return candidate
         cost = cost_function(head, base)
         return next(
-            (constraint.text for constraint in costly if not constraint.holds(head, base, cost)), None
+            (constraint.text for constraint in costly if not constraint.holds(head, base, cost)), candidate
         )
 
     def unchecked(self, base: BaseInfo | None, cost_function: CostFunction | None) -> tuple[Constraint, ...]:
@@ -192,10 +193,10 @@ class Space:
         heads = self.enumerate() if whole else (self.sample(rng) for _ in range(samples))
         reasons: dict[str, int] = {}
         for config in heads:
-            reason = self.refusal(config, base, cost_function)
-            if reason is None:
+            judged = self.judge(config, base, cost_function)
+            if isinstance(judged, Candidate):
                 return self.unchecked(base, cost_function)
-            reasons[reason] = reasons.get(reason, 0) + 1
+            reasons[judged] = reasons.get(judged, 0) + 1
         tried = sum(reasons.values())
         worst = max(reasons, key=lambda reason: reasons[reason])
         where = next((c.where for c in self.constraints if c.text == worst), self.where)

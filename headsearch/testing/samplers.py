@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headsearch.heads import HeadConfig
-from headsearch.heads.canonical import canonical, head_id
+from headsearch.heads import Candidate, HeadConfig
 from headsearch.search.draws import Draw
 from headsearch.search.proposer import Proposal, Proposer
 from headsearch.space import Space, parse_space
@@ -56,11 +55,10 @@ def check_proposals_are_allowed(sampler: str) -> None:
         made = [trial.proposal for trial in _search(_proposer(space, sampler), STARTUP + 3)]
         assert made, "nothing was proposed"
         for proposal in made:
-            assert proposal.head_id in allowed, f"{proposal.head_id} is not in the space"
-            assert proposal.head_id == head_id(proposal.config)
-            assert canonical(proposal.config, TOY_BASE) == proposal.config
-        default = head_id(canonical(space.default(), TOY_BASE))
-        assert (made[0].head_id == default) == (default in allowed)
+            assert proposal.candidate.head_id in allowed, f"{proposal.candidate.head_id} is not in the space"
+            assert Candidate.of(proposal.candidate.config, TOY_BASE) == proposal.candidate
+        default = Candidate.of(space.default(), TOY_BASE).head_id
+        assert (made[0].candidate.head_id == default) == (default in allowed)
 
 
 def check_proposals_follow_from_seed_and_history(sampler: str) -> None:
@@ -101,13 +99,13 @@ def check_a_finite_space_is_exhausted(sampler: str) -> None:
         while (proposal := subject.propose(known, ())) is not None:
             asked += 1
             assert asked <= 10 * len(heads), "the same heads again and again"
-            known.setdefault(proposal.head_id, _score(proposal.config)[:objectives])
-            subject.tell(proposal.position, known[proposal.head_id])
+            known.setdefault(proposal.candidate.head_id, _score(proposal.candidate.config)[:objectives])
+            subject.tell(proposal.position, known[proposal.candidate.head_id])
         assert set(known) == heads
     subject, running = _proposer(space, sampler), set[str]()
     while (proposal := subject.propose((), running)) is not None:
-        assert proposal.head_id not in running, "a head that is being trained was proposed again"
-        running.add(proposal.head_id)
+        assert proposal.candidate.head_id not in running, "a head that is being trained was proposed again"
+        running.add(proposal.candidate.head_id)
     assert running == heads
 
 
@@ -144,9 +142,9 @@ def _proposer(space: Space, sampler: str, objectives: int = 2) -> Proposer:
 def _heads(space: Space) -> set[str]:
     """Ids of all heads that the constraints let pass, by trying all."""
     return {
-        head_id(canonical(config, TOY_BASE))
+        judged.head_id
         for config in space.enumerate()
-        if space.refusal(config, TOY_BASE, lambda config, _: toy_cost(config)) is None
+        if isinstance(judged := space.judge(config, TOY_BASE, lambda config, _: toy_cost(config)), Candidate)
     }
 
 
@@ -154,27 +152,27 @@ def _search(
     subject: Proposer, proposals: int, objectives: int = 2, history: Sequence[_Trial] = ()
 ) -> list[_Trial]:
     """Ask so often after `history`, and tell at once. Most trials complete; every fourth is stopped, and every seventh is of no use."""
-    known = {trial.proposal.head_id: trial for trial in history}
+    known = {trial.proposal.candidate.head_id: trial for trial in history}
     made: list[_Trial] = []
     for number in range(len(history), len(history) + proposals):
         proposal = subject.propose(known, ())
         if proposal is None:
             break
-        twin = known.get(proposal.head_id)
+        twin = known.get(proposal.candidate.head_id)
         stopped = number % 4 == 3
         useless = stopped or number % 7 == 6
-        values = None if useless else _score(proposal.config)[:objectives]
+        values = None if useless else _score(proposal.candidate.config)[:objectives]
         trial = _Trial(proposal, values, stopped, duplicate=False)
         if twin is not None:
             trial = _Trial(proposal, twin.values, twin.stopped, duplicate=True)
-        known.setdefault(proposal.head_id, trial)
+        known.setdefault(proposal.candidate.head_id, trial)
         subject.tell(proposal.position, trial.values, stopped=trial.stopped)
         made.append(trial)
     return made
 
 
 def _draws(trials: Sequence[_Trial]) -> list[tuple[str, Draw]]:
-    return [(trial.proposal.head_id, trial.proposal.draw) for trial in trials]
+    return [(trial.proposal.candidate.head_id, trial.proposal.draw) for trial in trials]
 
 
 def _score(config: HeadConfig) -> list[float]:

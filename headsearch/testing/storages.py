@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from headsearch.errors import RunError
-from headsearch.heads import HeadConfig, Stage, canonical
+from headsearch.heads import Candidate, HeadConfig, Stage
 from headsearch.results.records import TrialRecord
 from headsearch.runs.run import read_records
 from headsearch.runs.storages import close_storage, open_storage
@@ -41,23 +41,23 @@ def check_every_end_of_a_trial_is_read_back(url: str, folder: Path) -> None:
     """Trials in every state, with their scores, costs, reasons and the sampler's decisions, are the same to whoever opens the study next."""
     name = _new_name()
     with _ledger(url, name, new=True) as ledger:
-        none = ledger.start(HeadConfig(), "none", seed=2**62 + 1, replicate=0, control="none")
+        none = ledger.start(Candidate.of(HeadConfig()), seed=2**62 + 1, replicate=0, control="none")
         ledger.report(none.number, _scores(1))
         ledger.complete(none.number, _result(HeadConfig()))
         draw = _draw()
-        stopped = ledger.start(_head(1), "mixer-1", seed=7, replicate=0, draw=draw)
+        stopped = ledger.start(_head(1), seed=7, replicate=0, draw=draw)
         decision = Decision(stopped.number, 1, (0.25, 61.5), go_on=False)
         ledger.report(stopped.number, _scores(1), decision)
         ledger.end(stopped.number, "stopped", "not among the best 1/3", 1.5)
-        collapsed = ledger.start(_head(2), "mixer-2", seed=8, replicate=1)
+        collapsed = ledger.start(_head(2), seed=8, replicate=1)
         ledger.report(collapsed.number, _scores(1, loss=math.inf))
         ledger.end(
             collapsed.number, "infeasible", "σ der Einbettungen ≈ 0 (崩壊) 🙂 'quoted' \"twice\" \\ %s", None
         )
-        failed = ledger.start(_head(3), "mixer-3", seed=9, replicate=0)
+        failed = ledger.start(_head(3), seed=9, replicate=0)
         ledger.end(failed.number, "failed", "x" * 300, 0.0)
         ledger.duplicate(_head(1), ledger.record(stopped.number), draw=draw)
-        running = ledger.start(_head(4), "mixer-4", seed=10, replicate=0, draw=draw)
+        running = ledger.start(_head(4), seed=10, replicate=0, draw=draw)
         ledger.report(running.number, _scores(1), Decision(running.number, 1, (0.5, 60.0), go_on=True))
         written = list(ledger.records)
     states = ["complete", "stopped", "infeasible", "failed", "duplicate", "running"]
@@ -67,7 +67,7 @@ def check_every_end_of_a_trial_is_read_back(url: str, folder: Path) -> None:
         assert ledger.draw(stopped.number) == draw
         assert ledger.draw(none.number) is None
         assert ledger.decisions(stopped.number) == {1: decision}
-        assert ledger.start(_head(5), "mixer-5", seed=11, replicate=0).number == len(written)
+        assert ledger.start(_head(5), seed=11, replicate=0).number == len(written)
     with contextlib.closing(StudyReader(folder, url, name)) as reader:
         assert _plain(reader.read().records[: len(written)]) == _plain(written)
 
@@ -78,11 +78,11 @@ def check_optuna_sees_states_and_values(url: str, folder: Path) -> None:
 
     name = _new_name()
     with _ledger(url, name, new=True) as ledger:
-        complete = ledger.start(_head(1), "mixer-1", seed=0, replicate=0, draw=_draw())
-        ledger.complete(complete.number, _result(_head(1)))
-        collapsed = ledger.start(_head(2), "mixer-2", seed=0, replicate=0)
+        complete = ledger.start(_head(1), seed=0, replicate=0, draw=_draw())
+        ledger.complete(complete.number, _result(_head(1).config))
+        collapsed = ledger.start(_head(2), seed=0, replicate=0)
         ledger.end(collapsed.number, "infeasible", "collapsed", None)
-        ledger.start(_head(3), "mixer-3", seed=0, replicate=0)
+        ledger.start(_head(3), seed=0, replicate=0)
     storage = open_storage(url)
     study = optuna.load_study(study_name=name, storage=storage)
     assert study.metric_names == ["discrepancy", "probe"]
@@ -98,11 +98,11 @@ def check_trials_keep_their_order(url: str, folder: Path) -> None:
     name = _new_name()
     with _ledger(url, name, new=True) as ledger:
         for number in range(MANY):
-            record = ledger.start(_head(number), f"mixer-{number}", seed=number, replicate=0)
+            record = ledger.start(_head(number), seed=number, replicate=0)
             assert record.number == number
             if number % 10 == 9:
-                ledger.complete(number, _result(_head(number)))
-                ledger.complete(number - 5, _result(_head(number - 5)))
+                ledger.complete(number, _result(_head(number).config))
+                ledger.complete(number - 5, _result(_head(number - 5).config))
         written = list(ledger.records)
     with _ledger(url, name) as ledger:
         assert [record.number for record in ledger.records] == list(range(MANY))
@@ -116,9 +116,9 @@ def check_studies_do_not_mix(url: str, folder: Path) -> None:
     with _ledger(url, first, new=True) as one, _ledger(url, second, new=True) as other:
         for number in range(6):
             for ledger, seed in ((one, 100), (other, 200)):
-                record = ledger.start(_head(number), f"mixer-{number}", seed=seed, replicate=0)
+                record = ledger.start(_head(number), seed=seed, replicate=0)
                 assert record.number == number, "numbers start at 0 in every study"
-                ledger.complete(number, _result(_head(number)))
+                ledger.complete(number, _result(_head(number).config))
     for name, seed in ((first, 100), (second, 200)):
         with _ledger(url, name) as ledger:
             assert [record.seed for record in ledger.records] == [seed] * 6
@@ -194,8 +194,8 @@ def _new_name() -> str:
     return f"check-{secrets.token_hex(6)}"
 
 
-def _head(variant: int) -> HeadConfig:
-    return canonical(HeadConfig((Stage("mixer", {"depth": variant % 4 + 1}),)), TOY_BASE)
+def _head(variant: int) -> Candidate:
+    return Candidate.of(HeadConfig((Stage("mixer", {"depth": variant % 4 + 1}),)), TOY_BASE)
 
 
 def _scores(epoch: int, *, loss: float = 0.1 + 0.2) -> RungScores:

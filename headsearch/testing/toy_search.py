@@ -8,8 +8,7 @@ from typing import Any
 
 from headsearch.base.info import BaseInfo
 from headsearch.experiment import Experiment, parse_experiment
-from headsearch.heads import HeadConfig, Stage
-from headsearch.heads.canonical import canonical, head_id
+from headsearch.heads import Candidate, HeadConfig, Stage
 from headsearch.results.records import TrialRecord
 from headsearch.scoring.zero_cost_scores import ZeroCostScores, write_scores
 from headsearch.search.executors import Executor
@@ -59,9 +58,9 @@ def toy_materials(
     else:
         parsed, text = parse_space(space, "toy.yaml"), space
     heads = {
-        "none": HeadConfig(),
-        "same": canonical(HeadConfig((Stage("vit", {"depth": 3}),)), TOY_BASE),
-        "mlp": canonical(HeadConfig((Stage("mlp", {"depth": 3}),)), TOY_BASE),
+        "none": Candidate.of(HeadConfig()),
+        "same": Candidate.of(HeadConfig((Stage("vit", {"depth": 3}),)), TOY_BASE),
+        "mlp": Candidate.of(HeadConfig((Stage("mlp", {"depth": 3}),)), TOY_BASE),
     }
     return Materials(
         anchors={name: heads[name] for name in ("same", "mlp")},
@@ -85,10 +84,10 @@ def score_toys(
         space, number, seed=seed, base=TOY_BASE, cost_function=lambda head, _: toy_cost(head)
     )
     for head in heads:
-        probe, discrepancy = limits(head)
+        probe, discrepancy = limits(head.config)
         measures = {"cka.embedding.output": discrepancy, "cka.tokens.output": discrepancy}
         quality = {"retrieval.head": probe / 10.0}
-        rows.append(ZeroCostScores(head_id(head), head, 1, toy_cost(head), measures, quality))
+        rows.append(ZeroCostScores(head.head_id, head.config, 1, toy_cost(head.config), measures, quality))
         told(len(rows), len(heads))
     write_scores(path, rows, "toy")
     return rows

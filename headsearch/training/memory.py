@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from headsearch.base.model import Base
 from headsearch.errors import ExperimentError
 from headsearch.heads.build import build_head
-from headsearch.heads.config import HeadConfig
+from headsearch.heads.candidate import Candidate
 from headsearch.methods.method import Method
 
 _STUDENT_COPIES = 4
@@ -27,7 +27,7 @@ _RESERVE = 0.9
 
 def check_joint_memory(
     base: Base,
-    heads: Sequence[HeadConfig],
+    heads: Sequence[Candidate],
     method: Method,
     *,
     heads_per_step: int,
@@ -84,13 +84,13 @@ def _cached() -> int:
 
 
 def _bytes(
-    base: Base, heads: Sequence[HeadConfig], method: Method, batch_size: int
+    base: Base, heads: Sequence[Candidate], method: Method, batch_size: int
 ) -> tuple[float, float, float]:
     """What the base needs whatever the heads; what a head needs on average for being there; and for taking part in a step."""
     info, images = base.info, 2 * batch_size
     with torch.device("meta"):
         branches = sum(_size(method.projector(dim)) for dim in (info.embedding_dim, info.width))
-        built = [build_head(head, info) for head in heads]
+        built = [build_head(head.config, info) for head in heads]
         projector = _size(method.projector(info.width))
         base_kept = _kept(base, torch.empty(2, 3, info.image_size, info.image_size)) / 2
         maps = torch.empty(2, info.width, *info.grid)

@@ -20,11 +20,12 @@ from headsearch.base.model import Base, empty_base
 from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset
 from headsearch.experiment import Experiment, ProxySpec
+from headsearch.heads.candidate import Candidate
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
-from headsearch.heads.controls import anchor_heads, same_head
+from headsearch.heads.controls import control_heads, same_head
 from headsearch.heads.cost import HeadCost
-from headsearch.methods import build_method, check_method
+from headsearch.methods import build_method
 from headsearch.scoring.cost import head_cost
 from headsearch.training.devices import resolve_device
 from headsearch.training.materials import build_pair, check_local_crops, new_base, read_images
@@ -116,7 +117,7 @@ class ProxyEvaluator:
             checkpoint_seconds=self.checkpoint_seconds,
         )
 
-    def check_screen(self, heads: Sequence[HeadConfig]) -> None:
+    def check_screen(self, heads: Sequence[Candidate]) -> None:
         """Refuse a joint run of these heads, or of others like them, that would not fit into memory, with an `ExperimentError`."""
         experiment = self.experiment
         spec, screen = experiment.base, experiment.search.screen
@@ -137,7 +138,7 @@ class ProxyEvaluator:
         shared, seed = self._shared, self.experiment.seed
         with torch.random.fork_rng(devices=[]):
             info = self._new_base().info
-            trainer = self._trainer(same_head(info), seed, shared)
+            trainer = self._trainer(same_head(info).config, seed, shared)
             return trainer.steps * step_seconds(trainer, self._some_views(seed, shared))
 
     def start_screen(self, config: HeadConfig, context: TrialContext) -> ScreenRun:
@@ -148,7 +149,8 @@ class ProxyEvaluator:
         schedule = screen_schedule(self.experiment)
         trainer = self._trainer(config, context.seed, shared, schedule)
         info = trainer.hssl.student.base.info
-        anchors = {head_id(anchor) for anchor in anchor_heads(info)}
+        controls = control_heads(info)
+        anchors = {controls[name].head_id for name in ("same", "mlp")}
         context.workdir.mkdir(parents=True, exist_ok=True)
         return ScreenRun(
             trainer,
@@ -173,7 +175,6 @@ class ProxyEvaluator:
         experiment = self.experiment
         data, proxy = experiment.data, experiment.proxy
         device = resolve_device(proxy.device)
-        check_method(experiment.method.name, experiment.method.kwargs)
         base = self._new_base()
         dataset, views = read_images(data, base, batch_size=proxy.batch_size, seed=experiment.seed)
         scorer = Scorer(
@@ -227,6 +228,9 @@ class ProxyEvaluator:
         sections = self.experiment.model_dump(
             mode="json", include={"base", "data", "method", "proxy", "seed"}
         )
+        if sections["proxy"]["weight_decay_end"] == sections["proxy"]["weight_decay"]:
+            # Not yet a key when older trials were interrupted.
+            del sections["proxy"]["weight_decay_end"]
         sections["screen"] = self.experiment.search.screen.model_dump(mode="json") if config.members else None
         heads = [head_id(canonical(head, base.info)) for head in config.heads]
         described = {"heads": heads, "seed": seed, "experiment": sections}
@@ -237,4 +241,6 @@ def screen_schedule(experiment: Experiment) -> ProxySpec:
     """The proxy's schedule with the epochs and rungs of a screen."""
     epochs, rungs = experiment.search.screen.schedule(experiment.proxy.epochs)
     fields = experiment.proxy.model_dump(exclude={"epochs", "rungs", "warmup_epochs"})
-    return ProxySpec.model_validate({**fields, "epochs": epochs, "rungs": rungs})
+    return ProxySpec.model_validate(
+        {**fields, "epochs": epochs, "rungs": rungs, "warmup_epochs": epochs / 10}
+    )

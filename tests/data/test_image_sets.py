@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from headsearch.data.decode import decode_all
+from headsearch.data.left_out import LeftOut
 from headsearch.data.sets import ImageSet, MemoryImages, StreamedImages
 from headsearch.data.sources import FileSource
+from headsearch.errors import DataError
 
 
 def generator(seed: int) -> torch.Generator:
@@ -77,7 +81,7 @@ def test_streaming_leaves_the_global_random_state_alone(source: FileSource) -> N
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 1, 2])
 def test_streaming_leaves_broken_files_out_and_names_them_once(source: FileSource, workers: int) -> None:
     (source.root / "06.png").write_bytes(b"broken")
     streamed = StreamedImages(source, list(range(5, 23)), 16, workers=workers)
@@ -85,4 +89,45 @@ def test_streaming_leaves_broken_files_out_and_names_them_once(source: FileSourc
         batches = list(streamed.batches(6))
         assert [len(pixels) for pixels, _ in batches] == [5, 6, 6]
         assert torch.cat([index for _, index in batches]).tolist() == [0, *range(2, 18)]
-    assert streamed.skipped == ["06.png: not an image that Pillow can read"]
+    assert streamed.left_out.unreadable == {"06.png": "not an image of a known format"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_breaks_between_two_passes_is_noted_and_not_repeated_silently(
+    source: FileSource, workers: int
+) -> None:
+    streamed = StreamedImages(source, list(range(23)), 16, workers=workers)
+    order = [torch.arange(8), torch.arange(8, 16)]
+    assert [len(pixels) for pixels in streamed.read(order)] == [8, 8]
+    assert not streamed.left_out
+    os.truncate(source.root / "10.png", 200)
+    first, second = streamed.read(order)
+    whole = in_memory(source).images
+    assert torch.equal(first, whole[:8])
+    assert torch.equal(second[2], second[3])
+    assert list(streamed.left_out.unreadable) == ["10.png"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("rule", ["refuse", "accept"])
+def test_a_stream_ends_by_the_rule_where_too_many_files_break(
+    source: FileSource, workers: int, rule: Literal["refuse", "accept"]
+) -> None:
+    for number in range(4, 9):
+        (source.root / f"{number:02}.png").unlink()
+    streamed = StreamedImages(
+        source, list(range(23)), 16, left_out=LeftOut(rule=rule, files=23, place="'pics'"), workers=workers
+    )
+    if rule == "accept":
+        assert sum(len(pixels) for pixels, _ in streamed.batches(6)) == 18
+        return
+    with pytest.raises(DataError, match=r"5 of 23 files of 'pics' cannot be read: 04.png") as error:
+        list(streamed.batches(6))
+    assert "\n" not in str(error.value)
+
+
+def test_a_disk_that_is_gone_ends_a_stream_soon(tmp_path: Path) -> None:
+    source = FileSource(tmp_path, [f"{number}.png" for number in range(100_000)])
+    streamed = StreamedImages(source, list(range(100_000)), 16, left_out=LeftOut(rule="accept"), workers=0)
+    with pytest.raises(DataError, match="images in a row cannot be read"):
+        list(streamed.read([torch.arange(8)]))

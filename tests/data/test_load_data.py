@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -17,10 +18,10 @@ from sklearn.datasets import load_digits
 from headsearch.data import load_data
 from headsearch.data.collection import cut, held_out_count
 from headsearch.data.digits import _HELD_OUT
-from headsearch.data.load import pixel_statistics
+from headsearch.data.load import check_probe, pixel_statistics
 from headsearch.data.sets import Dataset, MemoryImages, StreamedImages
 from headsearch.data.sources import FileSource
-from headsearch.errors import DataError
+from headsearch.errors import DataError, LabelsMissing
 
 
 def load(dataset: str, root: Path | None = None, **options: object) -> Dataset:
@@ -150,7 +151,77 @@ def test_broken_files_are_left_out_and_named(pets: Path) -> None:
     (pets / "dog/empty.jpg").touch()
     data = load("folder", pets)
     assert len(data.train) + len(data.held_out) == 59
-    assert sorted(entry.split(":")[0] for entry in data.skipped) == ["cat/00.png", "dog/empty.jpg"]
+    assert sorted(data.left_out.unreadable) == ["cat/00.png", "dog/empty.jpg"]
+    assert data.left_out.told()[0].startswith("2 files left out, cannot be read: cat/00.png (")
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2**30])
+@pytest.mark.parametrize(("broken", "refused"), [(11, False), (12, True), (60, True)])
+def test_a_fifth_of_unreadable_files_is_refused_unless_accepted(
+    pets: Path, memory_limit: int, broken: int, refused: bool
+) -> None:
+    files = sorted(pets.rglob("*.png"))
+    for number in range(broken):
+        file = files[number * 60 // broken]
+        file.write_bytes(file.read_bytes()[:200])
+    settings = {"memory_limit": memory_limit, "labels": "none"}
+    if memory_limit == 0 and broken < 60:
+        # Only the training part is looked at before: which are broken there is left to chance.
+        data = load("folder", pets, unreadable="accept", **settings)
+        assert 0 < len(data.left_out) <= broken
+        return
+    if not refused:
+        data = load("folder", pets, **settings)
+        assert len(data.train) + len(data.held_out) == 60 - broken
+        assert f"{broken} files left out" in data.left_out.told()[0]
+        assert f"and {broken - 3} more" in data.left_out.told()[0]
+        assert len(data.left_out.listed().splitlines()) == broken
+        return
+    with pytest.raises(DataError, match=r"cannot be read: .* set data.unreadable to accept") as error:
+        load("folder", pets, **settings)
+    assert str(error.value).count(".png") == 3
+    if broken < 60:
+        assert len(load("folder", pets, unreadable="accept", **settings).train) > 0
+
+
+def test_what_was_understood_is_one_line(pets: Path) -> None:
+    assert load("folder", pets).understood() == (
+        "data: folder: 48 images to train on, 12 held out; folders; 3 classes (cat, dog, eel)"
+    )
+    (pets / "Val").mkdir()
+    for name in ("cat", "eel"):
+        (pets / "Val" / name).mkdir()
+        Image.new("RGB", (8, 8)).save(pets / "Val" / name / "1.png")
+    assert load("folder", pets, labels="none").understood() == (
+        "data: folder: 60 images to train on, 2 held out; training in the other folders, held out in 'Val'; no labels"
+    )
+
+
+def test_a_linear_probe_needs_a_class_with_two_images(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}").mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}/x.png")
+    with pytest.raises(LabelsMissing, match=r"needs a class with two images .* data.labels to none"):
+        check_probe(load("folder", tmp_path))
+    check_probe(load("folder", tmp_path, labels="none"))
+    for name in ("y", "z"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"0/{name}.png")
+    check_probe(load("folder", tmp_path))
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(pets.parent))
+    assert len(load("folder", Path("~") / pets.name).train) == 48
+    np.savez(pets / "x.npz", images=np.zeros((9, 8, 8), dtype=np.uint8))
+    assert len(load("npz", Path("~") / pets.name / "x.npz", labels="none").train) == 8
+    with pytest.raises(DataError, match="no folder '~nobody-here/x'"):
+        load("folder", Path("~nobody-here/x"))
+
+
+@pytest.mark.parametrize("name", ["pics 😀", "a b'c", os.fsdecode(b"caf\xe9")])
+def test_roots_may_have_any_name(pets: Path, name: str) -> None:
+    pets.rename(pets.parent / name)
+    assert len(load("folder", pets.parent / name).train) == 48
 
 
 def test_statistics_agree_with_numpy() -> None:
@@ -189,13 +260,22 @@ def test_bad_input_gets_one_line(tmp_path: Path, pets: Path) -> None:
             {"labels": "none", "min_train_images": 256},
             "has 16 images to train on, fewer than the 256",
         ),
-        ("folder", broken, {"labels": "none"}, "(10 files left out, the first: a/"),
+        ("folder", broken, {"labels": "none"}, "10 of 10 files of 'folder' in"),
+        ("folder", broken, {"labels": "none", "memory_limit": 0}, "8 of 8 files of 'folder' in"),
         (
             "folder",
             broken,
-            {"labels": "none", "memory_limit": 0},
-            "can be read; the first: a/0.png: not an image",
+            {"labels": "none", "unreadable": "accept"},
+            "has 0 images to train on, fewer than the 2 needed; 10 files left out, cannot be read: a/",
         ),
+        (
+            "folder",
+            broken,
+            {"labels": "none", "unreadable": "accept", "memory_limit": 0},
+            "none of 8 images of 'folder' in",
+        ),
+        ("folder", Path("x" * 5000), {}, "no folder"),
+        ("folder", Path("/dev/zero"), {}, "it is a device"),
     ]:
         with pytest.raises(DataError) as error:
             load(dataset, root, **options)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +112,136 @@ def test_files_that_are_no_npz_get_one_line(tmp_path: Path) -> None:
     ]:
         with pytest.raises(DataError, match=message):
             npz(tmp_path / name, with_labels=False)
+
+
+def member(shape: tuple[int, ...], kind: str = "|u1", *, version: tuple[int, int] = (1, 0)) -> bytes:
+    """An array's header without its data."""
+    file = io.BytesIO()
+    write = (
+        np.lib.format.write_array_header_1_0 if version == (1, 0) else np.lib.format.write_array_header_2_0
+    )
+    write(file, {"descr": kind, "fortran_order": False, "shape": shape})  # type: ignore[no-untyped-call]
+    return file.getvalue()
+
+
+def zipped(tmp_path: Path, method: int = zipfile.ZIP_DEFLATED, **members: bytes) -> Path:
+    with zipfile.ZipFile(tmp_path / "data.npz", "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return tmp_path / "data.npz"
+
+
+def test_big_endian_and_fortran_arrays_are_read(tmp_path: Path) -> None:
+    square = images(shape=(6, 6, 3))
+    path = saved(tmp_path, images=np.asfortranarray(square), labels=np.array([5, 6, 5, 6], dtype=">i8"))
+    found = npz(path, with_labels=True)
+    np.testing.assert_array_equal(found.train.source.read(2, 6), square[2])
+    assert (found.train.labels, found.classes) == ([0, 1, 0, 1], ["5", "6"])
+
+
+@pytest.mark.parametrize("fortran", [False, True])
+def test_an_uncompressed_array_larger_than_the_limit_is_mapped(tmp_path: Path, fortran: bool) -> None:
+    square = images(count=30, shape=(6, 6, 3))
+    arrays = {"labels": np.arange(30) % 2, "images": np.asfortranarray(square) if fortran else square}
+    found = npz(saved(tmp_path, **arrays), with_labels=True, memory_limit=1000)
+    assert isinstance(found.train.source.images, np.memmap)  # type: ignore[attr-defined]
+    for row in (0, 7, 29):
+        np.testing.assert_array_equal(found.train.source.read(row, 6), square[row])
+
+
+def test_a_compressed_array_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "data.npz", images=images(count=30))
+    with pytest.raises(DataError, match=r"'images' unpacks to .* write it uncompressed"):
+        npz(tmp_path / "data.npz", with_labels=False, memory_limit=1000)
+
+
+def test_bombs_take_neither_memory_nor_time(tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(tmp_path / "big.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("images.npy", "w", force_zip64=True) as file,
+    ):
+        file.write(member((30_000, 100, 100)))
+        for _ in range(30):
+            file.write(bytes(10**7))
+    zipped(tmp_path, images=member((2**20, 2**15, 2**15))).rename(tmp_path / "petabyte.npz")
+    header = b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + b" " * 10**8
+    zipped(tmp_path, images=header).rename(tmp_path / "header.npz")
+    code = f"""
+from pathlib import Path
+from headsearch.data.npz import npz
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+before = peak()
+for name in ("big", "petabyte", "header"):
+    try: npz(Path({str(tmp_path)!r}) / f"{{name}}.npz", with_labels=False, memory_limit=2**27)
+    except Exception as error: print(type(error).__name__, error)
+print(peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
+    *errors, kilobytes = done.stdout.splitlines()
+    assert len(errors) == 3
+    assert all(line.startswith("DataError ") for line in errors)
+    assert int(kilobytes) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (member((4, 5, 6)), "is said to have shape"),
+        (member((4, 5, 6)) + bytes(119), "is said to have shape"),
+        (member((4, 5, -6)) + bytes(120), "is said to have shape"),
+        (member((4, 5, 6), "|O") + bytes(120), "Python objects"),
+        (member((4, 5, 6))[:20], "cannot read"),
+        (b"no array", "cannot read"),
+        (b"\x93NUMPY\x09\x00" + bytes(200), "format version"),
+        (member((0, 5, 6)), r"shape \(0, 5, 6\)"),
+        (member((), "|u1") + b"1", r"shape \(\)"),
+    ],
+)
+def test_arrays_that_are_not_what_they_say_get_one_line(tmp_path: Path, data: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        npz(zipped(tmp_path, images=data), with_labels=False)
+    assert "\n" not in str(error.value)
+
+
+def test_archives_that_numpy_does_not_write_get_one_line(tmp_path: Path) -> None:
+    whole = member((4, 5, 6)) + bytes(120)
+    path = zipped(tmp_path, zipfile.ZIP_BZIP2, images=whole)
+    with pytest.raises(DataError, match="compressed in a way"):
+        npz(path, with_labels=False)
+    encrypted = bytearray(zipped(tmp_path, zipfile.ZIP_STORED, images=whole).read_bytes())
+    encrypted[encrypted.index(b"PK\x03\x04") + 6] |= 1
+    encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(encrypted)
+    with pytest.raises(DataError, match="password"):
+        npz(path, with_labels=False)
+    spoilt = bytearray(zipped(tmp_path, zipfile.ZIP_STORED, images=whole).read_bytes())
+    spoilt[spoilt.index(whole) + 150] ^= 1
+    path.write_bytes(spoilt)
+    with pytest.raises(DataError, match="CRC"):
+        npz(path, with_labels=False)
+
+
+@pytest.mark.parametrize(
+    "labels", [[0.0, 1, 0, 1], [True, False, True, False], ["a", "b", "a", "b"], [np.nan] * 4]
+)
+def test_labels_that_are_no_integers_get_one_line(tmp_path: Path, labels: Any) -> None:
+    with pytest.raises(DataError, match="expected integers"):
+        npz(saved(tmp_path, images=images(), labels=labels), with_labels=True)
+
+
+def test_what_is_no_file_is_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "zero.npz").symlink_to("/dev/zero")
+    (tmp_path / "me.npz").symlink_to("me.npz")
+    (tmp_path / "folder.npz").mkdir()
+    for name, message in [
+        ("pipe", "a device"),
+        ("zero", "a device"),
+        ("me", "no file"),
+        ("folder", "a folder"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            npz(tmp_path / f"{name}.npz", with_labels=False)

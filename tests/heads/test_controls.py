@@ -17,13 +17,13 @@ def size(config: object, base: object) -> int:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_same_is_three_blocks_of_the_bases_own_kind(name: str) -> None:
     base = toy_base(96, (7, 7), kind=name)
-    config = same_head(base)
+    config = same_head(base).config
     assert (config.family, config.depth) == (name, 3)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_mlp_is_of_the_size_of_same(name: str) -> None:
     base = toy_base(96, (7, 7), kind=name)
-    config = mlp_head(base)
+    config = mlp_head(base).config
     assert (config.family, config.depth) == ("mlp", 3)
-    assert size(config, base) == pytest.approx(size(same_head(base), base), rel=0.02)
+    assert size(config, base) == pytest.approx(size(same_head(base).config, base), rel=0.02)

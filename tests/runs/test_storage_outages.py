@@ -256,7 +256,7 @@ def test_of_two_writers_the_second_is_refused(tmp_path: Path) -> None:
     head = run_toy(tmp_path / "run", experiment_)[-1]
     name = optuna.get_all_study_names(open_storage(url))[0]
     first, second = (Ledger(open_storage(url), name, labels=True) for _ in range(2))
-    written = first.start(head.config, head.head_id, seed=1, replicate=1)
+    written = first.start(head.candidate, seed=1, replicate=1)
     with pytest.raises(RunError, match=rf"^trial {written.number} of the study was written by somebody else"):
-        second.start(head.config, head.head_id, seed=2, replicate=1)
+        second.start(head.candidate, seed=2, replicate=1)
     assert len(Ledger(open_storage(url), name, labels=True).records) == written.number + 1

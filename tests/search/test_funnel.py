@@ -46,7 +46,7 @@ def test_a_funnel_goes_from_candidates_over_a_screen_to_finalists(tmp_path: Path
     assert {record.head_id for record in joint} <= {candidate.head_id for candidate in candidates}
     heads = [record for record in proxies(records) if record.control is None and record.replicate == 0]
     assert len(heads) == 5
-    best = [standing.head_id for standing in standings(joint)][:4]
+    best = [standing.candidate.head_id for standing in standings(joint)][:4]
     assert [record.head_id for record in heads][:4] == best
     assert heads[4].head_id not in best
     assert [record.control for record in proxies(records)[:3]] == ["none", "same", "mlp"]

@@ -58,8 +58,8 @@ def search(
         proposal = subject.propose(known, ())
         if proposal is None:
             break
-        known.setdefault(proposal.head_id, score(proposal.config))
-        subject.tell(proposal.position, known[proposal.head_id])
+        known.setdefault(proposal.candidate.head_id, score(proposal.candidate.config))
+        subject.tell(proposal.position, known[proposal.candidate.head_id])
         made.append(proposal)
     return made
 
@@ -69,26 +69,28 @@ def test_a_running_proposal_is_remembered_and_told_later() -> None:
     rebuilt = proposer()
     known: dict[str, list[float]] = {}
     for n, proposal in enumerate(whole[:15]):
-        values = score(proposal.config)
+        values = score(proposal.candidate.config)
         position = rebuilt.remember(
             proposal.draw,
             None if n == 14 else values,
             running=n == 14,
-            duplicate=proposal.head_id in known,
+            duplicate=proposal.candidate.head_id in known,
         )
-        known[proposal.head_id] = values
+        known[proposal.candidate.head_id] = values
     rebuilt.tell(position, values)
-    assert [p.head_id for p in search(rebuilt, 5, known)] == [p.head_id for p in whole[15:]]
+    assert [p.candidate.head_id for p in search(rebuilt, 5, known)] == [
+        p.candidate.head_id for p in whole[15:]
+    ]
 
 
 def test_other_seeds_propose_other_heads() -> None:
-    first, second = ([p.head_id for p in search(proposer(seed=seed), 8)] for seed in (0, 1))
+    first, second = ([p.candidate.head_id for p in search(proposer(seed=seed), 8)] for seed in (0, 1))
     assert first[0] == second[0]
     assert first[1:] != second[1:]
 
 
 def test_the_grid_counts_through_the_space_in_order() -> None:
-    made = [proposal.head_id for proposal in search(proposer(sampler="grid"), 1000)]
+    made = [proposal.candidate.head_id for proposal in search(proposer(sampler="grid"), 1000)]
     order = list(dict.fromkeys(head_id(canonical(config, TOY_BASE)) for config in TINY.enumerate()))
     assert made[0] == head_id(canonical(TINY.default(), TOY_BASE))
     assert made[1:] == [identity for identity in order if identity != made[0]]
@@ -99,10 +101,10 @@ def test_a_sampler_that_repeats_itself_five_times_is_helped_out() -> None:
     known: dict[str, list[float]] = {}
     in_a_row = longest = 0
     while (proposal := subject.propose(known, ())) is not None:
-        in_a_row = in_a_row + 1 if proposal.head_id in known else 0
+        in_a_row = in_a_row + 1 if proposal.candidate.head_id in known else 0
         longest = max(longest, in_a_row)
-        known[proposal.head_id] = score(proposal.config)
-        subject.tell(proposal.position, known[proposal.head_id])
+        known[proposal.candidate.head_id] = score(proposal.candidate.config)
+        subject.tell(proposal.position, known[proposal.candidate.head_id])
     assert set(known) == TINY_HEADS
     assert longest == 5
 
@@ -116,9 +118,11 @@ def test_tpe_avoids_what_was_stopped_and_forgets_what_failed() -> None:
             for asked in range(40):
                 proposal = subject.propose((), ())
                 assert proposal is not None
-                bad = proposal.config.family == "mixer"
+                bad = proposal.candidate.config.family == "mixer"
                 subject.tell(
-                    proposal.position, None if bad else score(proposal.config), stopped=bad and stopped
+                    proposal.position,
+                    None if bad else score(proposal.candidate.config),
+                    stopped=bad and stopped,
                 )
                 proposed[stopped] += bad and asked >= 12
     # By chance it would be a quarter of them: 21.
@@ -133,7 +137,7 @@ def test_constraints_hold_for_every_proposal() -> None:
         "tight.yaml",
     )
     known: dict[str, list[float]] = {}
-    heads = [proposal.config for proposal in search(proposer(space), 20, known)]
+    heads = [proposal.candidate.config for proposal in search(proposer(space), 20, known)]
     # toy_cost: a thousand parameters a block.
     assert {(head.family, head.depth) for head in heads} == {("mixer", 1), ("vit", 1), ("vit", 2)}
 
@@ -155,9 +159,11 @@ def test_refused_draws_leave_no_trace_in_what_the_sampler_sees() -> None:
     whole = search(proposer(space), 25)
     rebuilt = proposer(space)
     for proposal in whole[:20]:
-        rebuilt.remember(proposal.draw, score(proposal.config), running=False, duplicate=False)
-    known = {proposal.head_id: score(proposal.config) for proposal in whole[:20]}
-    assert [p.head_id for p in search(rebuilt, 5, known)] == [p.head_id for p in whole[20:]]
+        rebuilt.remember(proposal.draw, score(proposal.candidate.config), running=False, duplicate=False)
+    known = {proposal.candidate.head_id: score(proposal.candidate.config) for proposal in whole[:20]}
+    assert [p.candidate.head_id for p in search(rebuilt, 5, known)] == [
+        p.candidate.head_id for p in whole[20:]
+    ]
 
 
 def test_the_grid_of_a_continuum_is_refused_in_one_line() -> None:
@@ -195,5 +201,9 @@ def test_tpe_finds_better_heads_than_chance() -> None:
     )
     rng = random.Random(0)
     chance = sum(sum(score(space.sample(rng))) for _ in range(300)) / 300
-    late = [sum(score(p.config)) for seed in range(4) for p in search(proposer(space, seed=seed), 40)[25:]]
+    late = [
+        sum(score(p.candidate.config))
+        for seed in range(4)
+        for p in search(proposer(space, seed=seed), 40)[25:]
+    ]
     assert sum(late) / len(late) > chance + 1.5

@@ -13,14 +13,21 @@ import torch
 from headsearch.base.model import load_base
 from headsearch.errors import BaseModelError, DataError, RunError, SpaceError
 from headsearch.experiment import Experiment, parse_experiment
-from headsearch.heads import head_id, parse_head
+from headsearch.heads import Candidate, parse_head
 from headsearch.scoring.score import head_score
-from headsearch.scoring.zero_cost_scores import CKA_MEASURES, FILE_NAME, ORDERS, ZeroCostScores, read_scores
+from headsearch.scoring.zero_cost_scores import (
+    BASELINES,
+    CKA_MEASURES,
+    FILE_NAME,
+    MEASURED,
+    ZeroCostScores,
+    read_scores,
+)
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
 from headsearch.space import load_space, parse_space
 
-CONVNEXT = parse_head({"convnext": {"depth": 1, "kernel_size": 3}})
-RESNET = parse_head({"resnet": {"depth": 1, "block": "basic"}})
+CONVNEXT = Candidate.of(parse_head({"convnext": {"depth": 1, "kernel_size": 3}}))
+RESNET = Candidate.of(parse_head({"resnet": {"depth": 1, "block": "basic"}}))
 SPACE = parse_space(
     "space: headsearch/space@1\nhead: {one_of: [{mixer: {depth: {int: [1, 3]}}}, {mlp: {depth: {int: [1, 3]}}}]}\n"
     "constraints: [params <= 0.9 * base.params]",
@@ -54,8 +61,9 @@ def test_a_head_has_every_score_with_its_spread(scorer: ZeroCostScorer) -> None:
     assert row.reason is None
     assert row.seeds == 2
     assert set(row.measures) == set(CKA_MEASURES)
-    assert set(row.sd) == set(ORDERS) - {"score"}
-    assert None not in {row.value(name) for name in ORDERS}
+    assert set(row.sd) == set(MEASURED)
+    assert None not in {row.value(name) for name in MEASURED}
+    assert {row.value(name) for name in BASELINES} == {None}
     assert all(value > 0 for value in row.sd.values())
     assert row.score == head_score(row.measures, row.quality)
     assert row.cost is not None
@@ -67,7 +75,7 @@ def test_scores_are_means_over_seeds(scorer: ZeroCostScorer) -> None:
     one = make(seeds=1).score(CONVNEXT)
     both = scorer.score(CONVNEXT)
     assert one.sd == {}
-    for name in ORDERS[1:]:
+    for name in MEASURED:
         # Of two values, half their distance is 1/√2 of the standard deviation.
         distance = abs(one.value(name) - both.value(name))  # type: ignore[operator]
         assert distance == pytest.approx(both.sd[name] / 2**0.5, rel=1e-6, abs=1e-9)
@@ -79,7 +87,7 @@ def test_scores_depend_neither_on_order_nor_on_the_process(scorer: ZeroCostScore
     state = torch.get_rng_state()
     other = scorer.score(RESNET)
     assert torch.equal(torch.get_rng_state(), state)
-    assert list(scorer.score_all([RESNET, CONVNEXT])) == [other, first]
+    assert (scorer.score(RESNET), scorer.score(CONVNEXT)) == (other, first)
     assert pickle.loads(pickle.dumps(scorer)).score(CONVNEXT) == first
     assert other != first
 
@@ -100,7 +108,7 @@ def test_given_weights_are_looked_at_once_and_heads_still_vary(tmp_path: Path) -
     scorer = ZeroCostScorer(given, seeds=3, images=60, tokens=200)
     row = scorer.score(CONVNEXT)
     assert scorer._shared is not None
-    assert len({id(seen) for seen in scorer._shared.seen}) == 1
+    assert len({id(outputs) for outputs in scorer._shared.outputs}) == 1
     assert row.sd["cka.embedding.output"] > 0
 
 
@@ -112,7 +120,7 @@ def test_labels_are_not_read(tmp_path: Path) -> None:
 
 
 def test_a_head_that_the_base_cannot_carry_has_a_reason(scorer: ZeroCostScorer) -> None:
-    row = scorer.score(parse_head({"vit": {"num_heads": 5}}))
+    row = scorer.score(Candidate.of(parse_head({"vit": {"num_heads": 5}})))
     assert row.reason is not None
     assert "num_heads is 5" in row.reason
     assert (row.score, row.cost, row.measures) == (None, None, {})
@@ -133,7 +141,7 @@ def test_a_collapsed_head_has_a_reason_and_a_cost(
         return head
 
     monkeypatch.setattr(module, "build_head", dead)
-    row = scorer.score(parse_head({"mlp": {"first_shortcut": False}}))
+    row = scorer.score(Candidate.of(parse_head({"mlp": {"first_shortcut": False}})))
     assert "the head collapsed" in (row.reason or "")
     assert row.score is None
     assert row.cost is not None
@@ -161,7 +169,7 @@ def test_a_space_is_scored_whole_with_progress(scorer: ZeroCostScorer) -> None:
     refused = [
         config
         for config in SPACE.enumerate()
-        if scorer.score(config).cost.params > 0.9 * scorer.base.params  # type: ignore[union-attr]
+        if scorer.score(Candidate.of(config)).cost.params > 0.9 * scorer.base.params  # type: ignore[union-attr]
     ]
     assert refused
     assert len(rows) == 6 - len(refused)
@@ -188,9 +196,9 @@ def test_a_killed_stage_goes_on_where_it_was(
     scored: list[str] = []
 
     class Counting(ZeroCostScorer):
-        def score(self, config: Any) -> ZeroCostScores:
-            scored.append(head_id(config))
-            return super().score(config)
+        def score(self, candidate: Candidate) -> ZeroCostScores:
+            scored.append(candidate.head_id)
+            return super().score(candidate)
 
     resumed = Counting(experiment(), seeds=2, images=60, tokens=200)
     assert score_space(SPACE, resumed, number=50, path=path) == whole
@@ -198,6 +206,26 @@ def test_a_killed_stage_goes_on_where_it_was(
     assert path.read_text() == (tmp_path / "whole.jsonl").read_text()
     with pytest.raises(RunError, match="other images or other seeds"):
         score_space(SPACE, make(seeds=3), number=50, path=path)
+
+
+def test_baselines_are_added_where_they_are_asked_for_and_change_nothing_else(
+    scorer: ZeroCostScorer, tmp_path: Path
+) -> None:
+    path = tmp_path / FILE_NAME
+    before = score_space(SPACE, scorer, number=50, path=path)
+    after = score_space(SPACE, make(baselines=True), number=50, path=path)
+    assert all(row.value(name) is not None and name in row.sd for row in after for name in BASELINES)
+
+    def rest(row: ZeroCostScores) -> dict[str, Any]:
+        values = row.to_dict()
+        return {
+            **{name: value for name, value in values.items() if name not in BASELINES},
+            "sd": {name: value for name, value in values["sd"].items() if name not in BASELINES},
+        }
+
+    assert [rest(row) for row in after] == [rest(row) for row in before]
+    # A file that has them, as all did once, is taken as it is.
+    assert score_space(SPACE, scorer, number=50, path=path) == after
 
 
 def test_a_space_without_an_allowed_head_is_told(scorer: ZeroCostScorer) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headsearch.errors import SpaceError
-from headsearch.heads import canonical
+from headsearch.heads import Candidate
 from headsearch.space import load_space, parse_space
 from headsearch.space.drawing import distinct_heads
 from headsearch.testing.heads import toy_base
@@ -22,7 +22,7 @@ def space(head: str, constraints: str = "[]"):
 
 def test_a_small_space_is_drawn_whole() -> None:
     heads = distinct_heads(TINY, 1000, seed=3)
-    assert set(heads) == {canonical(head) for head in TINY.enumerate()}
+    assert set(heads) == {Candidate.of(head) for head in TINY.enumerate()}
     assert len(heads) == len(set(heads)) == TINY.count_distinct()
 
 
@@ -44,7 +44,7 @@ def test_the_last_heads_are_found_where_chance_would_take_forever() -> None:
 
 def test_families_come_up_alike_however_many_heads_they_have() -> None:
     uneven = space("{one_of: [{mlp: {depth: {int: [1, 12]}}}, {convnext: {mlp_ratio: {float: [1, 8]}}}]}")
-    counts = Counter(head.family for head in distinct_heads(uneven, 20, seed=0))
+    counts = Counter(head.config.family for head in distinct_heads(uneven, 20, seed=0))
     assert counts["mlp"] > 4
 
 
@@ -56,8 +56,8 @@ def test_two_descriptions_of_one_network_are_one_head() -> None:
 
 def test_constraints_and_base_are_applied() -> None:
     deep = space("{mixer: {depth: {int: [1, 9]}}}", "[depth > 6]")
-    assert {head.depth for head in distinct_heads(deep, 100, seed=0)} == {7, 8, 9}
-    assert {head.depth for head in distinct_heads(deep, 2, seed=0)} < {7, 8, 9}
+    assert {head.config.depth for head in distinct_heads(deep, 100, seed=0)} == {7, 8, 9}
+    assert {head.config.depth for head in distinct_heads(deep, 2, seed=0)} < {7, 8, 9}
     with pytest.raises(
         SpaceError, match=r"mine\.yaml.*no head of the space is allowed.*refused by 'depth > 9'"
     ):

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from headsearch.base.info import BaseInfo
 from headsearch.errors import HeadError, SpaceError
-from headsearch.heads import canonical, canonical_or_none, head_id, parse_head
+from headsearch.heads import Candidate, canonical, canonical_or_none, head_id, parse_head
 from headsearch.heads.cost import HeadCost
 from headsearch.search.draws import OptunaChooser, all_decisions, default_decisions
 from headsearch.search.proposer import Proposer
@@ -205,9 +205,9 @@ def test_the_schema_refuses_what_it_can_see(name: str) -> None:
 
 def test_coinciding_members_are_refused_like_by_a_constraint() -> None:
     space = parse(DRAWN)
-    refused = [head for head in space.enumerate() if space.refusal(head) is not None]
+    refused = [head for head in space.enumerate() if isinstance(space.judge(head), str)]
     assert len(refused) == (16 - 4 * 3) + (64 - 4 * 3 * 2)
-    assert "a set that names the same head twice: " in str(space.refusal(refused[0]))
+    assert "a set that names the same head twice: " in str(space.judge(refused[0]))
     with pytest.raises(HeadError, match="twice"):
         space.violated(refused[0])
 
@@ -215,9 +215,10 @@ def test_coinciding_members_are_refused_like_by_a_constraint() -> None:
 def test_members_that_a_base_makes_alike_are_refused_on_that_base_alone() -> None:
     space = parse("head: {set: [{vit: {}}, {vit: {num_heads: 2}}]}")
     head = space.default()
-    assert space.refusal(head) is None
-    assert "twice: vit-d3-h2-" in str(space.refusal(head, BASE)), "64 channels make 2 heads"
-    assert space.refusal(head, BaseInfo("b", "vit", 96, (4, 4), 96, 4, 1, 1, 16)) is None
+    assert isinstance(space.judge(head), Candidate)
+    assert "twice: vit-d3-h2-" in str(space.judge(head, BASE)), "64 channels make 2 heads"
+    wider = BaseInfo("b", "vit", 96, (4, 4), 96, 4, 1, 1, 16)
+    assert space.judge(head, wider) == Candidate.of(head, wider)
 
 
 @pytest.mark.parametrize(
@@ -239,8 +240,8 @@ def test_constraints_see_sums_and_every_member(condition: str, allowed: bool) ->
         "head: {set: [{convnext: {depth: 1, kernel_size: 5, mlp_ratio: 2}}, {mixer: {depth: 3}}]}\n"
         f'constraints: ["{condition}"]'
     )
-    refusal = space.refusal(space.default(), BASE, lambda head, base: HeadCost(1000 * head.depth, 1))
-    assert refusal == (None if allowed else condition)
+    judged = space.judge(space.default(), BASE, lambda head, base: HeadCost(1000 * head.depth, 1))
+    assert judged == (Candidate.of(space.default(), BASE) if allowed else condition)
 
 
 def test_the_tree_shows_both_forms() -> None:
@@ -293,9 +294,11 @@ def test_a_search_meets_every_set_once_and_none_with_a_head_twice(sampler: str) 
     proposer = Proposer(space, BASE, sampler=sampler, seed=0, objectives=2)
     tried: set[str] = set()
     while (proposal := proposer.propose(tried, ())) is not None:
-        assert len({head_id(member) for member in proposal.config.members}) == len(proposal.config.members)
+        assert len({head_id(member) for member in proposal.candidate.config.members}) == len(
+            proposal.candidate.config.members
+        )
         proposer.tell(proposal.position, [0.5, float(len(tried))])
-        tried.add(proposal.head_id)
+        tried.add(proposal.candidate.head_id)
     assert len(tried) == space.count_distinct() == 10
 
 

@@ -10,6 +10,7 @@ import torch
 
 from headsearch.base.model import Base, load_base
 from headsearch.data.augment import Views
+from headsearch.data.left_out import LeftOut
 from headsearch.data.recipe import Augmentation
 from headsearch.data.sets import Dataset, MemoryImages
 from headsearch.heads import parse_head
@@ -39,7 +40,7 @@ def scorer() -> Scorer:
     pixels[labels == 1, 0] += 50
     held_out, train = MemoryImages(pixels[:1100], labels[:1100]), MemoryImages(pixels[1100:], labels[1100:])
     mean = std = (0.5, 0.5, 0.5)
-    dataset = Dataset("made", train, held_out, None, mean, std, 16, [])
+    dataset = Dataset("made", train, held_out, None, mean, std, 16, LeftOut())
     views = Views(Augmentation(blur=(0.0, 0.0)), image_size=16, mean=mean, std=std)
     return Scorer(dataset, views, discrepancy="cka.tokens.output", labels=True, seed=3)
 

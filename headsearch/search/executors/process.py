@@ -11,18 +11,17 @@ import multiprocessing
 import os
 import pickle
 import signal
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import FrameType
 
 from headsearch.search.executors import Failed, Job, JobSource
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.worker import Ended, Message, Progressed, Ready, Reported, work
+from headsearch.signals import interrupted_once
 from headsearch.training.trial import Evaluate
 
 START_SECONDS = 300.0
@@ -45,7 +44,7 @@ class ProcessExecutor:
         """Evaluate every job that `jobs` hands out. However this ends, no worker outlives it."""
         packed = pickle.dumps(evaluate)
         team = [_Worker(place, packed, self._timeout) for place in self._placements]
-        with _interrupted_once():
+        with interrupted_once():
             try:
                 self._lead(team, jobs)
             finally:
@@ -93,27 +92,6 @@ class ProcessExecutor:
         else:
             times = f", {losses[job.number]} times" if losses[job.number] > 1 else ""
             jobs.settle(job, Failed(f"its worker {how}{times}", "failed"))
-
-
-@contextlib.contextmanager
-def _interrupted_once() -> Iterator[None]:
-    """Ctrl-C interrupts what is done meanwhile as ever, but one more does not interrupt what the first has set off: ending the workers takes
-    no time, and Python would wait for ever for one that was left out."""
-    former = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(former):
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        # Not SIG_IGN, which a process that is being started would inherit.
-        signal.signal(signal.SIGINT, lambda *_: None)
-        former(number, frame)
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, former)
 
 
 class _Gone(Exception):

@@ -6,15 +6,19 @@ import contextlib
 import logging
 import math
 import os
+import secrets
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from headsearch.errors import ExperimentError
 from headsearch.experiment import RaySpec
 from headsearch.search.executors.placement import available_cores
+from headsearch.signals import kept_handlers
 
 CONNECT_SECONDS = 10.0
 """For a cluster's head to accept a connection."""
@@ -33,6 +37,12 @@ _SETTINGS = {
     # Ctrl-C is the search's business. Tune would end as if all had gone well.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
+_OWN_CLUSTER = {
+    # Ray has a switch for this on other systems only by that name: every process then listens on the loopback address alone.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # What Ray gives its workers is 15: any other process of this machine would slow the trials down.
+    "RAY_worker_niceness": "0",
+}
 _ONE_ATTEMPT = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 """Ray would try for minutes to reach a cluster that is not there, and say so every few seconds."""
 
@@ -47,7 +57,7 @@ def connected(spec: RaySpec) -> Iterator[None]:
     Raises:
         ExperimentError: no cluster at the address, another than this process is connected to, or none of its nodes has room for a trial.
     """
-    with _environment(_SETTINGS):
+    with _environment(_SETTINGS | (_OWN_CLUSTER if spec.address is None else {}) | _authentication(spec)):
         import ray
 
         if ray.is_initialized():
@@ -57,11 +67,34 @@ def connected(spec: RaySpec) -> Iterator[None]:
             yield
             return
         try:
-            _connect(spec)
+            with kept_handlers():
+                # Ray's own handler of SIGTERM would leave without a word.
+                _connect(spec)
             check_room(spec, cluster_nodes())
             yield
         finally:
             ray.shutdown()
+
+
+def _authentication(spec: RaySpec) -> dict[str, str]:
+    """How this process proves to a cluster that it belongs there.
+
+    Left to itself, Ray writes a token for its own cluster into the home directory, where a later `ray start` finds it; and it sends none to a
+    cluster that was running before. So a cluster of our own gets a token that is written nowhere, and any other the user's, where there is one:
+    a cluster that asks for none ignores it.
+    """
+    if "RAY_AUTH_MODE" in os.environ:
+        return {}
+    if spec.address is None:
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _own_token()}
+    given = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return {"RAY_AUTH_MODE": "token"} if given or (Path.home() / ".ray" / "auth_token").is_file() else {}
+
+
+@cache
+def _own_token() -> str:
+    """One for the life of this process, since Ray reads it once."""
+    return secrets.token_hex(16)
 
 
 def check_device(spec: RaySpec, device: str) -> None:
@@ -145,9 +178,14 @@ def _connect(spec: RaySpec) -> None:
     if spec.address != "auto":
         _reach(spec.address)
     try:
-        with _environment(_ONE_ATTEMPT), _quiet_stderr():
+        with _environment(_ONE_ATTEMPT), _captured_stderr() as said:
             ray.init(spec.address, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError) as error:
+        if "InvalidAuthToken" in said[0]:
+            raise ExperimentError(
+                f"search.executor.address: the Ray cluster at {spec.address!r} does not accept this process's token; expected that of the cluster "
+                "in RAY_AUTH_TOKEN, or in the file that RAY_AUTH_TOKEN_PATH names (default ~/.ray/auth_token)"
+            ) from None
         raise _unreachable(spec.address, error) from None
 
 
@@ -207,17 +245,21 @@ def _start(cores: int) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep from stderr what Ray's C++ says there before its log level counts. Why a connection failed is in the exception."""
+def _captured_stderr() -> Iterator[list[str]]:
+    """Keep from stderr what Ray's C++ says there before its log level counts; gives back a list that holds it at the end. The exception names no
+    cause."""
+    said = [""]
     sys.stderr.flush()
     kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with tempfile.TemporaryFile() as file:
+        try:
+            os.dup2(file.fileno(), 2)
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            said[0] = file.read().decode(errors="replace")
 
 
 def _line(error: Exception) -> str:

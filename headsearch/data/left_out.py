@@ -1,0 +1,74 @@
+"""Files of a data set that are not used: how many, which, and why. No torch here.
+
+Nothing is left out silently, and a data set of which a large part cannot be read is refused unless that is accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headsearch.data.opening import printable
+from headsearch.errors import DataError
+
+TOO_MANY = 0.2
+"""Share of the files that cannot be read from which on a data set is refused."""
+
+_NAMED = 3
+"""Files named in a line; the rest is counted."""
+
+FILE_NAME = "left_out.txt"
+"""Where a run directory and a pretraining list them all."""
+
+
+@dataclass
+class LeftOut:
+    """What is not used of a data set; grows while streamed files are first read."""
+
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """The reason by the file's name."""
+    beside: dict[str, str] = field(default_factory=dict)
+    """Images that could be read but have no place in the data set, likewise."""
+    rule: Literal["refuse", "accept"] = "refuse"
+    """What to do where too many cannot be read."""
+    place: str = "the data set"
+    """What the files are of."""
+    files: int = 0
+    """How many there are, with those that cannot be read; 0 while that is unknown."""
+
+    def __len__(self) -> int:
+        return len(self.unreadable) + len(self.beside)
+
+    def check(self, files: int | None = None) -> None:
+        """Raise `DataError` where too many cannot be read: of all, or of the `files` that were looked at."""
+        count = len(self.unreadable)
+        of = self.files if files is None else files
+        if self.rule == "refuse" and count and of and count >= TOO_MANY * of:
+            raise DataError(
+                f"data: {count:,} of {of:,} files of {self.place} cannot be read: {_some(self.unreadable)}; "
+                "mend or remove them, or set data.unreadable to accept"
+            )
+
+    def told(self) -> list[str]:
+        """A line of either kind, with some names; none where nothing is left out."""
+        lines = []
+        if self.unreadable:
+            lines.append(f"{_files(self.unreadable)} left out, cannot be read: {_some(self.unreadable)}")
+        if self.beside:
+            lines.append(f"{_files(self.beside)} left out, beside the data set: {_some(self.beside)}")
+        return lines
+
+    def listed(self) -> str:
+        """All of them, a line each."""
+        return "".join(f"{printable(name)}: {why}\n" for name, why in (self.unreadable | self.beside).items())
+
+
+def _files(named: Mapping[str, str]) -> str:
+    return f"{len(named):,} file{'' if len(named) == 1 else 's'}"
+
+
+def _some(named: Mapping[str, str]) -> str:
+    first = [f"{printable(name)} ({why})" for name, why in list(named.items())[:_NAMED]]
+    more = len(named) - len(first)
+    return ", ".join(first) + (f", and {more:,} more" if more else "")

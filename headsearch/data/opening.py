@@ -1,0 +1,130 @@
+"""The one place that opens image files: by content and not by name, within bounds, with one line for whatever goes wrong.
+
+Only the formats below are decoded: some others that Pillow knows start outside programs, and what no test has seen is not promised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+# Importing a plugin registers its format.
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TgaImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from headsearch.errors import UserError
+
+_FORMATS = (
+    BmpImagePlugin.BmpImageFile.format,
+    BmpImagePlugin.DibImageFile.format,
+    GifImagePlugin.GifImageFile.format,
+    JpegImagePlugin.JpegImageFile.format,
+    PpmImagePlugin.PpmImageFile.format,
+    PngImagePlugin.PngImageFile.format,
+    TiffImagePlugin.TiffImageFile.format,
+    WebPImagePlugin.WebPImageFile.format,
+    Jpeg2KImagePlugin.Jpeg2KImageFile.format,
+    AvifImagePlugin.AvifImageFile.format,
+    # Last: it has no mark that a file could be told by.
+    TgaImagePlugin.TgaImageFile.format,
+)
+
+MOST_PIXELS = 250_000_000
+"""Of an image: about 1 GiB decoded."""
+_MOST_PIXELS_OF = {"WEBP": 100_000_000, "JPEG2000": 100_000_000, "AVIF": 100_000_000}
+"""These decoders take three to four times the memory."""
+_MOST_BYTES = 2**30
+"""Of a file: some decoders read all of it before they look at it."""
+
+LARGE = 89_478_485
+"""Pixels above which images are decoded one at a time and shrunk in strips."""
+_ONE_LARGE_AT_A_TIME = threading.RLock()
+
+# What Pillow has to say about a file is said as the reason for leaving it out; its own bound on pixels is replaced by ours.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+
+
+class CorruptImage(Exception):
+    """An image that cannot be decoded. `str(error)` is the reason."""
+
+
+@contextlib.contextmanager
+def opened(file: BinaryIO | str) -> Iterator[Image.Image]:
+    """An image file, its pixels not decoded yet. What is raised inside is turned into a reason too, but for a `UserError`.
+
+    Raises:
+        CorruptImage: it is no regular file, none of the formats, too large, or its decoder fails, in whatever way.
+    """
+    try:
+        with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
+            width, height = image.size
+            most = _MOST_PIXELS_OF.get(image.format or "", MOST_PIXELS)
+            if width * height > most:
+                raise CorruptImage(
+                    f"{width}x{height} pixels, more than {most // 10**6} million"
+                    + ("" if most == MOST_PIXELS else f" of a {image.format} file")
+                )
+            with _ONE_LARGE_AT_A_TIME if width * height > LARGE else contextlib.nullcontext():
+                yield image
+    except (CorruptImage, UserError):
+        raise
+    except Exception as error:
+        raise CorruptImage(reason(error)) from error
+
+
+def _stream(file: BinaryIO | str) -> contextlib.AbstractContextManager[BinaryIO]:
+    if not isinstance(file, str):
+        return contextlib.nullcontext(file)
+    # Looked at before it is opened: opening a FIFO waits for ever.
+    status = Path(file).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise CorruptImage(no_file(status.st_mode))
+    if status.st_size > _MOST_BYTES:
+        raise CorruptImage(f"a file of {status.st_size / 2**30:.1f} GiB, more than {_MOST_BYTES // 2**30}")
+    return Path(file).open("rb")
+
+
+def no_file(mode: int) -> str:
+    """What something that is no regular file is, from its mode."""
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+    return f"a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file"
+
+
+def reason(error: BaseException) -> str:
+    """One line of why an image cannot be read, without the file's name."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MOST_PIXELS // 10**6} million pixels"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return printable(" ".join(str(error).split()))[:200] or type(error).__name__
+
+
+def printable(text: str) -> str:
+    r"""The text with what no terminal should be given written as escapes: control characters, bytes that are no UTF-8.
+
+    >>> printable("caf\udce9\x1b.png")
+    'caf\\udce9\\x1b.png'
+    """
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
