@@ -96,6 +96,12 @@ def dashboard(
         str | None,
         typer.Option(help="What every visitor must bring. Default: none on this machine, else a random one."),
     ] = None,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            help="What all addresses begin with, behind a proxy that has the dashboard below a path."
+        ),
+    ] = "/",
 ) -> None:
     """Show runs in a browser, and keep showing them while they go on. Only reads."""
     from headsearch.dashboard.server import Address, serve
@@ -103,4 +109,4 @@ def dashboard(
     def announce(address: Address) -> None:
         typer.echo(f"headsearch dashboard at {address.url}  (Ctrl-C ends it)", err=True)
 
-    serve(runs, host=host, port=port, token=token, announce=announce)
+    serve(runs, host=host, port=port, token=token, prefix=prefix, announce=announce)

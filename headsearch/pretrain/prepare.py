@@ -150,7 +150,7 @@ def _deciding(spec: PretrainSpec) -> Mapping[str, Any]:
 def _compare(expected: BaseFacts, found: BaseInfo) -> None:
     """Check that a base is the one that the head was chosen for, as far as it matters to the head."""
     facts = asdict(found) | {"grid": list(found.grid)}
-    for key in ("model", "image_size", "width", "grid", "embedding_dim", "params"):
+    for key in ("model", "image_size", "stage", "width", "grid", "embedding_dim", "params"):
         was, now = getattr(expected, key), facts[key]
         if was != now:
             raise HeadError(

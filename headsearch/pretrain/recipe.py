@@ -110,6 +110,7 @@ class PretrainSpec(Section):
                 "model": exported.base.model,
                 "kwargs": exported.base.kwargs,
                 "weights": exported.base.weights,
+                "stage": exported.base.info.stage,
             },
             "data": {
                 **(data_named(data) if data is not None else {"dataset": exported.data.dataset}),
