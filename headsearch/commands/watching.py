@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from headsearch.commands.common import ReportFormat, RunPath, console, tell_problems
-from headsearch.errors import RunError
+from headsearch.errors import RunError, require
 
 app = typer.Typer()
 
@@ -56,6 +56,7 @@ def report(
     ] = PageFormat.html,
 ) -> None:
     """Write what a run found as one file that can be mailed."""
+    require("dash", extra="dashboard", where="a report")
     from headsearch.files import write_atomically
     from headsearch.runs.run import look_at
 
@@ -104,6 +105,7 @@ def dashboard(
     ] = "/",
 ) -> None:
     """Show runs in a browser, and keep showing them while they go on. Only reads."""
+    require("dash", extra="dashboard", where="the dashboard")
     from headsearch.dashboard.server import Address, serve
 
     def announce(address: Address) -> None:
