@@ -8,11 +8,10 @@ one log per trial, and `tensorboard.py`, `mlflow.py` and `wandb.py` are such. No
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headsearch.errors import ExperimentError
+from headsearch.errors import require
 
 if TYPE_CHECKING:
     from headsearch.experiment.callbacks import CallbackSpec
@@ -25,16 +24,9 @@ _CLASSES = {"tensorboard": "TensorBoardCallback", "mlflow": "MlflowCallback", "w
 
 
 def check_callbacks(specs: Sequence[CallbackSpec]) -> None:
-    """Check that what the callbacks need is installed; nothing of it is imported.
-
-    Raises:
-        ExperimentError: names the extra that is missing.
-    """
+    """Check that what the callbacks need is installed. Raises `MissingPackage`, which names the extra."""
     for spec in specs:
-        if importlib.util.find_spec(spec.kind) is None:
-            raise ExperimentError(
-                f"search.callbacks: {spec.kind} is not installed; install it with: pip install 'headsearch[{spec.kind}]'"
-            )
+        require(spec.kind, extra=spec.kind, where="search.callbacks")
 
 
 def build_callbacks(specs: Sequence[CallbackSpec], subject: Subject) -> list[Callback]:
