@@ -83,7 +83,7 @@ def _identity(config: HeadConfig) -> Any:
         later = {
             parameter.name: parameter.default
             for parameter in family(stage.family).parameters
-            if parameter.later
+            if parameter.added_later
         }
         params = {
             name: value for name, value in stage.params.items() if name not in later or value != later[name]
@@ -173,7 +173,7 @@ def _slug(config: HeadConfig) -> str:
         value = stage.params[parameter.name]
         if parameter.slug is None or value is None:
             continue
-        if value == parameter.default and (parameter.later or isinstance(value, float)):
+        if value == parameter.default and (parameter.added_later or isinstance(value, float)):
             continue
         parts.append(f"{parameter.slug}{value:g}" if isinstance(value, float) else f"{parameter.slug}{value}")
     if not stage.params["first_shortcut"]:

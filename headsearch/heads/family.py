@@ -39,8 +39,8 @@ class Parameter:
     """Whether null is allowed: the family then derives the value from the base."""
     slug: str | None = None
     """What stands before the value in a head's readable name (`k` in `convnext-d3-k7`); None leaves the value out.
-    A float, and what came `later`, is named only where it is not the default."""
-    later: bool = False
+    A float, and what was `added_later`, is named only where it is not the default."""
+    added_later: bool = False
     """Whether the family got it after heads had been named without it. At its default it is no part of a head's name and hash, nor of a
     space's, so that those stay what they were."""
 
