@@ -33,7 +33,9 @@ def run(
     base: Annotated[str | None, typer.Option(help="timm model; the same as --set base.model=...")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Folder of images; the same as --set data.dataset=folder --set data.root=..."),
+        typer.Option(
+            help="A folder of images, an .npz file, or a data set's name; the same as --set data.dataset=... --set data.root=..."
+        ),
     ] = None,
     budget: Annotated[
         str | None,
@@ -50,6 +52,7 @@ def run(
     import json
 
     from headsearch.commands.progress import progress_display
+    from headsearch.data.names import data_named
     from headsearch.experiment import load_experiment
     from headsearch.runs.ranked import rank_run
     from headsearch.runs.storages import without_password
@@ -59,7 +62,7 @@ def run(
     if base is not None:
         shorthand.append(f"base.model={json.dumps(base)}")
     if data is not None:
-        shorthand += ["data.dataset=folder", f"data.root={json.dumps(data)}"]
+        shorthand += [f"data.{key}={json.dumps(value)}" for key, value in data_named(data).items()]
     if budget is not None:
         shorthand.append(f"search.budget={budget}")
     source = experiment if experiment is not None or data is not None else "digits"
@@ -73,7 +76,13 @@ def run(
             raise
         chosen = [f"--set {shlex.quote(item)}" for item in (*shorthand, *(overrides or []))]
         again = " ".join(
-            ["headsearch run", *([experiment] if experiment else []), *chosen, f"--out {where}", "--resume"]
+            [
+                "headsearch run",
+                *([shlex.quote(experiment)] if experiment else []),
+                *chosen,
+                f"--out {shlex.quote(str(where))}",
+                "--resume",
+            ]
         )
         hint = without_password(again)
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
@@ -81,7 +90,10 @@ def run(
     ranked = rank_run(where)
     print_ranking(ranked)
     if any(row.rank == 1 for row in ranked.rows):
-        typer.echo(f"\nTake the best one with:  headsearch export {where} --rank 1 --out head.yaml", err=True)
+        typer.echo(
+            f"\nTake the best one with:  headsearch export {shlex.quote(str(where))} --rank 1 --out head.yaml",
+            err=True,
+        )
 
 
 @app.command(epilog="Example:  headsearch init my-search && cd my-search && headsearch run experiment.yaml")

@@ -84,6 +84,8 @@ def score(
 
     scorer = ZeroCostScorer(resolved, seeds=seeds, images=images)
     with _progress() as tell:
+        for line in scorer.data:
+            typer.echo(line, err=True)
         rows = score_space(loaded, scorer, number=number, seed=seed, path=out, progress=tell)
     if len(rows) < number:
         typer.echo(f"{loaded.name} has {len(rows)} distinct heads that are allowed on this base", err=True)
@@ -120,13 +122,12 @@ def _experiment(source: str | None, base: str | None, data: str | None, override
     """The experiment that the options describe, as `headsearch run` reads them."""
     import json
 
+    from headsearch.data.names import data_named
     from headsearch.experiment import load_experiment
 
     shorthand = [] if base is None else [f"base.model={json.dumps(base)}"]
-    if data == "digits":
-        shorthand.append("data.dataset=digits")
-    elif data is not None:
-        shorthand += ["data.dataset=folder", f"data.root={json.dumps(data)}"]
+    if data is not None:
+        shorthand += [f"data.{key}={json.dumps(value)}" for key, value in data_named(data).items()]
     return load_experiment(
         source if source is not None or data is not None else "digits", [*shorthand, *overrides]
     )

@@ -9,7 +9,7 @@ import torch
 from headsearch.base.model import Base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
-from headsearch.data.load import pixel_statistics
+from headsearch.data.load import check_probe, pixel_statistics
 from headsearch.data.recipe import default_augmentation
 from headsearch.data.segmentation import MaskedDataset, load_masks
 from headsearch.data.sets import Dataset
@@ -20,7 +20,7 @@ from headsearch.evaluation.frozen import few_shot, knn, linear
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.result import Evaluation, compared
 from headsearch.evaluation.segmentation import MaskedSubject, segmentation
-from headsearch.evaluation.spec import EvaluatedBase, EvaluatedData, EvaluationSpec, ProbeName
+from headsearch.evaluation.spec import EvaluatedBase, EvaluationSpec, ProbeName
 from headsearch.evaluation.subject import Subject
 from headsearch.evaluation.weights import (
     Normalisation,
@@ -58,7 +58,8 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
     spec = settled(spec, weights)
     device = resolve_device(spec.device)
     bases = [load_weights(each, spec) for each in weights]
-    labelled, masked = _labelled(spec), _masked(spec)
+    labelled, masked = _labelled(spec, tell), _masked(spec)
+    broken = 0 if labelled is None else len(labelled.left_out.unreadable)
     _warn_of_other_cuts(spec, weights, tell)
     outcomes: dict[str, dict[str, Outcome]] = {}
     checks: list[DetectionCheck] = []
@@ -78,7 +79,11 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
                 found |= _ON_LABELS[probe](subject, spec)
             tell(f"{each.name}: {probe} done")
         base.to("cpu")
-    return Evaluation(spec, compared(outcomes), tuple(checks))
+    if labelled is None:
+        return Evaluation(spec, compared(outcomes), tuple(checks))
+    for line in labelled.left_out.told_unreadable(broken):
+        tell(line)
+    return Evaluation(spec, compared(outcomes), tuple(checks), tuple(labelled.told()))
 
 
 def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
@@ -98,7 +103,8 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     assert base.model is not None
     size = data.image_size
     if data.dataset is None and trained is not None:
-        data = EvaluatedData(dataset=trained.data.dataset, root=trained.data.root)
+        own = trained.data.model_dump(include={"dataset", "root", "unreadable"})
+        data = data.model_copy(update=own | data.model_dump(include={"unreadable"}, exclude_unset=True))
     if size is None:
         size = own_image_size(base.model, base.kwargs) if trained is None else trained.data.image_size
     needs_data = set(spec.probes) - {"detection", *(["segmentation"] if spec.segmentation.dataset else [])}
@@ -109,15 +115,16 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     return spec.model_copy(update={"base": base, "data": data, "seed": seed})
 
 
-def check_images(spec: EvaluationSpec, pretraining: PretrainSpec) -> None:
-    """Read the images that an evaluation of this pretraining will ask for, so that a mistake is met before the training.
+def check_images(spec: EvaluationSpec, pretraining: PretrainSpec, tell: Tell) -> None:
+    """Read the images that an evaluation of this pretraining will ask for, so that a mistake is met before the training. `tell` is told
+    what was understood of them.
 
     Raises:
         UserError: there are no such images, or they lack what the probes need.
     """
     whole = settled(spec, [Weights("", None, pretraining)])
     resolve_device(whole.device)
-    _labelled(whole)
+    _labelled(whole, tell)
     _masked(whole)
 
 
@@ -128,20 +135,26 @@ def _found(names: Sequence[str]) -> list[Weights]:
     return [find_weights(name) for name in names]
 
 
-def _labelled(spec: EvaluationSpec) -> Dataset | None:
-    """The labelled images, where a probe asks for them."""
+def _labelled(spec: EvaluationSpec, tell: Tell) -> Dataset | None:
+    """The labelled images, where a probe asks for them; says what was understood of them."""
     if not set(spec.probes) & set(_ON_LABELS):
         return None
     assert spec.data.dataset is not None
     assert spec.data.image_size is not None
-    return load_data(
+    dataset = load_data(
         spec.data.dataset,
         root=spec.data.root,
         image_size=spec.data.image_size,
         labels="probe",
         seed=spec.seed,
         prefer="test",
+        unreadable=spec.data.unreadable,
     )
+    for line in dataset.told():
+        tell(line)
+    if "linear" in spec.probes:
+        check_probe(dataset)
+    return dataset
 
 
 def _masked(spec: EvaluationSpec) -> MaskedDataset | None:

@@ -60,6 +60,7 @@ def status_data(view: RunView) -> dict[str, Any]:
                 "gain_high": best.gain_high,
             },
             "verdict": view.verdict,
+            "data": [] if view.facts is None else list(view.facts.data),
             "problems": list(view.problems),
         }
     )
@@ -141,6 +142,8 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
     ]
     if states:
         told.append(("trials", states))
+    if view.facts is not None and view.facts.data:
+        told.append(("data", "\n".join(view.facts.data).removeprefix("data: ")))
     progress = best_so_far(view)
     if progress:
         what, how = ("probe", ".1f") if view.labels else ("discrepancy", ".3f")

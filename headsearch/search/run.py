@@ -75,6 +75,8 @@ def run_search(
         # Before the seconds that base and images take.
         close_storage(open_storage(experiment.search.storage))
     materials = gather(experiment)
+    for line in materials.data:
+        (observer or SilentObserver()).note(line)
     if isinstance(experiment.search.budget, str):
         experiment = _sized(experiment, materials, out if resume else None, observer)
     return conduct(experiment, materials, out, resume=resume, observer=observer)
@@ -212,8 +214,8 @@ def _create(experiment: Experiment, materials: Materials, out: Path) -> RunDirec
     study = (
         experiment.name if experiment.search.storage is None else f"{experiment.name}-{secrets.token_hex(4)}"
     )
-    facts = RunFacts(study=study, space_hash=materials.space.hash, base=materials.base)
-    return RunDirectory.create(out, experiment, materials.space_text, facts)
+    facts = RunFacts(study=study, space_hash=materials.space.hash, base=materials.base, data=materials.data)
+    return RunDirectory.create(out, experiment, materials.space_text, facts, materials.left_out)
 
 
 @contextlib.contextmanager

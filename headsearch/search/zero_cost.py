@@ -49,6 +49,8 @@ class _Shared:
     base: BaseInfo
     seen: tuple[Seen, ...]
     """By the base of every seed."""
+    data: tuple[str, ...]
+    """What was understood of the images and what of them is left out, a line each."""
 
 
 class ZeroCostScorer:
@@ -78,6 +80,7 @@ class ZeroCostScorer:
     def identity(self) -> str:
         """Whatever decides a head's scores, beside the head, as a hash."""
         sections = self.experiment.model_dump(mode="json", include={"base", "data", "seed"})
+        del sections["data"]["unreadable"]
         described = {**sections, "seeds": self.seeds, "images": self.images, "tokens": self.tokens}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -85,6 +88,11 @@ class ZeroCostScorer:
     def base(self) -> BaseInfo:
         """Facts about the base; loads it where it has not been."""
         return self._prepared().base
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """What was understood of the images and what of them is left out, a line each; reads them where they have not been."""
+        return self._prepared().data
 
     def prepare(self) -> None:
         """Read the images and look at them with the base now, so that what is wrong with them is said before the first head.
@@ -153,7 +161,7 @@ class ZeroCostScorer:
                 raise BaseModelError(
                     f"{base.info.model}: heads cannot be compared with it: {seen[-1].reason}"
                 )
-        return _Shared(base.info, tuple(seen))
+        return _Shared(base.info, tuple(seen), tuple(dataset.told()))
 
     def _base(self, number: int) -> Base:
         torch.manual_seed(derived_seed(self._seed(number), "base"))
