@@ -1,4 +1,4 @@
-"""Writes every table of docs/evidence.md that rests on HeadBench, from the committed curves.
+"""Writes every table of docs/evidence_tables.md from the committed curves of HeadBench.
 
     python benchmarks/evidence.py [--check] [--only NAME ...]
 
@@ -32,7 +32,7 @@ from headsearch.results.noise import Noise, pooled_noise
 from headsearch.scoring.names import MEASURES
 
 HERE = Path(__file__).parent
-DOCUMENT = HERE.parent / "docs" / "evidence.md"
+DOCUMENT = HERE.parent / "docs" / "evidence_tables.md"
 BLOCK = re.compile(r"(<!-- evidence: (\w+) ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 JOINT = ("screen", "screen-all", "screen-long")
 SCREENED = (
@@ -298,12 +298,12 @@ def main() -> None:
     after = BLOCK.sub(written, before)
     if options.check:
         sys.exit(
-            "docs/evidence.md is not what the curves say; run benchmarks/evidence.py"
+            "docs/evidence_tables.md is not what the curves say; run benchmarks/evidence.py"
             if after != before
             else 0
         )
     DOCUMENT.write_text(after, encoding="utf-8")
-    print(f"docs/evidence.md: {len(BLOCK.findall(after))} tables")
+    print(f"docs/evidence_tables.md: {len(BLOCK.findall(after))} tables")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 NAME is a table in `benchmarks/headbench/` without its ending; `digits` unless given. Per table `evidence-NAME-gain.png`: what heads gain on the long schedule
 against what a proxy measures of them; and `evidence-NAME-cost.png`: how far the head that a search returns falls short of the best, against what was spent.
-Always, and over the tables of docs/evidence.md, `evidence-score.png`: what heads gain against the label-free score.
+Always, and over all tables, `evidence-score.png`: what heads gain against the label-free score.
 """
 
 from __future__ import annotations

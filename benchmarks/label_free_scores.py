@@ -4,9 +4,9 @@
 
 TABLE is a HeadBench (`benchmarks/headbench/digits.csv.gz`), of several the means are shown. The target is the k-NN accuracy of the base on the
 long schedule, the mean over seeds; scores are means over seeds, at the last rung of the part. Printed are Kendall's tau-b with its 95% bootstrap
-interval over heads, how much that is more than of the default discrepancy, and what choosing by the score loses, for the scores named in
-docs/evidence.md, or with `--all` for every candidate. The last line of a part judges the *choice* of the best candidate: made anew without every two families, and
-judged on the pairs between them (`headbench.prediction`). With two tables or more, each is also judged by the
+interval over heads, how much that is more than of the default discrepancy, and what choosing by the score loses, for the scores of
+docs/evidence_tables.md, or with `--all` for every candidate. The last line of a part judges how the best candidate was
+chosen: for every two families of heads it is chosen on all others, and judged on the pairs between these two (`headbench.prediction`). With two tables or more, each is also judged by the
 candidate that is best on the others.
 """
 

@@ -84,7 +84,7 @@ def make(part: str, experiment: Experiment, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         score_space(
             space,
-            ZeroCostScorer(experiment, seeds=experiment.search.replicates),
+            ZeroCostScorer(experiment, seeds=experiment.search.replicates, baselines=True),
             number=experiment.search.trials,
             path=folder / FILE_NAME,
         )

@@ -46,6 +46,7 @@ class BaseFacts(_Section):
     params: _Size
     flops: _Size
     image_size: _Size
+    stage: Annotated[int, Field(exclude_if=lambda stage: stage == -1)] = -1
 
 
 class ExportedBase(_Section):

@@ -10,6 +10,7 @@ import typer
 
 from headsearch.commands.common import ReportFormat, console, print_ranking
 from headsearch.errors import RunError
+from headsearch.files import read_text, write_result
 from headsearch.signals import exit_code
 
 app = typer.Typer()
@@ -34,13 +35,13 @@ def run(
     data: Annotated[
         str | None,
         typer.Option(
-            help="A folder of images, an .npz file, or a data set's name; the same as --set data.dataset=... --set data.root=..."
+            help="A folder of images, an .npz file, or a data set's name; the same as --set data.dataset=... and data.root."
         ),
     ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
-            help="What the funnel may cost: proxies (24) or hours ('2 h'); the same as --set search.budget=..."
+            help="What the funnel may cost: proxies (24) or a time ('2 h', '90 min'); the same as --set search.budget=..."
         ),
     ] = None,
     resume: Annotated[
@@ -74,17 +75,17 @@ def run(
     except KeyboardInterrupt:
         if not where.exists():
             raise
-        chosen = [f"--set {shlex.quote(item)}" for item in (*shorthand, *(overrides or []))]
-        again = " ".join(
-            [
-                "headsearch run",
-                *([shlex.quote(experiment)] if experiment else []),
-                *chosen,
-                f"--out {shlex.quote(str(where))}",
-                "--resume",
-            ]
-        )
-        hint = without_password(again)
+        chosen = [part for item in (*shorthand, *(overrides or [])) for part in ("--set", item)]
+        again = [
+            "headsearch",
+            "run",
+            *([experiment] if experiment else []),
+            *chosen,
+            "--out",
+            str(where),
+            "--resume",
+        ]
+        hint = without_password(shlex.join(again))
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
     ranked = rank_run(where)
@@ -104,14 +105,10 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
     for name in names:
         if (folder / name).exists():
             raise RunError(f"{folder / name}: exists already; remove it or choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (folder / name).write_text((templates / name).read_text(encoding="utf-8"), encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+    for name in names:
+        write_result(folder / name, read_text(templates / name, RunError))
     typer.echo(
-        f"wrote {folder / names[0]} and {folder / names[1]}; edit them, then:  headsearch run {names[0]}",
+        f"wrote {folder / names[0]} and {folder / names[1]}; edit them, then:  headsearch run {shlex.quote(str(folder / names[0]))}",
         err=True,
     )
 

@@ -63,15 +63,22 @@ def score(
             help="score, retrieval.head, rankme_head, synflow, naswot, or a discrepancy as cka.tokens.output."
         ),
     ] = "score",
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Compute synflow and NASWOT as well, to compare with. On with --by synflow or naswot.",
+        ),
+    ] = False,
     output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
     out: Annotated[
         Path | None,
         typer.Option(help="A file to keep scores in as they come (JSON lines); goes on from what it holds."),
     ] = None,
 ) -> None:
-    """Score heads at random initialisation: how different from the base, how good, what others' proxies say. No label, no training."""
+    """Score heads at random initialisation: how different from the base, and how good. No label, no training."""
     from headsearch.results import tables
-    from headsearch.scoring.zero_cost_scores import ORDERS, ordered
+    from headsearch.scoring.zero_cost_scores import BASELINES, ORDERS, ordered
     from headsearch.space.loading import load_space
 
     if by not in ORDERS:
@@ -82,9 +89,10 @@ def score(
 
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
 
-    scorer = ZeroCostScorer(resolved, seeds=seeds, images=images)
+    scorer = ZeroCostScorer(resolved, seeds=seeds, images=images, baselines=baselines or by in BASELINES)
     with _progress() as tell:
-        for line in scorer.data:
+        # Nothing is trained: only what is left out is worth a line.
+        for line in scorer.data[1:]:
             typer.echo(line, err=True)
         rows = score_space(loaded, scorer, number=number, seed=seed, path=out, progress=tell)
     if len(rows) < number:

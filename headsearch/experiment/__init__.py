@@ -17,7 +17,14 @@ from headsearch.experiment.search import (
     SearchSpec,
     Strategy,
 )
-from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, ProxySpec, default_rungs
+from headsearch.experiment.sections import (
+    BaseSpec,
+    DataSpec,
+    MethodSpec,
+    ProxySpec,
+    ScheduleSpec,
+    default_rungs,
+)
 
 __all__ = [
     "BaseSpec",
@@ -31,6 +38,7 @@ __all__ = [
     "ProxySpec",
     "RaySpec",
     "Sampler",
+    "ScheduleSpec",
     "ScreenSpec",
     "SearchSpec",
     "Strategy",

@@ -16,6 +16,7 @@ from headsearch.experiment.sections import (
     Section,
     default_rungs,
     is_count,
+    with_recipe,
 )
 
 
@@ -27,9 +28,14 @@ class Experiment(Section):
     base: BaseSpec = Field(default_factory=BaseSpec)
     data: DataSpec = Field(default_factory=DataSpec)
     method: MethodSpec = Field(default_factory=MethodSpec)
-    proxy: ProxySpec = Field(default_factory=lambda: ProxySpec.model_validate({}))
+    proxy: ProxySpec
     search: SearchSpec = Field(default_factory=SearchSpec)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_methods_recipe(cls, data: Any) -> Any:
+        return with_recipe(data, "proxy", ProxySpec)
 
     @model_validator(mode="before")
     @classmethod

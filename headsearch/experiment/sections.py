@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from headsearch.methods import METHODS, check_method
+
+_IMAGES_OF_A_RATE = 256
+"""Papers give learning rates for a batch of this many images, and scale them in proportion to the batch."""
 
 Positive = Annotated[int, Field(ge=1)]
 FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
@@ -29,6 +34,8 @@ class BaseSpec(Section):
     """Passed to `timm.create_model`."""
     weights: FilePath | None = None
     """null: random; `pretrained`: timm's; else a file of weights (safetensors or a plain state dict)."""
+    stage: Annotated[int, Field(exclude_if=lambda stage: stage == -1)] = -1
+    """Which of timm's feature maps heads work on: -1 the last, -2 the one before. Not written down where it is the last, as of old."""
 
 
 class DataSpec(Section):
@@ -63,46 +70,97 @@ def default_rungs(epochs: int, *, stopping: bool) -> list[int]:
     return sorted({max(1, early[0]), max(1, early[1]), epochs})
 
 
-class ProxySpec(Section):
+class ScheduleSpec(Section):
+    """How base and head are trained, in a proxy, a screen or a pretraining. What is left out, or null, of the rates is the method's own
+    (`headsearch.methods.METHODS`); only a resolved schedule is one of these, see `with_recipe`."""
+
+    epochs: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    """Images per step, over all ranks; each gives two views."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Peak, after the warm-up; null: the method's rate for 256 images times batch_size / 256."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """At the start."""
+    weight_decay_end: Annotated[float, Field(ge=0)]
+    """At the end, along a cosine; null: the method's, or `weight_decay` where that is given."""
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    """null: a tenth of `epochs`."""
+    teacher_momentum: Annotated[float, Field(ge=0, lt=1)]
+    """Of the exponential moving average at the start; rises to 1 along a cosine."""
+    clip_gradient: Annotated[float, Field(ge=0)] | None
+    """Largest global norm of the gradient; left out: the method's; 0 or null: not clipped."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast where it is faster (accelerators that have it), else float32."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`; of several ranks on one machine each takes the accelerator of its own number."""
+
+    @model_validator(mode="after")
+    def _the_warmup_ends(self) -> Self:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must not exceed epochs ({self.epochs})")
+        return self
+
+
+class ProxySpec(ScheduleSpec):
     """The short schedule that scores a head."""
 
     epochs: Positive = 30
     rungs: list[Positive] = Field(default_factory=list)
     """Epochs at which a trial is scored, and may be stopped; empty: `default_rungs`."""
     batch_size: Annotated[int, Field(ge=2)] = 256
-    """Images per step; each gives two views."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1.0e-3
-    """Peak, after the warm-up."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
-    """null: a tenth of `epochs`."""
-    teacher_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Of the exponential moving average at the start; rises to 1 along a cosine."""
-    clip_gradient: Annotated[float, Field(gt=0)] | None = 3.0
-    """Largest global norm of the gradient; null: not clipped."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast where it is faster (accelerators that have it), else float32."""
-    device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`, …"""
     keep_checkpoints: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _derive(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        epochs = data.get("epochs", cls.model_fields["epochs"].default)
-        if is_count(epochs):
-            if not data.get("rungs"):
-                data = {**data, "rungs": default_rungs(epochs, stopping=False)}
-            if data.get("warmup_epochs") is None:
-                data = {**data, "warmup_epochs": epochs / 10}
+        if isinstance(data, dict) and not data.get("rungs"):
+            epochs = data.get("epochs", cls.model_fields["epochs"].default)
+            if is_count(epochs):
+                return {**data, "rungs": default_rungs(epochs, stopping=False)}
         return data
 
     @model_validator(mode="after")
-    def _rungs_end_at_the_budget(self) -> ProxySpec:
+    def _rungs_end_at_the_budget(self) -> Self:
         if list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != self.epochs:
             raise ValueError(f"rungs must rise and end at epochs ({self.epochs}), got {list(self.rungs)}")
-        if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must not exceed epochs ({self.epochs})")
         return self
+
+
+def with_recipe(data: Any, section: str, schema: type[ScheduleSpec]) -> Any:
+    """`data`, which holds a method and the schedule `section`, with the method's recipe where the schedule is silent.
+
+    What is not of the right kind is left for the schema to refuse.
+
+    Raises:
+        ExperimentError: a method, or an option of it, that does not exist.
+    """
+    if not isinstance(data, dict):
+        return data
+    method, given = data.get("method", {}), data.get(section, {})
+    if not isinstance(method, dict) or not isinstance(given, dict):
+        return data
+    name = method.get("name", MethodSpec.model_fields["name"].default)
+    options = method.get("kwargs", {})
+    if not isinstance(name, str) or not isinstance(options, dict):
+        return data
+    check_method(name, options)
+    recipe = METHODS[name].recipe
+    full = {"clip_gradient": recipe.clip_gradient, **given}
+    if full.get("weight_decay") is not None and full.get("weight_decay_end") is None:
+        full["weight_decay_end"] = full["weight_decay"]
+    batch_size, epochs = (
+        given.get(key, schema.model_fields[key].default) for key in ("batch_size", "epochs")
+    )
+    derived: dict[str, Any] = {
+        "weight_decay": recipe.weight_decay,
+        "weight_decay_end": recipe.weight_decay_end,
+        "teacher_momentum": recipe.teacher_momentum,
+    }
+    if is_count(batch_size):
+        derived["learning_rate"] = recipe.learning_rate * batch_size / _IMAGES_OF_A_RATE
+    if is_count(epochs):
+        derived["warmup_epochs"] = epochs / 10
+    for key, value in derived.items():
+        if full.get(key) is None:
+            full[key] = value
+    return {**data, section: full}

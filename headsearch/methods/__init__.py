@@ -1,27 +1,18 @@
 """The self-supervised methods, by name. Importing this needs no torch; building a method does.
 
-A new method is one file beside this one, its options in `options.py`, and one line in the table below.
+A new method is one file beside this one, with its options, its recipe and its module, and one line in the table below.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from headsearch.errors import ExperimentError, did_you_mean
-from headsearch.methods.options import (
-    BYOLOptions,
-    DINOOptions,
-    IBOTOptions,
-    MethodOptions,
-    MoCoV3Options,
-    SimCLROptions,
-    SimMIMOptions,
-)
+from headsearch.methods import byol, dino, ibot, mocov3, simclr, simmim
+from headsearch.methods.options import MethodEntry, MethodOptions
 
 if TYPE_CHECKING:
     from headsearch.methods.method import Method
@@ -29,20 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "build_method", "check_method"]
 
 
-@dataclass(frozen=True)
-class _Entry:
-    module: str
-    class_name: str
-    options: type[MethodOptions]
-
-
-METHODS: Mapping[str, _Entry] = {
-    "byol": _Entry("headsearch.methods.byol", "BYOL", BYOLOptions),
-    "dino": _Entry("headsearch.methods.dino", "DINO", DINOOptions),
-    "ibot": _Entry("headsearch.methods.ibot", "IBOT", IBOTOptions),
-    "mocov3": _Entry("headsearch.methods.mocov3", "MoCoV3", MoCoV3Options),
-    "simclr": _Entry("headsearch.methods.simclr", "SimCLR", SimCLROptions),
-    "simmim": _Entry("headsearch.methods.simmim", "SimMIM", SimMIMOptions),
+METHODS: Mapping[str, MethodEntry] = {
+    "byol": byol.METHOD,
+    "dino": dino.METHOD,
+    "ibot": ibot.METHOD,
+    "mocov3": mocov3.METHOD,
+    "simclr": simclr.METHOD,
+    "simmim": simmim.METHOD,
 }
 """Every method by the name that experiments use."""
 
@@ -78,7 +62,4 @@ def build_method(name: str, *, width: int, **options: Any) -> Method:
         ExperimentError: as `check_method`.
     """
     checked = check_method(name, options)
-    entry = METHODS[name]
-    method_class = getattr(importlib.import_module(entry.module), entry.class_name)
-    method: Method = method_class(width, checked)
-    return method
+    return METHODS[name].define()(width, checked)

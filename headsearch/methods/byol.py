@@ -7,31 +7,61 @@ Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, arXiv 2006.07733, equat
 
 from __future__ import annotations
 
-from lightly.loss import NegativeCosineSimilarity
-from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
-from torch import Tensor, nn
+from functools import cache
+from typing import TYPE_CHECKING
 
-from headsearch.methods.method import Method, scaled_size
-from headsearch.methods.options import BYOLOptions
+from headsearch.methods.options import MethodEntry, MethodRecipe, ProjectedOptions
+
+if TYPE_CHECKING:
+    from headsearch.methods.method import Method
 
 
-class BYOL(Method):
-    """Two-layer projectors and predictors, batch norm in the hidden layer."""
+class BYOLOptions(ProjectedOptions):
+    """BYOL: the student predicts the teacher's projection; no negatives."""
 
-    def __init__(self, width: int, options: BYOLOptions) -> None:
-        super().__init__()
-        self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=4096)
-        self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=256)
-        self.negative_cosine = NegativeCosineSimilarity()
 
-    def projector(self, in_dim: int) -> nn.Module:
-        projector: nn.Module = BYOLProjectionHead(in_dim, self.hidden_dim, self.output_dim)
-        return projector
+@cache
+def define() -> type[Method]:
+    """The module's class. Here and not above, because the rest of the file must be read without torch."""
+    from lightly.loss import NegativeCosineSimilarity
+    from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
+    from torch import Tensor, nn
 
-    def predictor(self) -> nn.Module:
-        predictor: nn.Module = BYOLPredictionHead(self.output_dim, self.hidden_dim, self.output_dim)
-        return predictor
+    from headsearch.methods.method import Method, scaled_size
 
-    def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
-        negative_cosine: Tensor = self.negative_cosine(student_BD, target_BD)
-        return 2 + 2 * negative_cosine
+    class BYOL(Method):
+        """Two-layer projectors and predictors, batch norm in the hidden layer."""
+
+        def __init__(self, width: int, options: BYOLOptions) -> None:
+            super().__init__()
+            self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=4096)
+            self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=256)
+            self.negative_cosine = NegativeCosineSimilarity()
+
+        def projector(self, in_dim: int) -> nn.Module:
+            projector: nn.Module = BYOLProjectionHead(in_dim, self.hidden_dim, self.output_dim)
+            return projector
+
+        def predictor(self) -> nn.Module:
+            predictor: nn.Module = BYOLPredictionHead(self.output_dim, self.hidden_dim, self.output_dim)
+            return predictor
+
+        def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
+            negative_cosine: Tensor = self.negative_cosine(student_BD, target_BD)
+            return 2 + 2 * negative_cosine
+
+    return BYOL
+
+
+METHOD = MethodEntry(
+    BYOLOptions,
+    MethodRecipe(
+        learning_rate=1.5e-4,
+        weight_decay=0.1,
+        weight_decay_end=0.1,
+        teacher_momentum=0.996,
+        clip_gradient=0.0,
+    ),
+    define,
+)
+"""Published for LARS on a ResNet; with AdamW, MoCo v3's recipe is the one that was tried on transformers. The teacher's momentum is BYOL's."""

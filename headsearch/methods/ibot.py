@@ -13,58 +13,97 @@ Zhou et al., "iBOT: Image BERT Pre-Training with Online Tokenizer", ICLR 2022, a
 
 from __future__ import annotations
 
-import torch
-from lightly.models.modules.center import Center, center_momentum
-from torch import Tensor, nn
-from torch.nn import functional as F
+from functools import cache
+from typing import TYPE_CHECKING, Annotated
 
-from headsearch.methods.collectives import sum_over_ranks
-from headsearch.methods.dino import DINO
-from headsearch.methods.masking import block_masks
-from headsearch.methods.options import IBOTOptions
+from pydantic import Field
+
+from headsearch.methods import dino
+from headsearch.methods.options import MethodEntry, MethodRecipe, Share, Temperature
+
+if TYPE_CHECKING:
+    from headsearch.methods.method import Method
 
 
-class IBOT(DINO):
-    """Projectors as DINO's, with fewer prototypes, and one more for positions."""
+class IBOTOptions(dino.DINOOptions):
+    """iBOT: DINO, and cross-entropy with the teacher's assignment of hidden patches."""
 
-    hides = True
-    most_prototypes = 8192
-    options: IBOTOptions
+    mask_probability: Share = 0.5
+    """Of an image's global view to have patches hidden at all."""
+    mask_ratio_low: Share = 0.1
+    """Smallest part of the patches that is then hidden."""
+    mask_ratio_high: Share = 0.5
+    """Largest part."""
+    warmup_teacher_patch_temperature: Temperature = 0.04
+    teacher_patch_temperature: Temperature = 0.07
+    patch_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of the patch loss."""
 
-    def __init__(self, width: int, options: IBOTOptions) -> None:
-        super().__init__(width, options)
-        self.patch_center = Center((1, self.output_dim), momentum=options.center_momentum)
-        self.patch_temperature = options.warmup_teacher_patch_temperature
 
-    def begin_step(self, epoch: float, epochs: int) -> None:
-        super().begin_step(epoch, epochs)
-        start, end = self.options.warmup_teacher_patch_temperature, self.options.teacher_patch_temperature
-        self.patch_temperature = self.warmed_up(start, end, epoch, epochs)
+@cache
+def define() -> type[Method]:
+    """The module's class. Here and not above, because the rest of the file must be read without torch."""
+    import torch
+    from lightly.models.modules.center import Center, center_momentum
+    from torch import Tensor, nn
+    from torch.nn import functional as F
 
-    def masks(self, count: int, grid: tuple[int, int], generator: torch.Generator | None) -> Tensor:
-        chance, size = torch.rand(2, count, generator=generator)
-        low, high = self.options.mask_ratio_low, self.options.mask_ratio_high
-        ratios = torch.where(chance < self.options.mask_probability, low + (high - low) * size, 0.0)
-        return block_masks(count, grid, ratios, generator)
+    from headsearch.methods.collectives import sum_over_ranks
+    from headsearch.methods.masking import block_masks
 
-    def patch_projector(self, in_dim: int) -> nn.Module:
-        return nn.Sequential(nn.LayerNorm(in_dim), self.projector(in_dim))
+    class IBOT(dino.define()):  # type: ignore[misc]
+        """Projectors as DINO's, with fewer prototypes, and one more for positions."""
 
-    def patch_loss(self, student_MD: Tensor, teacher_MD: Tensor, mask_BHW: Tensor) -> Tensor:
-        assignment_MD = F.softmax((teacher_MD - self.patch_center.value) / self.patch_temperature, dim=-1)
-        log_assignment_MD = F.log_softmax(student_MD / self.options.student_temperature, dim=-1)
-        loss_M = -(assignment_MD * log_assignment_MD).sum(dim=-1)
-        hidden_B = mask_BHW.sum(dim=(1, 2)).clamp_min(1)
-        weight_M = (1.0 / hidden_B)[:, None, None].expand_as(mask_BHW)[mask_BHW].to(loss_M)
-        self._follow(teacher_MD)
-        return self.options.patch_weight * (loss_M * weight_M).sum() / len(mask_BHW)
+        hides = True
+        most_prototypes = 8192
+        options: IBOTOptions
 
-    @torch.no_grad()
-    def _follow(self, teacher_MD: Tensor) -> None:
-        """Move the centre. Ranks hide different numbers of positions, so sums and counts are put together, and not means."""
-        total_D = sum_over_ranks(teacher_MD.sum(dim=0, keepdim=True))
-        count = sum_over_ranks(total_D.new_tensor(len(teacher_MD)))
-        mean_D = torch.where(count > 0, total_D / count.clamp_min(1), self.patch_center.value)
-        self.patch_center.center = center_momentum(
-            self.patch_center.value, mean_D, self.patch_center.momentum
-        )
+        def __init__(self, width: int, options: IBOTOptions) -> None:
+            super().__init__(width, options)
+            self.patch_center = Center((1, self.output_dim), momentum=options.center_momentum)
+            self.patch_temperature = options.warmup_teacher_patch_temperature
+
+        def begin_step(self, epoch: float, epochs: int) -> None:
+            super().begin_step(epoch, epochs)
+            start, end = self.options.warmup_teacher_patch_temperature, self.options.teacher_patch_temperature
+            self.patch_temperature = self.warmed_up(start, end, epoch, epochs)
+
+        def masks(self, count: int, grid: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+            chance, size = torch.rand(2, count, generator=generator)
+            low, high = self.options.mask_ratio_low, self.options.mask_ratio_high
+            ratios = torch.where(chance < self.options.mask_probability, low + (high - low) * size, 0.0)
+            return block_masks(count, grid, ratios, generator)
+
+        def patch_projector(self, in_dim: int) -> nn.Module:
+            return nn.Sequential(nn.LayerNorm(in_dim), self.projector(in_dim))
+
+        def patch_loss(self, student_MD: Tensor, teacher_MD: Tensor, mask_BHW: Tensor) -> Tensor:
+            assignment_MD = F.softmax((teacher_MD - self.patch_center.value) / self.patch_temperature, dim=-1)
+            log_assignment_MD = F.log_softmax(student_MD / self.options.student_temperature, dim=-1)
+            loss_M = -(assignment_MD * log_assignment_MD).sum(dim=-1)
+            hidden_B = mask_BHW.sum(dim=(1, 2)).clamp_min(1)
+            weight_M = (1.0 / hidden_B)[:, None, None].expand_as(mask_BHW)[mask_BHW].to(loss_M)
+            self._follow(teacher_MD)
+            return self.options.patch_weight * (loss_M * weight_M).sum() / len(mask_BHW)
+
+        @torch.no_grad()
+        def _follow(self, teacher_MD: Tensor) -> None:
+            """Move the centre. Ranks hide different numbers of positions, so sums and counts are put together, and not means."""
+            total_D = sum_over_ranks(teacher_MD.sum(dim=0, keepdim=True))
+            count = sum_over_ranks(total_D.new_tensor(len(teacher_MD)))
+            mean_D = torch.where(count > 0, total_D / count.clamp_min(1), self.patch_center.value)
+            self.patch_center.center = center_momentum(
+                self.patch_center.value, mean_D, self.patch_center.momentum
+            )
+
+    return IBOT
+
+
+METHOD = MethodEntry(
+    IBOTOptions,
+    MethodRecipe(
+        learning_rate=5e-4, weight_decay=0.04, weight_decay_end=0.4, teacher_momentum=0.996, clip_gradient=3.0
+    ),
+    define,
+)
+"""The paper's for a ViT."""

@@ -8,43 +8,71 @@ Chen, Xie & He, "An Empirical Study of Training Self-Supervised Vision Transform
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
-from lightly.models.modules.heads import MoCoProjectionHead
-from torch import Tensor, nn
-from torch.nn import functional as F
+from headsearch.methods.options import MethodEntry, MethodRecipe, ProjectedOptions, Temperature
 
-from headsearch.methods.collectives import gather, rank
-from headsearch.methods.method import Method, scaled_size
-from headsearch.methods.options import MoCoV3Options
+if TYPE_CHECKING:
+    from headsearch.methods.method import Method
 
 
-class MoCoV3(Method):
-    """Three-layer projectors and two-layer predictors, batch norm after every layer."""
+class MoCoV3Options(ProjectedOptions):
+    """MoCo v3: InfoNCE between the student's prediction and the teacher's projections of the batch."""
 
-    def __init__(self, width: int, options: MoCoV3Options) -> None:
-        super().__init__()
-        self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=4096)
-        self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=256)
-        self.temperature = options.temperature
+    temperature: Temperature = 0.2
+    """Divides the similarities."""
 
-    def projector(self, in_dim: int) -> nn.Module:
-        projector: nn.Module = MoCoProjectionHead(
-            in_dim, self.hidden_dim, self.output_dim, num_layers=3, batch_norm=True
-        )
-        return projector
 
-    def predictor(self) -> nn.Module:
-        predictor: nn.Module = MoCoProjectionHead(
-            self.output_dim, self.hidden_dim, self.output_dim, num_layers=2, batch_norm=True
-        )
-        return predictor
+@cache
+def define() -> type[Method]:
+    """The module's class. Here and not above, because the rest of the file must be read without torch."""
+    import torch
+    from lightly.models.modules.heads import MoCoProjectionHead
+    from torch import Tensor, nn
+    from torch.nn import functional as F
 
-    def targets(self, teacher_outputs: Sequence[Tensor]) -> list[Tensor]:
-        # The others in the batch are those of all ranks.
-        return [gather(F.normalize(output, dim=-1)) for output in teacher_outputs]
+    from headsearch.methods.collectives import gather, rank
+    from headsearch.methods.method import Method, scaled_size
 
-    def loss(self, student_BD: Tensor, target_ND: Tensor) -> Tensor:
-        similarity_BN = F.normalize(student_BD, dim=-1) @ target_ND.T
-        own = rank() * len(student_BD) + torch.arange(len(student_BD), device=student_BD.device)
-        return 2 * self.temperature * F.cross_entropy(similarity_BN / self.temperature, own)
+    class MoCoV3(Method):
+        """Three-layer projectors and two-layer predictors, batch norm after every layer."""
+
+        def __init__(self, width: int, options: MoCoV3Options) -> None:
+            super().__init__()
+            self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=4096)
+            self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=256)
+            self.temperature = options.temperature
+
+        def projector(self, in_dim: int) -> nn.Module:
+            projector: nn.Module = MoCoProjectionHead(
+                in_dim, self.hidden_dim, self.output_dim, num_layers=3, batch_norm=True
+            )
+            return projector
+
+        def predictor(self) -> nn.Module:
+            predictor: nn.Module = MoCoProjectionHead(
+                self.output_dim, self.hidden_dim, self.output_dim, num_layers=2, batch_norm=True
+            )
+            return predictor
+
+        def targets(self, teacher_outputs: Sequence[Tensor]) -> list[Tensor]:
+            # The others in the batch are those of all ranks.
+            return [gather(F.normalize(output, dim=-1)) for output in teacher_outputs]
+
+        def loss(self, student_BD: Tensor, target_ND: Tensor) -> Tensor:
+            similarity_BN = F.normalize(student_BD, dim=-1) @ target_ND.T
+            own = rank() * len(student_BD) + torch.arange(len(student_BD), device=student_BD.device)
+            return 2 * self.temperature * F.cross_entropy(similarity_BN / self.temperature, own)
+
+    return MoCoV3
+
+
+METHOD = MethodEntry(
+    MoCoV3Options,
+    MethodRecipe(
+        learning_rate=1.5e-4, weight_decay=0.1, weight_decay_end=0.1, teacher_momentum=0.99, clip_gradient=0.0
+    ),
+    define,
+)
+"""The paper's for AdamW on a ViT."""

@@ -1,4 +1,4 @@
-"""The options of every method, declared once and without torch, so that an experiment is checked in milliseconds.
+"""What every method declares about itself without torch, so that an experiment is checked in milliseconds: options and recipe.
 
 A size of None is derived from the base's width w, because the papers' projectors dwarf a small base: hidden layers 4·w,
 outputs 4·w, prototypes 16·w, each at most the paper's own size.
@@ -6,15 +6,18 @@ outputs 4·w, prototypes 16·w, each at most the paper's own size.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_Size = Annotated[int, Field(ge=2)]
-_Temperature = Annotated[float, Field(gt=0)]
+if TYPE_CHECKING:
+    from headsearch.methods.method import Method
 
-
-_Share = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[int, Field(ge=2)]
+Temperature = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class MethodOptions(BaseModel):
@@ -26,68 +29,33 @@ class MethodOptions(BaseModel):
 class ProjectedOptions(MethodOptions):
     """What all methods with projectors let one choose."""
 
-    hidden_dim: _Size | None = None
+    hidden_dim: Size | None = None
     """Width of the hidden layers of projectors and predictors; null: 4·w, at most the paper's."""
-    output_dim: _Size | None = None
+    output_dim: Size | None = None
     """Features that the loss compares; null: 4·w (dino: 16·w prototypes), at most the paper's."""
 
 
-class MoCoV3Options(ProjectedOptions):
-    """MoCo v3: InfoNCE between the student's prediction and the teacher's projections of the batch."""
+@dataclass(frozen=True)
+class MethodRecipe:
+    """How a method is trained where an experiment or a pretraining leaves it open, with AdamW."""
 
-    temperature: _Temperature = 0.2
-    """Divides the similarities."""
-
-
-class BYOLOptions(ProjectedOptions):
-    """BYOL: the student predicts the teacher's projection; no negatives."""
-
-
-class SimCLROptions(ProjectedOptions):
-    """SimCLR: NT-Xent, with the teacher's projection as the positive."""
-
-    temperature: _Temperature = 0.5
-    """Divides the similarities; 0.5 is the paper's choice for small images."""
+    learning_rate: float
+    """Peak for a batch of 256 images; scaled in proportion to the batch."""
+    weight_decay: float
+    """At the start."""
+    weight_decay_end: float
+    """At the end, along a cosine."""
+    teacher_momentum: float
+    """At the start; rises to 1 along a cosine."""
+    clip_gradient: float
+    """Largest global norm; 0: not clipped."""
 
 
-class DINOOptions(ProjectedOptions):
-    """DINO: cross-entropy with the teacher's centred and sharpened assignment to prototypes."""
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method as the table of methods knows it."""
 
-    bottleneck_dim: _Size | None = None
-    """Width before the prototypes; null: 4·w, at most 256."""
-    student_temperature: _Temperature = 0.1
-    warmup_teacher_temperature: _Temperature = 0.04
-    """The teacher's temperature at the start, from where it rises in a straight line."""
-    teacher_temperature: _Temperature = 0.07
-    warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Part of the schedule over which the teacher's temperature rises (the paper: 30 of 100 epochs)."""
-    center_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of the moving average of the teacher's outputs."""
-    freeze_last_layer: Annotated[float, Field(ge=0)] = 1.0
-    """Epochs during which the prototypes are not trained."""
-
-
-class IBOTOptions(DINOOptions):
-    """iBOT: DINO, and cross-entropy with the teacher's assignment of hidden patches."""
-
-    mask_probability: _Share = 0.5
-    """Of an image's global view to have patches hidden at all."""
-    mask_ratio_low: _Share = 0.1
-    """Smallest part of the patches that is then hidden."""
-    mask_ratio_high: _Share = 0.5
-    """Largest part."""
-    warmup_teacher_patch_temperature: _Temperature = 0.04
-    teacher_patch_temperature: _Temperature = 0.07
-    patch_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Factor of the patch loss."""
-
-
-class SimMIMOptions(MethodOptions):
-    """SimMIM: the pixels of hidden patches, and the teacher's features there."""
-
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    """Part of the patches that is hidden."""
-    feature_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Factor of the teacher's features; 0 leaves the pixels alone."""
-    normalise_patches: bool = False
-    """Whether each patch's pixels are normalised before they are compared, as in MAE."""
+    options: type[MethodOptions]
+    recipe: MethodRecipe
+    define: Callable[[], Callable[[int, Any], Method]]
+    """Imports torch, and gives the module's class, which is built from the base's width (channels) and the options."""

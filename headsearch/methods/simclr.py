@@ -9,27 +9,56 @@ Chen et al., "A Simple Framework for Contrastive Learning of Visual Representati
 
 from __future__ import annotations
 
-from lightly.loss import NTXentLoss
-from lightly.models.modules.heads import SimCLRProjectionHead
-from torch import Tensor, nn
+from functools import cache
+from typing import TYPE_CHECKING
 
-from headsearch.methods.method import Method, scaled_size
-from headsearch.methods.options import SimCLROptions
+from headsearch.methods.options import MethodEntry, MethodRecipe, ProjectedOptions, Temperature
+
+if TYPE_CHECKING:
+    from headsearch.methods.method import Method
 
 
-class SimCLR(Method):
-    """Two-layer projectors with batch norm, no predictors."""
+class SimCLROptions(ProjectedOptions):
+    """SimCLR: NT-Xent, with the teacher's projection as the positive."""
 
-    def __init__(self, width: int, options: SimCLROptions) -> None:
-        super().__init__()
-        self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=2048)
-        self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=128)
-        self.nt_xent = NTXentLoss(temperature=options.temperature, gather_distributed=True)
+    temperature: Temperature = 0.5
+    """Divides the similarities; 0.5 is the paper's choice for small images."""
 
-    def projector(self, in_dim: int) -> nn.Module:
-        projector: nn.Module = SimCLRProjectionHead(in_dim, self.hidden_dim, self.output_dim)
-        return projector
 
-    def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
-        loss: Tensor = self.nt_xent(student_BD, target_BD)
-        return loss
+@cache
+def define() -> type[Method]:
+    """The module's class. Here and not above, because the rest of the file must be read without torch."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules.heads import SimCLRProjectionHead
+    from torch import Tensor, nn
+
+    from headsearch.methods.method import Method, scaled_size
+
+    class SimCLR(Method):
+        """Two-layer projectors with batch norm, no predictors."""
+
+        def __init__(self, width: int, options: SimCLROptions) -> None:
+            super().__init__()
+            self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=2048)
+            self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=128)
+            self.nt_xent = NTXentLoss(temperature=options.temperature, gather_distributed=True)
+
+        def projector(self, in_dim: int) -> nn.Module:
+            projector: nn.Module = SimCLRProjectionHead(in_dim, self.hidden_dim, self.output_dim)
+            return projector
+
+        def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
+            loss: Tensor = self.nt_xent(student_BD, target_BD)
+            return loss
+
+    return SimCLR
+
+
+METHOD = MethodEntry(
+    SimCLROptions,
+    MethodRecipe(
+        learning_rate=1.5e-4, weight_decay=0.1, weight_decay_end=0.1, teacher_momentum=0.99, clip_gradient=0.0
+    ),
+    define,
+)
+"""Published for LARS on a ResNet; with AdamW, MoCo v3's recipe is the one that was tried on transformers."""

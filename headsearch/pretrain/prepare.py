@@ -74,11 +74,7 @@ def prepare(spec: PretrainSpec, place: Place) -> Materials:
     check_local_crops(views, pair)
     synchronise_batch_norms(pair, place.device)
     trainer = Trainer(
-        pair,
-        recipe,
-        steps_per_epoch=len(dataset.train) // recipe.batch_size,
-        device=place.device,
-        weight_decay_end=recipe.weight_decay_end,
+        pair, recipe, steps_per_epoch=len(dataset.train) // recipe.batch_size, device=place.device
     )
     if recipe.compile:
         for network in (pair.student, pair.teacher):
@@ -154,7 +150,7 @@ def _deciding(spec: PretrainSpec) -> Mapping[str, Any]:
 def _compare(expected: BaseFacts, found: BaseInfo) -> None:
     """Check that a base is the one that the head was chosen for, as far as it matters to the head."""
     facts = asdict(found) | {"grid": list(found.grid)}
-    for key in ("model", "image_size", "width", "grid", "embedding_dim", "params"):
+    for key in ("model", "image_size", "stage", "width", "grid", "embedding_dim", "params"):
         was, now = getattr(expected, key), facts[key]
         if was != now:
             raise HeadError(

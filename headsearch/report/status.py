@@ -60,7 +60,8 @@ def status_data(view: RunView) -> dict[str, Any]:
                 "gain_high": best.gain_high,
             },
             "verdict": view.verdict,
-            "data": [] if view.facts is None else list(view.facts.data),
+            # Not known of runs of former versions.
+            **({"data": list(view.facts.data)} if view.facts is not None and view.facts.data else {}),
             "problems": list(view.problems),
         }
     )

@@ -298,7 +298,10 @@ def _choosing(heads: Sequence[_Head], candidates: Mapping[str, ZeroCostScores], 
     columns["flops"] = [None if head.cost is None else float(head.cost.flops) for head in heads]
     for name in ("synflow", "naswot"):
         found = [candidates.get(head.head_id) for head in heads]
-        columns[name] = [None if row is None else row.value(name) for row in found]
+        values = [None if row is None else row.value(name) for row in found]
+        # Only there where somebody asked for them; nobody misses them elsewhere.
+        if any(value is not None for value in values):
+            columns[name] = values
     known = {name: values for name, values in columns.items() if any(v is not None for v in values)}
     lines = [choice_line(name, values, probes) for name, values in known.items()]
     agreeing = ", ".join(line.name for line in lines if line.verdict == "agrees") or "none"

@@ -1,13 +1,13 @@
-"""Two published zero-cost proxies of a network at initialisation, adapted to heads, to hold our own score against: synflow and NASWOT.
+"""Two published scores of an untrained network, adapted to heads, to compare our own score with: synflow and NASWOT.
 
-In: a head. Out: one number, larger meant to be better. Neither trains, neither reads a label; synflow does not even read data.
+In: a head. Out: one number, larger meant to be better. Neither trains, neither reads a label; synflow does not even read data. Only
+`headsearch space score --baselines` computes them: nothing chooses by them.
 """
 
 from __future__ import annotations
 
 import math
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 _RECTIFIERS = frozenset({"ReLU", "GELU", "SiLU"})
 """Names of classes, since timm has a GELU of its own. Gates (sigmoid) and softmax divide the input into no regions."""
+
+
+def baseline_scores(head: Head, maps_BCHW: Tensor) -> dict[str, float]:
+    """`synflow` and `naswot` by name, where they are defined. The head is spoilt."""
+    values = {"naswot": naswot(head, maps_BCHW), "synflow": synflow(head)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def synflow(head: Head) -> float | None:
@@ -46,53 +52,38 @@ def synflow(head: Head) -> float | None:
 
 
 def naswot(head: Head, maps_BCHW: Tensor) -> float | None:
-    """How differently a head's activations switch on for different images: `ActivationCodes.score` of one pass in the mode the head is in."""
-    with torch.no_grad(), ActivationCodes(head) as codes:
-        head(maps_BCHW)
-    return codes.score()
+    """ln |det K|, with K_ij the number of units that are both on or both off for images i and j.
 
-
-class ActivationCodes:
-    """While entered, watches which units of a network are on, for the images of one pass.
-
-    A unit is one channel of one position before a rectifier (ReLU, GELU, SiLU, and the ReLU within StarReLU), and on where its input is
-    positive. For ReLU that is Mellor's definition; GELU and SiLU are smooth, and the sign says on which side of their bend they are.
+    Mellor et al., "Neural Architecture Search without Training", ICML 2021 (arXiv 2006.04647), equation 2. A unit is one channel of one position
+    before a rectifier (ReLU, GELU, SiLU, and the ReLU within StarReLU), and is on where its input is positive. For ReLU that is Mellor's definition;
+    GELU and SiLU are smooth, and the sign says on which side of their bend they are. The value grows with the number of units and of images, so only
+    values of the same batch compare. The head runs once, in the mode that it is in. None for a singular K (two images that switch all alike) or a
+    head without rectifiers.
     """
+    agreeing_BB: list[Tensor] = []
 
-    def __init__(self, network: nn.Module) -> None:
-        self._rectifiers = [module for module in network.modules() if type(module).__name__ in _RECTIFIERS]
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._agreeing_BB: Tensor | None = None
-
-    def __enter__(self) -> Self:
-        self._handles = [module.register_forward_pre_hook(self._look) for module in self._rectifiers]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _look(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def look(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         # Before the call, since a rectifier may work in place. Counts below 2^24 are exact in float32.
         on_BU = (inputs[0].flatten(1) > 0).float()
         both_on_BB = (on_BU @ on_BU.T).double()
         on_B = both_on_BB.diagonal()
-        agreeing_BB = 2.0 * both_on_BB + (on_BU.shape[1] - on_B[:, None] - on_B[None, :])
-        self._agreeing_BB = agreeing_BB if self._agreeing_BB is None else self._agreeing_BB + agreeing_BB
+        agreeing_BB.append(2.0 * both_on_BB + (on_BU.shape[1] - on_B[:, None] - on_B[None, :]))
 
-    def score(self) -> float | None:
-        """ln |det K|, with K_ij the number of units that are both on or both off for images i and j.
-
-        Mellor et al., "Neural Architecture Search without Training", ICML 2021 (arXiv 2006.04647), equation 2. It grows with the number of units, and
-        with the number of images: compare it for one batch only. None for a singular K (two images that switch all alike) or a network
-        without rectifiers.
-        """
-        if self._agreeing_BB is None:
-            return None
-        sign, log_determinant = torch.linalg.slogdet(self._agreeing_BB)
-        return float(log_determinant) if float(sign) != 0.0 else None
+    handles = [
+        module.register_forward_pre_hook(look)
+        for module in head.modules()
+        if type(module).__name__ in _RECTIFIERS
+    ]
+    try:
+        with torch.no_grad():
+            head(maps_BCHW)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not agreeing_BB:
+        return None
+    sign, log_determinant = torch.linalg.slogdet(torch.stack(agreeing_BB).sum(dim=0))
+    return float(log_determinant) if float(sign) != 0.0 else None
 
 
 def _drop_norms(module: nn.Module) -> None:

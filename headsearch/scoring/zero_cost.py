@@ -1,6 +1,6 @@
-"""A head at random initialisation, without training: how different from its base, how good, and what published proxies say.
+"""A head at random initialisation, without training: how different from its base, and how good.
 
-The base is looked at once (`see`), and every head is run on the feature maps it left. In: a base and images, then heads. Out: numbers by
+The base runs once (`run_base`), and every head runs on the feature maps that it left. In: a base and images, then heads. Out: numbers by
 name. `headsearch.search.zero_cost` does this for an experiment, over several seeds; docs/zero_cost.md says what the numbers are worth.
 """
 
@@ -18,18 +18,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from headsearch.base.model import Base
 from headsearch.errors import InfeasibleHead
 from headsearch.heads.build import Head
-from headsearch.scoring.baselines import ActivationCodes, synflow
 from headsearch.scoring.collapse import rankme, worthless_reason
 from headsearch.scoring.discrepancy import CkaSide, cka_of_sides, cka_side
 from headsearch.scoring.features import embed_change, evaluating, on_device
 from headsearch.scoring.quality import view_retrieval
 
 _BATCH_SIZE = 128
-"""Most images in a batch: what batch norms normalise over, and, of the first batch, what NASWOT compares."""
+"""Most images in a batch, which is what batch norms normalise over."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class BaseOutputs:
     """What one base makes of some images, kept for all heads: their plain pixels and two augmented views. Maps are on the base's device."""
 
     maps: tuple[Tensor, ...]
@@ -46,7 +45,7 @@ class Seen:
     """Why the base's embeddings are worthless; None where they are not."""
 
 
-def see(
+def run_base(
     base: Base,
     images: Tensor,
     *,
@@ -54,8 +53,8 @@ def see(
     views: Callable[[Tensor], Sequence[Tensor]],
     max_tokens: int,
     seed: int,
-) -> Seen:
-    """Look at images with the base, in eval mode.
+) -> BaseOutputs:
+    """Run the base on plain images and on their views, in eval mode.
 
     Args:
         base: The base; its device is where the maps stay.
@@ -77,7 +76,7 @@ def see(
                 kept.append(_channels_last(base(view).map))
     positions = _sample(maps, max_tokens, seed)
     embedding_ND = torch.cat(embeddings)
-    return Seen(
+    return BaseOutputs(
         maps=tuple(maps),
         views=(tuple(view_maps[0]), tuple(view_maps[1])),
         positions=positions,
@@ -87,54 +86,48 @@ def see(
     )
 
 
-def measure_head(head: Head, seen: Seen) -> dict[str, float]:
-    """What one initialisation of a head is worth, by the names in `zero_cost_scores.ORDERS` without `score`; undefined ones are left out.
+def measure_head(head: Head, base: BaseOutputs) -> dict[str, float]:
+    """What one initialisation of a head is worth, by the names of `zero_cost_scores.MEASURED`; undefined ones are left out.
 
     The head is run without dropped paths and without gradients, but its batch norms normalise by the batch, as in training: their running
-    statistics know nothing yet. The head goes to the device that the maps are on, and is spoilt.
+    statistics know nothing yet. The head goes to the device that the maps are on.
 
     Raises:
         InfeasibleHead: its features are not finite, or its embeddings collapsed.
         HeadError: the maps do not fit the head.
     """
-    head.to(seen.maps[0].device).eval()
+    head.to(base.maps[0].device).eval()
     for module in head.modules():
         if isinstance(module, _BatchNorm):
             module.train()
     embeddings: list[Tensor] = []
     change_embeddings: list[Tensor] = []
-    outputs: list[Tensor] = []
     changes: list[Tensor] = []
-    codes = ActivationCodes(head)
     with torch.no_grad():
-        with codes:
-            outputs.append(head(seen.maps[0]))
-        outputs += [head(map_BCHW) for map_BCHW in seen.maps[1:]]
-        for map_BCHW, output_BCHW in zip(seen.maps, outputs, strict=True):
+        outputs = [head(map_BCHW) for map_BCHW in base.maps]
+        for map_BCHW, output_BCHW in zip(base.maps, outputs, strict=True):
             changes.append(output_BCHW - map_BCHW)
             embeddings.append(head.embed(output_BCHW))
             change_embeddings.append(embed_change(changes[-1]))
-        first, second = (torch.cat([head.embed(head(x_BCHW)) for x_BCHW in view]) for view in seen.views)
+        first, second = (torch.cat([head.embed(head(x_BCHW)) for x_BCHW in view]) for view in base.views)
     embedding_ND = torch.cat(embeddings)
     reason = worthless_reason("head", embedding_ND)
     if reason is not None:
         raise InfeasibleHead(reason)
     sides = {
-        "cka.embedding.output": (seen.embedding, embedding_ND),
-        "cka.embedding.change": (seen.embedding, torch.cat(change_embeddings)),
-        "cka.tokens.output": (seen.tokens, _tokens(outputs, seen.positions)),
-        "cka.tokens.change": (seen.tokens, _tokens(changes, seen.positions)),
+        "cka.embedding.output": (base.embedding, embedding_ND),
+        "cka.embedding.change": (base.embedding, torch.cat(change_embeddings)),
+        "cka.tokens.output": (base.tokens, _tokens(outputs, base.positions)),
+        "cka.tokens.change": (base.tokens, _tokens(changes, base.positions)),
     }
     if not all(torch.isfinite(x).all() for x in (first, second, *(x for _, x in sides.values()))):
         raise InfeasibleHead("the head's features are not finite")
     values: dict[str, float | None] = {}
-    for name, (base, x_ND) in sides.items():
-        cka = cka_of_sides(base, cka_side(x_ND))
+    for name, (base_side, x_ND) in sides.items():
+        cka = cka_of_sides(base_side, cka_side(x_ND))
         values[name] = None if math.isnan(cka) else max(0.0, 1.0 - cka)
     values["retrieval.head"] = view_retrieval(first, second)
     values["rankme_head"] = rankme(embedding_ND)
-    values["synflow"] = synflow(head)
-    values["naswot"] = codes.score()
     return {name: value for name, value in values.items() if value is not None}
 
 

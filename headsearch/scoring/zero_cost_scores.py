@@ -26,7 +26,11 @@ CKA_MEASURES = tuple(
     f"cka.{samples}.{side}" for samples in ("embedding", "tokens") for side in ("output", "change")
 )
 """The discrepancies that are measured."""
-ORDERS = ("score", *CKA_MEASURES, "retrieval.head", "rankme_head", "synflow", "naswot")
+MEASURED = (*CKA_MEASURES, "retrieval.head", "rankme_head")
+"""What is measured of every head."""
+BASELINES = ("synflow", "naswot")
+"""What others have published, measured where it is asked for."""
+ORDERS = ("score", *MEASURED, *BASELINES)
 """What heads can be ordered by."""
 
 
@@ -49,9 +53,9 @@ class ZeroCostScores:
     rankme_head: float | None = None
     """Effective rank of the head's embeddings."""
     synflow: float | None = None
-    """ln(1 + synaptic flow) (Tanaka et al. 2020)."""
+    """ln(1 + synaptic flow) (Tanaka et al. 2020); None unless asked for."""
     naswot: float | None = None
-    """Log-determinant of the kernel of activation codes (Mellor et al. 2021)."""
+    """Log-determinant of the kernel of activation codes (Mellor et al. 2021); None unless asked for."""
     sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation over seeds of everything above, by the names in `ORDERS`; empty with a single seed."""
     reason: str | None = None
@@ -61,6 +65,11 @@ class ZeroCostScores:
     def score(self) -> float | None:
         """The default order: `headsearch.scoring.score.head_score` of the means."""
         return head_score(self.measures, self.quality)
+
+    @property
+    def without_baselines(self) -> bool:
+        """Whether the baselines may still be computed: there is none yet, and the head has scores."""
+        return self.reason is None and self.synflow is None and self.naswot is None
 
     def value(self, name: str) -> float | None:
         """The score of one of `ORDERS`."""

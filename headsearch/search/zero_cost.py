@@ -27,8 +27,9 @@ from headsearch.experiment import Experiment
 from headsearch.heads import Candidate
 from headsearch.heads.build import build_head
 from headsearch.heads.cost import HeadCost
+from headsearch.scoring.baselines import baseline_scores
 from headsearch.scoring.cost import head_cost
-from headsearch.scoring.zero_cost import Seen, measure_head, see
+from headsearch.scoring.zero_cost import BaseOutputs, measure_head, run_base
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ZeroCostScores, read_scores, write_scores
 from headsearch.space import Space
 from headsearch.space.drawing import distinct_heads
@@ -47,8 +48,8 @@ class _Shared:
     """What all heads have in common."""
 
     base: BaseInfo
-    seen: tuple[Seen, ...]
-    """By the base of every seed."""
+    outputs: tuple[BaseOutputs, ...]
+    """Of the base of every seed."""
     data: tuple[str, ...]
     """What was understood of the images and what of them is left out, a line each."""
 
@@ -57,7 +58,13 @@ class ZeroCostScorer:
     """Scores heads on the base and images of one experiment. Picklable; what it has read stays behind and is read again."""
 
     def __init__(
-        self, experiment: Experiment, *, seeds: int = 3, images: int = 256, tokens: int = 2048
+        self,
+        experiment: Experiment,
+        *,
+        seeds: int = 3,
+        images: int = 256,
+        tokens: int = 2048,
+        baselines: bool = False,
     ) -> None:
         """Read nothing yet; see `prepare`.
 
@@ -66,11 +73,13 @@ class ZeroCostScorer:
             seeds: Initialisations of head (and of base, where it has no weights) to average over.
             images: Most held-out images to look at.
             tokens: Most positions of their feature maps to compare.
+            baselines: Compute synflow and NASWOT as well.
         """
         self.experiment = experiment
         self.seeds = seeds
         self.images = images
         self.tokens = tokens
+        self.baselines = baselines
         self._shared: _Shared | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,7 +87,7 @@ class ZeroCostScorer:
 
     @property
     def identity(self) -> str:
-        """Whatever decides a head's scores, beside the head, as a hash."""
+        """Whatever decides a head's scores, beside the head, as a hash. Not `baselines`, which only adds to them."""
         sections = self.experiment.model_dump(mode="json", include={"base", "data", "seed"})
         del sections["data"]["unreadable"]
         described = {**sections, "seeds": self.seeds, "images": self.images, "tokens": self.tokens}
@@ -95,7 +104,7 @@ class ZeroCostScorer:
         return self._prepared().data
 
     def prepare(self) -> None:
-        """Read the images and look at them with the base now, so that what is wrong with them is said before the first head.
+        """Read the images and run the base on them now, so that their faults come before the first head.
 
         Raises:
             UserError: device, augmentation, data or base cannot be used.
@@ -116,14 +125,18 @@ class ZeroCostScorer:
         except HeadError as error:
             return ZeroCostScores(candidate.head_id, config, self.seeds, reason=str(error))
         measured: list[dict[str, float]] = []
-        devices = [device] if (device := shared.seen[0].maps[0].device).type == "cuda" else []
+        devices = [device] if (device := shared.outputs[0].maps[0].device).type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            for number, seen in enumerate(shared.seen):
+            for number, outputs in enumerate(shared.outputs):
                 torch.manual_seed(derived_seed(self._seed(number), "head"))
                 try:
-                    measured.append(measure_head(build_head(config, shared.base), seen))
+                    head = build_head(config, shared.base)
+                    values = measure_head(head, outputs)
                 except (HeadError, InfeasibleHead) as error:
                     return ZeroCostScores(candidate.head_id, config, self.seeds, cost, reason=str(error))
+                if self.baselines:
+                    values |= baseline_scores(head, outputs.maps[0])
+                measured.append(values)
         return _summary(candidate, cost, measured)
 
     def _prepared(self) -> _Shared:
@@ -140,15 +153,15 @@ class ZeroCostScorer:
         unlabelled = data.model_copy(update={"labels": "none"})
         dataset, views = read_images(unlabelled, base, batch_size=1, seed=self.experiment.seed)
         images = self._some(dataset.held_out)
-        seen: list[Seen] = []
+        outputs: list[BaseOutputs] = []
         for number in range(self.seeds):
             if number > 0 and self.experiment.base.weights is not None:
-                # The same weights see the same.
-                seen.append(seen[0])
+                # The same weights give the same.
+                outputs.append(outputs[0])
                 continue
             generator = derived_generator(self.experiment.seed, "quality views")
-            seen.append(
-                see(
+            outputs.append(
+                run_base(
                     (base if number == 0 else self._base(number)).to(device),
                     images,
                     prepare=views.prepare,
@@ -157,11 +170,11 @@ class ZeroCostScorer:
                     seed=self.experiment.seed,
                 )
             )
-            if seen[-1].reason is not None:
+            if outputs[-1].reason is not None:
                 raise BaseModelError(
-                    f"{base.info.model}: heads cannot be compared with it: {seen[-1].reason}"
+                    f"{base.info.model}: heads cannot be compared with it: {outputs[-1].reason}"
                 )
-        return _Shared(base.info, tuple(seen), tuple(dataset.told()))
+        return _Shared(base.info, tuple(outputs), tuple(dataset.told()))
 
     def _base(self, number: int) -> Base:
         torch.manual_seed(derived_seed(self._seed(number), "base"))
@@ -203,7 +216,7 @@ def score_space(
         number: How many.
         seed: Of the draw.
         path: A file to keep the scores in (`zero_cost_scores.FILE_NAME` in a run directory). Heads that it holds already are not scored
-            again; it is written every few seconds and at the end, whatever that is, whole, and keeps heads that this draw does not have.
+            again, unless they lack the baselines that are asked for; it is written every few seconds and at the end, whatever that is, whole, and keeps heads that this draw does not have.
         progress: Called with (heads done, heads in all) after every head.
 
     Raises:
@@ -216,7 +229,7 @@ def score_space(
     try:
         for candidate in heads:
             name = candidate.head_id
-            if name not in known:
+            if name not in known or (scorer.baselines and known[name].without_baselines):
                 known[name] = scorer.score(candidate)
                 if path is not None and time.monotonic() - saved > _SAVED_EVERY:
                     write_scores(path, list(known.values()), scorer.identity)

@@ -25,7 +25,7 @@ from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.controls import control_heads, same_head
 from headsearch.heads.cost import HeadCost
-from headsearch.methods import build_method, check_method
+from headsearch.methods import build_method
 from headsearch.scoring.cost import head_cost
 from headsearch.training.devices import resolve_device
 from headsearch.training.materials import build_pair, check_local_crops, new_base, read_images
@@ -130,7 +130,9 @@ class ProxyEvaluator:
         """Refuse a joint run of these heads, or of others like them, that would not fit into memory, with an `ExperimentError`."""
         experiment = self.experiment
         spec, screen = experiment.base, experiment.search.screen
-        base = empty_base(spec.model, image_size=experiment.data.image_size, kwargs=spec.kwargs)
+        base = empty_base(
+            spec.model, image_size=experiment.data.image_size, kwargs=spec.kwargs, stage=spec.stage
+        )
         check_joint_memory(
             base,
             heads,
@@ -184,7 +186,6 @@ class ProxyEvaluator:
         experiment = self.experiment
         data, proxy = experiment.data, experiment.proxy
         device = resolve_device(proxy.device)
-        check_method(experiment.method.name, experiment.method.kwargs)
         base = self._new_base()
         dataset, views = read_images(data, base, batch_size=proxy.batch_size, seed=experiment.seed)
         scorer = Scorer(
@@ -239,6 +240,9 @@ class ProxyEvaluator:
             mode="json", include={"base", "data", "method", "proxy", "seed"}
         )
         del sections["data"]["unreadable"]
+        if sections["proxy"]["weight_decay_end"] == sections["proxy"]["weight_decay"]:
+            # Not yet a key when older trials were interrupted.
+            del sections["proxy"]["weight_decay_end"]
         sections["screen"] = self.experiment.search.screen.model_dump(mode="json") if config.members else None
         heads = [head_id(canonical(head, base.info)) for head in config.heads]
         described = {"heads": heads, "seed": seed, "experiment": sections}
@@ -249,4 +253,6 @@ def screen_schedule(experiment: Experiment) -> ProxySpec:
     """The proxy's schedule with the epochs and rungs of a screen."""
     epochs, rungs = experiment.search.screen.schedule(experiment.proxy.epochs)
     fields = experiment.proxy.model_dump(exclude={"epochs", "rungs", "warmup_epochs"})
-    return ProxySpec.model_validate({**fields, "epochs": epochs, "rungs": rungs})
+    return ProxySpec.model_validate(
+        {**fields, "epochs": epochs, "rungs": rungs, "warmup_epochs": epochs / 10}
+    )

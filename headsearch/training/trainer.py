@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from headsearch.experiment import ScheduleSpec
 from headsearch.methods.collectives import average_gradients
 from headsearch.methods.hssl import HSSL
 from headsearch.training.devices import autocast_dtype
 from headsearch.training.optimizer import build_optimizer, set_learning_rate, set_weight_decay
 from headsearch.training.schedules import learning_rate, teacher_momentum, weight_decay
-
-
-class Recipe(Protocol):
-    """What a trainer must know of a schedule; `ProxySpec` and `RecipeSpec` say what each means. None or 0: none of it."""
-
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def warmup_epochs(self) -> float | None: ...
-    @property
-    def teacher_momentum(self) -> float: ...
-    @property
-    def clip_gradient(self) -> float | None: ...
-    @property
-    def precision(self) -> str: ...
 
 
 class Trainer:
@@ -43,15 +23,9 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        hssl: HSSL,
-        recipe: Recipe,
-        *,
-        steps_per_epoch: int,
-        device: torch.device,
-        weight_decay_end: float | None = None,
+        self, hssl: HSSL, recipe: ScheduleSpec, *, steps_per_epoch: int, device: torch.device
     ) -> None:
-        """Move `hssl` to the device, in training mode. The weight decay stays as it is unless `weight_decay_end` is given.
+        """Move `hssl` to the device, in training mode.
 
         Kernels are kept channels last: on a CPU that was never slower, and a MobileNet's step took 42 ms instead of 73.
         """
@@ -62,7 +36,6 @@ class Trainer:
         self.steps = recipe.epochs * steps_per_epoch
         self.device = device
         self.autocast_dtype = autocast_dtype(recipe.precision, device)
-        self.weight_decay_end = weight_decay_end
         self.optimizer = build_optimizer(hssl.student, recipe.weight_decay)
         self._trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
@@ -133,16 +106,15 @@ class Trainer:
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step."""
-        warmup_steps = round((self.recipe.warmup_epochs or 0.0) * self.steps_per_epoch)
+        warmup_steps = round(self.recipe.warmup_epochs * self.steps_per_epoch)
         return learning_rate(
             step, steps=self.steps, warmup_steps=warmup_steps, peak=self.recipe.learning_rate
         )
 
     def weight_decay(self, step: int) -> float:
         """The weight decay of a step, for what decays."""
-        start = self.recipe.weight_decay
-        end = start if self.weight_decay_end is None else self.weight_decay_end
-        return weight_decay(step, steps=self.steps, start=start, end=end)
+        recipe = self.recipe
+        return weight_decay(step, steps=self.steps, start=recipe.weight_decay, end=recipe.weight_decay_end)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes from step to step."""

@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 from headsearch.scoring.zero_cost_scores import FILE_NAME
 from headsearch.testing.toy_search import run_toy, score_toys, toy_experiment, toy_materials
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence_tables.md"
 
 
 @pytest.fixture(scope="module")

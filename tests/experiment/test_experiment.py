@@ -212,10 +212,10 @@ def test_a_section_that_is_none_is_refused_before_its_keys_are_set(tmp_path: Pat
 def test_where_a_text_is_wanted_the_word_that_was_written_counts(tmp_path: Path) -> None:
     experiment = load_experiment(
         write(tmp_path, "name: 1e5\ndata: {root: 2026}\nsearch: {space: on}"),
-        ["base.model=1_0", "method.name='007'"],
+        ["base.model=1_0", "base.weights='007'"],
     )
     assert (experiment.name, experiment.data.root, experiment.search.space) == ("1e5", "2026", "on")
-    assert (experiment.base.model, experiment.method.name) == ("1_0", "007")
+    assert (experiment.base.model, experiment.base.weights) == ("1_0", "007")
     assert load_experiment(write(tmp_path, experiment.to_yaml())) == experiment
 
 

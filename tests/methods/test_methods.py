@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from headsearch.errors import ExperimentError
 from headsearch.methods import METHODS, build_method, check_method
-from headsearch.methods.ibot import IBOT
 from headsearch.methods.method import Method
 
 Array = NDArray[np.float64]
+IBOT = METHODS["ibot"].define()
 
 
 def unit(x: Array) -> Array:

@@ -15,7 +15,14 @@ from headsearch.errors import BaseModelError, DataError, RunError, SpaceError
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads import Candidate, parse_head
 from headsearch.scoring.score import head_score
-from headsearch.scoring.zero_cost_scores import CKA_MEASURES, FILE_NAME, ORDERS, ZeroCostScores, read_scores
+from headsearch.scoring.zero_cost_scores import (
+    BASELINES,
+    CKA_MEASURES,
+    FILE_NAME,
+    MEASURED,
+    ZeroCostScores,
+    read_scores,
+)
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
 from headsearch.space import load_space, parse_space
 
@@ -54,8 +61,9 @@ def test_a_head_has_every_score_with_its_spread(scorer: ZeroCostScorer) -> None:
     assert row.reason is None
     assert row.seeds == 2
     assert set(row.measures) == set(CKA_MEASURES)
-    assert set(row.sd) == set(ORDERS) - {"score"}
-    assert None not in {row.value(name) for name in ORDERS}
+    assert set(row.sd) == set(MEASURED)
+    assert None not in {row.value(name) for name in MEASURED}
+    assert {row.value(name) for name in BASELINES} == {None}
     assert all(value > 0 for value in row.sd.values())
     assert row.score == head_score(row.measures, row.quality)
     assert row.cost is not None
@@ -67,7 +75,7 @@ def test_scores_are_means_over_seeds(scorer: ZeroCostScorer) -> None:
     one = make(seeds=1).score(CONVNEXT)
     both = scorer.score(CONVNEXT)
     assert one.sd == {}
-    for name in ORDERS[1:]:
+    for name in MEASURED:
         # Of two values, half their distance is 1/√2 of the standard deviation.
         distance = abs(one.value(name) - both.value(name))  # type: ignore[operator]
         assert distance == pytest.approx(both.sd[name] / 2**0.5, rel=1e-6, abs=1e-9)
@@ -100,7 +108,7 @@ def test_given_weights_are_looked_at_once_and_heads_still_vary(tmp_path: Path) -
     scorer = ZeroCostScorer(given, seeds=3, images=60, tokens=200)
     row = scorer.score(CONVNEXT)
     assert scorer._shared is not None
-    assert len({id(seen) for seen in scorer._shared.seen}) == 1
+    assert len({id(outputs) for outputs in scorer._shared.outputs}) == 1
     assert row.sd["cka.embedding.output"] > 0
 
 
@@ -198,6 +206,26 @@ def test_a_killed_stage_goes_on_where_it_was(
     assert path.read_text() == (tmp_path / "whole.jsonl").read_text()
     with pytest.raises(RunError, match="other images or other seeds"):
         score_space(SPACE, make(seeds=3), number=50, path=path)
+
+
+def test_baselines_are_added_where_they_are_asked_for_and_change_nothing_else(
+    scorer: ZeroCostScorer, tmp_path: Path
+) -> None:
+    path = tmp_path / FILE_NAME
+    before = score_space(SPACE, scorer, number=50, path=path)
+    after = score_space(SPACE, make(baselines=True), number=50, path=path)
+    assert all(row.value(name) is not None and name in row.sd for row in after for name in BASELINES)
+
+    def rest(row: ZeroCostScores) -> dict[str, Any]:
+        values = row.to_dict()
+        return {
+            **{name: value for name, value in values.items() if name not in BASELINES},
+            "sd": {name: value for name, value in values["sd"].items() if name not in BASELINES},
+        }
+
+    assert [rest(row) for row in after] == [rest(row) for row in before]
+    # A file that has them, as all did once, is taken as it is.
+    assert score_space(SPACE, scorer, number=50, path=path) == after
 
 
 def test_a_space_without_an_allowed_head_is_told(scorer: ZeroCostScorer) -> None:

@@ -184,6 +184,14 @@ def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) 
         evaluator(NONE, Context(tmp_path, seed=1))
 
 
+def test_an_interrupted_trial_of_a_former_version_is_known_again() -> None:
+    proxy = {"epochs": 4, "rungs": [2, 4], "clip_gradient": None}
+    evaluator = ProxyEvaluator(tiny_experiment(Path("images.npz"), proxy=proxy))
+    head = parse_head({"convnext": {"depth": 1, "kernel_size": 3}})
+    known = evaluator._identity(head, evaluator._new_base(), 1)
+    assert known == "50323932536c155d035906fe114ea0252523141e21ba15e5af2762bf800c079d"
+
+
 def test_a_stopped_trial_ends_at_its_rung(images: Path, tmp_path: Path) -> None:
     context = Context(tmp_path, stop_at=2)
     with pytest.raises(TrialStopped):

@@ -176,7 +176,7 @@ def _connect(spec: RaySpec) -> None:
         _start(cores)
         return
     if spec.address != "auto":
-        _reach(spec.address)
+        reach(spec.address)
     try:
         with _environment(_ONE_ATTEMPT), _captured_stderr() as said:
             ray.init(spec.address, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -189,7 +189,8 @@ def _connect(spec: RaySpec) -> None:
         raise _unreachable(spec.address, error) from None
 
 
-def _reach(address: str) -> None:
+def reach(address: str) -> None:
+    """Check that something listens at `host:port`. Imports no Ray. Raises `ExperimentError`."""
     host, port = _host_and_port(address)
     try:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
@@ -199,7 +200,7 @@ def _reach(address: str) -> None:
 
 def _check_connected(address: str, here: str) -> None:
     """Check that the address is that of the cluster at `here`, by whatever name its host goes."""
-    _reach(address)
+    reach(address)
     (host, port), (own_host, own_port) = _host_and_port(address), _host_and_port(here)
     hosts = {socket.gethostbyname(name) for name in (host, own_host)}
     if port != own_port or (len(hosts) > 1 and not any(ip.startswith("127.") for ip in hosts)):
