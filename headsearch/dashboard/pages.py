@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, unquote
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from headsearch.report.parts import Child, Links, aria, empty, link
+from headsearch.report.parts import Child, Links, address, aria, empty, link
 from headsearch.report.views.compare import MOST, compare
 from headsearch.report.views.cost import cost
 from headsearch.report.views.head import head
@@ -17,7 +17,7 @@ from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import condition, overview, problems, subtitle
 from headsearch.report.views.trials import ALWAYS, FIELDS, STATES, Query, families, trials
 from headsearch.report.views.trust import trust
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 VIEWS = {
     "overview": "Overview",
@@ -72,7 +72,7 @@ class Route:
 def shell(interval: float) -> Component:
     """What is on every page; callbacks fill it. `interval` is in seconds."""
     brand = [
-        dcc.Link("headsearch", href="/", className="name"),
+        dcc.Link("headsearch", href=address(), className="name"),
         html.Span(className="spring"),
         html.Span(id="status", className="live", role="status"),
         html.Button("Dark", className="theme quiet", type="button"),
@@ -97,7 +97,7 @@ def shell(interval: float) -> Component:
     )
 
 
-def navigation(route: Route, views: Sequence[RunView]) -> list[Component]:
+def navigation(route: Route, views: Sequence[Run]) -> list[Component]:
     """Links to every run, where there are several, and to every view."""
 
     def entry(text: str, href: str, current: bool) -> Component:
@@ -109,19 +109,23 @@ def navigation(route: Route, views: Sequence[RunView]) -> list[Component]:
     parts: list[Component] = []
     if len(views) > 1:
         runs = [
-            entry(view.name, f"/run/{place}/overview", place == route.run and route.view != "compare")
+            entry(view.name, Links(place).view("overview"), place == route.run and route.view != "compare")
             for place, view in enumerate(views)
         ]
         parts.append(html.Nav(html.Ul(runs, className="runs"), **aria(label="Runs")))
     tabs = [
-        entry(title, "/compare" if name == "compare" else Links(route.run).view(name), name == route.view)
+        entry(
+            title,
+            address("compare") if name == "compare" else Links(route.run).view(name),
+            name == route.view,
+        )
         for name, title in VIEWS.items()
     ]
     parts.append(html.Nav(html.Ul(tabs, className="tabs"), **aria(label="Views")))
     return parts
 
 
-def heading(route: Route, views: Sequence[RunView]) -> list[Component]:
+def heading(route: Route, views: Sequence[Run]) -> list[Component]:
     """The page's title and what the run is about."""
     view = views[route.run]
     if route.view == "missing":
@@ -140,7 +144,7 @@ def heading(route: Route, views: Sequence[RunView]) -> list[Component]:
     return [html.Div(name, className="title"), about]
 
 
-def content(route: Route, search: str | None, views: Sequence[RunView]) -> list[Child]:
+def content(route: Route, search: str | None, views: Sequence[Run]) -> list[Child]:
     """What the page shows: a function of its address and of the runs alone."""
     view, links = views[route.run], Links(route.run)
     match route.view:
@@ -163,10 +167,13 @@ def content(route: Route, search: str | None, views: Sequence[RunView]) -> list[
             ]
         case "cost":
             return [problems(view), *cost(view)]
-    return [empty("The address leads nowhere."), html.P(dcc.Link("To the overview", href="/"))]
+    return [
+        empty("The address leads nowhere."),
+        html.P(dcc.Link("To the overview", href=address())),
+    ]
 
 
-def controls(route: Route, search: str | None, views: Sequence[RunView]) -> list[Component]:
+def controls(route: Route, search: str | None, views: Sequence[Run]) -> list[Component]:
     """What the reader can set on the page. Its values come from the address and go there."""
     if route.view == "trials":
         return [_filters(views[route.run], Query.parse(search))]
@@ -185,7 +192,7 @@ def chosen_heads(search: str | None) -> list[tuple[int, str]]:
     return list(dict.fromkeys(found))
 
 
-def _filters(view: RunView, query: Query) -> Component:
+def _filters(view: Run, query: Query) -> Component:
     more = [name for name in FIELDS if name not in ALWAYS]
     return html.Section(
         [
@@ -243,7 +250,7 @@ def _filters(view: RunView, query: Query) -> Component:
     )
 
 
-def _chooser(views: Sequence[RunView], search: str | None) -> Component:
+def _chooser(views: Sequence[Run], search: str | None) -> Component:
     chosen = [
         (run, head_id)
         for run, head_id in chosen_heads(search)

@@ -17,7 +17,7 @@ from headsearch.dashboard import pages
 from headsearch.dashboard.server import open_server
 from headsearch.errors import RunError
 from headsearch.report.page import html_report
-from headsearch.runs.view import read_run
+from headsearch.runs.run import read_run
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
 
@@ -92,14 +92,11 @@ def _put_markup_in(run: Path) -> None:
 def served(paths: list[Path], token: str | None = None) -> Iterator[str]:
     """The address of a dashboard, without a slash at its end."""
     server, address = open_server(paths, host="127.0.0.1", port=0, token=token, refresh=0.4)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+    threading.Thread(target=server.run, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{address.port}"
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        server.close()
 
 
 @pytest.fixture(scope="module")

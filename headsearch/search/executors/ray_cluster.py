@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headsearch.errors import ExperimentError
+from headsearch.errors import ExperimentError, require
 from headsearch.experiment import RaySpec
 from headsearch.search.executors.placement import available_cores
 from headsearch.signals import kept_handlers
@@ -55,8 +55,10 @@ def connected(spec: RaySpec) -> Iterator[None]:
     However this ends, a cluster that was started here is shut down, and one that was running is left as it was found.
 
     Raises:
+        MissingPackage: Ray is not installed.
         ExperimentError: no cluster at the address, another than this process is connected to, or none of its nodes has room for a trial.
     """
+    require("ray", extra="ray", where="search.executor")
     with _environment(_SETTINGS | (_OWN_CLUSTER if spec.address is None else {}) | _authentication(spec)):
         import ray
 
