@@ -88,7 +88,7 @@ def serve(path: Path) -> None:
     # The page would ask by itself; here only this benchmark asks.
     server, address = open_server([path], host="127.0.0.1", port=0, token=None, refresh=3600)
     print(json.dumps({"url": address.url, "imported_mb": imported, "pid": os.getpid()}), flush=True)
-    server.serve_forever()
+    server.run()
 
 
 def resident_mb(pid: int | str = "self") -> float:

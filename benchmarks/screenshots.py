@@ -53,8 +53,7 @@ def main() -> None:
     ranked = read_run(options.run).ranked
     best = next((row for row in ranked if "-d1" not in row.head_id), ranked[0])
     server, address = open_server([options.run], host="127.0.0.1", port=0, token=None)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+    threading.Thread(target=server.run, daemon=True).start()
     try:
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
@@ -66,9 +65,7 @@ def main() -> None:
             take(page, f"{base}{Links(0).head(best.head_id)}", options.out / "head.png")
             browser.close()
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        server.close()
 
 
 if __name__ == "__main__":

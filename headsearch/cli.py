@@ -5,6 +5,9 @@ Everything heavy is imported inside the commands, so that `--help`, `rank`, `spa
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -56,9 +59,15 @@ def main() -> NoReturn:
     """The entry point: bad input is one line on stderr and exit code 2."""
     from typer.exceptions import TyperException
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that lacks a character gets its number, and no traceback.
+            stream.reconfigure(errors="backslashreplace")
     try:
         with like_ctrl_c():
-            code: Any = app(standalone_mode=False)
+            code: Any = app([_expanded(argument) for argument in sys.argv[1:]], standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except UserError as error:
         _leave(str(error), 2)
     except TyperException as error:
@@ -67,11 +76,27 @@ def main() -> NoReturn:
         _leave(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         _leave("interrupted", exit_code())
-    except BrokenPipeError:
-        # The reader of a pipe has gone (`headsearch rank RUN | head`): nothing is wrong.
-        sys.stderr.close()
+    except (BrokenPipeError, SystemExit):
+        # The reader of a pipe has gone (`headsearch rank RUN | head`), which rich turns into an exit: nothing is wrong.
+        _discard_output()
         sys.exit(0)
+    except OSError as error:
+        # The disk behind `> file` is full.
+        _discard_output()
+        _leave(str(error), 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _expanded(argument: str) -> str:
+    """An argument with `~` as the home directory, also where the shell leaves it: in quotes, and in `--out=~/x`."""
+    option, separator, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + separator + os.path.expanduser(value)  # noqa: PTH111, Path's raises where there is no such user
+
+
+def _discard_output() -> None:
+    """Keep what is still in the buffer from failing once more when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -7,6 +7,7 @@ A `UserError` is something the person at the keyboard can mend: the command line
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -54,12 +55,28 @@ class RunError(UserError):
     """A run directory that cannot be created, opened, or resumed."""
 
 
+class MissingPackage(UserError):
+    """A package that not everybody needs is not installed."""
+
+
 class InfeasibleHead(HeadsearchError):
     """A trial that trained to something worthless: collapsed or not finite. `str(error)` is the reason."""
 
 
 class TrialStopped(HeadsearchError):
     """Raised inside a trial when the search has decided that it need not go on."""
+
+
+def require(package: str, *, extra: str, where: str) -> None:
+    """Check that a package of one of our extras is installed; nothing of it is imported.
+
+    Raises:
+        MissingPackage: it is not. `where` says what needs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackage(
+            f"{where}: {package} is not installed; install it with: pip install 'headsearch[{extra}]'"
+        )
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -43,6 +43,7 @@ class BaseFacts(Section):
     params: _Size
     flops: _Size
     image_size: _Size
+    stage: Annotated[int, Field(exclude_if=lambda stage: stage == -1)] = -1
 
     def base_info(self) -> BaseInfo:
         """The facts as the rest of the package knows them."""

@@ -10,10 +10,12 @@ from headsearch.experiment import Experiment, load_experiment
 from headsearch.export import export_head, load_head, load_heads, read_head
 from headsearch.heads import FAMILIES, parse_head
 from headsearch.heads.build import Head
+from headsearch.pretrain import PretrainSpec, pretrain
 from headsearch.results.ranking import rank
 from headsearch.runs.directory import RunDirectory
 from headsearch.scoring.names import MEASURES
 from headsearch.search.ledger import read_records
+from headsearch.search.observer import SilentObserver
 from headsearch.search.run import run_search
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.trial import RungScores, Stage, TrialResult
@@ -218,3 +220,41 @@ def test_a_folder_of_images_is_searched_and_what_is_corrupt_is_left_out(tmp_path
     ]
     assert [entry["epoch"] for entry in log if "learning_rate" in entry] == [1, 2]
     assert not list((tmp_path / "run").rglob("checkpoint*"))
+
+
+class Notes(SilentObserver):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_an_earlier_map_goes_from_the_search_into_the_pretraining(tmp_path: Path) -> None:
+    overrides = [
+        "base.model=convnext_atto",
+        "base.kwargs={depths: [1, 1, 1, 1], dims: [8, 8, 16, 24]}",
+        "data.image_size=32",
+        "search.strategy=proxies",
+        "search.trials=1",
+        "search.finalists=0",
+        "search.replicates=1",
+        "search.controls=[none]",
+    ]
+    last, earlier = Notes(), Notes()
+    run_search(digits(*overrides), tmp_path / "last", observer=last)
+    run_search(digits(*overrides, "base.stage=-2"), tmp_path / "run", observer=earlier)
+    assert any("ends on a map of 1x1" in text for text in last.texts)
+    assert not any("1x1" in text for text in earlier.texts)
+    assert "stage" not in (tmp_path / "last" / "experiment.yaml").read_text()
+    exported = export_head(tmp_path / "run", tmp_path / "head.yaml")
+    assert (exported.base.info.stage, exported.base.info.width, exported.base.info.grid) == (-2, 16, [2, 2])
+    recipe = ["recipe.epochs=1", "recipe.batch_size=320", "recipe.warmup_epochs=0"]
+    spec = PretrainSpec.from_head(read_head(tmp_path / "head.yaml"), overrides=recipe)
+    assert spec.base.stage == -2
+    result = pretrain(spec, tmp_path / "weights")
+    assert result.head_weights is not None
+    with pytest.raises(HeadError, match="whose stage is -2, but the base at hand"):
+        pretrain(PretrainSpec.from_head(exported, overrides=[*recipe, "base.stage=-1"]), tmp_path / "other")

@@ -16,8 +16,8 @@ if sys.argv[1] == "ignored":
 with like_ctrl_c():
     try:
         with interrupted_once():
-            print("ready", flush=True)
             try:
+                print("ready", flush=True)
                 time.sleep(30)
             finally:
                 # Cleaning up: one more signal must not interrupt it.

@@ -14,9 +14,9 @@ class BaseInfo:
     family: str
     """The head family nearest to the base's own kind, for the control `same`: `vit`, `swin`, `convnext`, `resnet`, …"""
     width: int
-    """Channels of the last feature map."""
+    """Channels of the feature map that heads work on."""
     grid: tuple[int, int]
-    """Height and width of the last feature map, in positions."""
+    """Height and width of that map, in positions."""
     embedding_dim: int
     """Features of the base's embedding (after its own norm and pooling)."""
     depth: int
@@ -27,3 +27,5 @@ class BaseInfo:
     """Floating-point operations of one forward pass of one image, a multiply-add counted as two (torch's convention)."""
     image_size: int
     """Side of the square input, in pixels."""
+    stage: int = -1
+    """Which of timm's feature maps that is: -1 the last, -2 the one before."""

@@ -10,6 +10,7 @@ import typer
 
 from headsearch.commands.common import ReportFormat, console, print_ranking
 from headsearch.errors import RunError
+from headsearch.files import read_text, write_result
 from headsearch.signals import exit_code
 
 app = typer.Typer()
@@ -33,12 +34,14 @@ def run(
     base: Annotated[str | None, typer.Option(help="timm model; the same as --set base.model=...")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Folder of images; the same as --set data.dataset=folder --set data.root=..."),
+        typer.Option(
+            help="A folder of images, an .npz file, or a data set's name; the same as --set data.dataset=... and data.root."
+        ),
     ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
-            help="What the funnel may cost: proxies (24) or hours ('2 h'); the same as --set search.budget=..."
+            help="What the funnel may cost: proxies (24) or a time ('2 h', '90 min'); the same as --set search.budget=..."
         ),
     ] = None,
     resume: Annotated[
@@ -50,6 +53,7 @@ def run(
     import json
 
     from headsearch.commands.progress import progress_display
+    from headsearch.data.names import data_named
     from headsearch.experiment import load_experiment
     from headsearch.runs.ranked import rank_run
     from headsearch.runs.storages import without_password
@@ -59,7 +63,7 @@ def run(
     if base is not None:
         shorthand.append(f"base.model={json.dumps(base)}")
     if data is not None:
-        shorthand += ["data.dataset=folder", f"data.root={json.dumps(data)}"]
+        shorthand += [f"data.{key}={json.dumps(value)}" for key, value in data_named(data).items()]
     if budget is not None:
         shorthand.append(f"search.budget={budget}")
     source = experiment if experiment is not None or data is not None else "digits"
@@ -71,17 +75,26 @@ def run(
     except KeyboardInterrupt:
         if not where.exists():
             raise
-        chosen = [f"--set {shlex.quote(item)}" for item in (*shorthand, *(overrides or []))]
-        again = " ".join(
-            ["headsearch run", *([experiment] if experiment else []), *chosen, f"--out {where}", "--resume"]
-        )
-        hint = without_password(again)
+        chosen = [part for item in (*shorthand, *(overrides or [])) for part in ("--set", item)]
+        again = [
+            "headsearch",
+            "run",
+            *([experiment] if experiment else []),
+            *chosen,
+            "--out",
+            str(where),
+            "--resume",
+        ]
+        hint = without_password(shlex.join(again))
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
     ranked = rank_run(where)
     print_ranking(ranked)
     if any(row.rank == 1 for row in ranked.rows):
-        typer.echo(f"\nTake the best one with:  headsearch export {where} --rank 1 --out head.yaml", err=True)
+        typer.echo(
+            f"\nTake the best one with:  headsearch export {shlex.quote(str(where))} --rank 1 --out head.yaml",
+            err=True,
+        )
 
 
 @app.command(epilog="Example:  headsearch init my-search && cd my-search && headsearch run experiment.yaml")
@@ -92,14 +105,10 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
     for name in names:
         if (folder / name).exists():
             raise RunError(f"{folder / name}: exists already; remove it or choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (folder / name).write_text((templates / name).read_text(encoding="utf-8"), encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+    for name in names:
+        write_result(folder / name, read_text(templates / name, RunError))
     typer.echo(
-        f"wrote {folder / names[0]} and {folder / names[1]}; edit them, then:  headsearch run {names[0]}",
+        f"wrote {folder / names[0]} and {folder / names[1]}; edit them, then:  headsearch run {shlex.quote(str(folder / names[0]))}",
         err=True,
     )
 

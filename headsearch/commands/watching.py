@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from headsearch.commands.common import ReportFormat, Run, console
-from headsearch.errors import RunError
+from headsearch.errors import RunError, require
 
 app = typer.Typer()
 
@@ -56,6 +56,7 @@ def report(
     ] = PageFormat.html,
 ) -> None:
     """Write what a run found as one file that can be mailed."""
+    require("dash", extra="dashboard", where="a report")
     from headsearch.files import write_atomically
     from headsearch.runs.view import read_run
 
@@ -97,11 +98,18 @@ def dashboard(
         str | None,
         typer.Option(help="What every visitor must bring. Default: none on this machine, else a random one."),
     ] = None,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            help="What all addresses begin with, behind a proxy that has the dashboard below a path."
+        ),
+    ] = "/",
 ) -> None:
     """Show runs in a browser, and keep showing them while they go on. Only reads."""
+    require("dash", extra="dashboard", where="the dashboard")
     from headsearch.dashboard.server import Address, serve
 
     def announce(address: Address) -> None:
         typer.echo(f"headsearch dashboard at {address.url}  (Ctrl-C ends it)", err=True)
 
-    serve(runs, host=host, port=port, token=token, announce=announce)
+    serve(runs, host=host, port=port, token=token, prefix=prefix, announce=announce)

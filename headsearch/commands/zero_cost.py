@@ -127,13 +127,12 @@ def _experiment(source: str | None, base: str | None, data: str | None, override
     """The experiment that the options describe, as `headsearch run` reads them."""
     import json
 
+    from headsearch.data.names import data_named
     from headsearch.experiment import load_experiment
 
     shorthand = [] if base is None else [f"base.model={json.dumps(base)}"]
-    if data == "digits":
-        shorthand.append("data.dataset=digits")
-    elif data is not None:
-        shorthand += ["data.dataset=folder", f"data.root={json.dumps(data)}"]
+    if data is not None:
+        shorthand += [f"data.{key}={json.dumps(value)}" for key, value in data_named(data).items()]
     return load_experiment(
         source if source is not None or data is not None else "digits", [*shorthand, *overrides]
     )

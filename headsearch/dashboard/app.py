@@ -15,9 +15,11 @@ from urllib.parse import urlencode
 from dash import ClientsideFunction, Dash, Input, Output, State
 from dash.exceptions import PreventUpdate
 from flask import Response, abort
+from pydantic import BaseModel
 
 from headsearch.dashboard import pages
 from headsearch.dashboard.pages import Route
+from headsearch.dashboard.requests import refuse_what_no_page_asks, typed
 from headsearch.dashboard.runs import Runs
 from headsearch.export import describe_head
 from headsearch.report.page import ASSETS
@@ -34,7 +36,7 @@ _INDEX = """<!doctype html>
 <head>
 {%metas%}
 <title>{%title%}</title>
-<link rel="icon" type="image/svg+xml" href="/assets/icon.svg">
+<link rel="icon" type="image/svg+xml" href="{prefix}assets/icon.svg">
 {%css%}
 </head>
 <body>
@@ -47,8 +49,18 @@ _INDEX = """<!doctype html>
 """
 
 
-def make_app(runs: Runs, *, refresh: float = REFRESH_SECONDS) -> Dash:
-    """The application over `runs`, which looks for changes every `refresh` seconds."""
+class _Point(BaseModel):
+    customdata: list[Any] = []
+
+
+class Clicked(BaseModel):
+    """What plotly tells of a click; the first entry of a point's `customdata` is its head's id."""
+
+    points: list[_Point] = []
+
+
+def make_app(runs: Runs, *, refresh: float = REFRESH_SECONDS, prefix: str = "/") -> Dash:
+    """The application over `runs`, which looks for changes every `refresh` seconds, at addresses that begin with `prefix` (`/a/`)."""
     app = Dash(
         "headsearch.dashboard",
         title="headsearch",
@@ -56,7 +68,8 @@ def make_app(runs: Runs, *, refresh: float = REFRESH_SECONDS) -> Dash:
         update_title=None,  # type: ignore[arg-type]
         assets_folder=str(ASSETS),
         assets_ignore=r"report\.js",
-        index_string=_INDEX,
+        index_string=_INDEX.replace("{prefix}", prefix),
+        url_base_pathname=prefix,
         serve_locally=True,
         suppress_callback_exceptions=True,
         add_log_handler=False,
@@ -66,8 +79,14 @@ def make_app(runs: Runs, *, refresh: float = REFRESH_SECONDS) -> Dash:
     _refreshing(app, runs)
     _showing(app, runs)
     _setting(app)
-    _downloading(app, runs)
+    _downloading(app, runs, prefix)
+    refuse_what_no_page_asks(app)
     return app
+
+
+def _route(app: Dash, runs: Runs, path: str | None) -> Route:
+    prefix: str = app.config.requests_pathname_prefix
+    return Route.parse((path or "").removeprefix(prefix), len(runs.views))
 
 
 def _refreshing(app: Dash, runs: Runs) -> None:
@@ -77,8 +96,9 @@ def _refreshing(app: Dash, runs: Runs) -> None:
         State("version", "data"),
         State("url", "pathname"),
     )
+    @typed
     def look(_: int | None, known: list[int] | None, path: str | None) -> list[int]:
-        versions, route = runs.refresh(), Route.parse(path, len(runs.views))
+        versions, route = runs.refresh(), _route(app, runs, path)
         # A page is drawn again for a change of what it shows, and for no other.
         version = list(versions) if route.view == "compare" else [route.run, versions[route.run]]
         if version == known:
@@ -86,8 +106,9 @@ def _refreshing(app: Dash, runs: Runs) -> None:
         return version
 
     @app.callback(Output("status", "children"), Input("version", "data"), Input("url", "pathname"))
+    @typed
     def tell(_: list[int] | None, path: str | None) -> str:
-        view = runs.views[Route.parse(path, len(runs.views)).run]
+        view = runs.views[_route(app, runs, path).run]
         done = (
             f"{view.settled} of {view.expected} trainings" if view.expected else f"{view.settled} trainings"
         )
@@ -102,8 +123,9 @@ def _showing(app: Dash, runs: Runs) -> None:
         Input("url", "pathname"),
         State("url", "search"),
     )
+    @typed
     def arrive(path: str | None, search: str | None) -> tuple[Any, Any, str]:
-        route = Route.parse(path, len(runs.views))
+        route = _route(app, runs, path)
         title = f"{route.title} · {runs.views[route.run].name} · headsearch"
         return pages.navigation(route, runs.views), pages.controls(route, search, runs.views), title
 
@@ -120,13 +142,15 @@ def _showing(app: Dash, runs: Runs) -> None:
         Input("url", "search"),
         Input("version", "data"),
     )
+    @typed
     def show(path: str | None, search: str | None, _: list[int] | None) -> tuple[Any, Any]:
-        route = Route.parse(path, len(runs.views))
+        route = _route(app, runs, path)
         return pages.heading(route, runs.views), pages.content(route, search, runs.views)
 
     @app.callback(Output("audit", "children"), Input("version", "data"), State("url", "pathname"))
+    @typed
     def hold_against_itself(_: list[int] | None, path: str | None) -> Any:
-        return audit(runs.views[Route.parse(path, len(runs.views)).run])
+        return audit(runs.views[_route(app, runs, path).run])
 
     @app.callback(
         Output("url", "href"),
@@ -134,10 +158,10 @@ def _showing(app: Dash, runs: Runs) -> None:
         State("url", "pathname"),
         prevent_initial_call=True,
     )
-    def open_head(clicked: dict[str, Any] | None, path: str | None) -> str:
-        route = Route.parse(path, len(runs.views))
-        points = (clicked or {}).get("points") or [{}]
-        told = points[0].get("customdata") or []
+    @typed
+    def open_head(clicked: Clicked | None, path: str | None) -> str:
+        route = _route(app, runs, path)
+        told = clicked.points[0].customdata if clicked is not None and clicked.points else []
         head_id = markup.unescape(str(told[0])) if told else ""
         if head_id not in runs.views[route.run].by_head:
             raise PreventUpdate
@@ -154,12 +178,13 @@ def _setting(app: Dash) -> None:
         State("url", "search"),
         prevent_initial_call=True,
     )
+    @typed
     def filter_trials(
         text: str | None,
         family: str | None,
         states: Sequence[str] | None,
         columns: Sequence[str] | None,
-        search: str,
+        search: str | None,
     ) -> str:
         before = Query.parse(search)
         chosen = tuple(name for name in FIELDS if name in (columns or ()) or name in ALWAYS)
@@ -183,16 +208,17 @@ def _setting(app: Dash) -> None:
         State("url", "search"),
         prevent_initial_call=True,
     )
-    def choose_heads(chosen: Sequence[str] | None, search: str) -> str:
+    @typed
+    def choose_heads(chosen: Sequence[str] | None, search: str | None) -> str:
         after = pages.chosen_heads("?" + urlencode([("head", value) for value in (chosen or [])[:MOST]]))
         if after == pages.chosen_heads(search):
             raise PreventUpdate
         return "?" + urlencode([("head", f"{run}:{head_id}") for run, head_id in after])
 
 
-def _downloading(app: Dash, runs: Runs) -> None:
+def _downloading(app: Dash, runs: Runs, prefix: str) -> None:
     @app.server.get(  # type: ignore[untyped-decorator]
-        "/run/<int:position>/head/<path:head_id>/head.yaml"
+        f"{prefix}run/<int:position>/head/<path:head_id>/head.yaml"
     )
     def download(position: int, head_id: str) -> Response:
         if position >= len(runs.views):

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, unquote
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from headsearch.report.parts import Child, Links, aria, empty, link
+from headsearch.report.parts import Child, Links, address, aria, empty, link
 from headsearch.report.views.compare import MOST, compare
 from headsearch.report.views.cost import cost
 from headsearch.report.views.head import head
@@ -72,7 +72,7 @@ class Route:
 def shell(interval: float) -> Component:
     """What is on every page; callbacks fill it. `interval` is in seconds."""
     brand = [
-        dcc.Link("headsearch", href="/", className="name"),
+        dcc.Link("headsearch", href=address(), className="name"),
         html.Span(className="spring"),
         html.Span(id="status", className="live", role="status"),
         html.Button("Dark", className="theme quiet", type="button"),
@@ -109,12 +109,16 @@ def navigation(route: Route, views: Sequence[RunView]) -> list[Component]:
     parts: list[Component] = []
     if len(views) > 1:
         runs = [
-            entry(view.name, f"/run/{place}/overview", place == route.run and route.view != "compare")
+            entry(view.name, Links(place).view("overview"), place == route.run and route.view != "compare")
             for place, view in enumerate(views)
         ]
         parts.append(html.Nav(html.Ul(runs, className="runs"), **aria(label="Runs")))
     tabs = [
-        entry(title, "/compare" if name == "compare" else Links(route.run).view(name), name == route.view)
+        entry(
+            title,
+            address("compare") if name == "compare" else Links(route.run).view(name),
+            name == route.view,
+        )
         for name, title in VIEWS.items()
     ]
     parts.append(html.Nav(html.Ul(tabs, className="tabs"), **aria(label="Views")))
@@ -163,7 +167,10 @@ def content(route: Route, search: str | None, views: Sequence[RunView]) -> list[
             ]
         case "cost":
             return [problems(view), *cost(view)]
-    return [empty("The address leads nowhere."), html.P(dcc.Link("To the overview", href="/"))]
+    return [
+        empty("The address leads nowhere."),
+        html.P(dcc.Link("To the overview", href=address())),
+    ]
 
 
 def controls(route: Route, search: str | None, views: Sequence[RunView]) -> list[Component]:

@@ -1,8 +1,11 @@
-"""Serves the dashboard: one process, several threads, until Ctrl-C."""
+"""Serves the dashboard: one process, a few threads, until Ctrl-C. Whoever connects and says nothing costs a descriptor for a few seconds, and no
+thread."""
 
 from __future__ import annotations
 
-import contextlib
+import logging
+import re
+import resource
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +17,14 @@ from headsearch.dashboard.guard import Guard, is_loopback, make_token
 from headsearch.errors import RunError
 
 if TYPE_CHECKING:
-    from werkzeug.serving import BaseWSGIServer
+    from waitress.server import BaseWSGIServer
+
+THREADS = 8
+IDLE_SECONDS = 10
+"""After which a connection that says nothing is closed."""
+CONNECTIONS = 500
+"""Open at once; more wait to be accepted."""
+HEADER_BYTES = 2**15
 
 
 @dataclass(frozen=True)
@@ -24,25 +34,35 @@ class Address:
     host: str
     port: int
     token: str | None
+    prefix: str = "/"
 
     @property
     def url(self) -> str:
         """To be opened in a browser; with the token where one is needed."""
         name = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
         name = f"[{name}]" if ":" in name else name
-        return f"http://{name}:{self.port}/" + (f"?token={quote(self.token, safe='')}" if self.token else "")
+        return f"http://{name}:{self.port}{self.prefix}" + (
+            f"?token={quote(self.token, safe='')}" if self.token else ""
+        )
 
 
 def open_server(
-    paths: list[Path], *, host: str, port: int, token: str | None, refresh: float | None = None
+    paths: list[Path],
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    prefix: str = "/",
+    refresh: float | None = None,
 ) -> tuple[BaseWSGIServer, Address]:
-    """A server that listens and is not yet served, and where it is found.
+    """A server that listens and is not yet served (`run`, and `close` at the end), and where it is found.
 
     Args:
         paths: run directories.
         host: an address of this machine. Other than loopback, a token is needed.
         port: 0 for any that is free.
         token: what every request must bring; None makes one where one is needed.
+        prefix: what all addresses begin with, where a proxy has the dashboard below a path of its own.
         refresh: seconds between two looks for changes; None for the usual.
 
     Raises:
@@ -50,48 +70,61 @@ def open_server(
     """
     if token == "":
         raise RunError("--token is empty; expected one that nobody guesses, or none to have one made")
+    if re.fullmatch(r"(/[\w.~-]+)*/?", prefix) is None:
+        raise RunError(f"--prefix {prefix}: not a path; expected e.g. /headsearch/")
+    prefix = f"{prefix.rstrip('/')}/"
     if token is None and not is_loopback(host):
         token = make_token()
     listener = _listen(host, port)
     try:
-        from werkzeug.serving import WSGIRequestHandler, make_server
+        from waitress.server import BaseWSGIServer, create_server
 
         from headsearch.dashboard.app import REFRESH_SECONDS, make_app
+        from headsearch.dashboard.requests import BODY_BYTES
         from headsearch.dashboard.runs import Runs
 
-        class Quiet(WSGIRequestHandler):
-            """Writes no line for every request, and does not say what it is made of."""
-
-            server_version, sys_version = "headsearch", ""
-
-            def log_request(self, *_: object, **__: object) -> None:
-                return None
-
-        app = make_app(Runs(paths), refresh=REFRESH_SECONDS if refresh is None else refresh)
-        address = Address(host, int(listener.getsockname()[1]), token)
+        app = make_app(Runs(paths), refresh=REFRESH_SECONDS if refresh is None else refresh, prefix=prefix)
+        address = Address(host, int(listener.getsockname()[1]), token, prefix)
         guard = Guard(app.server, token, f"headsearch_{address.port}", tuple(app.csp_hashes()))
-        server = make_server(
-            host, address.port, guard, threaded=True, request_handler=Quiet, fd=listener.fileno()
+        # What it says of a queue that has grown is nothing that a reader could mend.
+        logging.getLogger("waitress").setLevel(logging.ERROR)
+        server = create_server(
+            guard,
+            sockets=[listener],
+            ident="headsearch",
+            threads=THREADS,
+            # Half of the descriptors, and the rest for the files of the runs.
+            connection_limit=min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
+            channel_timeout=IDLE_SECONDS,
+            cleanup_interval=IDLE_SECONDS // 2,
+            max_request_body_size=BODY_BYTES,
+            max_request_header_size=HEADER_BYTES,
+            asyncore_use_poll=True,
         )
     except BaseException:
         listener.close()
         raise
-    # The server holds a descriptor of its own.
-    listener.close()
+    assert isinstance(server, BaseWSGIServer), "one socket"
     return server, address
 
 
 def serve(
-    paths: list[Path], *, host: str, port: int, token: str | None, announce: Callable[[Address], None]
+    paths: list[Path],
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    prefix: str,
+    announce: Callable[[Address], None],
 ) -> None:
     """Serve until Ctrl-C. `announce` is told where, once it listens. Raises as `open_server`."""
-    server, address = open_server(paths, host=host, port=port, token=token)
+    server, address = open_server(paths, host=host, port=port, token=token, prefix=prefix)
     announce(address)
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
+        # It takes Ctrl-C for a wish to return.
+        server.run()
     finally:
-        server.server_close()
+        server.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 
 from headsearch.base.model import Base, load_base
+from headsearch.base.timm_models import configuration
+from headsearch.base.weights import check_file
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.pretrain import PretrainSpec
@@ -40,23 +41,28 @@ def find_weights(name: str) -> Weights:
         RunError: the directory's `pretrain.yaml` cannot be read.
     """
     path = Path(name)
+    try:
+        is_there, is_folder = path.exists(), path.is_dir()
+    except OSError as error:
+        raise BaseModelError(f"weights: '{name}' cannot be read: {error.strerror or error}") from None
     if name in ("random", "pretrained"):
-        if path.exists():
+        if is_there:
             raise BaseModelError(
                 f"weights: '{name}' has a meaning of its own and lies here as well; expected ./{name} for what lies here, or another name for it"
             )
         return Weights(name, None if name == "random" else "pretrained")
-    if path.is_dir():
+    if is_folder:
         file = path / "base.safetensors"
         if not file.is_file() or not (path / "pretrain.yaml").is_file():
             raise BaseModelError(
                 f"weights: '{name}' is not a finished pretraining (no base.safetensors and pretrain.yaml in it)"
             )
         return Weights(name, str(file), PretrainSpec.read(path / "pretrain.yaml"))
-    if not path.is_file():
+    if not is_there:
         raise BaseModelError(
             f"weights: no file or directory '{name}' (expected random, pretrained, a file of weights, or a pretraining directory)"
         )
+    check_file(name)
     return Weights(name, name)
 
 
@@ -78,19 +84,19 @@ def load_weights(weights: Weights, spec: EvaluationSpec) -> Base:
 
 
 def own_normalisation(weights: Weights, model: str) -> Normalisation | None:
-    """The normalisation that timm's weights were trained with; None for others, which take the data's own."""
-    if weights.source != "pretrained":
+    """The normalisation that timm's weights were trained with; None for others, which take the data's own. Raises `BaseModelError`."""
+    config = configuration(model) if weights.source == "pretrained" else None
+    if config is None:
         return None
-    config = timm.get_pretrained_cfg(model)
-    assert config is not None  # it has weights
     (red, green, blue), (red_std, green_std, blue_std) = config.mean, config.std
     return (red, green, blue), (red_std, green_std, blue_std)
 
 
 def own_image_size(model: str, kwargs: Mapping[str, Any]) -> int:
-    """The image size that a model is made for; 224 where timm does not know."""
+    """The image size that a model is made for; 224 where timm does not know. Raises `BaseModelError`."""
     asked = kwargs.get("img_size")
-    if asked is not None:
-        return int(asked if isinstance(asked, int) else asked[-1])
-    config = timm.get_pretrained_cfg(model, allow_unregistered=True) if timm.is_model(model) else None
+    size = asked[-1] if isinstance(asked, list | tuple) and asked else asked
+    if isinstance(size, int):
+        return size
+    config = configuration(model)
     return 224 if config is None else int(config.input_size[-1])

@@ -34,6 +34,8 @@ class BaseSpec(Section):
     """Passed to `timm.create_model`."""
     weights: FilePath | None = None
     """null: random; `pretrained`: timm's; else a file of weights (safetensors or a plain state dict)."""
+    stage: Annotated[int, Field(exclude_if=lambda stage: stage == -1)] = -1
+    """Which of timm's feature maps heads work on: -1 the last, -2 the one before. Not written down where it is the last, as of old."""
 
 
 class DataSpec(Section):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from headsearch.base.model import model_options
+from headsearch.base.timm_models import model_options
 from headsearch.errors import RunError
 from headsearch.experiment import DataSpec
 from headsearch.files import versions, write_atomically

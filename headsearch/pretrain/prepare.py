@@ -149,10 +149,10 @@ def _deciding(spec: PretrainSpec) -> Mapping[str, Any]:
 
 
 def _check_fit(head: HeadConfig, expected: BaseInfo, found: BaseInfo) -> None:
-    """Check that a base is one that the head can be trained on: of the model and the width that it was chosen for, and of its grid where it is
+    """Check that a base is one that the head can be trained on: of the model, feature map and width that it was chosen for, and of its grid where it is
     tied to one."""
     bound = any(family(stage.family).grid_bound for single in head.heads for stage in single)
-    for key in ("model", "width", *(["grid"] if bound else [])):
+    for key in ("model", "stage", "width", *(["grid"] if bound else [])):
         was, now = getattr(expected, key), getattr(found, key)
         if was != now:
             raise HeadError(

@@ -105,7 +105,7 @@ class PretrainSpec(Section):
         content: dict[str, Any] = {
             **head,
             "chosen_for": exported.base.info.model_dump(),
-            "base": exported.base.model_dump(exclude={"info"}),
+            "base": {**exported.base.model_dump(exclude={"info"}), "stage": exported.base.info.stage},
             "data": {
                 **exported.data.model_dump(),
                 **({} if data is None else {"root": None, **data_named(data)}),

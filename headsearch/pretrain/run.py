@@ -11,12 +11,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from headsearch.errors import MissingPackage, require
 from headsearch.methods.collectives import agreed, on_first, rank, sum_over_ranks, world_size
 from headsearch.pretrain.distributed import Place, ranks
 from headsearch.pretrain.observer import PretrainObserver, SilentPretrainObserver
@@ -28,6 +28,9 @@ from headsearch.pretrain.signals import StopSignals
 from headsearch.training.checkpoint import Checkpoints
 from headsearch.training.loop import TrainingLoop, TrainingState
 from headsearch.training.seeds import derived_generator, derived_seed
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _SCALAR_STEPS = 50
 """Steps between two points of the curves that TensorBoard shows."""
@@ -86,9 +89,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
             metrics=out / "metrics.jsonl",
             note=observer.note,
         )
-        self._scalars = (
-            SummaryWriter(str(out / "tensorboard"), purge_step=self._step) if place.is_first else None
-        )
+        self._scalars = self._curves() if place.is_first else None
 
     def run(self) -> PretrainResult:
         """Train to the end of the schedule and write weights and model card.
@@ -104,8 +105,8 @@ class PretrainRun(TrainingLoop[PretrainState]):
 
     def _finish(self) -> PretrainResult:
         """For the first rank alone."""
-        assert self._scalars is not None
-        self._scalars.close()
+        if self._scalars is not None:
+            self._scalars.close()
         return write_outcome(self.spec, self.out, self.materials, self.result)
 
     @property
@@ -211,6 +212,16 @@ class PretrainRun(TrainingLoop[PretrainState]):
         self._save()
         on_first(lambda: None)
         raise PretrainInterrupted(number, self._epochs)
+
+    def _curves(self) -> SummaryWriter | None:
+        try:
+            require("tensorboard", extra="tensorboard", where="curves")
+        except MissingPackage as error:
+            self.observer.note(str(error))
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.out / "tensorboard"), purge_step=self._step)
 
     def _plot(self, step: int, numbers: dict[str, float]) -> None:
         if self._scalars is None:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import plotly.graph_objects as go
-from dash import dcc, html
+from dash import dcc, get_relative_path, html
 from dash.development.base_component import Component
 
 Child = Component | str | int | float | None
@@ -39,27 +39,34 @@ class Links:
 
     def view(self, name: str) -> str:
         """Another view of the same run."""
-        return f"#{name}" if self.run is None else f"/run/{self.run}/{name}"
+        return f"#{name}" if self.run is None else address(f"run/{self.run}/{name}")
 
     def head(self, head_id: str) -> str | None:
         """A head's own page; None where a report has none."""
         if self.run is None:
             return f"#{anchor(head_id)}" if self.heads is not None and head_id in self.heads else None
-        return f"/run/{self.run}/head/{quote(head_id, safe='')}"
+        return address(f"run/{self.run}/head/{quote(head_id, safe='')}")
 
     def download(self, head_id: str) -> str | None:
         """The head's `head.yaml`; None in a report."""
-        return None if self.run is None else f"/run/{self.run}/head/{quote(head_id, safe='')}/head.yaml"
+        return (
+            None if self.run is None else address(f"run/{self.run}/head/{quote(head_id, safe='')}/head.yaml")
+        )
 
     def trials(self, **query: str) -> str | None:
         """Trials that answer a query; in a report, all of them."""
-        return "#trials" if self.run is None else f"/run/{self.run}/trials?{urlencode(query)}"
+        return "#trials" if self.run is None else address(f"run/{self.run}/trials?{urlencode(query)}")
 
     def compare(self, head_ids: Sequence[str]) -> str | None:
         """A comparison of heads; None in a report."""
         if self.run is None:
             return None
-        return "/compare?" + urlencode([("head", f"{self.run}:{head_id}") for head_id in head_ids])
+        return address("compare?") + urlencode([("head", f"{self.run}:{head_id}") for head_id in head_ids])
+
+
+def address(path: str = "") -> str:
+    """Of a page of the dashboard, below its prefix, which Dash knows."""
+    return str(get_relative_path(f"/{path}"))  # type: ignore[no-untyped-call]
 
 
 def aria(**attributes: str | None) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from headsearch.data.names import check_dataset_name
-from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean
+from headsearch.errors import BaseModelError, DataError, ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
 from headsearch.heads import FAMILIES
 from headsearch.scoring.names import MEASURES
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.executors.placement import available_cores, divide
+from headsearch.search.executors.ray_cluster import check_device, reach
 from headsearch.space import Space
 from headsearch.training.augmentation import build_augmentation
 
@@ -27,10 +28,16 @@ def check_experiment(experiment: Experiment) -> None:
         raise ExperimentError(
             f"search.discrepancy: unknown measure '{measure}'{did_you_mean(measure, MEASURES)}"
         )
-    if experiment.search.executor.kind == "process":
-        divide(experiment.search.executor, available_cores(), None, os.environ)
+    executor = experiment.search.executor
+    if executor.kind == "process":
+        divide(executor, available_cores(), None, os.environ)
+    elif executor.kind == "ray":
+        check_device(executor, experiment.proxy.device)
+        if executor.address not in (None, "auto"):
+            reach(str(executor.address))
     check_callbacks(experiment.search.callbacks)
     _check_data(experiment)
+    check_weights(experiment.base.weights)
     build_augmentation(experiment.data)
 
 
@@ -58,6 +65,12 @@ def check_grids(experiment: Experiment, space: Space) -> None:
             f"{space.where}: {', '.join(bound)} heads are tied to one grid, and local crops have another; "
             f"expected a space without them, or data.augmentation.local_crops of 0"
         )
+
+
+def check_weights(weights: str | None) -> None:
+    """Raise `BaseModelError` unless this names no weights, timm's own, or a file."""
+    if weights not in (None, "pretrained") and not os.path.isfile(str(weights)):  # noqa: PTH113, Path.is_file raises for a name that is too long
+        raise BaseModelError(f"base.weights: no file '{weights}' (expected null, pretrained, or a file)")
 
 
 def _check_data(experiment: Experiment) -> None:

@@ -52,18 +52,13 @@ def gather(experiment: Experiment) -> Materials:
     """
     space, space_text = read_space(experiment.search.space)
 
-    from headsearch.base.model import load_base
     from headsearch.heads.controls import control_heads
     from headsearch.scoring.cost import head_cost
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
+    from headsearch.training.materials import new_base
     from headsearch.training.proxy import ProxyEvaluator
 
-    base = load_base(
-        experiment.base.model,
-        image_size=experiment.data.image_size,
-        kwargs=experiment.base.kwargs,
-        weights=experiment.base.weights,
-    ).info
+    base = new_base(experiment.base, experiment.data.image_size).info
     space.validate(base, head_cost)
     evaluate = ProxyEvaluator(experiment)
     evaluate.prepare()

@@ -75,6 +75,11 @@ def run_search(
         # Before the seconds that base and images take.
         close_storage(open_storage(experiment.search.storage))
     materials = gather(experiment)
+    if observer is not None and materials.base.grid == (1, 1):
+        observer.note(
+            f"{materials.base.model} ends on a map of 1x1 at {materials.base.image_size} pixels: there is nothing to mix, so families hardly "
+            f"differ; take an earlier map (--set base.stage=-2) or larger images"
+        )
     if isinstance(experiment.search.budget, str):
         experiment = _sized(experiment, materials, out if resume else None, observer)
     return conduct(experiment, materials, out, resume=resume, observer=observer)

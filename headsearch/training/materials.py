@@ -22,7 +22,9 @@ from headsearch.training.seeds import derived_seed
 
 def new_base(spec: BaseSpec, image_size: int) -> Base:
     """The base that `spec` describes. Raises `BaseModelError`."""
-    return load_base(spec.model, image_size=image_size, kwargs=spec.kwargs, weights=spec.weights)
+    return load_base(
+        spec.model, image_size=image_size, kwargs=spec.kwargs, weights=spec.weights, stage=spec.stage
+    )
 
 
 def read_images(data: DataSpec, base: Base, *, batch_size: int, seed: int) -> tuple[Dataset, Views]:

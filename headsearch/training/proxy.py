@@ -121,7 +121,9 @@ class ProxyEvaluator:
         """Refuse a joint run of these heads, or of others like them, that would not fit into memory, with an `ExperimentError`."""
         experiment = self.experiment
         spec, screen = experiment.base, experiment.search.screen
-        base = empty_base(spec.model, image_size=experiment.data.image_size, kwargs=spec.kwargs)
+        base = empty_base(
+            spec.model, image_size=experiment.data.image_size, kwargs=spec.kwargs, stage=spec.stage
+        )
         check_joint_memory(
             base,
             heads,

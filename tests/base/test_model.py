@@ -167,7 +167,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path: Path, state: object, mes
             {"img_size": 32},
             "base.kwargs.img_size is 32: expected data.image_size, 64",
         ),
-        ("vit_tiny_patch16_224", 64, {"embed_dim": 50}, "cannot be built with this configuration"),
+        ("vit_tiny_patch16_224", 64, {"embed_dim": 50}, "cannot be built with embed_dim=50"),
         ("vit_tiny_patch16_224", 32, {"global_pool": ""}, "cannot be a base at 32x32 pixels"),
     ],
 )
@@ -182,3 +182,34 @@ def test_what_cannot_be_a_base_is_refused_in_one_line(
 
 def test_an_image_size_may_be_said_twice() -> None:
     assert check_base("vit_tiny_patch16_224", image_size=32, kwargs={"img_size": [32, 32]}).grid == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "image_size", "kwargs"),
+    [("mobilenetv3_small_050", 32, {}), ("convnext_atto", 32, {}), ("vit_tiny_patch16_224", 16, TINY_VIT)],
+)
+def test_an_earlier_map_may_be_the_one_that_heads_work_on(
+    model: str, image_size: int, kwargs: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    last = load_base(model, image_size=image_size, kwargs=kwargs).eval()
+    torch.manual_seed(0)
+    earlier = load_base(model, image_size=image_size, kwargs=kwargs, stage=-2).eval()
+    images = torch.randn(2, 3, image_size, image_size)
+    with torch.no_grad():
+        maps = earlier.model.forward_intermediates(images, intermediates_only=True)  # type: ignore[operator]
+        output = earlier(images)
+        torch.testing.assert_close(output.embedding, last(images).embedding)
+    torch.testing.assert_close(output.map, maps[-2])
+    assert output.map.shape == (2, earlier.info.width, *earlier.info.grid)
+    assert earlier.info == check_base(model, image_size=image_size, kwargs=kwargs, stage=-2)
+    assert earlier.info.grid >= last.info.grid
+
+
+def test_a_map_that_is_not_there_is_refused() -> None:
+    with pytest.raises(BaseModelError, match=r"has no feature map -9 \(base.stage\)"):
+        check_base("resnet18", image_size=64, stage=-9)
+
+
+def test_a_model_that_looks_at_values_is_built_to_be_looked_at() -> None:
+    assert check_base("test_vit", image_size=32).grid == load_base("test_vit", image_size=32).info.grid

@@ -89,7 +89,7 @@ def test_the_start_imports_nothing_heavy_and_no_dash_is_needed_for_status(toy_ru
         "from headsearch.dashboard.server import open_server\nfrom pathlib import Path\n"
         f"server, address = open_server([Path({str(toy_run)!r})], host='127.0.0.1', port=0, token=None)\n"
         "heavy = {'torch', 'timm', 'ray', 'optuna', 'sklearn', 'scipy', 'pandas', 'sqlalchemy'} & set(sys.modules)\n"
-        "assert not heavy, heavy\nserver.server_close()"
+        "assert not heavy, heavy\nserver.close()"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
@@ -102,9 +102,9 @@ def test_other_hosts_get_a_token_and_an_occupied_port_is_one_line(toy_run: Path)
         with pytest.raises(RunError, match=f"port {address.port}: cannot be listened on.*--port"):
             open_server([toy_run], host="127.0.0.1", port=address.port, token=None)
     finally:
-        server.server_close()
+        server.close()
     server, address = open_server([toy_run], host="0.0.0.0", port=0, token=None)
-    server.server_close()
+    server.close()
     assert address.token is not None
     assert f"?token={address.token}" in address.url
     with pytest.raises(RunError, match="empty"):

@@ -92,14 +92,11 @@ def _put_markup_in(run: Path) -> None:
 def served(paths: list[Path], token: str | None = None) -> Iterator[str]:
     """The address of a dashboard, without a slash at its end."""
     server, address = open_server(paths, host="127.0.0.1", port=0, token=token, refresh=0.4)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+    threading.Thread(target=server.run, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{address.port}"
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        server.close()
 
 
 @pytest.fixture(scope="module")

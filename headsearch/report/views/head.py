@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 
 from dash import dcc, html
@@ -261,7 +262,9 @@ def _use(view: RunView, head_id: str, config: HeadConfig, links: Links) -> Child
         html.P(
             [
                 "The same file from a terminal: ",
-                html.Code(f"headsearch export {view.path} --head {head_id} --out head.yaml"),
+                html.Code(
+                    f"headsearch export {shlex.quote(str(view.path))} --head {head_id} --out head.yaml"
+                ),
                 "; in Python: ",
                 html.Code(f'headsearch.{load}("head.yaml")'),
             ],

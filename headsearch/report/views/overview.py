@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from dash import html
@@ -89,7 +90,7 @@ def _answer(view: RunView, links: Links) -> Child:
         text = (
             "The search has begun and no trial has yet."
             if view.at_work
-            else f"Nothing has been trained here. Begin with: headsearch run, with --out {view.path}, or --resume."
+            else f"Nothing has been trained here. Begin with: headsearch run, with --out {shlex.quote(str(view.path))}, or --resume."
         )
         return empty(text)
     told: list[Child] = [html.P(view.verdict, className="verdict")]
@@ -97,7 +98,7 @@ def _answer(view: RunView, links: Links) -> Child:
         left = "" if view.expected is None else f" {max(0, view.expected - view.settled)} trainings are left."
         told.append(
             html.P(
-                f"Nobody is at work on this run.{left} Go on with headsearch run … --out {view.path} --resume; what is "
+                f"Nobody is at work on this run.{left} Go on with headsearch run … --out {shlex.quote(str(view.path))} --resume; what is "
                 "finished is safe. (Where the space has no more heads, there is nothing left.)",
                 className="note",
             )
@@ -252,7 +253,9 @@ def _departed(view: RunView, links: Links) -> Child:
         [
             html.Summary(f"{len(view.departed)} heads were let go before they could be ranked"),
             table("Heads that were let go", columns, rows),
-            html.P(f"and {rest} more: headsearch rank {view.path} --all", className="note") if rest else None,
+            html.P(f"and {rest} more: headsearch rank {shlex.quote(str(view.path))} --all", className="note")
+            if rest
+            else None,
         ]
     )
 

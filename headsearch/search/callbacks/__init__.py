@@ -7,11 +7,10 @@ one log per trial, and `tensorboard.py`, `mlflow.py` and `wandb.py` are such. No
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headsearch.errors import ExperimentError
+from headsearch.errors import require
 
 if TYPE_CHECKING:
     from headsearch.experiment.callbacks import CallbackSpec
@@ -46,16 +45,9 @@ _MAKERS: Mapping[str, Callable[[Any, Subject], Callback]] = {
 
 
 def check_callbacks(specs: Sequence[CallbackSpec]) -> None:
-    """Check that what the callbacks need is installed; nothing of it is imported.
-
-    Raises:
-        ExperimentError: names the extra that is missing.
-    """
+    """Check that what the callbacks need is installed. Raises `MissingPackage`, which names the extra."""
     for spec in specs:
-        if importlib.util.find_spec(spec.kind) is None:
-            raise ExperimentError(
-                f"search.callbacks: {spec.kind} is not installed; install it with: pip install 'headsearch[{spec.kind}]'"
-            )
+        require(spec.kind, extra=spec.kind, where="search.callbacks")
 
 
 def build_callbacks(specs: Sequence[CallbackSpec], subject: Subject) -> list[Callback]:

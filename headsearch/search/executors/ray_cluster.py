@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headsearch.errors import ExperimentError
+from headsearch.errors import ExperimentError, require
 from headsearch.experiment import RaySpec
 from headsearch.search.executors.placement import available_cores
 from headsearch.signals import kept_handlers
@@ -55,8 +55,10 @@ def connected(spec: RaySpec) -> Iterator[None]:
     However this ends, a cluster that was started here is shut down, and one that was running is left as it was found.
 
     Raises:
+        MissingPackage: Ray is not installed.
         ExperimentError: no cluster at the address, another than this process is connected to, or none of its nodes has room for a trial.
     """
+    require("ray", extra="ray", where="search.executor")
     with _environment(_SETTINGS | (_OWN_CLUSTER if spec.address is None else {}) | _authentication(spec)):
         import ray
 
@@ -176,7 +178,7 @@ def _connect(spec: RaySpec) -> None:
         _start(cores)
         return
     if spec.address != "auto":
-        _reach(spec.address)
+        reach(spec.address)
     try:
         with _environment(_ONE_ATTEMPT), _captured_stderr() as said:
             ray.init(spec.address, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -189,7 +191,8 @@ def _connect(spec: RaySpec) -> None:
         raise _unreachable(spec.address, error) from None
 
 
-def _reach(address: str) -> None:
+def reach(address: str) -> None:
+    """Check that something listens at `host:port`. Imports no Ray. Raises `ExperimentError`."""
     host, port = _host_and_port(address)
     try:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
@@ -199,7 +202,7 @@ def _reach(address: str) -> None:
 
 def _check_connected(address: str, here: str) -> None:
     """Check that the address is that of the cluster at `here`, by whatever name its host goes."""
-    _reach(address)
+    reach(address)
     (host, port), (own_host, own_port) = _host_and_port(address), _host_and_port(here)
     hosts = {socket.gethostbyname(name) for name in (host, own_host)}
     if port != own_port or (len(hosts) > 1 and not any(ip.startswith("127.") for ip in hosts)):
