@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headsearch.results.ranking import RankRow
     from headsearch.results.records import TrialRecord
     from headsearch.runs.directory import RunFacts
+    from headsearch.runs.run import Run
 
 VERSION: Literal["headsearch/head@1"] = "headsearch/head@1"
 
@@ -92,11 +93,13 @@ class ExportedHead(Section):
         return to_yaml(self.model_dump(mode="json"))
 
 
-def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | None = None) -> ExportedHead:
+def export_head(
+    run: Run | str | Path, out: Path, *, rank: int = 1, head_id: str | None = None
+) -> ExportedHead:
     """Write a head of a run to `out`.
 
     Args:
-        run: a run directory.
+        run: a run, or its directory.
         out: the file to write; written whole or not at all.
         rank: position in the default ranking, from 1.
         head_id: a head by name instead, controls too.
@@ -105,16 +108,17 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
         RunError: no such head, or a file that cannot be written.
     """
     from headsearch.files import write_atomically
-    from headsearch.runs.ranked import rank_run
+    from headsearch.runs.run import Run, read_run
 
-    ranked = rank_run(run)
-    experiment, facts = ranked.experiment, ranked.directory.facts()
-    row = _chosen(run, ranked.rows, rank, head_id)
+    found = run if isinstance(run, Run) else read_run(run)
+    if found.experiment is None or found.facts is None:
+        raise RunError(found.problems[0])
+    row = _chosen(found.path, found.rows, rank, head_id)
     if not row.config:
         raise RunError(
-            f"{run}: '{row.head_id}' is plain self-supervised learning without a head: nothing to export"
+            f"{found.path}: '{row.head_id}' is plain self-supervised learning without a head: nothing to export"
         )
-    exported = describe_head(experiment, facts, ranked.records, row)
+    exported = describe_head(found.experiment, found.facts, found.records, row)
     try:
         write_atomically(out, exported.to_yaml())
     except OSError as error:
@@ -155,7 +159,7 @@ def describe_head(
     )
 
 
-def _chosen(run: str | Path, rows: Sequence[RankRow], rank: int, head_id: str | None) -> RankRow:
+def _chosen(run: Path, rows: Sequence[RankRow], rank: int, head_id: str | None) -> RankRow:
     if head_id is not None:
         found = next((row for row in rows if row.head_id == head_id), None)
         if found is None:

@@ -23,8 +23,8 @@ from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.results.records import TrialRecord
+from headsearch.runs.run import read_records
 from headsearch.search.executors import Executor, Job
-from headsearch.search.ledger import read_records
 from headsearch.search.observer import SearchStatus, SilentObserver
 from headsearch.testing.toy import Failure, ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment

@@ -10,8 +10,9 @@ from headsearch.experiment import Experiment
 from headsearch.heads import HeadConfig
 from headsearch.results.ranking import heads_tried, rank
 from headsearch.results.records import TrialRecord
+from headsearch.runs.run import read_records
 from headsearch.search.executors import Job
-from headsearch.search.ledger import Ledger, read_records
+from headsearch.search.ledger import Ledger
 from headsearch.search.observer import SearchStatus, SilentObserver
 from headsearch.search.stopping import SuccessiveHalving
 from headsearch.testing.toy import ToyEvaluator

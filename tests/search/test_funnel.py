@@ -13,10 +13,10 @@ from headsearch.experiment import Experiment
 from headsearch.results.departures import departures, passage
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
+from headsearch.results.standings import standings
 from headsearch.scoring.zero_cost_scores import FILE_NAME, read_scores
 from headsearch.search.executors import Job
 from headsearch.search.observer import SearchStatus, SilentObserver
-from headsearch.search.selection import standings
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, toy_experiment
 from headsearch.testing.toy_search import run_toy as run

@@ -13,6 +13,7 @@ import pytest
 
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, ProcessSpec, load_experiment
+from headsearch.runs.run import read_records
 from headsearch.search.executors import Job
 from headsearch.search.executors.placement import (
     Placement,
@@ -20,7 +21,6 @@ from headsearch.search.executors.placement import (
     divide,
     visible_gpus,
 )
-from headsearch.search.ledger import read_records
 from headsearch.search.observer import SilentObserver
 from headsearch.search.run import run_search
 from headsearch.testing.toy import ToyEvaluator
