@@ -13,10 +13,10 @@ from headsearch.data.load import check_probe, pixel_statistics
 from headsearch.data.recipe import default_augmentation
 from headsearch.data.segmentation import MaskedDataset, load_masks
 from headsearch.data.sets import Dataset
-from headsearch.errors import BaseModelError, ExperimentError
+from headsearch.errors import BaseModelError, ExperimentError, LabelsMissing
 from headsearch.evaluation.detection import DetectionCheck, check_detection
 from headsearch.evaluation.finetune import finetune
-from headsearch.evaluation.frozen import few_shot, knn, linear
+from headsearch.evaluation.frozen import few_shot, knn, linear, retrieval
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.result import Evaluation, compared
 from headsearch.evaluation.segmentation import MaskedSubject, segmentation
@@ -35,11 +35,12 @@ from headsearch.training.devices import resolve_device
 
 Tell = Callable[[str], None]
 
-_ON_LABELS: Mapping[ProbeName, Callable[[Subject, EvaluationSpec], dict[str, Outcome]]] = {
+_ON_IMAGES: Mapping[ProbeName, Callable[[Subject, EvaluationSpec], dict[str, Outcome]]] = {
     "knn": knn,
     "linear": linear,
     "few-shot": few_shot,
     "finetune": finetune,
+    "retrieval": retrieval,
 }
 
 
@@ -58,8 +59,9 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
     spec = settled(spec, weights)
     device = resolve_device(spec.device)
     bases = [load_weights(each, spec) for each in weights]
-    labelled, masked = _labelled(spec, tell), _masked(spec)
-    broken = 0 if labelled is None else len(labelled.left_out.unreadable)
+    spec, images = _with_images(spec, tell)
+    masked = _masked(spec)
+    broken = 0 if images is None else len(images.left_out.unreadable)
     _warn_of_other_cuts(spec, weights, tell)
     outcomes: dict[str, dict[str, Outcome]] = {}
     checks: list[DetectionCheck] = []
@@ -67,7 +69,7 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
         found = outcomes[each.name] = {}
         base.to(device).eval()
         own = own_normalisation(each, base.info.model)
-        subject = None if labelled is None else _subject(each, base, labelled, own, spec, device)
+        subject = None if images is None else _subject(each, base, images, own, spec, device)
         for probe in spec.probes:
             if probe == "detection":
                 checks.append(check_detection(each.name, base, spec, device))
@@ -76,14 +78,14 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
                 found |= segmentation(_masked_subject(each, base, masked, own, spec, device), spec)
             else:
                 assert subject is not None
-                found |= _ON_LABELS[probe](subject, spec)
+                found |= _ON_IMAGES[probe](subject, spec)
             tell(f"{each.name}: {probe} done")
         base.to("cpu")
-    if labelled is None:
+    if images is None:
         return Evaluation(spec, compared(outcomes), tuple(checks))
-    for line in labelled.left_out.told_unreadable(broken):
+    for line in images.left_out.told_unreadable(broken):
         tell(line)
-    return Evaluation(spec, compared(outcomes), tuple(checks), tuple(labelled.told()))
+    return Evaluation(spec, compared(outcomes), tuple(checks), tuple(images.told()))
 
 
 def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
@@ -124,7 +126,7 @@ def check_images(spec: EvaluationSpec, pretraining: PretrainSpec, tell: Tell) ->
     """
     whole = settled(spec, [Weights("", None, pretraining)])
     resolve_device(whole.device)
-    _labelled(whole, tell)
+    whole, _ = _with_images(whole, tell)
     _masked(whole)
 
 
@@ -135,9 +137,25 @@ def _found(names: Sequence[str]) -> list[Weights]:
     return [find_weights(name) for name in names]
 
 
-def _labelled(spec: EvaluationSpec, tell: Tell) -> Dataset | None:
-    """The labelled images, where a probe asks for them; says what was understood of them."""
-    if not set(spec.probes) & set(_ON_LABELS):
+def _with_images(spec: EvaluationSpec, tell: Tell) -> tuple[EvaluationSpec, Dataset | None]:
+    """The spec and its images, where a probe asks for them. Where nobody chose the probes, they are those that the images allow.
+    Says what was understood of the images."""
+    try:
+        images = _images(spec)
+    except LabelsMissing as error:
+        if "probes" in spec.model_fields_set:
+            raise
+        tell(f"no probe but retrieval, which needs no labels: {error.problem}")
+        spec = spec.model_copy(update={"probes": ["retrieval"]})
+        images = _images(spec)
+    for line in [] if images is None else images.told():
+        tell(line)
+    return spec, images
+
+
+def _images(spec: EvaluationSpec) -> Dataset | None:
+    probes = set(spec.probes) & set(_ON_IMAGES)
+    if not probes:
         return None
     assert spec.data.dataset is not None
     assert spec.data.image_size is not None
@@ -145,13 +163,11 @@ def _labelled(spec: EvaluationSpec, tell: Tell) -> Dataset | None:
         spec.data.dataset,
         root=spec.data.root,
         image_size=spec.data.image_size,
-        labels="probe",
+        labels="none" if probes == {"retrieval"} else "probe",
         seed=spec.seed,
         prefer="test",
         unreadable=spec.data.unreadable,
     )
-    for line in dataset.told():
-        tell(line)
     if "linear" in spec.probes:
         check_probe(dataset)
     return dataset
