@@ -19,13 +19,13 @@ from headsearch.data.recipe import default_augmentation
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.spec import EvaluationSpec
-from headsearch.evaluation.subject import Labelled, accuracy_outcome, labels_of
+from headsearch.evaluation.subject import Subject, accuracy_outcome, labels_of
 from headsearch.training.devices import autocast_dtype
 from headsearch.training.schedules import learning_rate
 from headsearch.training.seeds import derived_generator, derived_seed
 
 
-def finetune(subject: Labelled, spec: EvaluationSpec) -> dict[str, Outcome]:
+def finetune(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
     """Accuracy on test after training on train; a seed decides the classifier's start, the order of images and their crops.
 
     Raises `BaseModelError` where the loss does not stay finite.
@@ -42,7 +42,7 @@ def finetune(subject: Labelled, spec: EvaluationSpec) -> dict[str, Outcome]:
     return {"finetune": accuracy_outcome(predicted, labels_M)}
 
 
-def _with_classifier(subject: Labelled) -> Any:
+def _with_classifier(subject: Subject) -> Any:
     """A copy of the base with timm's own classifier on top, fresh."""
     model: Any = copy.deepcopy(subject.base.model)
     model.requires_grad_(True)
@@ -50,7 +50,7 @@ def _with_classifier(subject: Labelled) -> Any:
     return model.to(subject.device)
 
 
-def _train(model: Any, subject: Labelled, spec: EvaluationSpec, seed: int) -> None:
+def _train(model: Any, subject: Subject, spec: EvaluationSpec, seed: int) -> None:
     settings, images, device = spec.finetune, subject.dataset.train, subject.device
     batch_size = min(settings.batch_size, len(images))
     steps_per_epoch = len(images) // batch_size
@@ -94,7 +94,7 @@ def _train(model: Any, subject: Labelled, spec: EvaluationSpec, seed: int) -> No
             )
 
 
-def _crops(subject: Labelled) -> Views:
+def _crops(subject: Subject) -> Views:
     """Random crops, and flips where the images allow them; the colours stay."""
     default = default_augmentation(subject.dataset.name, subject.views.image_size)
     plain = replace(default, jitter=0.0, grayscale=0.0, blur=(0.0, 0.0), solarize=(0.0, 0.0))
@@ -102,7 +102,7 @@ def _crops(subject: Labelled) -> Views:
 
 
 @torch.no_grad()
-def _predict(model: Any, subject: Labelled) -> tuple[Tensor, Tensor]:
+def _predict(model: Any, subject: Subject) -> tuple[Tensor, Tensor]:
     """Labels and predictions (M,) of the test images."""
     model.eval()
     labels, predicted = [], []

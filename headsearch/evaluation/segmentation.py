@@ -19,11 +19,11 @@ from headsearch.errors import BaseModelError
 from headsearch.evaluation import mean_iou
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.spec import EvaluationSpec
-from headsearch.evaluation.subject import Subject
+from headsearch.evaluation.subject import Loaded
 from headsearch.training.schedules import learning_rate
 from headsearch.training.seeds import derived_generator
 
-Masked = Subject[MaskedDataset]
+Masked = Loaded[MaskedDataset]
 
 
 def segmentation(subject: Masked, spec: EvaluationSpec) -> dict[str, Outcome]:

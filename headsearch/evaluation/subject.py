@@ -33,8 +33,8 @@ _D = TypeVar("_D")
 
 
 @dataclass(frozen=True)
-class Subject(Generic[_D]):
-    """One set of weights before the probes, which do not change the base, with images of one kind: labelled (`Dataset`) or with masks."""
+class Loaded(Generic[_D]):
+    """One set of weights before the probes, which do not change the base, and the images of a probe."""
 
     name: str
     base: Base
@@ -44,20 +44,24 @@ class Subject(Generic[_D]):
     batch_size: int
     device: torch.device
 
+
+class Subject(Loaded[Dataset]):
+    """With images to be embedded, and their labels where there are any."""
+
     @cached_property
-    def embeddings(self: Labelled) -> Embeddings:
+    def embeddings(self) -> Embeddings:
         """See `Embeddings`. Raises `BaseModelError` where one is not finite."""
         train_x_ND, train_y_N = self._embedded(self.dataset.train)
         test_x_MD, test_y_M = self._embedded(self.dataset.held_out)
         return Embeddings(train_x_ND, train_y_N, test_x_MD, test_y_M)
 
     @property
-    def classes(self: Labelled) -> int:
+    def classes(self) -> int:
         """How many classes there are."""
         assert self.dataset.classes is not None
         return len(self.dataset.classes)
 
-    def _embedded(self: Labelled, images: ImageSet) -> tuple[Tensor, Tensor]:
+    def _embedded(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         index: list[Tensor] = []
         x_ND = extract_embeddings(
             self.base, _pixels(images, self.batch_size, index.append), prepare=self.views.prepare
@@ -65,9 +69,6 @@ class Subject(Generic[_D]):
         if not torch.isfinite(x_ND).all():
             raise BaseModelError(f"weights '{self.name}': the base's embeddings are not finite")
         return x_ND, labels_of(images, torch.cat(index))
-
-
-Labelled = Subject[Dataset]
 
 
 def labels_of(images: ImageSet, index_N: Tensor) -> Tensor:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from headsearch.data.names import check_dataset_name
-from headsearch.errors import BaseModelError, DataError, ExperimentError, SpaceError, did_you_mean
+from headsearch.data.names import check_dataset_name, data_path, what_is
+from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean, printable
 from headsearch.experiment import Experiment
+from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
 from headsearch.scoring.discrepancy import MEASURES
 from headsearch.search.callbacks import check_callbacks
@@ -37,7 +37,8 @@ def check_experiment(experiment: Experiment) -> None:
             reach(str(executor.address))
     check_callbacks(experiment.search.callbacks)
     _check_data(experiment)
-    check_weights(experiment.base.weights)
+    if experiment.base.weights not in (None, "pretrained"):
+        check_weights(str(experiment.base.weights))
     build_augmentation(experiment.data)
 
 
@@ -67,12 +68,6 @@ def check_grids(experiment: Experiment, space: Space) -> None:
         )
 
 
-def check_weights(weights: str | None) -> None:
-    """Raise `BaseModelError` unless this names no weights, timm's own, or a file."""
-    if weights not in (None, "pretrained") and not os.path.isfile(str(weights)):  # noqa: PTH113, Path.is_file raises for a name that is too long
-        raise BaseModelError(f"base.weights: no file '{weights}' (expected null, pretrained, or a file)")
-
-
 def _check_data(experiment: Experiment) -> None:
     dataset, root = experiment.data.dataset, experiment.data.root
     check_dataset_name(dataset)
@@ -82,5 +77,5 @@ def _check_data(experiment: Experiment) -> None:
             raise DataError(
                 f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
             )
-        if not Path(root).exists():
-            raise DataError(f"data.root: no {kind} at '{root}'")
+        if what_is(data_path(root)) is None:
+            raise DataError(f"data.root: no {kind} at '{printable(root)}'")
