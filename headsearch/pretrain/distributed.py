@@ -21,6 +21,7 @@ from torch import nn
 from headsearch.errors import ExperimentError
 from headsearch.methods.collectives import rank, world_size
 from headsearch.pretrain.batch_norm import synchronised_on_cpu
+from headsearch.pretrain.result import RankLost
 from headsearch.training.devices import resolve_device
 
 _PATIENCE = timedelta(hours=2)
@@ -47,6 +48,7 @@ def ranks(device: str) -> Iterator[Place]:
 
     Raises:
         ExperimentError: the device is not here, or has one number for several ranks.
+        RankLost: in place of what torch raises over a connection to another rank.
     """
     several = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
     chosen = resolve_device(device)
@@ -64,6 +66,10 @@ def ranks(device: str) -> Iterator[Place]:
     dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield Place(chosen, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise RankLost from error
+        raise
     finally:
         dist.destroy_process_group()
 
