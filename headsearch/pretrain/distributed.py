@@ -8,7 +8,7 @@ decision waits for an accelerator.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +20,6 @@ from torch import nn
 
 from headsearch.errors import ExperimentError
 from headsearch.methods.collectives import rank, world_size
-from headsearch.pretrain.batch_norm import synchronised_on_cpu
 from headsearch.pretrain.result import RankLost
 from headsearch.training.devices import resolve_device
 
@@ -75,11 +74,11 @@ def ranks(device: str) -> Iterator[Place]:
 
 
 def synchronise_batch_norms(module: nn.Module, device: torch.device) -> None:
-    """Have the batch norms below `module` normalise by the batch of all ranks. Names and state stay as they are."""
-    if world_size() == 1:
+    """Have the batch norms below `module` normalise by the batch of all ranks. Names and state stay as they are.
+
+    On CPUs each rank goes on normalising by its own part: torch has nothing better there.
+    """
+    if world_size() == 1 or device.type != "cuda":
         return
-    convert: Callable[[nn.Module], nn.Module] = (
-        convert_sync_batchnorm if device.type == "cuda" else synchronised_on_cpu
-    )
     for name, child in list(module.named_children()):
-        module.add_module(name, convert(child))
+        module.add_module(name, convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]

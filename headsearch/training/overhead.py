@@ -68,11 +68,11 @@ def _busy_seconds(trainer: Trainer, views: Sequence[Tensor]) -> float:
         begun = time.process_time()
         trainer.step(views, trainer.steps - 1)
         return time.process_time() - begun
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     with torch.cuda.device(trainer.device):
         torch.cuda.synchronize()
         start.record()
         trainer.step(views, trainer.steps - 1)
         end.record()
         end.synchronize()
-    return start.elapsed_time(end) / 1000
+    return float(start.elapsed_time(end)) / 1000
