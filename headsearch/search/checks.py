@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from headsearch.data.names import check_dataset_name
 from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean
@@ -78,5 +77,5 @@ def _check_data(experiment: Experiment) -> None:
             raise DataError(
                 f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
             )
-        if not Path(root).exists():
+        if not os.path.exists(root):  # noqa: PTH110, Path.exists raises for a name that is too long
             raise DataError(f"data.root: no {kind} at '{root}'")
