@@ -42,6 +42,8 @@ def pretrain(
         PretrainInterrupted: SIGTERM or SIGINT came; a checkpoint was written.
         TrainingFailed: the loss is not finite.
     """
+    spec.check_paths()
+
     from headsearch.pretrain.run import run_pretraining
 
     return run_pretraining(spec, out, resume=resume, observer=observer or SilentPretrainObserver())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from headsearch.base.info import BaseInfo
 from headsearch.errors import SpaceError
-from headsearch.files import read_text
 from headsearch.experiment import Experiment
+from headsearch.files import read_text
 from headsearch.heads import Candidate
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
 from headsearch.search.proposer import CostFunction
