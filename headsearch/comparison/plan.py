@@ -106,6 +106,7 @@ def make_plan(
     ]
     first = next(iter(exported.values()))
     arms = {NONE: PretrainSpec.from_head(first, data=data, overrides=own, without_head=True)}
+    arms[NONE].check_paths()
     for path, head in exported.items():
         spec = PretrainSpec.from_head(head, data=data, overrides=own)
         arms[head.head_id] = _shortened(spec, head, path) if budget == "time" else spec
