@@ -267,6 +267,10 @@ def _seeds(heads: Sequence[_Head], labels: bool, measure: str) -> Section:
             )
         )
     conclusion = _sentence(lines[0], f"the order by {lines[0].name}", "that of another seed")
+    if lines[0].noise and lines[0].spread is not None:
+        conclusion += (
+            f" Heads differ by {lines[0].spread / lines[0].noise:.1f} times the noise between seeds."
+        )
     return Section("seeds", question, tuple(lines), conclusion)
 
 

@@ -28,7 +28,6 @@ from headsearch.report.views.head import head
 from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import overview
 from headsearch.report.views.trials import FIELDS, Query, select, trials
-from headsearch.report.views.trust import trust
 from headsearch.results.tables import rank_table
 from headsearch.runs.run import Run, read_run
 
@@ -60,7 +59,7 @@ def all_views(view: Run) -> Iterator[list[object]]:
     yield overview(view, links)
     yield trials(view, Query(), links)
     yield matters(view)
-    yield trust(view)
+    yield [audit(view)]
     yield cost(view)
     yield compare([view, view], [(0, row.head_id) for row in view.ranked[:3]] + [(1, "none")])
     yield head(view, view.ranked[0].head_id if view.ranked else "nothing", links)
@@ -132,7 +131,7 @@ def test_every_view_shows_text_as_text_and_states_of_any_run(
         assert "script" not in elements.tags
         assert elements.text.strip()
         if kind == "evil":
-            assert "alert" in elements.text or "Importance" in elements.text or "τ" in elements.text
+            assert "alert" in elements.text or "Importance" in elements.text or "tau" in elements.text
 
 
 def as_static(node: object) -> object:
@@ -275,8 +274,7 @@ def test_a_funnel_shows_the_way_of_its_heads_and_whom_it_let_go(tmp_path: Path) 
     assert view.departed[-1].stage == "zero-cost"
     for parts in all_views(view):
         assert Elements(to_html(as_static(parts))).text.strip()
-    text = to_html(as_static(trust(view)))
-    assert "screen and proxy" in text
+    assert "screen → proxy" in to_html(audit(view))
 
 
 def test_the_audit_is_shown_question_by_question_and_waits_for_a_search_at_work(view: Run) -> None:
@@ -302,5 +300,5 @@ def test_without_labels_nothing_speaks_of_a_probe(tmp_path: Path) -> None:
     assert not view.labels
     for parts in all_views(view):
         assert "Probe %" not in to_html(as_static(parts))
-    assert "k-NN" not in to_html(as_static(trust(view)))
+    assert "k-NN" not in to_html(audit(view))
     assert "| discrepancy | params |" in markdown_report(view)
