@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from headsearch.base.info import BaseInfo
 from headsearch.document import plain, read_mapping, to_yaml
 from headsearch.errors import HeadError, RunError, did_you_mean
+from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Section
 
 if TYPE_CHECKING:
     from headsearch.experiment import Experiment
@@ -28,14 +29,10 @@ if TYPE_CHECKING:
 VERSION: Literal["headsearch/head@1"] = "headsearch/head@1"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
 _Size = Annotated[int, Field(ge=1)]
 
 
-class BaseFacts(_Section):
+class BaseFacts(Section):
     """`headsearch.base.info.BaseInfo`: what a head has to fit."""
 
     model: str
@@ -49,38 +46,23 @@ class BaseFacts(_Section):
     image_size: _Size
     stage: Annotated[int, Field(exclude_if=lambda stage: stage == -1)] = -1
 
+    def base_info(self) -> BaseInfo:
+        """The facts as the rest of the package knows them."""
+        height, width = self.grid
+        return BaseInfo(**self.model_dump(exclude={"grid"}), grid=(height, width))
 
-class ExportedBase(_Section):
+
+class ExportedBase(BaseSpec):
     """The base that the head was chosen for."""
 
-    model: str
-    kwargs: dict[str, Any]
-    weights: str | None
     info: BaseFacts
 
     def base_info(self) -> BaseInfo:
-        """The facts as the rest of the package knows them."""
-        height, width = self.info.grid
-        return BaseInfo(**self.info.model_dump(exclude={"grid"}), grid=(height, width))
+        """As `BaseFacts.base_info`."""
+        return self.info.base_info()
 
 
-class ExportedData(_Section):
-    """The images that it was chosen on."""
-
-    dataset: str
-    image_size: Annotated[int, Field(ge=1)]
-    augmentation: dict[str, Any] = Field(default_factory=dict)
-    """Changes to the default augmentation of this kind of images."""
-
-
-class ExportedMethod(_Section):
-    """The self-supervised objective."""
-
-    name: str
-    kwargs: dict[str, Any]
-
-
-class Provenance(_Section):
+class Provenance(Section):
     """Where the scores come from."""
 
     experiment: str
@@ -92,15 +74,16 @@ class Provenance(_Section):
     """Numbers of the trials behind the scores."""
 
 
-class ExportedHead(_Section):
+class ExportedHead(Section):
     """The content of a `head.yaml`."""
 
     head: Literal["headsearch/head@1"] = VERSION
     head_id: str
     config: dict[str, Any] | list[dict[str, Any]]
     base: ExportedBase
-    data: ExportedData
-    method: ExportedMethod
+    data: DataSpec
+    """The images that it was chosen on."""
+    method: MethodSpec
     scores: dict[str, bool | int | float | str | None]
     """The head's row of `headsearch rank`; unknown is null."""
     provenance: Provenance
@@ -159,17 +142,11 @@ def describe_head(
         head_id=row.head_id,
         config=row.config,
         base=ExportedBase(
-            model=experiment.base.model,
-            kwargs=experiment.base.kwargs,
-            weights=experiment.base.weights,
+            **experiment.base.model_dump(),
             info=BaseFacts(**{**asdict(facts.base), "grid": list(facts.base.grid)}),
         ),
-        data=ExportedData(
-            dataset=experiment.data.dataset,
-            image_size=experiment.data.image_size,
-            augmentation=experiment.data.augmentation,
-        ),
-        method=ExportedMethod(name=experiment.method.name, kwargs=experiment.method.kwargs),
+        data=experiment.data,
+        method=experiment.method,
         scores={key: value for key, value in row.to_dict().items() if key not in ("head_id", "config")},
         provenance=Provenance(
             experiment=experiment.name,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headsearch.errors import RunError, UserError
+from headsearch.errors import BaseModelError, RunError, UserError
 
 MAX_BYTES = 4_000_000
 """Of a text file that is read whole: those that people and the product write have some kilobytes."""
@@ -105,6 +105,20 @@ def read_text(path: Path, kind: type[UserError], label: str | None = None) -> st
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - (content.rfind(b"\n", 0, error.start) + 1) + 1
         raise kind(f"{label}:{line}:{column}: cannot be read: not text in UTF-8") from None
+
+
+def check_weights(path: str) -> None:
+    """Refuse a path of weights that is no regular file, with a `BaseModelError`: a pipe would be waited for, a device read without end."""
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        raise BaseModelError(f"weights: no file '{path}' (expected null, pretrained, or a file)") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BaseModelError(f"weights: '{path}' cannot be read: {reason}") from None
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise BaseModelError(f"weights: '{path}' is {kind}, expected a file")
 
 
 def write_atomically(path: Path, text: str) -> None:
