@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -186,6 +187,8 @@ def test_the_markdown_has_the_ranking_and_escapes_what_markdown_reads(view: Run,
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert sum(view.ranked[0].head_id in line.replace("\\", "") for line in rows) == 1
     assert "## How far to trust it" in text
+    assert evil.facts is not None
+    evil = replace(evil, facts=replace(evil.facts, created=EVIL, space_hash=EVIL, versions={EVIL: EVIL}))
     escaped = markdown_report(evil)
     assert "<script" not in escaped
     assert "&lt;script" in escaped
@@ -202,6 +205,15 @@ def test_status_is_the_same_for_people_and_programs(view: Run, empty: Run) -> No
     assert f"{view.settled} of {view.expected} done" in out.getvalue()
     assert status_data(empty)["best"] is None
     assert status_data(empty)["condition"] == "empty"
+
+
+def test_a_clock_that_was_turned_back_tells_no_time(view: Run) -> None:
+    start = datetime(2026, 1, 1, 12)
+    back = {r.number: (start, start - timedelta(hours=12)) for r in view.records}
+    turned = replace(view, records=tuple(replace(r, seconds=None) for r in view.records), times=back)
+    assert not turned.clock
+    assert turned.spending.seconds == 0
+    assert "-12 h" not in html_report(turned) + markdown_report(turned)
 
 
 def test_a_sparkline_keeps_its_ends_and_its_width() -> None:
