@@ -87,6 +87,7 @@ def _provenance(view: Run) -> list[str]:
         told.append(
             f"- began {plain(view.facts.created)}; space hash {plain(view.facts.space_hash)}; {plain(versions)}"
         )
+        told += [f"- {plain(line)}" for line in view.facts.data]
     return told
 
 

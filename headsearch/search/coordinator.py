@@ -140,6 +140,9 @@ class Coordinator:
         Raises:
             RunError: the search cannot go on. What is finished is safe; a trial that was halted resumes.
         """
+        if isinstance(outcome, TrialResult | ScreenResult):
+            for line in outcome.left_out:
+                self.note(f"data: while trial {job.number} was trained: {line}")
         if job.stage == "screen":
             self._settle_joint(job, outcome)
             return

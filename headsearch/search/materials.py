@@ -36,6 +36,10 @@ class Materials:
     """Heads that tie several joint runs of a screen together, by the name of their control."""
     score_candidates: ScoreCandidates | None = None
     """The first stage of a funnel; needed for one."""
+    data: tuple[str, ...] = ()
+    """What was understood of the images and what of them is left out, a line each."""
+    left_out: str = ""
+    """All that is left out, a line each."""
     seconds_per_proxy: Callable[[], float] | None = None
     """Measures how long a proxy takes here; needed for a budget in hours."""
 
@@ -61,7 +65,7 @@ def gather(experiment: Experiment) -> Materials:
     base = new_base(experiment.base, experiment.data.image_size).info
     space.validate(base, head_cost)
     evaluate = ProxyEvaluator(experiment)
-    evaluate.prepare()
+    images = evaluate.images()
     search = experiment.search
     heads = control_heads(base)
     if search.strategy != "proxies":
@@ -87,6 +91,8 @@ def gather(experiment: Experiment) -> Materials:
         cost_function=head_cost,
         anchors={name: heads[name] for name in ("same", "mlp")},
         score_candidates=score_candidates,
+        data=tuple(images.told()),
+        left_out=images.left_out.listed(),
         seconds_per_proxy=seconds_per_proxy,
     )
 

@@ -73,6 +73,12 @@ class ProxyEvaluator:
             with torch.random.fork_rng(devices=[]):
                 self._shared = self._load()
 
+    def images(self) -> Dataset:
+        """The images, read as `prepare` does."""
+        self.prepare()
+        assert self._shared is not None
+        return self._shared.dataset
+
     def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult | ScreenResult:
         """Train `config`'s head with the base and score it; resumes where the context's work directory holds a checkpoint.
 
@@ -87,14 +93,17 @@ class ProxyEvaluator:
         """
         self.prepare()
         assert self._shared is not None
-        device = self._shared.device
+        device, left_out = self._shared.device, self._shared.dataset.left_out
+        before = len(left_out.unreadable)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             if context.stage == "screen":
-                return self._screen(config, context)
+                result = self._screen(config, context)
+                return replace(result, left_out=tuple(left_out.told_unreadable(before)))
             run = self.start(config, context)
             rungs = run.run()
             cost = self._cost(config, run.trainer, context.seed, self._shared)
-        return TrialResult(rungs, cost, run.seconds, run.images_per_second)
+        broken = tuple(left_out.told_unreadable(before))
+        return TrialResult(rungs, cost, run.seconds, run.images_per_second, broken)
 
     def start(self, config: HeadConfig, context: TrialContext) -> ProxyRun:
         """The run of a trial, resumed from its checkpoint where there is one, but not gone on with. Seeds the global generator.
@@ -230,6 +239,7 @@ class ProxyEvaluator:
         sections = self.experiment.model_dump(
             mode="json", include={"base", "data", "method", "proxy", "seed"}
         )
+        del sections["data"]["unreadable"]
         if sections["proxy"]["weight_decay_end"] == sections["proxy"]["weight_decay"]:
             # Not yet a key when older trials were interrupted.
             del sections["proxy"]["weight_decay_end"]

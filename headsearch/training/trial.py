@@ -67,6 +67,8 @@ class TrialResult:
     """Wall time of this trial, over all its attempts."""
     images_per_second: float | None = None
     """Training throughput, scoring left out."""
+    left_out: tuple[str, ...] = ()
+    """What a person should know of images that could not be read meanwhile, a line each."""
 
     @property
     def final(self) -> RungScores:
@@ -110,6 +112,8 @@ class ScreenResult:
     """Wall time of the whole run, over all its attempts."""
     images_per_second: float | None = None
     """Training throughput, scoring left out."""
+    left_out: tuple[str, ...] = ()
+    """As in `TrialResult`."""
 
 
 class TrialContext(Protocol):
