@@ -260,7 +260,7 @@ def test_a_screen_that_breaks_ends_the_search_and_can_be_resumed(tmp_path: Path)
         ({"candidates": 5}, r"screen.heads \(12\) must not exceed candidates \(5\)"),
         ({"audit": 5}, r"audit \(5\) must leave some of the trials \(5\)"),
         ({"budget": 4}, "budget: 4 proxies are too few; expected at least 6"),
-        ({"budget": "soon"}, "budget: expected a number of proxies, or hours like '2 h', got 'soon'"),
+        ({"budget": "soon"}, "budget: expected a number of proxies, or a time like '2 h 30 min', got 'soon'"),
         ({"strategy": "proxies", "budget": 20}, "budget is for strategy funnel, not proxies"),
         (
             {"screen": {"heads": 12, "batch": 4, "heads_per_step": 6}},
