@@ -9,7 +9,7 @@ from headsearch.errors import ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
 from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.discrepancy import MEASURES
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.executors.placement import available_cores, divide
 from headsearch.search.executors.ray_cluster import check_device, reach
