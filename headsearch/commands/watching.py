@@ -93,7 +93,8 @@ def dashboard(
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
     ] = 8050,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. An address that other machines can reach needs a token.")
+        str,
+        typer.Option(help="Address to listen on. An address that other machines can reach needs a token."),
     ] = "127.0.0.1",
     token: Annotated[
         str | None,
