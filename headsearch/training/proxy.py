@@ -228,7 +228,7 @@ class ProxyEvaluator:
 
     def _overhead(self, trainer: Trainer, seed: int, shared: _Shared) -> float:
         without_head = self._trainer(HeadConfig(), seed, shared)
-        return step_overhead(trainer, without_head, self._some_views(seed, shared))
+        return step_overhead(trainer, without_head, self._some_views(seed, shared)).median
 
     def _some_views(self, seed: int, shared: _Shared) -> Sequence[Tensor]:
         images, _ = next(iter(shared.dataset.train.batches(self.experiment.proxy.batch_size, drop_last=True)))
