@@ -65,8 +65,9 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Probe weights of a base: k-NN, linear, few labels, fine-tuning, segmentation, detection; with intervals, side by side."""
-    from headsearch.data.names import data_named
+    from headsearch.data.names import check_data, data_named
     from headsearch.evaluation.spec import evaluation_spec
+    from headsearch.evaluation.weights import find_weights
 
     options: dict[str, Any] = {
         "base": given(model=base, kwargs=_keywords(base_kwargs)),
@@ -76,6 +77,10 @@ def evaluate(
     spec = evaluation_spec(options, overrides or [])
     if out is not None and not out.parent.is_dir():
         raise RunError(f"{out}: no folder '{out.parent}'")
+    for name in weights:
+        find_weights(name)
+    if spec.data.dataset is not None:
+        check_data(spec.data.dataset, spec.data.root)
     from headsearch.evaluation.evaluate import evaluate as run
     from headsearch.evaluation.result import check_lines, evaluation_table
     from headsearch.files import write_atomically

@@ -77,6 +77,7 @@ def score(
     ] = None,
 ) -> None:
     """Score heads at random initialisation: how different from the base, and how good. No label, no training."""
+    from headsearch.data.names import check_data
     from headsearch.results import tables
     from headsearch.scoring.zero_cost_scores import BASELINES, ORDERS, ordered
     from headsearch.space.loading import load_space
@@ -86,6 +87,7 @@ def score(
     loaded = load_space(space)
     loaded.expect_single_heads("scoring at random initialisation")
     resolved = _experiment(experiment, base, data, overrides or [])
+    check_data(resolved.data.dataset, resolved.data.root)
 
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
 

@@ -43,6 +43,8 @@ def pretrain(
         TrainingFailed: the loss is not finite.
         RankLost: another rank is gone; its work since the last checkpoint is lost.
     """
+    spec.check_paths()
+
     from headsearch.pretrain.run import run_pretraining
 
     return run_pretraining(spec, out, resume=resume, observer=observer or SilentPretrainObserver())

@@ -26,7 +26,7 @@ from headsearch.results.audit_lines import (
 from headsearch.results.noise import pooled_noise
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.discrepancy import MEASURES
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
 from headsearch.training.trial import RungScores, Stage

@@ -17,7 +17,8 @@ from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
 from headsearch.scoring.between_bases import compare_bases
-from headsearch.scoring.names import MEASURES, QUALITIES
+from headsearch.scoring.discrepancy import MEASURES
+from headsearch.scoring.quality import QUALITIES
 from headsearch.testing.tiny import Context, tiny_experiment
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.run import ProxyRun

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from headsearch.errors import RunError
 from headsearch.results.records import State
 from headsearch.runs.storages import without_password
-from headsearch.search.callbacks.tracker import Subject, Tracker, Trial
+from headsearch.search.callbacks.tracker import Subject, Tracker, Trial, parameters, title
 from headsearch.search.observer import SearchStatus
 
 # Read when MLflow is imported or used. A server that has gone is given up after seconds, where MLflow itself would try for minutes; and
@@ -60,11 +60,11 @@ class MlflowCallback(Tracker):
         run = self._run(
             TRIAL_TAG,
             f"{self._key}/{trial.number}",
-            trial.title,
+            title(trial),
             {PARENT_TAG: self._search, "headsearch.head_id": trial.head_id},
         )
         self._runs[trial.number] = run
-        described = {**trial.parameters, "seed": trial.seed}
+        described = {**parameters(trial), "seed": trial.seed}
         self._client.log_batch(run, params=[Param(name, str(value)) for name, value in described.items()])
 
     def log(self, number: int, epoch: int, values: Mapping[str, float]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headsearch.heads.config import HeadConfig, Scalar
+from headsearch.heads.config import Scalar
 from headsearch.results.records import State, TrialRecord
 from headsearch.search.executors import Job
 from headsearch.search.observer import SearchStatus, SilentObserver
@@ -32,41 +32,32 @@ class Subject:
     """The experiment as resolved, as YAML, without passwords."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """The trial that a log is about."""
+Trial = Job | TrialRecord
+"""What a log is about: a trial as it starts, or one of a joint screen when it has ended."""
 
-    number: int
-    head_id: str
-    config: HeadConfig
-    control: str | None
-    seed: int
-    replicate: int
-    stage: str
 
-    @property
-    def title(self) -> str:
-        """For people: `3-convnext-d3-k7-1a2b3c4d`, `0-control-none`; a replicate has `-seed2` behind it."""
-        again = f"-seed{self.replicate + 1}" if self.replicate else ""
-        return f"{self.number}-{f'control-{self.control}' if self.control else self.head_id}{again}"
+def title(trial: Trial) -> str:
+    """For people: `3-convnext-d3-k7-1a2b3c4d`, `0-control-none`; a replicate has `-seed2` behind it."""
+    again = f"-seed{trial.replicate + 1}" if trial.replicate else ""
+    return f"{trial.number}-{f'control-{trial.control}' if trial.control else trial.head_id}{again}"
 
-    @property
-    def parameters(self) -> dict[str, Scalar]:
-        """What to compare trials by: family, depth, and the parameters of the stages; those of a head with several by place."""
-        stages = self.config.stages
-        described: dict[str, Scalar] = {
-            "family": self.config.family,
-            "depth": self.config.depth,
-            "control": self.control or "",
-            "replicate": self.replicate,
-            "stage": self.stage,
-        }
-        for place, stage in enumerate(stages, start=1):
-            prefix = "" if len(stages) == 1 else f"slot{place}."
-            if prefix:
-                described[f"{prefix}family"] = stage.family
-            described |= {f"{prefix}{name}": value for name, value in stage.params.items()}
-        return described
+
+def parameters(trial: Trial) -> dict[str, Scalar]:
+    """What to compare trials by: family, depth, and the parameters of the stages; those of a head with several by place."""
+    stages = trial.config.stages
+    described: dict[str, Scalar] = {
+        "family": trial.config.family,
+        "depth": trial.config.depth,
+        "control": trial.control or "",
+        "replicate": trial.replicate,
+        "stage": trial.stage,
+    }
+    for place, stage in enumerate(stages, start=1):
+        prefix = "" if len(stages) == 1 else f"slot{place}."
+        if prefix:
+            described[f"{prefix}family"] = stage.family
+        described |= {f"{prefix}{name}": value for name, value in stage.params.items()}
+    return described
 
 
 class Tracker(SilentObserver, abc.ABC):
@@ -98,9 +89,7 @@ class Tracker(SilentObserver, abc.ABC):
         if job.stage == "screen":
             return
         self._epochs[job.number] = 0
-        self.begin(
-            Trial(job.number, job.head_id, job.config, job.control, job.seed, job.replicate, job.stage)
-        )
+        self.begin(job)
 
     def trial_progress(
         self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float
@@ -121,37 +110,17 @@ class Tracker(SilentObserver, abc.ABC):
 
     def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
         for record in records:
-            self.begin(
-                Trial(
-                    record.number,
-                    record.head_id,
-                    record.config,
-                    record.control,
-                    record.seed,
-                    record.replicate,
-                    record.stage,
-                )
-            )
+            self.begin(record)
             for scores in record.rungs:
                 self.log(record.number, scores.epoch, score_values(scores))
             self.end(record.number, record.state, record.reason)
 
 
+_SINGLE = ("loss", "discrepancy", "knn", "linear", "rankme_base", "rankme_head", "std_base", "std_head")
+
+
 def score_values(scores: RungScores) -> dict[str, float]:
     """The scores of a rung by name, what is unknown left out."""
-    single = {
-        name: getattr(scores, name)
-        for name in (
-            "loss",
-            "discrepancy",
-            "knn",
-            "linear",
-            "rankme_base",
-            "rankme_head",
-            "std_base",
-            "std_head",
-        )
-    }
-    named = {f"score/{name}": value for name, value in single.items() if value is not None}
+    named = {f"score/{name}": value for name in _SINGLE if (value := getattr(scores, name)) is not None}
     named |= {f"measure/{name}": value for name, value in scores.measures.items()}
     return named | {f"quality/{name}": value for name, value in scores.quality.items()}

@@ -11,7 +11,7 @@ import wandb
 
 from headsearch.errors import RunError
 from headsearch.results.records import State
-from headsearch.search.callbacks.tracker import Subject, Tracker, Trial
+from headsearch.search.callbacks.tracker import Subject, Tracker, Trial, parameters, title
 
 INIT_SECONDS = 30.0
 """For the server to take a new run, after which it is given up."""
@@ -44,9 +44,9 @@ class WandbCallback(Tracker):
             project=self._project,
             group=self._subject.key,
             job_type="control" if trial.control else trial.stage,
-            name=trial.title,
+            name=title(trial),
             id=_run_id(self._subject.key, trial.number),
-            config={**trial.parameters, "seed": trial.seed, "head_id": trial.head_id},
+            config={**parameters(trial), "seed": trial.seed, "head_id": trial.head_id},
             notes=self._subject.experiment,
             dir=self._subject.folder,
             mode=self._mode,
