@@ -12,7 +12,7 @@ from pathlib import Path
 from headsearch.errors import RunError
 from headsearch.heads import Candidate
 from headsearch.heads.config import HeadConfig
-from headsearch.results.records import TrialRecord
+from headsearch.results.records import Taken, TrialRecord
 from headsearch.search.draws import Draw
 from headsearch.search.executors import Job
 from headsearch.search.ledger import Ledger
@@ -116,19 +116,28 @@ class Board:
         replicate: int = 0,
         control: str | None = None,
         draw: Draw | None = None,
+        taken: Taken | None = None,
     ) -> Job:
         """Write down a training as running and hand it out."""
         seed = trial_seed(self.seed, candidate.head_id, replicate)
-        record = self.ledger.start(candidate, seed=seed, replicate=replicate, control=control, draw=draw)
+        record = self.ledger.start(
+            candidate, seed=seed, replicate=replicate, control=control, draw=draw, taken=taken
+        )
         self.begin(record)
         self.running[record.number] = record
         return self.hand_out(record)
 
     def duplicate(
-        self, candidate: Candidate, twin: TrialRecord, *, control: str | None = None, draw: Draw | None = None
+        self,
+        candidate: Candidate,
+        twin: TrialRecord,
+        *,
+        control: str | None = None,
+        draw: Draw | None = None,
+        taken: Taken | None = None,
     ) -> TrialRecord:
         """Write down a head that the trial `twin` answers."""
-        record = self.ledger.duplicate(candidate, twin, control=control, draw=draw)
+        record = self.ledger.duplicate(candidate, twin, control=control, draw=draw, taken=taken)
         self.begin(record)
         self.observer.trial_ended(record, self.status())
         return record
