@@ -57,7 +57,7 @@ def run(
     from headsearch.experiment import load_experiment
     from headsearch.runs.ranked import rank_run
     from headsearch.runs.storages import without_password
-    from headsearch.search.run import run_search
+    from headsearch.search.session import run_search
 
     shorthand = []
     if base is not None:

@@ -70,7 +70,7 @@ def prepare(spec: PretrainSpec, place: Place) -> Materials:
     if named != spec.head_id:
         raise HeadError(f"the head's config describes {named} on this base, but head_id says {spec.head_id}")
     dataset, views = read_images(spec.data, base, batch_size=recipe.batch_size, seed=spec.seed)
-    pair = build_pair(lambda: _again(base, spec), config, spec.method, spec.seed)
+    pair = build_pair(lambda: _again(base, spec), config.heads, spec.method, spec.seed)
     check_local_crops(views, pair)
     synchronise_batch_norms(pair, place.device)
     trainer = Trainer(

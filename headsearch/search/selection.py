@@ -17,7 +17,7 @@ from typing import TypeVar
 from headsearch.heads import Candidate
 from headsearch.results.records import TrialRecord
 from headsearch.scoring.score import head_score
-from headsearch.search.seeds import derived_seed
+from headsearch.search.seeds import search_seed
 
 _T = TypeVar("_T")
 
@@ -115,6 +115,6 @@ def promoted(order: Sequence[Standing], *, trials: int, audit: int, seed: int) -
     """
     best = list(order[: trials - audit])
     rest = sorted(order, key=lambda standing: standing.candidate.head_id)
-    random.Random(derived_seed("audit", seed)).shuffle(rest)
+    random.Random(search_seed("audit", seed)).shuffle(rest)
     chance = [standing for standing in rest if standing not in best]
     return [*best, *chance[:audit]]

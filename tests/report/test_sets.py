@@ -8,7 +8,7 @@ from headsearch.report.picture import picture
 from headsearch.report.static import to_html
 from headsearch.runs.ranked import RankedRun, rank_run
 from headsearch.runs.view import read_run
-from headsearch.search.run import conduct
+from headsearch.search.session import conduct
 from headsearch.testing.toy_search import TOY_BASE, toy_experiment, toy_materials
 
 

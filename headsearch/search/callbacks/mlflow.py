@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from headsearch.errors import RunError
 from headsearch.results.records import State
 from headsearch.runs.storages import without_password
-from headsearch.search.callbacks.tracker import Subject, Tracker, Trial
+from headsearch.search.callbacks.tracker import LoggedTrial, Subject, Tracker
 from headsearch.search.observer import SearchStatus
 
 # Read when MLflow is imported or used. A server that has gone is given up after seconds, where MLflow itself would try for minutes; and
@@ -56,12 +56,12 @@ class MlflowCallback(Tracker):
             reason = without_password(" ".join(str(error).split()))[:300]
             raise RunError(f"search.callbacks: mlflow cannot be written to: {reason}") from None
 
-    def begin(self, trial: Trial) -> None:
+    def begin(self, trial: LoggedTrial) -> None:
         run = self._run(
             TRIAL_TAG,
             f"{self._key}/{trial.number}",
             trial.title,
-            {PARENT_TAG: self._search, "headsearch.head_id": trial.head_id},
+            {PARENT_TAG: self._search, "headsearch.head_id": trial.candidate.head_id},
         )
         self._runs[trial.number] = run
         described = {**trial.parameters, "seed": trial.seed}

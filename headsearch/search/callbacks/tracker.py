@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headsearch.heads.config import HeadConfig, Scalar
+from headsearch.heads import Candidate, Scalar
 from headsearch.results.records import State, TrialRecord
-from headsearch.search.executors import Job
-from headsearch.search.observer import SearchStatus, SilentObserver
-from headsearch.training.trial import RungScores
+from headsearch.search.callbacks.broadcast import Callback
+from headsearch.search.observer import SearchStatus
+from headsearch.training.trial import RungScores, Training
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,11 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Trial:
+class LoggedTrial:
     """The trial that a log is about."""
 
     number: int
-    head_id: str
-    config: HeadConfig
+    candidate: Candidate
     control: str | None
     seed: int
     replicate: int
@@ -48,38 +47,36 @@ class Trial:
     def title(self) -> str:
         """For people: `3-convnext-d3-k7-1a2b3c4d`, `0-control-none`; a replicate has `-seed2` behind it."""
         again = f"-seed{self.replicate + 1}" if self.replicate else ""
-        return f"{self.number}-{f'control-{self.control}' if self.control else self.head_id}{again}"
+        return f"{self.number}-{f'control-{self.control}' if self.control else self.candidate.head_id}{again}"
 
     @property
     def parameters(self) -> dict[str, Scalar]:
         """What to compare trials by: family, depth, and the parameters of the stages; those of a head with several by place."""
-        stages = self.config.stages
+        config = self.candidate.config
         described: dict[str, Scalar] = {
-            "family": self.config.family,
-            "depth": self.config.depth,
+            "family": config.family,
+            "depth": config.depth,
             "control": self.control or "",
             "replicate": self.replicate,
             "stage": self.stage,
         }
-        for place, stage in enumerate(stages, start=1):
-            prefix = "" if len(stages) == 1 else f"slot{place}."
+        for place, stage in enumerate(config.stages, start=1):
+            prefix = "" if len(config.stages) == 1 else f"slot{place}."
             if prefix:
                 described[f"{prefix}family"] = stage.family
             described |= {f"{prefix}{name}": value for name, value in stage.params.items()}
         return described
 
 
-class Tracker(SilentObserver, abc.ABC):
+class Tracker(Callback, abc.ABC):
     """Turns what happens into logs of trials."""
-
-    name: str
 
     def __init__(self) -> None:
         self._epochs: dict[int, int] = {}
-        """Of the trials that run, the last one logged."""
+        """Of the trials whose logs are open, the last one logged."""
 
     @abc.abstractmethod
-    def begin(self, trial: Trial) -> None:
+    def begin(self, trial: LoggedTrial) -> None:
         """A trial starts, or goes on."""
 
     @abc.abstractmethod
@@ -94,46 +91,53 @@ class Tracker(SilentObserver, abc.ABC):
     def close(self) -> None:
         """No more comes for now. Trials that have begun and not ended are resumed by a later search."""
 
-    def trial_started(self, job: Job, status: SearchStatus) -> None:
-        if job.stage == "screen":
+    def training_started(self, training: Training, status: SearchStatus) -> None:
+        if training.stage == "screen":
             return
-        self._epochs[job.number] = 0
-        self.begin(
-            Trial(job.number, job.head_id, job.config, job.control, job.seed, job.replicate, job.stage)
-        )
-
-    def trial_progress(
-        self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float
-    ) -> None:
-        done = int(epoch)
-        if done > self._epochs.get(job.number, done):
-            self._epochs[job.number] = done
-            self.log(job.number, done, {"train/loss": loss, "train/images_per_second": images_per_second})
-
-    def rung_reached(self, job: Job, scores: RungScores) -> None:
-        if job.stage != "screen":
-            self.log(job.number, scores.epoch, score_values(scores))
-
-    def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
-        if record.state != "duplicate":
-            self._epochs.pop(record.number, None)
-            self.end(record.number, record.state, record.reason)
-
-    def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
-        for record in records:
+        for trial in training.trials:
+            self._epochs[trial.number] = 0
             self.begin(
-                Trial(
-                    record.number,
-                    record.head_id,
-                    record.config,
-                    record.control,
-                    record.seed,
-                    record.replicate,
-                    record.stage,
+                LoggedTrial(
+                    trial.number,
+                    trial.candidate,
+                    trial.control,
+                    training.seed,
+                    training.replicate,
+                    training.stage,
                 )
             )
-            for scores in record.rungs:
-                self.log(record.number, scores.epoch, score_values(scores))
+
+    def training_progress(
+        self, training: Training, epoch: float, epochs: int, loss: float, images_per_second: float
+    ) -> None:
+        done, number = int(epoch), training.number
+        if done > self._epochs.get(number, done):
+            self._epochs[number] = done
+            self.log(number, done, {"train/loss": loss, "train/images_per_second": images_per_second})
+
+    def rung_reached(self, training: Training, place: int, scores: RungScores) -> None:
+        number = training.trials[place].number
+        if number in self._epochs:
+            self.log(number, scores.epoch, score_values(scores))
+
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+        for record in records:
+            if record.state == "duplicate":
+                continue
+            if self._epochs.pop(record.number, None) is None:
+                # Its log has not been begun: it is written as a whole.
+                self.begin(
+                    LoggedTrial(
+                        record.number,
+                        record.candidate,
+                        record.control,
+                        record.seed,
+                        record.replicate,
+                        record.stage,
+                    )
+                )
+                for scores in record.rungs:
+                    self.log(record.number, scores.epoch, score_values(scores))
             self.end(record.number, record.state, record.reason)
 
 
