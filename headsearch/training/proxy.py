@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headsearch.base.model import empty_base
 from headsearch.experiment import Experiment, ProxySpec
-from headsearch.heads import Candidate
+from headsearch.heads import Candidate, head_id
 from headsearch.heads.controls import control_heads, same_head
 from headsearch.heads.cost import HeadCost
 from headsearch.methods import build_method
@@ -180,9 +180,12 @@ class ProxyEvaluator:
         """Whatever decides the course of a training, as a hash."""
         experiment = self.experiment
         sections = experiment.model_dump(mode="json", include={"base", "data", "method", "proxy", "seed"})
-        joint = training.stage == "screen"
+        if sections["proxy"]["weight_decay_end"] == sections["proxy"]["weight_decay"]:
+            # Not yet a key when older trials were interrupted.
+            del sections["proxy"]["weight_decay_end"]
+        heads = [head_id(head) for candidate in training.candidates for head in candidate.config.heads]
+        joint = training.stage == "screen" or len(heads) > 1
         sections["screen"] = experiment.search.screen.model_dump(mode="json") if joint else None
-        heads = [candidate.head_id for candidate in training.candidates]
         described = {"heads": heads, "seed": training.seed, "experiment": sections}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
