@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow lint format bench clean
+.PHONY: help demo test test-slow fuzz lint format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## List the commands
@@ -27,6 +27,9 @@ test: $(READY)  ## Run the tests
 
 test-slow: $(READY)  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(READY)  ## Try 50,000 mutated files, an hour
+	HEADSEARCH_FUZZ=25 $(BIN)/python -m pytest tests/fuzz -s --timeout 7200
 
 lint: $(READY)  ## Check style, format and types
 	$(BIN)/ruff check .

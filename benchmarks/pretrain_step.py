@@ -29,7 +29,8 @@ import torch
 
 from headsearch.base.model import check_base
 from headsearch.data.sets import MemoryImages
-from headsearch.export import BaseFacts, ExportedBase, ExportedData, ExportedHead, ExportedMethod, Provenance
+from headsearch.experiment import DataSpec, MethodSpec
+from headsearch.export import BaseFacts, ExportedBase, ExportedHead, Provenance
 from headsearch.heads import parse_head
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.pretrain import PretrainSpec, SilentPretrainObserver
@@ -62,8 +63,8 @@ def make_spec(options: argparse.Namespace, device: torch.device) -> PretrainSpec
             weights=None,
             info=BaseFacts(**{**asdict(info), "grid": list(info.grid)}),
         ),
-        data=ExportedData(dataset="digits", image_size=image_size),
-        method=ExportedMethod(name=options.method, kwargs={}),
+        data=DataSpec(dataset="digits", image_size=image_size),
+        method=MethodSpec(name=options.method, kwargs={}),
         scores={},
         provenance=Provenance(experiment="bench", seed=0, space="-", space_hash="-", versions={}, trials=[]),
     )

@@ -52,7 +52,9 @@ def evaluate(
     ] = None,
     probes: Annotated[
         str | None,
-        typer.Option(help="Of knn, linear, few-shot, finetune, segmentation, detection; with commas."),
+        typer.Option(
+            help="Of knn, linear, few-shot, finetune, retrieval, segmentation, detection; with commas."
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Repetitions of what is random.")] = None,
     overrides: Annotated[
@@ -115,7 +117,7 @@ def compare(
     probes: Annotated[
         str | None,
         typer.Option(
-            help="Of knn, linear, few-shot, finetune, segmentation, detection; with commas. The first decides the verdict."
+            help="Of knn, linear, few-shot, finetune, retrieval, segmentation, detection; with commas. The first decides the verdict."
         ),
     ] = None,
     overrides: Annotated[

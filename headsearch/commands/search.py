@@ -55,7 +55,7 @@ def run(
     from headsearch.commands.progress import progress_display
     from headsearch.data.names import data_named
     from headsearch.experiment import load_experiment
-    from headsearch.runs.ranked import rank_run
+    from headsearch.runs.run import read_run
     from headsearch.runs.storages import without_password
     from headsearch.search.session import run_search
 
@@ -88,9 +88,9 @@ def run(
         hint = without_password(shlex.join(again))
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
-    ranked = rank_run(where)
-    print_ranking(ranked)
-    if any(row.rank == 1 for row in ranked.rows):
+    found = read_run(where)
+    print_ranking(found, found.rows)
+    if found.ranked:
         typer.echo(
             f"\nTake the best one with:  headsearch export {shlex.quote(str(where))} --rank 1 --out head.yaml",
             err=True,

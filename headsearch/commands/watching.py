@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import ReportFormat, Run, console
+from headsearch.commands.common import ReportFormat, RunPath, console, tell_problems
 from headsearch.errors import RunError, require
 
 app = typer.Typer()
@@ -23,16 +23,16 @@ class PageFormat(StrEnum):
 
 @app.command(epilog="Example:  headsearch status runs/digits   |   watch -n 5 headsearch status runs/digits")
 def status(
-    run: Run,
+    run: RunPath,
     output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
 ) -> None:
     """Tell how far a search is: stage, what runs now, what is best so far, how long it may take."""
     import json
 
     from headsearch.report.status import status_data, status_panel
-    from headsearch.runs.view import read_run
+    from headsearch.runs.run import look_at
 
-    view = read_run(run)
+    view = look_at(run)
     if output is ReportFormat.json:
         typer.echo(json.dumps(status_data(view), indent=2, allow_nan=False))
     else:
@@ -43,7 +43,7 @@ def status(
     epilog="Example:  headsearch report runs/digits --out digits.html   |   headsearch report runs/digits --format md"
 )
 def report(
-    run: Run,
+    run: RunPath,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -58,9 +58,9 @@ def report(
     """Write what a run found as one file that can be mailed."""
     require("dash", extra="dashboard", where="a report")
     from headsearch.files import write_atomically
-    from headsearch.runs.view import read_run
+    from headsearch.runs.run import look_at
 
-    view = read_run(run)
+    view = look_at(run)
     if output is PageFormat.md:
         from headsearch.report.markdown import markdown_report
 
@@ -78,8 +78,7 @@ def report(
     except OSError as error:
         raise RunError(f"{target}: cannot be written: {error.strerror or error}") from None
     typer.echo(f"{target}: {len(text.encode()) / 1e6:.1f} MB", err=True)
-    for line in view.problems:
-        typer.echo(f"headsearch: not in the report: {line}", err=True)
+    tell_problems(view)
 
 
 @app.command(

@@ -97,7 +97,7 @@ def make_plan(
         UserError: a file or an override cannot be used, or the heads were chosen for different bases or methods.
     """
     exported = {str(path): read_head(path) for path in heads}
-    _check_alike(exported)
+    _check_alike(exported, same_root=data is None)
     own = [override for override in overrides if not override.startswith(_OF_THE_EVALUATION)]
     others = [
         override.removeprefix(_OF_THE_EVALUATION)
@@ -113,13 +113,15 @@ def make_plan(
     return Plan(arms, evaluation, seeds, budget)
 
 
-def _check_alike(exported: Mapping[str, ExportedHead]) -> None:
+def _check_alike(exported: Mapping[str, ExportedHead], *, same_root: bool) -> None:
     (path, first), *others = exported.items()
+    where = {} if same_root else {"root": first.data.root}
     seen = {first.head_id: path}
     for other_path, other in others:
         if other.head_id in seen:
             raise ExperimentError(f"{other_path}: the same head as in {seen[other.head_id]}")
         seen[other.head_id] = other_path
+        other = other.model_copy(update={"data": other.data.model_copy(update=where)})
         for what in ("base", "method", "data"):
             if getattr(other, what) != getattr(first, what):
                 raise ExperimentError(

@@ -17,7 +17,7 @@ from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import condition, overview, problems, subtitle
 from headsearch.report.views.trials import ALWAYS, FIELDS, STATES, Query, families, trials
 from headsearch.report.views.trust import trust
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 VIEWS = {
     "overview": "Overview",
@@ -97,7 +97,7 @@ def shell(interval: float) -> Component:
     )
 
 
-def navigation(route: Route, views: Sequence[RunView]) -> list[Component]:
+def navigation(route: Route, views: Sequence[Run]) -> list[Component]:
     """Links to every run, where there are several, and to every view."""
 
     def entry(text: str, href: str, current: bool) -> Component:
@@ -125,7 +125,7 @@ def navigation(route: Route, views: Sequence[RunView]) -> list[Component]:
     return parts
 
 
-def heading(route: Route, views: Sequence[RunView]) -> list[Component]:
+def heading(route: Route, views: Sequence[Run]) -> list[Component]:
     """The page's title and what the run is about."""
     view = views[route.run]
     if route.view == "missing":
@@ -144,7 +144,7 @@ def heading(route: Route, views: Sequence[RunView]) -> list[Component]:
     return [html.Div(name, className="title"), about]
 
 
-def content(route: Route, search: str | None, views: Sequence[RunView]) -> list[Child]:
+def content(route: Route, search: str | None, views: Sequence[Run]) -> list[Child]:
     """What the page shows: a function of its address and of the runs alone."""
     view, links = views[route.run], Links(route.run)
     match route.view:
@@ -173,7 +173,7 @@ def content(route: Route, search: str | None, views: Sequence[RunView]) -> list[
     ]
 
 
-def controls(route: Route, search: str | None, views: Sequence[RunView]) -> list[Component]:
+def controls(route: Route, search: str | None, views: Sequence[Run]) -> list[Component]:
     """What the reader can set on the page. Its values come from the address and go there."""
     if route.view == "trials":
         return [_filters(views[route.run], Query.parse(search))]
@@ -192,7 +192,7 @@ def chosen_heads(search: str | None) -> list[tuple[int, str]]:
     return list(dict.fromkeys(found))
 
 
-def _filters(view: RunView, query: Query) -> Component:
+def _filters(view: Run, query: Query) -> Component:
     more = [name for name in FIELDS if name not in ALWAYS]
     return html.Section(
         [
@@ -250,7 +250,7 @@ def _filters(view: RunView, query: Query) -> Component:
     )
 
 
-def _chooser(views: Sequence[RunView], search: str | None) -> Component:
+def _chooser(views: Sequence[Run], search: str | None) -> Component:
     chosen = [
         (run, head_id)
         for run, head_id in chosen_heads(search)

@@ -13,10 +13,10 @@ from headsearch.data.load import pixel_statistics
 from headsearch.data.recipe import default_augmentation
 from headsearch.data.segmentation import MaskedDataset, load_masks
 from headsearch.data.sets import Dataset
-from headsearch.errors import BaseModelError, ExperimentError
+from headsearch.errors import BaseModelError, ExperimentError, LabelsMissing
 from headsearch.evaluation.detection import DetectionCheck, check_detection
 from headsearch.evaluation.finetune import finetune
-from headsearch.evaluation.frozen import few_shot, knn, linear
+from headsearch.evaluation.frozen import few_shot, knn, linear, retrieval
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.result import Evaluation, compared
 from headsearch.evaluation.segmentation import MaskedSubject, segmentation
@@ -35,11 +35,12 @@ from headsearch.training.devices import resolve_device
 
 Tell = Callable[[str], None]
 
-_ON_LABELS: Mapping[ProbeName, Callable[[Subject, EvaluationSpec], dict[str, Outcome]]] = {
+_ON_IMAGES: Mapping[ProbeName, Callable[[Subject, EvaluationSpec], dict[str, Outcome]]] = {
     "knn": knn,
     "linear": linear,
     "few-shot": few_shot,
     "finetune": finetune,
+    "retrieval": retrieval,
 }
 
 
@@ -58,7 +59,8 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
     spec = settled(spec, weights)
     device = resolve_device(spec.device)
     bases = [load_weights(each, spec) for each in weights]
-    labelled, masked = _labelled(spec), _masked(spec)
+    spec, images = _with_images(spec, tell)
+    masked = _masked(spec)
     _warn_of_other_cuts(spec, weights, tell)
     outcomes: dict[str, dict[str, Outcome]] = {}
     checks: list[DetectionCheck] = []
@@ -66,7 +68,7 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
         found = outcomes[each.name] = {}
         base.to(device).eval()
         own = own_normalisation(each, base.info.model)
-        subject = None if labelled is None else _subject(each, base, labelled, own, spec, device)
+        subject = None if images is None else _subject(each, base, images, own, spec, device)
         for probe in spec.probes:
             if probe == "detection":
                 checks.append(check_detection(each.name, base, spec, device))
@@ -75,7 +77,7 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
                 found |= segmentation(_masked_subject(each, base, masked, own, spec, device), spec)
             else:
                 assert subject is not None
-                found |= _ON_LABELS[probe](subject, spec)
+                found |= _ON_IMAGES[probe](subject, spec)
             tell(f"{each.name}: {probe} done")
         base.to("cpu")
     return Evaluation(spec, compared(outcomes), tuple(checks))
@@ -117,7 +119,7 @@ def check_images(spec: EvaluationSpec, pretraining: PretrainSpec) -> None:
     """
     whole = settled(spec, [Weights("", None, pretraining)])
     resolve_device(whole.device)
-    _labelled(whole)
+    whole, _ = _with_images(whole, lambda _: None)
     _masked(whole)
 
 
@@ -128,9 +130,21 @@ def _found(names: Sequence[str]) -> list[Weights]:
     return [find_weights(name) for name in names]
 
 
-def _labelled(spec: EvaluationSpec) -> Dataset | None:
-    """The labelled images, where a probe asks for them."""
-    if not set(spec.probes) & set(_ON_LABELS):
+def _with_images(spec: EvaluationSpec, tell: Tell) -> tuple[EvaluationSpec, Dataset | None]:
+    """The spec and its images, where a probe asks for them. Where nobody chose the probes, they are those that the images allow."""
+    try:
+        return spec, _images(spec)
+    except LabelsMissing as error:
+        if "probes" in spec.model_fields_set:
+            raise
+        tell(f"no probe but retrieval, which needs no labels: {error.problem}")
+    spec = spec.model_copy(update={"probes": ["retrieval"]})
+    return spec, _images(spec)
+
+
+def _images(spec: EvaluationSpec) -> Dataset | None:
+    probes = set(spec.probes) & set(_ON_IMAGES)
+    if not probes:
         return None
     assert spec.data.dataset is not None
     assert spec.data.image_size is not None
@@ -138,7 +152,7 @@ def _labelled(spec: EvaluationSpec) -> Dataset | None:
         spec.data.dataset,
         root=spec.data.root,
         image_size=spec.data.image_size,
-        labels="probe",
+        labels="none" if probes == {"retrieval"} else "probe",
         seed=spec.seed,
         prefer="test",
     )

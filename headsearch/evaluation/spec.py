@@ -13,7 +13,7 @@ from headsearch.experiment.loading import apply_override
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import FilePath, Positive, Section
 
-ProbeName = Literal["knn", "linear", "few-shot", "finetune", "segmentation", "detection"]
+ProbeName = Literal["knn", "linear", "few-shot", "finetune", "retrieval", "segmentation", "detection"]
 
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
 
@@ -92,6 +92,7 @@ class EvaluationSpec(Section):
     base: EvaluatedBase = Field(default_factory=EvaluatedBase)
     data: EvaluatedData = Field(default_factory=EvaluatedData)
     probes: Annotated[list[ProbeName], Field(min_length=1)] = Field(default_factory=_default_probes)
+    """Where none are chosen and the images have no labels: `retrieval` alone."""
     seeds: Positive = 5
     """Repetitions of what is random: few-shot subsets, the linear probe's split, fine-tuning."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -11,9 +11,9 @@ import torch
 
 from headsearch.base.model import Base, load_base
 from headsearch.base.timm_models import configuration
-from headsearch.base.weights import check_file
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
+from headsearch.files import check_weights
 from headsearch.pretrain import PretrainSpec
 from headsearch.training.seeds import derived_seed
 
@@ -62,7 +62,7 @@ def find_weights(name: str) -> Weights:
         raise BaseModelError(
             f"weights: no file or directory '{name}' (expected random, pretrained, a file of weights, or a pretraining directory)"
         )
-    check_file(name)
+    check_weights(name)
     return Weights(name, name)
 
 

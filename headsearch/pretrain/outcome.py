@@ -9,6 +9,7 @@ from torch import nn
 
 from headsearch.base.timm_models import model_options
 from headsearch.errors import RunError
+from headsearch.experiment import DataSpec
 from headsearch.files import versions, write_atomically
 from headsearch.pretrain.prepare import SPEC_FILE, Materials
 from headsearch.pretrain.recipe import PretrainSpec
@@ -58,7 +59,7 @@ def model_card(spec: PretrainSpec, materials: Materials, result: PretrainResult)
         "base": f"`{spec.base.model}`, from {start} weights",
         "head during training": head,
         "method": f"{spec.method.name} {_listed(spec.method.kwargs)}".strip(),
-        "images": f"{len(dataset.train):,} of `{dataset.name}` at {spec.data.image_size} pixels, without labels",
+        "images": f"{len(dataset.train):,} of {_named(spec.data)} at {spec.data.image_size} pixels, without labels",
         "normalisation": f"mean {mean}, standard deviation {std}, of values from 0 to 1",
         "weights": f"of the {recipe.export}",
         "last epoch's loss": f"{result.loss:.4f}",
@@ -96,6 +97,13 @@ keeps its own structure. The whole recipe, ready to be repeated, is in `{SPEC_FI
 
 What happened epoch by epoch is in `metrics.jsonl`, and for TensorBoard in `tensorboard/`.
 """
+
+
+def _named(data: DataSpec) -> str:
+    """What people call the images: a folder or file by its name, not by where it lies."""
+    if data.root is None or data.dataset not in ("folder", "npz"):
+        return f"`{data.dataset}`"
+    return f"`{Path(data.root).absolute().name}` ({data.dataset})"
 
 
 def _listed(options: Mapping[str, object]) -> str:

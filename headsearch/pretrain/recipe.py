@@ -94,8 +94,7 @@ class PretrainSpec(Section):
 
         Args:
             exported: the content of a `head.yaml`.
-            data: a data set's name, an `.npz` file or a folder; None: the data set that the head was chosen on, which must then
-                need no root.
+            data: a data set's name, an `.npz` file or a folder; None: the images that the head was chosen on.
             overrides: `key=value` with dotted keys, e.g. `recipe.epochs=100`.
             without_head: train the control: everything equal, no head.
 
@@ -106,18 +105,12 @@ class PretrainSpec(Section):
         content: dict[str, Any] = {
             **head,
             "chosen_for": exported.base.info.model_dump(),
-            "base": {
-                "model": exported.base.model,
-                "kwargs": exported.base.kwargs,
-                "weights": exported.base.weights,
-                "stage": exported.base.info.stage,
-            },
+            "base": {**exported.base.model_dump(exclude={"info"}), "stage": exported.base.info.stage},
             "data": {
-                **(data_named(data) if data is not None else {"dataset": exported.data.dataset}),
-                "image_size": exported.data.image_size,
-                "augmentation": exported.data.augmentation,
+                **exported.data.model_dump(),
+                **({} if data is None else {"root": None, **data_named(data)}),
             },
-            "method": {"name": exported.method.name, "kwargs": exported.method.kwargs},
+            "method": exported.method.model_dump(),
             "seed": exported.provenance.seed,
         }
         former = exported.method.name

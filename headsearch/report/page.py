@@ -20,7 +20,7 @@ from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import condition, overview, subtitle
 from headsearch.report.views.trials import Query, trials
 from headsearch.report.views.trust import trust
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 ASSETS = Path(__file__).parent / "assets"
 HEADS = 10
@@ -36,7 +36,7 @@ VIEWS = (
 )
 
 
-def html_report(view: RunView) -> str:
+def html_report(view: Run) -> str:
     """The page's text."""
     from plotly.offline import get_plotlyjs
 
@@ -80,7 +80,7 @@ def _header() -> Component:
     )
 
 
-def _main(view: RunView) -> Iterator[str]:
+def _main(view: Run) -> Iterator[str]:
     best = [row.head_id for row in view.ranked[:HEADS]]
     links = Links(None, frozenset(best))
     yield to_html(
@@ -107,7 +107,7 @@ def _main(view: RunView) -> Iterator[str]:
         yield f'<section id="{name}" class="view">{heading}{to_html(contents[name], demote=True)}</section>'
 
 
-def _head(view: RunView, head_id: str, place: int, links: Links) -> Child:
+def _head(view: Run, head_id: str, place: int, links: Links) -> Child:
     return html.Details(
         [html.Summary([f"{place}. ", html.Code(head_id)]), *head(view, head_id, links)],
         className="head",
@@ -115,7 +115,7 @@ def _head(view: RunView, head_id: str, place: int, links: Links) -> Child:
     )
 
 
-def _footer(view: RunView) -> Component:
+def _footer(view: Run) -> Component:
     told = [f"Made by headsearch from {view.path}."]
     if view.facts is not None:
         versions = ", ".join(f"{name} {version}" for name, version in view.facts.versions.items())

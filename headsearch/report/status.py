@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
 from headsearch.results.text import duration, gain, number
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,7 +24,7 @@ _CONDITIONS = {
 }
 
 
-def status_data(view: RunView) -> dict[str, Any]:
+def status_data(view: Run) -> dict[str, Any]:
     """Plain data for JSON; unknown is None."""
     best = view.ranked[0] if view.ranked else None
     plain: dict[str, Any] = finite(
@@ -66,7 +66,7 @@ def status_data(view: RunView) -> dict[str, Any]:
     return plain
 
 
-def status_panel(view: RunView) -> RenderableType:
+def status_panel(view: Run) -> RenderableType:
     """The same for a terminal."""
     from rich.console import Group
     from rich.table import Table
@@ -107,7 +107,7 @@ def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
     return "".join(_STEPS[round((value - low) / (high - low) * (len(_STEPS) - 1))] for value in values)
 
 
-def best_so_far(view: RunView) -> list[float]:
+def best_so_far(view: Run) -> list[float]:
     """The best final score of a searched head after each that ran its full budget: of the probe, without labels of the discrepancy."""
     best: list[float] = []
     for record in view.records:
@@ -125,7 +125,7 @@ def best_so_far(view: RunView) -> list[float]:
     return best
 
 
-def _facts(view: RunView) -> list[tuple[str, str]]:
+def _facts(view: Run) -> list[tuple[str, str]]:
     done = f"{view.settled} of {view.expected}" if view.expected is not None else str(view.settled)
     states = ", ".join(
         f"{count} {state}" for state, count in sorted(view.states.items(), key=lambda item: -item[1])

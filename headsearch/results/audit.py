@@ -108,6 +108,7 @@ def audit(
     screen_order: Sequence[str] = (),
     by_chance: frozenset[str] = frozenset(),
     bases: Sequence[BasePair] = (),
+    bases_missing: str | None = None,
 ) -> Audit:
     """What the run says about its own ranking.
 
@@ -120,6 +121,7 @@ def audit(
         screen_order: ids of the screened heads, best first.
         by_chance: ids of the heads that got a proxy by chance and not for their place in the screen.
         bases: bases of the control `none` compared, where their embeddings were kept.
+        bases_missing: why there are none, where it is not that they were not kept.
     """
     records = list(records)
     heads = _full_budget(records, stage)
@@ -132,7 +134,7 @@ def audit(
             _measures(heads, measure),
             _choosing(searched, {row.head_id: row for row in candidates}, labels),
             _relation(heads, labels),
-            _scale(records, heads, bases, measure),
+            _scale(records, heads, bases, bases_missing, measure),
         )
     )
 
@@ -333,7 +335,11 @@ def _relation(heads: Sequence[_Head], labels: bool) -> Section:
 
 
 def _scale(
-    records: Sequence[TrialRecord], heads: Sequence[_Head], bases: Sequence[BasePair], measure: str
+    records: Sequence[TrialRecord],
+    heads: Sequence[_Head],
+    bases: Sequence[BasePair],
+    missing: str | None,
+    measure: str,
 ) -> Section:
     question = "What does a discrepancy read where the answer is known?"
     same = {r.head_id for r in records if r.control == "same"}
@@ -376,9 +382,10 @@ def _scale(
             f"By CKA the same training with another seed reads {between:.2f}, and unrelated representations {unrelated:.2f}."
         )
     else:
-        told.append(
-            "Two seeds of one base are not measured: the control none needs two seeds at full budget, with embeddings.safetensors in their folders."
+        wanted = (
+            "the control none needs two seeds at full budget, with embeddings.safetensors in their folders"
         )
+        told.append(f"Two seeds of one base are not measured: {missing or wanted}.")
     return Section("scale", question, tuple(lines), " ".join(told))
 
 

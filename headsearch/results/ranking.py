@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
-import statistics as stdlib_statistics
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -249,8 +249,8 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return stdlib_statistics.fmean(values) if values else None
+    return statistics.fmean(values) if values else None
 
 
 def _deviation(values: Sequence[float]) -> float | None:
-    return stdlib_statistics.stdev(values) if len(values) > 1 else None
+    return statistics.stdev(values) if len(values) > 1 else None

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from headsearch.base.info import BaseInfo
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, load_experiment
-from headsearch.files import differences, versions, write_atomically
+from headsearch.files import checked, differences, load_json, read_text, versions, write_atomically
 
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
 
@@ -56,17 +56,10 @@ class RunFacts:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunFacts:
-        """The inverse of `to_dict`."""
-        base = data["base"]
-        height, width = base["grid"]
-        return cls(
-            study=data["study"],
-            space_hash=data["space_hash"],
-            base=BaseInfo(**{**base, "grid": (height, width)}),
-            versions=data["versions"],
-            created=data["created"],
-            key=data.get("key", data["created"]),
-        )
+        """The inverse of `to_dict`. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        # What would have a default was noted when the run began, or is not known.
+        given = {name: data[name] for name in ("study", "space_hash", "base", "versions", "created")}
+        return checked(cls, {**given, "key": data.get("key", data["created"])})
 
 
 @dataclass(frozen=True)
@@ -116,12 +109,17 @@ class RunDirectory:
     def open(cls, path: str | Path) -> RunDirectory:
         """An existing run directory. Raises `RunError` where there is none."""
         path = Path(path)
-        if not path.is_dir():
-            raise RunError(f"{path}: no such run directory; headsearch run makes one")
-        if not (path / "run.json").is_file() or not (path / "experiment.yaml").is_file():
-            raise RunError(
-                f"{path}: not a run directory (no run.json and experiment.yaml); headsearch run makes one"
-            )
+        try:
+            if not path.is_dir():
+                raise RunError(f"{path}: no such run directory; headsearch run makes one")
+            if not (path / "run.json").is_file() or not (path / "experiment.yaml").is_file():
+                raise RunError(
+                    f"{path}: not a run directory (no run.json and experiment.yaml); headsearch run makes one"
+                )
+        except (OSError, ValueError) as error:
+            if isinstance(error, RunError):
+                raise
+            raise RunError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
         return cls(path)
 
     def remove(self) -> None:
@@ -158,8 +156,10 @@ class RunDirectory:
         """What `run.json` says. Raises `RunError` where it cannot be read."""
         file = self.path / "run.json"
         try:
-            return RunFacts.from_dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return RunFacts.from_dict(load_json(read_text(file, RunError)))
+        except RunError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
 
     @contextlib.contextmanager

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from headsearch.data.names import check_dataset_name
-from headsearch.errors import BaseModelError, DataError, ExperimentError, SpaceError, did_you_mean
+from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
+from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
 from headsearch.scoring.names import MEASURES
 from headsearch.search.callbacks import check_callbacks
@@ -37,7 +38,8 @@ def check_experiment(experiment: Experiment) -> None:
             reach(str(executor.address))
     check_callbacks(experiment.search.callbacks)
     _check_data(experiment)
-    check_weights(experiment.base.weights)
+    if experiment.base.weights not in (None, "pretrained"):
+        check_weights(str(experiment.base.weights))
     build_augmentation(experiment.data)
 
 
@@ -65,12 +67,6 @@ def check_grids(experiment: Experiment, space: Space) -> None:
             f"{space.where}: {', '.join(bound)} heads are tied to one grid, and local crops have another; "
             f"expected a space without them, or data.augmentation.local_crops of 0"
         )
-
-
-def check_weights(weights: str | None) -> None:
-    """Raise `BaseModelError` unless this names no weights, timm's own, or a file."""
-    if weights not in (None, "pretrained") and not os.path.isfile(str(weights)):  # noqa: PTH113, Path.is_file raises for a name that is too long
-        raise BaseModelError(f"base.weights: no file '{weights}' (expected null, pretrained, or a file)")
 
 
 def _check_data(experiment: Experiment) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from headsearch.heads import Candidate
 from headsearch.results.records import TrialRecord
+from headsearch.results.standings import Standing, standings
 from headsearch.search.board import Board
 from headsearch.search.observer import StageName
 from headsearch.search.seeds import search_seed
-from headsearch.search.selection import Standing, joint_runs, promoted, standings
+from headsearch.search.selection import joint_runs, promoted
 from headsearch.search.stages import SearchStage
 from headsearch.training.trial import Training
 

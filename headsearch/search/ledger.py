@@ -26,17 +26,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headsearch.errors import RunError
 from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
-from headsearch.runs.attributes import attributes, decisions, decode, for_people, identity, outcome, said
-from headsearch.runs.directory import RunDirectory
+from headsearch.runs.attributes import attributes, decode, for_people, identity, outcome
 from headsearch.runs.failures import NumberTaken, in_one_line
-from headsearch.runs.reading import read_sqlite, read_study
 from headsearch.search.draws import Draw
 from headsearch.search.patience import Patience
 from headsearch.search.stopping import Decision
@@ -88,7 +85,7 @@ class Ledger:
                 continue
             self._records[trial.number] = record
             self._ids[trial.number] = trial._trial_id
-            self._decisions[trial.number] = decisions(trial.number, noted)
+            self._decisions[trial.number] = _decisions(trial.number, noted)
             if trial.params or "sampler" in noted:
                 self._draws[trial.number] = Draw(trial.params, trial.distributions, noted.get("sampler", {}))
             if record.state != "running" and not trial.state.is_finished():
@@ -228,7 +225,7 @@ class Ledger:
             decided.setdefault(decision.epoch, decision)
         earlier = tuple(rung for rung in record.rungs if rung.epoch < scores.epoch)
         self._records[number] = record = replace(record, rungs=(*earlier, scores))
-        rungs = [finite(rung.to_dict()) | said(decided.get(rung.epoch)) for rung in record.rungs]
+        rungs = [finite(rung.to_dict()) | _said(decided.get(rung.epoch)) for rung in record.rungs]
         self._note(number, "rungs", rungs)
 
     def end(
@@ -356,20 +353,15 @@ def finite_scores(scores: RungScores) -> bool:
     return all(math.isfinite(value) for value in known if value is not None)
 
 
-def read_records(run: str | Path) -> list[TrialRecord]:
-    """Every trial of a run directory, by number, as it is now; also while a search writes it.
+def _said(decision: Decision | None) -> dict[str, Any]:
+    """What the stopping policy said at a rung, as it is kept beside the rung's scores."""
+    return {} if decision is None else {"objectives": list(decision.objectives), "go_on": decision.go_on}
 
-    Raises:
-        RunError: no such run, or its study cannot be read.
-    """
-    directory = RunDirectory.open(run)
-    storage = directory.experiment().search.storage
-    name = directory.facts().study
-    if storage is None:
-        return read_sqlite(directory.study_path, name)
-    from headsearch.runs.storages import open_storage
 
-    try:
-        return read_study(open_storage(storage, reading=True), name)
-    except KeyError:
-        raise RunError(f"{directory.path}: its storage has no study '{name}'") from None
+def _decisions(number: int, noted: Mapping[str, Any]) -> dict[int, Decision]:
+    """The inverse of `_said` for all rungs of a trial, by epoch."""
+    return {
+        rung["epoch"]: Decision(number, rung["epoch"], tuple(rung["objectives"]), rung["go_on"])
+        for rung in noted.get("rungs", [])
+        if "go_on" in rung
+    }

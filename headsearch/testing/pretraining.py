@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from headsearch.base.model import check_base
-from headsearch.export import BaseFacts, ExportedBase, ExportedData, ExportedHead, ExportedMethod, Provenance
+from headsearch.experiment import DataSpec, MethodSpec
+from headsearch.export import BaseFacts, ExportedBase, ExportedHead, Provenance
 from headsearch.heads import parse_head
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.pretrain import PretrainSpec
@@ -49,8 +50,8 @@ def small_export(
         head_id=head_id(config),
         config=content,
         base=ExportedBase(model=model, kwargs=dict(kwargs), weights=None, info=facts),
-        data=ExportedData(dataset="folder", image_size=16),
-        method=ExportedMethod(name=method, kwargs={}),
+        data=DataSpec(dataset="folder", image_size=16),
+        method=MethodSpec(name=method, kwargs={}),
         scores={},
         provenance=Provenance(
             experiment="small", seed=3, space="tiny", space_hash="0", versions={}, trials=[0]

@@ -220,7 +220,30 @@ def test_what_is_missing_is_asked_for(weights: Path, tmp_path: Path) -> None:
         "data": {"dataset": "folder", "root": str(tmp_path)},
     }
     with pytest.raises(DataError, match="class folders"):
-        evaluate(evaluation_spec(unlabelled), [str(weights)])
+        evaluate(evaluation_spec({**unlabelled, "probes": ["knn"]}), [str(weights)])
+
+
+def test_images_without_labels_are_retrieved_by_their_views(weights: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(60):
+        pixels = random.integers(0, 256, size=(16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    spec = evaluation_spec(
+        {
+            "base": {"model": MODEL, "kwargs": KWARGS},
+            "data": {"dataset": "folder", "root": str(tmp_path)},
+            "seeds": 3,
+        }
+    )
+    told: list[str] = []
+    (first, second) = evaluate(spec, ["random", str(weights)], tell=told.append).rows
+    assert (first.probe, second.probe) == ("retrieval", "retrieval")
+    assert "no probe but retrieval" in told[0]
+    held_out = len(load_data("folder", root=str(tmp_path), image_size=16, labels="none", seed=0).held_out)
+    assert 100 / held_out < first.score <= 100, "more than chance"
+    again = evaluate(spec, ["random", str(weights)]).rows
+    assert [row.score for row in again] == [first.score, second.score]
+    assert second.difference == pytest.approx(second.score - first.score)
 
 
 def test_a_mistake_in_the_options_names_the_nearest_key() -> None:

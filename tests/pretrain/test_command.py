@@ -66,11 +66,10 @@ def test_the_command_pretrains_and_says_where_the_weights_are(
         (lambda data: data["config"]["convnext"].update(kernel_size=5), "head_id says"),
         (lambda data: data["base"].update(model="vit_small_patch16_224"), "was head.yaml edited"),
         (lambda data: data["base"]["info"].update(width=32), "width is 32"),
-        (lambda data: data["data"].update(image_size=32), "image_size is 16"),
         (lambda data: data["base"].update(weights="nowhere.safetensors"), "no file 'nowhere.safetensors'"),
         (lambda data: data["method"].update(kwargs={"temprature": 1}), "did you mean 'temperature'"),
     ],
-    ids=["a field", "the config", "the base", "the width", "the image size", "the weights", "an option"],
+    ids=["a field", "the config", "the base", "the width", "the weights", "an option"],
 )
 def test_a_head_file_edited_by_hand_is_refused_before_training(
     edit: Callable[[dict[str, Any]], None], message: str, head: Path, images: Path, tmp_path: Path

@@ -30,32 +30,32 @@ from headsearch.report.views.overview import overview
 from headsearch.report.views.trials import FIELDS, Query, select, trials
 from headsearch.report.views.trust import trust
 from headsearch.results.tables import rank_table
-from headsearch.runs.view import RunView, read_run
+from headsearch.runs.run import Run, read_run
 
 EVIL = "<script>alert('x')</script><b>&amp;\"</b>"
 
 
 @pytest.fixture(scope="module")
-def view(toy_run: Path) -> RunView:
+def view(toy_run: Path) -> Run:
     return read_run(toy_run)
 
 
 @pytest.fixture(scope="module")
-def evil(view: RunView) -> RunView:
+def evil(view: Run) -> Run:
     """The run with markup wherever text can come from."""
     records = tuple(
         replace(record, head_id=f"{EVIL}{record.head_id}", reason=record.reason and EVIL)
         for record in view.records
     )
-    return RunView(view.path, view.experiment, view.facts, records, problems=(EVIL,))
+    return Run(view.path, view.experiment, view.facts, records, problems=(EVIL,))
 
 
 @pytest.fixture(scope="module")
-def empty(view: RunView) -> RunView:
-    return RunView(view.path, view.experiment, view.facts)
+def empty(view: Run) -> Run:
+    return Run(view.path, view.experiment, view.facts)
 
 
-def all_views(view: RunView) -> Iterator[list[object]]:
+def all_views(view: Run) -> Iterator[list[object]]:
     links = Links(0)
     yield overview(view, links)
     yield trials(view, Query(), links)
@@ -87,7 +87,7 @@ class Elements(HTMLParser):
         self.text += data
 
 
-def test_the_scatter_has_every_head_once_the_front_and_the_controls(view: RunView) -> None:
+def test_the_scatter_has_every_head_once_the_front_and_the_controls(view: Run) -> None:
     figure = figures.pareto(view)
     points = {
         point[0]: (x, y)
@@ -148,7 +148,7 @@ def as_static(node: object) -> object:
     return node
 
 
-def test_hover_texts_and_names_of_figures_are_escaped(evil: RunView) -> None:
+def test_hover_texts_and_names_of_figures_are_escaped(evil: Run) -> None:
     drawn = [
         figures.pareto(evil),
         figures.parallel([(EVIL, {EVIL: EVIL})]),
@@ -168,7 +168,7 @@ def test_static_html_escapes_attributes_and_refuses_what_needs_a_server() -> Non
         to_html(dcc.Dropdown())
 
 
-def test_a_report_is_one_small_file_that_names_no_address(view: RunView, evil: RunView) -> None:
+def test_a_report_is_one_small_file_that_names_no_address(view: Run, evil: Run) -> None:
     for shown in (view, evil):
         page = html_report(shown)
         elements = Elements(page)
@@ -182,7 +182,7 @@ def test_a_report_is_one_small_file_that_names_no_address(view: RunView, evil: R
         assert "default-src 'none'" in page
 
 
-def test_the_markdown_has_the_ranking_and_escapes_what_markdown_reads(view: RunView, evil: RunView) -> None:
+def test_the_markdown_has_the_ranking_and_escapes_what_markdown_reads(view: Run, evil: Run) -> None:
     text = markdown_report(view)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert sum(view.ranked[0].head_id in line.replace("\\", "") for line in rows) == 1
@@ -192,7 +192,7 @@ def test_the_markdown_has_the_ranking_and_escapes_what_markdown_reads(view: RunV
     assert "&lt;script" in escaped
 
 
-def test_status_is_the_same_for_people_and_programs(view: RunView, empty: RunView) -> None:
+def test_status_is_the_same_for_people_and_programs(view: Run, empty: Run) -> None:
     data = json.loads(json.dumps(status_data(view), allow_nan=False))
     assert data["condition"] == "ended"
     assert (data["done"], data["expected"]) == (view.settled, view.expected)
@@ -212,7 +212,7 @@ def test_a_sparkline_keeps_its_ends_and_its_width() -> None:
     assert (len(line), line[0], line[-1]) == (40, "▁", "█")
 
 
-def test_a_head_is_drawn_block_by_block(view: RunView) -> None:
+def test_a_head_is_drawn_block_by_block(view: Run) -> None:
     record = next(
         r for r in view.records if r.config.depth > 1 and not r.config.stages[0].params["first_shortcut"]
     )
@@ -231,7 +231,7 @@ def test_a_query_survives_the_address_and_rubbish_is_left_out() -> None:
     assert Query.parse(None) == Query()
 
 
-def test_trials_are_filtered_and_sorted_with_the_unknown_last(view: RunView) -> None:
+def test_trials_are_filtered_and_sorted_with_the_unknown_last(view: Run) -> None:
     found = select(view, Query(states=("failed", "infeasible"), text="COLLAPSED"))
     assert {row["state"] for row in found} == {"infeasible"}
     assert {row["family"] for row in found} == {"swin"}
@@ -245,7 +245,7 @@ def test_trials_are_filtered_and_sorted_with_the_unknown_last(view: RunView) -> 
         assert len(select(view, Query(sort=name))) == len(view.records)
 
 
-def test_the_ranking_of_the_page_is_that_of_the_terminal(view: RunView) -> None:
+def test_the_ranking_of_the_page_is_that_of_the_terminal(view: Run) -> None:
     assert rank_table(view.rows, labels=True).row_count == sum(row.feasible for row in view.rows)
     page = to_html(as_static(overview(view, Links(0))))
     shown = re.findall(r"<code>([^<]*)</code>", page[page.index('id="ranking"') :])
@@ -279,7 +279,7 @@ def test_a_funnel_shows_the_way_of_its_heads_and_whom_it_let_go(tmp_path: Path) 
     assert "screen and proxy" in text
 
 
-def test_the_audit_is_shown_question_by_question_and_waits_for_a_search_at_work(view: RunView) -> None:
+def test_the_audit_is_shown_question_by_question_and_waits_for_a_search_at_work(view: Run) -> None:
     assert view.audit is not None
     page = Elements(to_html(audit(view))).text
     for section in view.audit.sections:
@@ -287,7 +287,7 @@ def test_the_audit_is_shown_question_by_question_and_waits_for_a_search_at_work(
         assert section.conclusion in page
         assert all(line.name in page for line in section.lines)
         assert section.question in markdown_report(view).replace("\\", "")
-    busy = RunView(view.path, view.experiment, view.facts, view.records, at_work=True)
+    busy = Run(view.path, view.experiment, view.facts, view.records, at_work=True)
     assert "headsearch audit" in Elements(to_html(audit(busy))).text
     assert view.audit.sections[1].question not in markdown_report(busy)
 

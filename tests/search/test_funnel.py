@@ -15,9 +15,9 @@ from headsearch.experiment import Experiment
 from headsearch.results.departures import departures, passage
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
+from headsearch.results.standings import standings
 from headsearch.scoring.zero_cost_scores import FILE_NAME, read_scores
 from headsearch.search.observer import Observer, SearchStatus
-from headsearch.search.selection import standings
 from headsearch.search.session import sized_by_time
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, toy_experiment, toy_materials

@@ -19,12 +19,12 @@ from headsearch.results.trust import (
     spreads,
     stages_agree,
 )
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 Found = TypeVar("Found", Agreement, Spread)
 
 
-def trust(view: RunView) -> list[Child]:
+def trust(view: Run) -> list[Child]:
     """The view."""
     complete = sum(record.state == "complete" for record in view.records)
     if not complete:
@@ -32,12 +32,12 @@ def trust(view: RunView) -> list[Child]:
     return [_verdicts(view), _seeds(view), _rungs(view), *_stages(view)]
 
 
-def verdicts(view: RunView) -> list[tuple[str, str]]:
+def verdicts(view: Run) -> list[tuple[str, str]]:
     """What can be said about the ranking as a whole, as (claim, what it rests on), the most important first."""
     return [("Does a head help?", view.verdict), *_seed_verdicts(view), *_rung_verdicts(view)]
 
 
-def _verdicts(view: RunView) -> Child:
+def _verdicts(view: Run) -> Child:
     return callout(
         html.Dl(
             [part for claim, told in verdicts(view) for part in (html.Dt(claim), html.Dd(told))],
@@ -46,7 +46,7 @@ def _verdicts(view: RunView) -> Child:
     )
 
 
-def _seed_verdicts(view: RunView) -> list[tuple[str, str]]:
+def _seed_verdicts(view: Run) -> list[tuple[str, str]]:
     told = []
     for found in _objectives(view, spreads(view.records)):
         claim = f"Does another seed change the {found.objective}?"
@@ -72,7 +72,7 @@ def _seed_verdicts(view: RunView) -> list[tuple[str, str]]:
     ]
 
 
-def _rung_verdicts(view: RunView) -> list[tuple[str, str]]:
+def _rung_verdicts(view: Run) -> list[tuple[str, str]]:
     found = rungs_agree(view.records)
     if not found:
         return []
@@ -94,7 +94,7 @@ def _rung_verdicts(view: RunView) -> list[tuple[str, str]]:
     ]
 
 
-def _seeds(view: RunView) -> Child:
+def _seeds(view: Run) -> Child:
     found = _objectives(view, spreads(view.records))
     if not found:
         return card(
@@ -134,7 +134,7 @@ def _seeds(view: RunView) -> Child:
     )
 
 
-def _rungs(view: RunView) -> Child:
+def _rungs(view: Run) -> Child:
     found = {epoch: _objectives(view, items) for epoch, items in rungs_agree(view.records).items()}
     if not found:
         return card(
@@ -176,7 +176,7 @@ def _rungs(view: RunView) -> Child:
     )
 
 
-def _stages(view: RunView) -> list[Child]:
+def _stages(view: Run) -> list[Child]:
     return [
         _agreement(item, item.between.split(" and ")[0], "proxy", f"stage-{place}")
         for place, item in enumerate(_objectives(view, stages_agree(view.records)))
@@ -201,7 +201,7 @@ def _agreement(item: Agreement, x: str, y: str, id: str) -> Child:
     )
 
 
-def _objectives(view: RunView, items: Sequence[Found]) -> list[Found]:
+def _objectives(view: Run, items: Sequence[Found]) -> list[Found]:
     return [item for item in items if view.labels or item.objective != "probe"]
 
 
