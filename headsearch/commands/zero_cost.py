@@ -91,6 +91,9 @@ def score(
 
     scorer = ZeroCostScorer(resolved, seeds=seeds, images=images, baselines=baselines or by in BASELINES)
     with _progress() as tell:
+        # Nothing is trained: only what is left out is worth a line.
+        for line in scorer.data[1:]:
+            typer.echo(line, err=True)
         rows = score_space(loaded, scorer, number=number, seed=seed, path=out, progress=tell)
     if len(rows) < number:
         typer.echo(f"{loaded.name} has {len(rows)} distinct heads that are allowed on this base", err=True)

@@ -51,7 +51,7 @@ def compare(
         plan.check_resume(out)
     else:
         RunDirectory.refuse_existing(out)
-    check_images(plan.evaluation, next(iter(plan.arms.values())))
+    check_images(plan.evaluation, next(iter(plan.arms.values())), tell)
     write_result(out / PLAN_FILE, to_yaml(plan.to_dict()))
     records: dict[str, list[dict[str, Any]]] = {arm: [] for arm in plan.arms}
     trainings = plan.trainings()

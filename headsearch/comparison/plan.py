@@ -65,7 +65,11 @@ class Plan:
         if not file.exists():
             raise RunError(f"{out}: nothing to resume, there is no {file.name}")
         former = plain(read_mapping(file, RunError, "as headsearch compare writes them"))
-        changes = [change for change in differences(former, self.to_dict()) if change[0] != "seeds"]
+        changes = [
+            change
+            for change in differences(former, self.to_dict())
+            if change[0] != "seeds" and not change[0].endswith("data.unreadable")
+        ]
         if changes:
             key, old, new = changes[0]
             more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""

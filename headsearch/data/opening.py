@@ -29,7 +29,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from headsearch.errors import UserError
+from headsearch.errors import UserError, printable
 
 _FORMATS = (
     BmpImagePlugin.BmpImageFile.format,
@@ -119,12 +119,3 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return printable(" ".join(str(error).split()))[:200] or type(error).__name__
-
-
-def printable(text: str) -> str:
-    r"""The text with what no terminal should be given written as escapes: control characters, bytes that are no UTF-8.
-
-    >>> printable("caf\udce9\x1b.png")
-    'caf\\udce9\\x1b.png'
-    """
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)

@@ -9,7 +9,7 @@ import torch
 from headsearch.base.model import Base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
-from headsearch.data.load import pixel_statistics
+from headsearch.data.load import check_probe, pixel_statistics
 from headsearch.data.recipe import default_augmentation
 from headsearch.data.segmentation import MaskedDataset, load_masks
 from headsearch.data.sets import Dataset
@@ -20,7 +20,7 @@ from headsearch.evaluation.frozen import few_shot, knn, linear, retrieval
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.result import Evaluation, compared
 from headsearch.evaluation.segmentation import MaskedSubject, segmentation
-from headsearch.evaluation.spec import EvaluatedBase, EvaluatedData, EvaluationSpec, ProbeName
+from headsearch.evaluation.spec import EvaluatedBase, EvaluationSpec, ProbeName
 from headsearch.evaluation.subject import Subject
 from headsearch.evaluation.weights import (
     Normalisation,
@@ -61,6 +61,7 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
     bases = [load_weights(each, spec) for each in weights]
     spec, images = _with_images(spec, tell)
     masked = _masked(spec)
+    broken = 0 if images is None else len(images.left_out.unreadable)
     _warn_of_other_cuts(spec, weights, tell)
     outcomes: dict[str, dict[str, Outcome]] = {}
     checks: list[DetectionCheck] = []
@@ -80,7 +81,11 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
                 found |= _ON_IMAGES[probe](subject, spec)
             tell(f"{each.name}: {probe} done")
         base.to("cpu")
-    return Evaluation(spec, compared(outcomes), tuple(checks))
+    if images is None:
+        return Evaluation(spec, compared(outcomes), tuple(checks))
+    for line in images.left_out.told_unreadable(broken):
+        tell(line)
+    return Evaluation(spec, compared(outcomes), tuple(checks), tuple(images.told()))
 
 
 def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
@@ -100,7 +105,8 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     assert base.model is not None
     size = data.image_size
     if data.dataset is None and trained is not None:
-        data = EvaluatedData(dataset=trained.data.dataset, root=trained.data.root)
+        own = trained.data.model_dump(include={"dataset", "root", "unreadable"})
+        data = data.model_copy(update=own | data.model_dump(include={"unreadable"}, exclude_unset=True))
     if size is None:
         size = own_image_size(base.model, base.kwargs) if trained is None else trained.data.image_size
     needs_data = set(spec.probes) - {"detection", *(["segmentation"] if spec.segmentation.dataset else [])}
@@ -111,15 +117,16 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     return spec.model_copy(update={"base": base, "data": data, "seed": seed})
 
 
-def check_images(spec: EvaluationSpec, pretraining: PretrainSpec) -> None:
-    """Read the images that an evaluation of this pretraining will ask for, so that a mistake is met before the training.
+def check_images(spec: EvaluationSpec, pretraining: PretrainSpec, tell: Tell) -> None:
+    """Read the images that an evaluation of this pretraining will ask for, so that a mistake is met before the training. `tell` is told
+    what was understood of them.
 
     Raises:
         UserError: there are no such images, or they lack what the probes need.
     """
     whole = settled(spec, [Weights("", None, pretraining)])
     resolve_device(whole.device)
-    whole, _ = _with_images(whole, lambda _: None)
+    whole, _ = _with_images(whole, tell)
     _masked(whole)
 
 
@@ -131,15 +138,19 @@ def _found(names: Sequence[str]) -> list[Weights]:
 
 
 def _with_images(spec: EvaluationSpec, tell: Tell) -> tuple[EvaluationSpec, Dataset | None]:
-    """The spec and its images, where a probe asks for them. Where nobody chose the probes, they are those that the images allow."""
+    """The spec and its images, where a probe asks for them. Where nobody chose the probes, they are those that the images allow.
+    Says what was understood of the images."""
     try:
-        return spec, _images(spec)
+        images = _images(spec)
     except LabelsMissing as error:
         if "probes" in spec.model_fields_set:
             raise
         tell(f"no probe but retrieval, which needs no labels: {error.problem}")
-    spec = spec.model_copy(update={"probes": ["retrieval"]})
-    return spec, _images(spec)
+        spec = spec.model_copy(update={"probes": ["retrieval"]})
+        images = _images(spec)
+    for line in [] if images is None else images.told():
+        tell(line)
+    return spec, images
 
 
 def _images(spec: EvaluationSpec) -> Dataset | None:
@@ -148,14 +159,18 @@ def _images(spec: EvaluationSpec) -> Dataset | None:
         return None
     assert spec.data.dataset is not None
     assert spec.data.image_size is not None
-    return load_data(
+    dataset = load_data(
         spec.data.dataset,
         root=spec.data.root,
         image_size=spec.data.image_size,
         labels="none" if probes == {"retrieval"} else "probe",
         seed=spec.seed,
         prefer="test",
+        unreadable=spec.data.unreadable,
     )
+    if "linear" in spec.probes:
+        check_probe(dataset)
+    return dataset
 
 
 def _masked(spec: EvaluationSpec) -> MaskedDataset | None:

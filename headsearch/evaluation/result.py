@@ -49,6 +49,8 @@ class Evaluation:
     """By probe, then in the order of the weights."""
     checks: tuple[DetectionCheck, ...]
     """Of the detection probe, where it was asked for."""
+    data: tuple[str, ...] = ()
+    """What was understood of the labelled images and what of them is left out, a line each."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -56,6 +58,7 @@ class Evaluation:
             "evaluation": VERSION,
             "versions": versions(),
             "spec": self.spec.model_dump(mode="json"),
+            "data": list(self.data),
             "rows": [asdict(row) for row in self.rows],
             "detection": [check.to_dict() for check in self.checks],
         }

@@ -38,6 +38,8 @@ class EvaluatedData(Section):
     root: FilePath | None = None
     image_size: Positive | None = None
     """Side of the square image that the base sees, in pixels; null: the base's own."""
+    unreadable: Literal["refuse", "accept"] = "refuse"
+    """Where a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` goes on without them."""
 
 
 class KnnSpec(Section):

@@ -39,6 +39,9 @@ class LineDisplay(SilentPretrainObserver):
         self._console = console
         self._quiet = quiet
 
+    def images_read(self, understood: str) -> None:
+        self._line(understood)
+
     def started(self, *, epochs: int, epoch: float, steps: int) -> None:
         self._line(
             f"{'going on' if epoch else 'starting'} at epoch {epoch:.2f} of {epochs}, {steps:,} steps in all"

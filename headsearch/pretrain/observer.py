@@ -9,6 +9,9 @@ from typing import Any, Protocol
 class PretrainObserver(Protocol):
     """Told by the first rank alone, from its training loop: answers should be quick."""
 
+    def images_read(self, understood: str) -> None:
+        """The images are read; `understood` says in one line how many are for what, and the classes."""
+
     def started(self, *, epochs: int, epoch: float, steps: int) -> None:
         """Training begins, or goes on, at `epoch`; the schedule has `steps` steps."""
 
@@ -24,6 +27,9 @@ class PretrainObserver(Protocol):
 
 class SilentPretrainObserver:
     """Ignores everything."""
+
+    def images_read(self, understood: str) -> None:
+        pass
 
     def started(self, *, epochs: int, epoch: float, steps: int) -> None:
         pass

@@ -14,6 +14,7 @@ from headsearch.files import versions, write_atomically
 from headsearch.pretrain.prepare import SPEC_FILE, Materials
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainResult
+from headsearch.runs.directory import LEFT_OUT
 from headsearch.training.checkpoint import save_tensors
 
 
@@ -60,6 +61,9 @@ def model_card(spec: PretrainSpec, materials: Materials, result: PretrainResult)
         "head during training": head,
         "method": f"{spec.method.name} {_listed(spec.method.kwargs)}".strip(),
         "images": f"{len(dataset.train):,} of {_named(spec.data)} at {spec.data.image_size} pixels, without labels",
+        "images left out": f"{len(dataset.left_out):,}, listed in `{LEFT_OUT}`"
+        if dataset.left_out
+        else "none",
         "normalisation": f"mean {mean}, standard deviation {std}, of values from 0 to 1",
         "weights": f"of the {recipe.export}",
         "last epoch's loss": f"{result.loss:.4f}",

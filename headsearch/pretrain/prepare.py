@@ -32,7 +32,7 @@ from headsearch.training.trainer import Trainer
 SPEC_FILE = "pretrain.yaml"
 _MAY_CHANGE = {
     "recipe": ("compile", "device", "checkpoint_minutes", "keep_checkpoints", "probe_every", "export"),
-    "data": ("root",),
+    "data": ("root", "unreadable"),
 }
 """Keys that touch no weight, or only say where the same images lie: another value may go on from a checkpoint."""
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from headsearch.errors import MissingPackage, require
+from headsearch.files import write_atomically
 from headsearch.methods.collectives import agreed, on_first, rank, sum_over_ranks, world_size
 from headsearch.pretrain.distributed import Place, ranks
 from headsearch.pretrain.observer import PretrainObserver, SilentPretrainObserver
@@ -25,6 +26,7 @@ from headsearch.pretrain.prepare import Materials, check_folder, identity, open_
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainInterrupted, PretrainResult, TrainingFailed
 from headsearch.pretrain.signals import StopSignals
+from headsearch.runs.directory import LEFT_OUT
 from headsearch.training.checkpoint import Checkpoints
 from headsearch.training.loop import TrainingLoop, TrainingState
 from headsearch.training.seeds import derived_generator, derived_seed
@@ -98,6 +100,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
             PretrainInterrupted: a signal came; everything done is in a checkpoint.
             TrainingFailed: the loss is not finite.
         """
+        self._tell_of_images()
         self.observer.started(epochs=self.spec.recipe.epochs, epoch=self._epochs, steps=self.trainer.steps)
         with self.signals:
             self.train()
@@ -138,7 +141,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         return loss
 
     def _epoch_ended(self, loss: float) -> None:
-        state, recipe = self._state, self.spec.recipe
+        state, recipe, left_out = self._state, self.spec.recipe, self.materials.dataset.left_out
         state.loss = loss
         record = self._record(loss) | self._rates(self._step - 1)
         if state.epoch == recipe.epochs or (recipe.probe_every and state.epoch % recipe.probe_every == 0):
@@ -149,7 +152,24 @@ class PretrainRun(TrainingLoop[PretrainState]):
         del numbers["epoch"]
         self._plot(self._step - 1, {"epoch_loss": numbers.pop("loss"), **numbers})
         self.observer.epoch_ended(record)
+        for line in left_out.told_unreadable(self._told_unreadable):
+            self.observer.note(f"epoch {state.epoch}: {line}")
+            self._keep_left_out()
         self._save()
+
+    def _tell_of_images(self) -> None:
+        """What was understood of the images, and what is left out of them."""
+        dataset = self.materials.dataset
+        self.observer.images_read(dataset.understood())
+        for line in dataset.left_out.told():
+            self.observer.note(line)
+        self._keep_left_out()
+
+    def _keep_left_out(self) -> None:
+        left_out = self.materials.dataset.left_out
+        self._told_unreadable = len(left_out.unreadable)
+        if left_out and self.place.is_first:
+            write_atomically(self.out / LEFT_OUT, left_out.listed())
 
     def _tell(self, loss: float) -> None:
         left = self.trainer.steps * self.spec.recipe.batch_size - self._state.images

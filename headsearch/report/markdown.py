@@ -86,6 +86,7 @@ def _provenance(view: Run) -> list[str]:
     if view.facts is not None:
         versions = ", ".join(f"{name} {version}" for name, version in view.facts.versions.items())
         told.append(f"- began {view.facts.created}; space hash {view.facts.space_hash}; {plain(versions)}")
+        told += [f"- {plain(line)}" for line in view.facts.data]
     return told
 
 

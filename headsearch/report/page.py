@@ -119,6 +119,7 @@ def _footer(view: Run) -> Component:
     told = [f"Made by headsearch from {view.path}."]
     if view.facts is not None:
         versions = ", ".join(f"{name} {version}" for name, version in view.facts.versions.items())
+        told += [f"{line}." for line in view.facts.data]
         told.append(f"The run began on {view.facts.created}, with {versions}; space {view.facts.space_hash}.")
     if view.experiment is not None:
         told.append(f"Seed {view.experiment.seed}.")

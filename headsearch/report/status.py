@@ -60,6 +60,8 @@ def status_data(view: Run) -> dict[str, Any]:
                 "gain_high": best.gain_high,
             },
             "verdict": view.verdict,
+            # Not known of runs of former versions.
+            **({"data": list(view.facts.data)} if view.facts is not None and view.facts.data else {}),
             "problems": list(view.problems),
         }
     )
@@ -141,6 +143,8 @@ def _facts(view: Run) -> list[tuple[str, str]]:
     ]
     if states:
         told.append(("trials", states))
+    if view.facts is not None and view.facts.data:
+        told.append(("data", "\n".join(view.facts.data).removeprefix("data: ")))
     progress = best_so_far(view)
     if progress:
         what, how = ("probe", ".1f") if view.labels else ("discrepancy", ".3f")

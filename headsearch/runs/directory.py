@@ -4,6 +4,7 @@
     space.yaml          the text of its space
     run.json            versions, hash of the space, facts about the base
     study.db            the study, unless the experiment names another storage
+    left_out.txt        files of the data set that are not used, with the reason; only where there are any
     trials/<number>/    one folder per trial
 
 Files are written to a temporary name and renamed, so that a reader sees the old or the new text and never half of it. No torch here.
@@ -31,6 +32,8 @@ from headsearch.files import checked, differences, load_json, read_text, version
 
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
 
+LEFT_OUT = "left_out.txt"
+
 _MAY_CHANGE = frozenset(
     {"trials", "finalists", "replicates", "executor", "storage", "storage_patience", "callbacks", "space"}
 )
@@ -49,6 +52,8 @@ class RunFacts:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     key: str = field(default_factory=lambda: secrets.token_hex(4))
     """Tells this run from others of its name."""
+    data: tuple[str, ...] = ()
+    """What was understood of the images and what of them is left out, a line each; empty in runs of former versions."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -59,7 +64,7 @@ class RunFacts:
         """The inverse of `to_dict`. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         # What would have a default was noted when the run began, or is not known.
         given = {name: data[name] for name in ("study", "space_hash", "base", "versions", "created")}
-        return checked(cls, {**given, "key": data.get("key", data["created"])})
+        return checked(cls, {**given, "key": data.get("key", data["created"]), "data": data.get("data", [])})
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,10 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, experiment: Experiment, space_text: str, facts: RunFacts) -> RunDirectory:
-        """Make the directory, whole or not at all.
+    def create(
+        cls, path: Path, experiment: Experiment, space_text: str, facts: RunFacts, left_out: str = ""
+    ) -> RunDirectory:
+        """Make the directory, whole or not at all. `left_out` is the text of `left_out.txt`.
 
         Raises:
             RunError: it exists already, or cannot be written.
@@ -86,6 +93,8 @@ class RunDirectory:
                 write_atomically(whole / "experiment.yaml", _commented(experiment, facts))
                 write_atomically(whole / "space.yaml", space_text)
                 write_atomically(whole / "run.json", json.dumps(facts.to_dict(), indent=2) + "\n")
+                if left_out:
+                    write_atomically(whole / LEFT_OUT, left_out)
                 (whole / "trials").mkdir()
                 whole.rename(path)
         except OSError as error:
@@ -238,9 +247,10 @@ def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, 
         experiment["search"] = {
             key: value for key, value in experiment["search"].items() if key not in _MAY_CHANGE
         }
-        # Neither what a run is called nor whether it keeps its checkpoints touches a score.
+        # Neither what a run is called nor whether it keeps its checkpoints touches a score; nor does what is done about unreadable files.
         experiment.pop("name")
         experiment["proxy"].pop("keep_checkpoints")
+        experiment["data"].pop("unreadable")
     return list(differences(old, new))
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from headsearch.data.names import check_dataset_name
-from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean
+from headsearch.data.names import check_dataset_name, data_path, what_is
+from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean, printable
 from headsearch.experiment import Experiment
 from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
@@ -78,5 +77,5 @@ def _check_data(experiment: Experiment) -> None:
             raise DataError(
                 f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
             )
-        if not Path(root).exists():
-            raise DataError(f"data.root: no {kind} at '{root}'")
+        if what_is(data_path(root)) is None:
+            raise DataError(f"data.root: no {kind} at '{printable(root)}'")

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from headsearch.data.sets import ImageSet, index_batches
+from headsearch.data.sets import ImageSet, StreamedImages, index_batches
 from headsearch.errors import RunError
 from headsearch.methods.collectives import rank
 from headsearch.training.checkpoint import Checkpoints
@@ -180,11 +180,14 @@ class TrainingLoop(ABC, Generic[_State]):
 
     def _record(self, loss: float) -> dict[str, Any]:
         """The line of `metrics.jsonl` for the epoch that has ended."""
+        images = self.images
+        broken = {"unreadable": len(images.left_out.unreadable)} if isinstance(images, StreamedImages) else {}
         return {
             "epoch": self._state.epoch,
             "loss": loss,
             "learning_rate": self.trainer.learning_rate(self._step - 1),
             "images_per_second": self.images_per_second,
+            **broken,
         }
 
     def _write(self, kind: str, record: Mapping[str, Any]) -> None:

@@ -75,9 +75,12 @@ class ProxyEvaluator:
             UserError: what `prepare` raises; a head that the base cannot carry; a folder that cannot be written.
         """
         with generators_kept(self._device):
+            left_out = self._prepared().dataset.left_out
+            before = len(left_out.unreadable)
             run = self.start(training, context)
             run.run()
-            return run.result([self._cost(candidate, training, run) for candidate in training.candidates])
+            result = run.result([self._cost(candidate, training, run) for candidate in training.candidates])
+            return replace(result, left_out=tuple(left_out.told_unreadable(before)))
 
     def start(self, training: Training, context: TrainingContext) -> CandidatesRun:
         """The run of a training, resumed from its checkpoint where there is one, but not gone on with. Seeds the global generator.
@@ -180,6 +183,7 @@ class ProxyEvaluator:
         """Whatever decides the course of a training, as a hash."""
         experiment = self.experiment
         sections = experiment.model_dump(mode="json", include={"base", "data", "method", "proxy", "seed"})
+        del sections["data"]["unreadable"]
         if sections["proxy"]["weight_decay_end"] == sections["proxy"]["weight_decay"]:
             # Not yet a key when older trials were interrupted.
             del sections["proxy"]["weight_decay_end"]

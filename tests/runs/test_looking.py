@@ -35,7 +35,7 @@ from headsearch.testing.toy_search import run_toy, toy_experiment
 
 class Slow(Observer):
     def training_ended(self, records, status):
-        if record.number == 6:
+        if records[0].number == 6:
             Path(sys.argv[2]).touch()
             time.sleep(600)
 
