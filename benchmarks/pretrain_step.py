@@ -74,19 +74,19 @@ def make_spec(options: argparse.Namespace, device: torch.device) -> PretrainSpec
 
 def make_run(spec: PretrainSpec, out: Path, device: torch.device) -> PretrainRun:
     """A run whose epoch is a round."""
-    materials = prepare(spec, Place(device, 1))
+    setup = prepare(spec, Place(device, 1))
     size = spec.data.image_size * 8 // 7 if device.type == "cuda" else spec.data.image_size
     count = STEPS * spec.recipe.batch_size
-    images = materials.images
+    images = setup.images
     assert isinstance(images, MemoryImages)
     pixels = (
         torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
         if device.type == "cuda"
         else images.images[:count]
     )
-    object.__setattr__(materials, "images", MemoryImages(pixels))
+    object.__setattr__(setup, "images", MemoryImages(pixels))
     open_folder(out, spec)
-    return PretrainRun(spec, out, materials, Place(device, 1), SilentPretrainObserver())
+    return PretrainRun(spec, out, setup, Place(device, 1), SilentPretrainObserver())
 
 
 def wait(device: torch.device) -> None:
@@ -120,8 +120,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(spec, Path(folder) / "head", device)
         plain = make_run(control, Path(folder) / "none", device)
-        batch = run.materials.images.read([torch.arange(spec.recipe.batch_size)])
-        views = run.materials.views(next(iter(batch)), None, device)
+        batch = run.setup.images.read([torch.arange(spec.recipe.batch_size)])
+        views = run.setup.views(next(iter(batch)), None, device)
 
         def epoch() -> None:
             run.train_epoch()

@@ -26,7 +26,7 @@ _OF_THE_EVALUATION = "evaluate."
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """A comparison before its first training."""
 
     arms: Mapping[str, PretrainSpec]
@@ -86,14 +86,14 @@ def make_plan(
     budget: Budget = "epochs",
     probes: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
-) -> Plan:
+) -> ComparisonPlan:
     """The comparison of some exported heads with no head.
 
     Args:
         heads: files as `headsearch export` writes them, chosen for one base and method.
         data: as `PretrainSpec.from_head` takes it.
         seeds: repetitions of every arm.
-        budget: see `Plan`. With `time` an arm gets the share 1 / (1 + overhead) of the epochs, rounded down.
+        budget: see `ComparisonPlan`. With `time` an arm gets the share 1 / (1 + overhead) of the epochs, rounded down.
         probes: of `headsearch evaluate`; the first decides the verdict.
         overrides: `key=value` of the pretraining, or, below `evaluate.`, of the evaluation.
 
@@ -114,7 +114,7 @@ def make_plan(
         spec = PretrainSpec.from_head(head, data=data, overrides=own)
         arms[head.head_id] = _shortened(spec, head, path) if budget == "time" else spec
     evaluation = evaluation_spec({} if probes is None else {"probes": list(probes)}, others)
-    return Plan(arms, evaluation, seeds, budget)
+    return ComparisonPlan(arms, evaluation, seeds, budget)
 
 
 def _check_alike(exported: Mapping[str, ExportedHead], *, same_root: bool) -> None:

@@ -41,6 +41,7 @@ def pretrain(
         UserError: anything that is wrong with spec, data, base, head, world size, folder or checkpoints, before the first step.
         PretrainInterrupted: SIGTERM or SIGINT came; a checkpoint was written.
         TrainingFailed: the loss is not finite.
+        RankLost: another rank is gone; its work since the last checkpoint is lost.
     """
     from headsearch.pretrain.run import run_pretraining
 

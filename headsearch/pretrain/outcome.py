@@ -11,29 +11,27 @@ from headsearch.base.timm_models import model_options
 from headsearch.errors import RunError
 from headsearch.experiment import DataSpec
 from headsearch.files import versions, write_atomically
-from headsearch.pretrain.prepare import SPEC_FILE, Materials
+from headsearch.pretrain.prepare import SPEC_FILE, Setup
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainResult
 from headsearch.runs.directory import LEFT_OUT
 from headsearch.training.checkpoint import save_tensors
 
 
-def write_outcome(
-    spec: PretrainSpec, out: Path, materials: Materials, result: PretrainResult
-) -> PretrainResult:
+def write_outcome(spec: PretrainSpec, out: Path, setup: Setup, result: PretrainResult) -> PretrainResult:
     """Write `base.safetensors`, `head.safetensors` where there is a head, and `README.md`; each whole or not at all.
 
     Raises:
         RunError: a file cannot be written.
     """
-    hssl = materials.trainer.hssl
+    hssl = setup.trainer.hssl
     network = hssl.student if spec.recipe.export == "student" else hssl.teacher
     try:
         write_weights(result.weights, network.base.model)
         if result.head_weights is not None:
             # A single head's names are those of `headsearch.export.load_head`; those of a set are numbered.
             write_weights(result.head_weights, network.heads[0] if len(network.heads) == 1 else network.heads)
-        write_atomically(out / "README.md", model_card(spec, materials, result))
+        write_atomically(out / "README.md", model_card(spec, setup, result))
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
     return result
@@ -44,9 +42,9 @@ def write_weights(path: Path, module: nn.Module) -> None:
     save_tensors(path, module.state_dict())
 
 
-def model_card(spec: PretrainSpec, materials: Materials, result: PretrainResult) -> str:
+def model_card(spec: PretrainSpec, setup: Setup, result: PretrainResult) -> str:
     """The text of `README.md`: how to load the weights, and how they came about."""
-    recipe, dataset = spec.recipe, materials.dataset
+    recipe, dataset = spec.recipe, setup.dataset
     options = model_options(spec.base.model, spec.data.image_size, spec.base.kwargs)
     keywords = "".join(f", {name}={value!r}" for name, value in options.items())
     head = (

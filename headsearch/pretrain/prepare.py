@@ -38,7 +38,7 @@ _MAY_CHANGE = {
 
 
 @dataclass(frozen=True)
-class Materials:
+class Setup:
     """What is trained, on what, and how it is looked at."""
 
     trainer: Trainer
@@ -49,7 +49,7 @@ class Materials:
     dataset: Dataset
 
 
-def prepare(spec: PretrainSpec, place: Place) -> Materials:
+def prepare(spec: PretrainSpec, place: Place) -> Setup:
     """Build the pair, the same on every rank, and read the images.
 
     Raises:
@@ -91,7 +91,7 @@ def prepare(spec: PretrainSpec, place: Place) -> Materials:
     images = dataset.train
     if isinstance(images, StreamedImages):
         images = replace(images, workers=max(cores() // place.local_ranks - 1, 0))
-    return Materials(trainer, images, views, scorer, dataset)
+    return Setup(trainer, images, views, scorer, dataset)
 
 
 def identity(spec: PretrainSpec) -> str:

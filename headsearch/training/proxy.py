@@ -172,7 +172,7 @@ class ProxyEvaluator:
         )
 
     def _overhead(self, trainer: Trainer, seed: int) -> float:
-        return step_overhead(trainer, self._trainer([], seed), self._some_views(seed))
+        return step_overhead(trainer, self._trainer([], seed), self._some_views(seed)).median
 
     def _some_views(self, seed: int) -> Sequence[Tensor]:
         scorer = self._prepared()

@@ -13,7 +13,7 @@ from headsearch.base.model import check_base
 from headsearch.comparison import compare as module
 from headsearch.comparison.compare import compare
 from headsearch.comparison.outcome import Comparison
-from headsearch.comparison.plan import Plan, make_plan
+from headsearch.comparison.plan import ComparisonPlan, make_plan
 from headsearch.errors import DataError, ExperimentError, RunError
 from headsearch.experiment import DataSpec, MethodSpec
 from headsearch.export import BaseFacts, ExportedBase, ExportedHead, Provenance
@@ -57,11 +57,11 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_head(tmp_path_factory.mktemp("heads") / "head.yaml", {"convnext": {"depth": 1}})
 
 
-def plan(head: Path, seeds: int, *overrides: str) -> Plan:
+def plan(head: Path, seeds: int, *overrides: str) -> ComparisonPlan:
     return make_plan([head], seeds=seeds, probes=["knn"], overrides=[*SHORT, *overrides])
 
 
-def run(plan: Plan, out: Path, *, resume: bool = False) -> Comparison:
+def run(plan: ComparisonPlan, out: Path, *, resume: bool = False) -> Comparison:
     return compare(plan, out, resume=resume, display=lambda: pretrain_display(quiet=True))
 
 
