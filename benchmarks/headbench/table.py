@@ -18,7 +18,8 @@ from headsearch.errors import RunError
 from headsearch.files import write_bytes_atomically
 from headsearch.results.records import TrialRecord
 from headsearch.runs.run import read_records
-from headsearch.scoring.names import MEASURES, QUALITIES
+from headsearch.scoring.discrepancy import MEASURES
+from headsearch.scoring.quality import QUALITIES
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, read_scores
 from headsearch.training.trial import RungScores

@@ -14,9 +14,9 @@ app = typer.Typer()
 @app.command(epilog="Example:  headsearch audit runs/digits --format json > audit.json")
 def audit(
     run: RunPath,
-    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
 ) -> None:
-    """Tell how far the ranking can be trusted: stages, rungs, seeds and measures of a run held against each other."""
+    """Check how far the ranking of a run can be trusted, by comparing its stages, rungs, seeds and measures."""
     from headsearch.results.audit_tables import audit_json, section_table
     from headsearch.runs.run import read_run
 

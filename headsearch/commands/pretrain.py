@@ -32,14 +32,14 @@ def pretrain(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. recipe.epochs=100."),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in --out.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint in --out.")] = False,
     with_head: Annotated[
         bool,
-        typer.Option("--head/--no-head", help="--no-head trains the control: everything equal, no head."),
+        typer.Option("--head/--no-head", help="--no-head trains the control: the same without a head."),
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Pretrain the base with a chosen head on the full schedule, and write weights that timm loads."""
+    """Pretrain the base with a chosen head on the full schedule, and write weights that timm can load."""
     from headsearch.errors import UserError
     from headsearch.export import read_head
     from headsearch.pretrain import PretrainSpec

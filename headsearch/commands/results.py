@@ -19,14 +19,16 @@ def rank(
     by: Annotated[
         RankBy | None,
         typer.Option(
-            help="pareto: layers of (discrepancy, probe), then probe, then cost; score: the label-free score, a screen's own order."
+            help="pareto: layers of (discrepancy, probe), then probe, then cost; score: the label-free score, which orders a screen."
         ),
     ] = None,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also the heads that were let go earlier, with the stage and the reason."),
+        typer.Option(
+            "--all", help="Also list the heads that earlier stages dropped, with the stage and the reason."
+        ),
     ] = False,
-    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
 ) -> None:
     """Print the ranked heads of a run, with their gain over the control."""
     from headsearch.results import tables
@@ -49,7 +51,7 @@ def rank(
 @app.command(epilog="Example:  headsearch trials runs/digits --format json")
 def trials(
     run: RunPath,
-    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
 ) -> None:
     """Print every trial of a run: state, head, seed, replicate, rungs, seconds, reason."""
     from headsearch.results import tables
@@ -71,7 +73,7 @@ def export(
     rank: Annotated[int | None, typer.Option(min=1, help="Position in the ranking. Default: 1.")] = None,
     head: Annotated[str | None, typer.Option(help="A head_id instead of a position.")] = None,
 ) -> None:
-    """Write the chosen head, its base, its scores and where they come from to a head.yaml."""
+    """Write the chosen head, its base, its scores and their provenance to a head.yaml."""
     from headsearch.export import export_head
     from headsearch.runs.run import read_run
 

@@ -41,15 +41,17 @@ def run(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="What the funnel may cost: proxies (24) or a time ('2 h', '90 min'); the same as --set search.budget=..."
+            help="Budget of the funnel: a number of proxies (24) or a time ('2 h', '90 min'); the same as --set search.budget=..."
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option(help="Go on with the run directory where it was interrupted.")
+        bool, typer.Option(help="Continue an interrupted run, or extend a finished one.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the ranked table.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress, only the ranked table.")
+    ] = False,
 ) -> None:
-    """Search: train base and head on a short schedule, head by head, and rank the heads."""
+    """Search for heads: train the base with each head on a short schedule, and rank the heads."""
     import json
 
     from headsearch.commands.progress import progress_display
@@ -115,9 +117,9 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
 
 @app.command()
 def doctor(
-    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
 ) -> None:
-    """Tell versions, devices and storage, and what would be slow and why."""
+    """Report versions, devices and storage, and what would be slow and why."""
     import json
 
     from rich.table import Table

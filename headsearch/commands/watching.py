@@ -24,9 +24,9 @@ class PageFormat(StrEnum):
 @app.command(epilog="Example:  headsearch status runs/digits   |   watch -n 5 headsearch status runs/digits")
 def status(
     run: RunPath,
-    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
 ) -> None:
-    """Tell how far a search is: stage, what runs now, what is best so far, how long it may take."""
+    """Show the progress of a search: its stage, what runs now, the best heads so far, and the time left."""
     import json
 
     from headsearch.report.status import status_data, status_panel
@@ -55,7 +55,7 @@ def report(
         typer.Option("--format", help="html: one file that opens offline. md: for a pull request."),
     ] = PageFormat.html,
 ) -> None:
-    """Write what a run found as one file that can be mailed."""
+    """Write the results of a run as one file that can be mailed."""
     require("dash", extra="dashboard", where="a report")
     from headsearch.files import write_atomically
     from headsearch.runs.run import look_at
@@ -89,22 +89,27 @@ def dashboard(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Run directories, as made by headsearch run.")
     ],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8050,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
+    ] = 8050,
     host: Annotated[
-        str, typer.Option(help="Where to listen. Anywhere but on this machine alone, a token is needed.")
+        str,
+        typer.Option(help="Address to listen on. An address that other machines can reach needs a token."),
     ] = "127.0.0.1",
     token: Annotated[
         str | None,
-        typer.Option(help="What every visitor must bring. Default: none on this machine, else a random one."),
+        typer.Option(
+            help="Token that every visitor must present. Default: none on this machine, otherwise a random one."
+        ),
     ] = None,
     prefix: Annotated[
         str,
         typer.Option(
-            help="What all addresses begin with, behind a proxy that has the dashboard below a path."
+            help="Start of all addresses, for a reverse proxy that serves the dashboard below a path."
         ),
     ] = "/",
 ) -> None:
-    """Show runs in a browser, and keep showing them while they go on. Only reads."""
+    """Show runs in a browser, also while they are running. Only reads them."""
     require("dash", extra="dashboard", where="the dashboard")
     from headsearch.dashboard.server import Address, serve
 

@@ -13,6 +13,7 @@ from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
 from headsearch.export import ExportedHead, read_head
 from headsearch.files import differences
 from headsearch.pretrain import PretrainSpec
+from headsearch.runs.directory import refuse_changes
 
 VERSION = "headsearch/comparison@1"
 NONE = "none"
@@ -70,12 +71,7 @@ class ComparisonPlan:
             for change in differences(former, self.to_dict())
             if change[0] != "seeds" and not change[0].endswith("data.unreadable")
         ]
-        if changes:
-            key, old, new = changes[0]
-            more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-            raise RunError(
-                f"{out}: cannot resume with another {key}: {new!r}, it has {old!r}{more}; choose another --out"
-            )
+        refuse_changes(out, changes)
 
 
 def make_plan(
@@ -110,6 +106,7 @@ def make_plan(
     ]
     first = next(iter(exported.values()))
     arms = {NONE: PretrainSpec.from_head(first, data=data, overrides=own, without_head=True)}
+    arms[NONE].check_paths()
     for path, head in exported.items():
         spec = PretrainSpec.from_head(head, data=data, overrides=own)
         arms[head.head_id] = _shortened(spec, head, path) if budget == "time" else spec

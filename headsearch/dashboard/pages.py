@@ -9,14 +9,13 @@ from urllib.parse import parse_qs, unquote
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from headsearch.report.parts import Child, Links, address, aria, empty, link
+from headsearch.report.parts import Child, Links, address, aria, callout, empty, link
 from headsearch.report.views.compare import MOST, compare
 from headsearch.report.views.cost import cost
 from headsearch.report.views.head import head
 from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import condition, overview, problems, subtitle
 from headsearch.report.views.trials import ALWAYS, FIELDS, STATES, Query, families, trials
-from headsearch.report.views.trust import trust
 from headsearch.runs.run import Run
 
 VIEWS = {
@@ -162,7 +161,7 @@ def content(route: Route, search: str | None, views: Sequence[Run]) -> list[Chil
             # Takes seconds: a callback of its own fills it, and the rest is there at once.
             return [
                 problems(view),
-                *trust(view),
+                callout(view.verdict),
                 html.Div(empty("The audit is being worked out."), id="audit"),
             ]
         case "cost":

@@ -86,6 +86,20 @@ def check_dataset_name(dataset: str) -> None:
     )
 
 
+def check_data(dataset: str, root: str | None) -> None:
+    """Check what can be checked without opening an image. Raises `DataError`: no such data set, or nothing where its images should be."""
+    check_dataset_name(dataset)
+    if dataset not in ("folder", "npz"):
+        return
+    kind = "folder of images" if dataset == "folder" else ".npz file"
+    if root is None:
+        raise DataError(
+            f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
+        )
+    if what_is(data_path(root)) is None:
+        raise DataError(f"data.root: no {kind} at '{printable(root)}'")
+
+
 def data_named(text: str) -> dict[str, str]:
     """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, or a folder.
 

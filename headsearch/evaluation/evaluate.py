@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-
-from headsearch.base.model import Base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.load import check_probe, pixel_statistics
@@ -19,7 +16,7 @@ from headsearch.evaluation.finetune import finetune
 from headsearch.evaluation.frozen import few_shot, knn, linear, retrieval
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.result import Evaluation, compared
-from headsearch.evaluation.segmentation import MaskedSubject, segmentation
+from headsearch.evaluation.segmentation import Masked, segmentation
 from headsearch.evaluation.spec import EvaluatedBase, EvaluationSpec, ProbeName
 from headsearch.evaluation.subject import Subject
 from headsearch.evaluation.weights import (
@@ -69,13 +66,17 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
         found = outcomes[each.name] = {}
         base.to(device).eval()
         own = own_normalisation(each, base.info.model)
-        subject = None if images is None else _subject(each, base, images, own, spec, device)
+        subject = None
+        if images is not None:
+            views = _views(spec, own or (images.mean, images.std))
+            subject = Subject(each.name, base, images, views, spec.batch_size, device)
         for probe in spec.probes:
             if probe == "detection":
                 checks.append(check_detection(each.name, base, spec, device))
             elif probe == "segmentation":
                 assert masked is not None
-                found |= segmentation(_masked_subject(each, base, masked, own, spec, device), spec)
+                views = _views(spec, own or pixel_statistics(masked.train.images))
+                found |= segmentation(Masked(each.name, base, masked, views, spec.batch_size, device), spec)
             else:
                 assert subject is not None
                 found |= _ON_IMAGES[probe](subject, spec)
@@ -187,30 +188,6 @@ def _masked(spec: EvaluationSpec) -> MaskedDataset | None:
         most_train=settings.train_images,
         seed=spec.seed,
     )
-
-
-def _subject(
-    weights: Weights,
-    base: Base,
-    dataset: Dataset,
-    own: Normalisation | None,
-    spec: EvaluationSpec,
-    device: torch.device,
-) -> Subject:
-    views = _views(spec, own or (dataset.mean, dataset.std))
-    return Subject(weights.name, base, dataset, views, spec.batch_size, device)
-
-
-def _masked_subject(
-    weights: Weights,
-    base: Base,
-    dataset: MaskedDataset,
-    own: Normalisation | None,
-    spec: EvaluationSpec,
-    device: torch.device,
-) -> MaskedSubject:
-    views = _views(spec, own or pixel_statistics(dataset.train.images))
-    return MaskedSubject(weights.name, base, dataset, views, spec.batch_size, device)
 
 
 def _views(spec: EvaluationSpec, normalisation: Normalisation) -> Views:

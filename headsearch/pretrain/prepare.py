@@ -24,7 +24,7 @@ from headsearch.heads.registry import family, parse_head
 from headsearch.methods.collectives import world_size
 from headsearch.pretrain.distributed import Place, synchronise_batch_norms
 from headsearch.pretrain.recipe import PretrainSpec
-from headsearch.runs.directory import RunDirectory
+from headsearch.runs.directory import RunDirectory, refuse_changes
 from headsearch.training.materials import build_pair, check_local_crops, new_base, read_images
 from headsearch.training.scorer import Scorer
 from headsearch.training.trainer import Trainer
@@ -110,13 +110,7 @@ def check_folder(out: Path, spec: PretrainSpec, *, resume: bool) -> None:
         return
     if not (out / SPEC_FILE).is_file():
         raise RunError(f"{out}: nothing to resume, there is no {SPEC_FILE} in it")
-    changes = list(differences(_deciding(PretrainSpec.read(out / SPEC_FILE)), _deciding(spec)))
-    if changes:
-        key, old, new = changes[0]
-        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-        raise RunError(
-            f"{out}: cannot resume with another {key}: {new!r}, it has {old!r}{more}; choose another --out"
-        )
+    refuse_changes(out, differences(_deciding(PretrainSpec.read(out / SPEC_FILE)), _deciding(spec)))
 
 
 def open_folder(out: Path, spec: PretrainSpec) -> None:

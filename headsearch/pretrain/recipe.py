@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from headsearch.data.names import data_named
+from headsearch.data.names import check_data, data_named
 from headsearch.document import MapNode, plain, read_mapping, to_yaml
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment.loading import apply_override
@@ -26,6 +26,7 @@ from headsearch.experiment.sections import (
     with_recipe,
 )
 from headsearch.export import BaseFacts, ExportedHead
+from headsearch.files import check_weights
 
 VERSION: Literal["headsearch/pretrain@1"] = "headsearch/pretrain@1"
 
@@ -143,6 +144,12 @@ class PretrainSpec(Section):
         """The content of a `pretrain.yaml`. Raises `RunError` where it cannot be read."""
         root = read_mapping(path, RunError, "as headsearch pretrain writes them")
         return checked(cls, plain(root), str(path), RunError, root=root)
+
+    def check_paths(self) -> None:
+        """Check what can be checked of images and weights without opening them. Raises `DataError` or `BaseModelError`."""
+        check_data(self.data.dataset, self.data.root)
+        if self.base.weights not in (None, "pretrained"):
+            check_weights(str(self.base.weights))
 
     def to_yaml(self) -> str:
         """The spec with every key, as YAML."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headsearch.report.views.overview import CONDITIONS, SHOWN, subtitle
-from headsearch.report.views.trust import verdicts
 from headsearch.results.ranking import RankRow
 from headsearch.results.spending import PART_NAMES
 from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
@@ -21,11 +20,11 @@ def markdown_report(view: Run) -> str:
         return "\n".join([*lines, "Nothing has been trained yet.", ""])
     lines += [f"**{plain(view.verdict)}**", "", "## Ranking", "", *_ranking(view), ""]
     lines += ["## How far to trust it", ""]
-    lines += [f"- **{plain(claim)}** {plain(told)}" for claim, told in verdicts(view)[1:]]
-    if view.experiment is not None and not view.at_work:
-        lines += [
-            f"- **{plain(section.question)}** {plain(section.conclusion)}" for section in view.audit.sections
-        ]
+    lines += (
+        [f"- **{plain(section.question)}** {plain(section.conclusion)}" for section in view.audit.sections]
+        if view.experiment is not None and not view.at_work
+        else [f"Ask for it in a terminal: headsearch audit {plain(view.path)}"]
+    )
     lines += ["", "## Cost", "", *_cost(view), ""]
     lines += ["## Where it comes from", "", *_provenance(view), ""]
     return "\n".join(lines)
@@ -85,7 +84,9 @@ def _provenance(view: Run) -> list[str]:
         )
     if view.facts is not None:
         versions = ", ".join(f"{name} {version}" for name, version in view.facts.versions.items())
-        told.append(f"- began {view.facts.created}; space hash {view.facts.space_hash}; {plain(versions)}")
+        told.append(
+            f"- began {plain(view.facts.created)}; space hash {plain(view.facts.space_hash)}; {plain(versions)}"
+        )
         told += [f"- {plain(line)}" for line in view.facts.data]
     return told
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from dash import html
 from dash.development.base_component import Component
 
-from headsearch.report.parts import Child, Links, anchor, aria, empty
+from headsearch.report.parts import Child, Links, anchor, aria, callout, empty
 from headsearch.report.static import to_html
 from headsearch.report.views.audit import audit
 from headsearch.report.views.cost import cost
@@ -19,7 +19,6 @@ from headsearch.report.views.head import head
 from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import condition, overview, subtitle
 from headsearch.report.views.trials import Query, trials
-from headsearch.report.views.trust import trust
 from headsearch.runs.run import Run
 
 ASSETS = Path(__file__).parent / "assets"
@@ -94,7 +93,7 @@ def _main(view: Run) -> Iterator[str]:
         "heads": [_head(view, head_id, place, links) for place, head_id in enumerate(best, start=1)]
         or [empty("No head has a rank yet.")],
         "matters": matters(view),
-        "trust": [*trust(view), audit(view)],
+        "trust": [callout(view.verdict), audit(view)],
         "cost": cost(view),
         # The page's own script puts a field there.
         "trials": [

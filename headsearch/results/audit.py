@@ -26,7 +26,7 @@ from headsearch.results.audit_lines import (
 from headsearch.results.noise import pooled_noise
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.discrepancy import MEASURES
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
 from headsearch.training.trial import RungScores, TrialStage
@@ -107,6 +107,7 @@ def audit(
     stage: TrialStage = "proxy",
     screen_order: Sequence[str] = (),
     by_chance: frozenset[str] = frozenset(),
+    chance_is_told: bool = True,
     bases: Sequence[BasePair] = (),
     bases_missing: str | None = None,
 ) -> Audit:
@@ -120,6 +121,7 @@ def audit(
         stage: which trials are ranked; `screen` where there are no proxies.
         screen_order: ids of the screened heads, best first.
         by_chance: ids of the heads that got a proxy by chance and not for their place in the screen.
+        chance_is_told: whether the run says so itself; else it follows from today's score.
         bases: bases of the control `none` compared, where their embeddings were kept.
         bases_missing: why there are none, where it is not that they were not kept.
     """
@@ -128,7 +130,14 @@ def audit(
     searched = [head for head in heads if head.searched]
     return Audit(
         (
-            _stages(candidates, searched if stage == "proxy" else [], screen_order, by_chance, labels),
+            _stages(
+                candidates,
+                searched if stage == "proxy" else [],
+                screen_order,
+                by_chance,
+                chance_is_told,
+                labels,
+            ),
             _rungs(heads, labels),
             _seeds(heads, labels, measure),
             _measures(heads, measure),
@@ -160,6 +169,7 @@ def _stages(
     heads: Sequence[_Head],
     screen_order: Sequence[str],
     by_chance: frozenset[str],
+    chance_is_told: bool,
     labels: bool,
 ) -> Section:
     before = {row.head_id: row.score for row in candidates}
@@ -193,7 +203,8 @@ def _stages(
         wanted = f"{chooser} → proxy's {'probe' if labels else 'discrepancy'}"
         line = next(line for line in lines if line.name == wanted)
         conclusion = _sentence(line, subject, "the proxies")
-        conclusion += f" {len(chance)} of the {len(heads)} heads with a proxy were taken by chance."
+        conclusion += f" {len(chance)} of the {len(heads)} heads with a proxy were taken by chance"
+        conclusion += "." if chance_is_told else ", going by today's score: the run does not say."
     return Section(
         "stages", "Do the stages that choose agree with what comes after them?", tuple(lines), conclusion
     )
@@ -256,6 +267,10 @@ def _seeds(heads: Sequence[_Head], labels: bool, measure: str) -> Section:
             )
         )
     conclusion = _sentence(lines[0], f"the order by {lines[0].name}", "that of another seed")
+    if lines[0].noise and lines[0].spread is not None:
+        conclusion += (
+            f" Heads differ by {lines[0].spread / lines[0].noise:.1f} times the noise between seeds."
+        )
     return Section("seeds", question, tuple(lines), conclusion)
 
 

@@ -66,6 +66,8 @@ def departures(
         if record.head_id not in gone:
             gone.add(record.head_id)
             reason = record.reason or f"place {places[record.head_id]} of {len(order)} by score in the screen"
+            if record.taken == "chance":
+                reason += ", taken by chance from the screen"
             rows.append(_trial_row(record, reason))
     scored = ordered(candidates)
     for place, candidate in enumerate(scored, start=1):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 """Of every interval."""
+_MOST_DF = 1000
+"""Student's t with so many degrees of freedom is 0.1% wider than the normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ def two_sided_t(df: int, confidence: float) -> float:
     """The t with P(|T| <= t) = `confidence` for Student's distribution with `df` >= 1 degrees of freedom.
 
     By bisection of the finite series for whole degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4): scipy has it too, but
-    takes longer to import than a ranking may take to print.
+    takes longer to import than a ranking may take to print. Beyond `_MOST_DF` it is taken to be that of so many degrees of freedom.
     """
+    df = min(df, _MOST_DF)
     low, high = 0.0, math.pi / 2.0
     for _ in range(100):
         middle = (low + high) / 2.0

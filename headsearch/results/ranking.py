@@ -1,7 +1,7 @@
 """From the records of trials to the ranked table of heads. Pure functions.
 
-Only heads that ran their full budget and are feasible have a rank. Controls stand in their place among them without one; heads that
-are infeasible come last, with the reason. `docs/ranking.md` explains the rules.
+Only heads that ran their full budget and are feasible have a rank. Controls stand in their place among them without one, or after
+them where there are no labels; heads that are infeasible come last, with the reason. `docs/ranking.md` explains the rules.
 """
 
 from __future__ import annotations
@@ -133,7 +133,11 @@ def rank(
             )
         return (layer, -probe, *cost)
 
-    feasible = sorted((row for row in rows if row.feasible), key=key)
+    # Without labels nothing says how good a control is: it is no place of its own that a head had to beat.
+    feasible = sorted(
+        (row for row in rows if row.feasible),
+        key=lambda row: (not labels and row.head_id not in ranked_ids, *key(row)),
+    )
     infeasible = sorted((row for row in rows if not row.feasible), key=lambda row: row.head_id)
     places = {
         row.head_id: n for n, row in enumerate((r for r in feasible if r.head_id in ranked_ids), start=1)

@@ -19,6 +19,9 @@ State = Literal["running", "complete", "stopped", "infeasible", "failed", "dupli
 reason that is not the head's; `duplicate` was answered from an earlier trial."""
 
 
+Taken = Literal["best", "chance"]
+"""How a head of a funnel came to its proxy: as one of the best of the screen, or by chance."""
+
 _MOST_EPOCHS = 10**7
 
 
@@ -50,6 +53,8 @@ class TrialRecord:
     """Number of the trial that answered a duplicate."""
     stage: TrialStage = "proxy"
     """A head may be screened first and get a proxy of its own later: those are two trials."""
+    taken: Taken | None = None
+    """Of a head's first proxy in a funnel; None of any other trial, and in runs that do not say."""
 
     @property
     def candidate(self) -> Candidate:

@@ -21,6 +21,7 @@ def identity(record: TrialRecord) -> dict[str, Any]:
             "seed": record.seed,
             "replicate": record.replicate,
             "stage": record.stage,
+            **({} if record.taken is None else {"taken": record.taken}),
         },
     }
 

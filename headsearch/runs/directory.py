@@ -17,7 +17,7 @@ import json
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -221,13 +221,7 @@ class RunDirectory:
                 f"{self.path}: cannot resume with another space (hash {space_hash}, the run has {facts.space_hash}); "
                 f"its own is {self.space_path}; choose another --out for the new one"
             )
-        changes = changed_keys(self.experiment(), experiment)
-        if changes:
-            key, old, new = changes[0]
-            more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-            raise RunError(
-                f"{self.path}: cannot resume with another {key}: {new!r}, the run has {old!r}{more}; choose another --out"
-            )
+        refuse_changes(self.path, changed_keys(self.experiment(), experiment))
 
     def extend(self, experiment: Experiment) -> None:
         """Record that the run goes on with `experiment`, which `check_resume` has let pass. Raises `RunError`."""
@@ -237,6 +231,17 @@ class RunDirectory:
             write_atomically(self.path / "experiment.yaml", _commented(experiment, self.facts()))
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+
+
+def refuse_changes(out: Path, changes: Iterable[tuple[str, Any, Any]]) -> None:
+    """Raise `RunError` where anything has changed: what is in `out` cannot be resumed. It names the first key, its new value and the old one."""
+    listed = list(changes)
+    if listed:
+        key, old, new = listed[0]
+        more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
+        raise RunError(
+            f"{out}: cannot resume with another {key}: {new!r}, it has {old!r}{more}; choose another --out"
+        )
 
 
 def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, Any]]:

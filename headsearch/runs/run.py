@@ -19,7 +19,7 @@ from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.results.departures import Passage, departures, passage
 from headsearch.results.ranking import By, RankRow, heads_tried, rank
-from headsearch.results.records import TrialRecord, training_of
+from headsearch.results.records import Taken, TrialRecord, training_of
 from headsearch.results.spending import Spending, part_of, spending
 from headsearch.results.standings import standings
 from headsearch.results.verdict import SCREEN_VERDICT, verdict
@@ -153,14 +153,25 @@ class Run:
         return tuple(head_id for head_id in order if head_id not in anchors)
 
     @cached_property
+    def taken(self) -> Mapping[str, Taken | None]:
+        """How every head that went through a screen came to its proxy, by id; None where the run does not say."""
+        screened = set(self.screen_order)
+        return {
+            r.head_id: r.taken
+            for r in self.records
+            if r.stage == "proxy" and r.control is None and r.replicate == 0 and r.head_id in screened
+        }
+
+    @cached_property
     def by_chance(self) -> frozenset[str]:
-        """Ids of the heads with a proxy that are not among the best of the screen."""
-        if self.experiment is None:
-            return frozenset()
-        search = self.experiment.search
-        best = set(self.screen_order[: search.trials - search.audit])
-        proxies = {r.head_id for r in self.records if r.stage == "proxy" and r.control is None}
-        return frozenset(proxies.intersection(self.screen_order) - best)
+        """Ids of the heads that got a proxy by chance. Where the run does not say, those that the score would not choose today."""
+        search = None if self.experiment is None else self.experiment.search
+        others = self.screen_order[search.trials - search.audit :] if search is not None else ()
+        return frozenset(
+            head_id
+            for head_id, taken in self.taken.items()
+            if taken == "chance" or (taken is None and head_id in others)
+        )
 
     @cached_property
     def audit(self) -> Audit:
@@ -186,6 +197,7 @@ class Run:
             stage=self.ranked_stage,
             screen_order=self.screen_order,
             by_chance=self.by_chance,
+            chance_is_told=None not in self.taken.values(),
             bases=bases,
             bases_missing=missing,
         )

@@ -13,6 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+QUALITIES: tuple[str, ...] = tuple(
+    f"{measure}.{of}" for of in ("base", "head") for measure in ("retrieval", "alignment", "uniformity")
+)
+"""`<retrieval|alignment|uniformity>.<base|head>`."""
+
 
 def qualities(of: Literal["base", "head"], first_ND: Tensor, second_ND: Tensor) -> dict[str, float]:
     """Every measure of quality that is defined for the embeddings of two views, by name: `<retrieval|alignment|uniformity>.<of>`.

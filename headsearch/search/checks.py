@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from headsearch.data.names import check_dataset_name, data_path, what_is
-from headsearch.errors import DataError, ExperimentError, SpaceError, did_you_mean, printable
+from headsearch.data.names import check_data
+from headsearch.errors import ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
 from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.discrepancy import MEASURES
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.executors.placement import available_cores, divide
 from headsearch.search.executors.ray_cluster import check_device, reach
@@ -36,7 +36,7 @@ def check_experiment(experiment: Experiment) -> None:
         if executor.address not in (None, "auto"):
             reach(str(executor.address))
     check_callbacks(experiment.search.callbacks)
-    _check_data(experiment)
+    check_data(experiment.data.dataset, experiment.data.root)
     if experiment.base.weights not in (None, "pretrained"):
         check_weights(str(experiment.base.weights))
     build_augmentation(experiment.data)
@@ -66,16 +66,3 @@ def check_grids(experiment: Experiment, space: Space) -> None:
             f"{space.where}: {', '.join(bound)} heads are tied to one grid, and local crops have another; "
             f"expected a space without them, or data.augmentation.local_crops of 0"
         )
-
-
-def _check_data(experiment: Experiment) -> None:
-    dataset, root = experiment.data.dataset, experiment.data.root
-    check_dataset_name(dataset)
-    if dataset in ("folder", "npz"):
-        kind = "folder of images" if dataset == "folder" else ".npz file"
-        if root is None:
-            raise DataError(
-                f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
-            )
-        if what_is(data_path(root)) is None:
-            raise DataError(f"data.root: no {kind} at '{printable(root)}'")

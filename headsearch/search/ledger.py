@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from headsearch.errors import RunError
 from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
-from headsearch.results.records import TrialRecord, finite
+from headsearch.results.records import Taken, TrialRecord, finite
 from headsearch.runs.attributes import attributes, decode, for_people, identity, outcome
 from headsearch.runs.failures import NumberTaken, in_one_line
 from headsearch.search.draws import Draw
@@ -174,6 +174,7 @@ class Ledger:
         control: str | None = None,
         draw: Draw | None = None,
         stage: TrialStage = "proxy",
+        taken: Taken | None = None,
     ) -> TrialRecord:
         """Record a trial as running. The record has its number."""
         record = TrialRecord(
@@ -191,12 +192,19 @@ class Ledger:
             reason=None,
             duplicate_of=None,
             stage=stage,
+            taken=taken,
         )
         self._create(record, draw)
         return record
 
     def duplicate(
-        self, candidate: Candidate, of: TrialRecord, *, control: str | None = None, draw: Draw | None = None
+        self,
+        candidate: Candidate,
+        of: TrialRecord,
+        *,
+        control: str | None = None,
+        draw: Draw | None = None,
+        taken: Taken | None = None,
     ) -> TrialRecord:
         """Record a head that an earlier trial answers."""
         record = replace(
@@ -208,6 +216,7 @@ class Ledger:
             seconds=0.0,
             images_per_second=None,
             duplicate_of=of.number,
+            taken=taken,
         )
         self._create(record, draw)
         return record

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headsearch.base.info import BaseInfo
+from headsearch.errors import SpaceError
 from headsearch.experiment import Experiment
+from headsearch.files import read_text
 from headsearch.heads import Candidate
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
 from headsearch.search.proposer import CostFunction
@@ -103,4 +105,4 @@ def read_space(source: str) -> tuple[Space, str]:
     """A space and its text, from a shipped name or a path. Raises `SpaceError`."""
     space = load_space(source)
     file = shipped_folder("search_spaces") / f"{source}.yaml" if source in shipped_spaces() else Path(source)
-    return space, file.read_text(encoding="utf-8")
+    return space, read_text(file, SpaceError)

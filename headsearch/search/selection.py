@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from headsearch.heads import Candidate
+from headsearch.results.records import Taken
 from headsearch.results.standings import Standing
 from headsearch.search.seeds import search_seed
 
@@ -49,13 +50,24 @@ def joint_runs(
     return [[*others[index::runs], *anchors] for index in range(runs)]
 
 
-def promoted(order: Sequence[Standing], *, trials: int, audit: int, seed: int) -> list[Standing]:
-    """The heads that get a proxy: the best of a screen, then `audit` taken by chance from the others.
+def promoted(
+    order: Sequence[Standing], *, trials: int, audit: int, seed: int, begun: Mapping[str, Taken | None]
+) -> list[tuple[Candidate, Taken]]:
+    """The heads that get a proxy, and how they were taken: the best of a screen, then `audit` by chance from the others.
 
-    With more `trials` those chosen before are chosen again, whatever the seed.
+    With more `trials` those chosen before are chosen again, whatever the seed. Those that have `begun`, by their ids, have one already;
+    where they were chosen by an order that has changed since, each stands for one that would be chosen now.
     """
-    best = list(order[: trials - audit])
-    rest = sorted(order, key=lambda standing: standing.candidate.head_id)
+    best = [standing.candidate for standing in order[: trials - audit]]
+    rest = sorted((standing.candidate for standing in order), key=lambda head: head.head_id)
     random.Random(search_seed("audit", seed)).shuffle(rest)
-    chance = [standing for standing in rest if standing not in best]
-    return [*best, *chance[:audit]]
+    chance = [head for head in rest if head not in best][:audit]
+    sides: dict[Taken, list[Candidate]] = {"best": best, "chance": chance}
+    chosen = {head.head_id for head in (*best, *chance)}
+    for taken in (taken for head_id, taken in begun.items() if head_id not in chosen):
+        for side in (sides[taken or "best"], best, chance):
+            last = next((head for head in reversed(side) if head.head_id not in begun), None)
+            if last is not None:
+                side.remove(last)
+                break
+    return [(head, taken) for taken, side in sides.items() for head in side]

@@ -2,6 +2,7 @@
 
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 WORDS = [
@@ -179,7 +180,7 @@ def mutated_data(data: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice((1, 1, 2, 4))):
         places = list(_places(data))
         if not places:
-            return rng.choice(VALUES)
+            return deepcopy(rng.choice(VALUES))
         holder, key = rng.choice(places)
         match rng.randrange(6):
             case 0:
@@ -203,7 +204,7 @@ def mutated_data(data: Any, rng: random.Random) -> Any:
                     )
                 )
             case _:
-                holder[key] = rng.choice(VALUES)
+                holder[key] = deepcopy(rng.choice(VALUES))
     return data
 
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -28,7 +29,6 @@ from headsearch.report.views.head import head
 from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import overview
 from headsearch.report.views.trials import FIELDS, Query, select, trials
-from headsearch.report.views.trust import trust
 from headsearch.results.tables import rank_table
 from headsearch.runs.run import Run, read_run
 
@@ -60,7 +60,7 @@ def all_views(view: Run) -> Iterator[list[object]]:
     yield overview(view, links)
     yield trials(view, Query(), links)
     yield matters(view)
-    yield trust(view)
+    yield [audit(view)]
     yield cost(view)
     yield compare([view, view], [(0, row.head_id) for row in view.ranked[:3]] + [(1, "none")])
     yield head(view, view.ranked[0].head_id if view.ranked else "nothing", links)
@@ -132,7 +132,7 @@ def test_every_view_shows_text_as_text_and_states_of_any_run(
         assert "script" not in elements.tags
         assert elements.text.strip()
         if kind == "evil":
-            assert "alert" in elements.text or "Importance" in elements.text or "τ" in elements.text
+            assert "alert" in elements.text or "Importance" in elements.text or "tau" in elements.text
 
 
 def as_static(node: object) -> object:
@@ -187,6 +187,8 @@ def test_the_markdown_has_the_ranking_and_escapes_what_markdown_reads(view: Run,
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert sum(view.ranked[0].head_id in line.replace("\\", "") for line in rows) == 1
     assert "## How far to trust it" in text
+    assert evil.facts is not None
+    evil = replace(evil, facts=replace(evil.facts, created=EVIL, space_hash=EVIL, versions={EVIL: EVIL}))
     escaped = markdown_report(evil)
     assert "<script" not in escaped
     assert "&lt;script" in escaped
@@ -203,6 +205,15 @@ def test_status_is_the_same_for_people_and_programs(view: Run, empty: Run) -> No
     assert f"{view.settled} of {view.expected} done" in out.getvalue()
     assert status_data(empty)["best"] is None
     assert status_data(empty)["condition"] == "empty"
+
+
+def test_a_clock_that_was_turned_back_tells_no_time(view: Run) -> None:
+    start = datetime(2026, 1, 1, 12)
+    back = {r.number: (start, start - timedelta(hours=12)) for r in view.records}
+    turned = replace(view, records=tuple(replace(r, seconds=None) for r in view.records), times=back)
+    assert not turned.clock
+    assert turned.spending.seconds == 0
+    assert "-12 h" not in html_report(turned) + markdown_report(turned)
 
 
 def test_a_sparkline_keeps_its_ends_and_its_width() -> None:
@@ -275,8 +286,7 @@ def test_a_funnel_shows_the_way_of_its_heads_and_whom_it_let_go(tmp_path: Path) 
     assert view.departed[-1].stage == "zero-cost"
     for parts in all_views(view):
         assert Elements(to_html(as_static(parts))).text.strip()
-    text = to_html(as_static(trust(view)))
-    assert "screen and proxy" in text
+    assert "screen → proxy" in to_html(audit(view))
 
 
 def test_the_audit_is_shown_question_by_question_and_waits_for_a_search_at_work(view: Run) -> None:
@@ -302,5 +312,5 @@ def test_without_labels_nothing_speaks_of_a_probe(tmp_path: Path) -> None:
     assert not view.labels
     for parts in all_views(view):
         assert "Probe %" not in to_html(as_static(parts))
-    assert "k-NN" not in to_html(as_static(trust(view)))
+    assert "k-NN" not in to_html(audit(view))
     assert "| discrepancy | params |" in markdown_report(view)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +18,7 @@ from headsearch.results.departures import departures, passage
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
 from headsearch.results.standings import standings
+from headsearch.runs.run import read_run
 from headsearch.scoring.zero_cost_scores import FILE_NAME, read_scores
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.session import sized_by_time
@@ -173,6 +176,63 @@ def test_an_extended_funnel_keeps_what_it_has(tmp_path: Path) -> None:
     assert results(after[: len(before)]) == results(before)
     heads = [record for record in proxies(after) if record.control is None]
     assert len({record.head_id for record in heads}) == len(heads) == 8
+
+
+def test_how_a_head_was_taken_is_written_down_and_outlasts_a_change_of_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The score by which heads were chosen may be replaced: what was chosen stays what it was, also for a search that goes on."""
+    experiment = funnel(trials=6, audit=2, finalists=0, replicates=1)
+    run(tmp_path / "whole", experiment)
+    whole = read_run(tmp_path / "whole")
+    assert Counter(whole.taken.values()) == {"best": 4, "chance": 2}
+    assert whole.by_chance == {head for head, taken in whole.taken.items() if taken == "chance"}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", experiment, observer=AfterProxies(2))
+    before = read_run(tmp_path / "cut").taken
+    assert len(before) == 2
+    monkeypatch.setattr("headsearch.results.records.head_score", lambda *_: -1.0)
+    for name in ("whole", "cut"):
+        run(tmp_path / name, experiment, resume=True)
+        after = read_run(tmp_path / name)
+        assert Counter(after.taken.values()) == {"best": 4, "chance": 2}
+        assert after.by_chance == {head for head, taken in after.taken.items() if taken == "chance"}
+        assert "going by today's score" not in after.audit.sections[0].conclusion
+    assert read_run(tmp_path / "whole").taken == whole.taken
+    assert after.taken.items() >= before.items()
+
+
+def test_a_run_that_does_not_say_how_a_head_was_taken_goes_by_the_present_score_and_says_so(
+    tmp_path: Path,
+) -> None:
+    experiment = funnel(trials=6, audit=2, finalists=0, replicates=1)
+    run(tmp_path / "run", experiment)
+    told = read_run(tmp_path / "run")
+    with contextlib.closing(sqlite3.connect(tmp_path / "run" / "study.db")) as database, database:
+        database.execute(
+            "UPDATE trial_system_attributes SET value_json = json_remove(value_json, '$.taken') WHERE key = 'trial'"
+        )
+    old = read_run(tmp_path / "run")
+    assert set(old.taken.values()) == {None}
+    assert old.by_chance == told.by_chance
+    assert (
+        "2 of the 6 heads with a proxy were taken by chance, going by today's score"
+        in old.audit.sections[0].conclusion
+    )
+    assert results(run(tmp_path / "run", experiment, resume=True)) == results(list(old.records))
+
+
+class AfterProxies(Observer):
+    """Raises Ctrl-C when so many heads have had their proxy."""
+
+    def __init__(self, heads: int) -> None:
+        self.left = heads
+
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+        self.left -= sum(record.control is None and record.stage == "proxy" for record in records)
+        if self.left == 0:
+            raise KeyboardInterrupt
 
 
 def test_infeasible_heads_of_a_screen_get_no_proxy(tmp_path: Path) -> None:

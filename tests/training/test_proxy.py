@@ -18,7 +18,8 @@ from headsearch.heads import Candidate
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
 from headsearch.scoring.between_bases import compare_bases
-from headsearch.scoring.names import MEASURES, QUALITIES
+from headsearch.scoring.discrepancy import MEASURES
+from headsearch.scoring.quality import QUALITIES
 from headsearch.search.zero_cost import ZeroCostScorer
 from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.training.candidates import CandidatesRun

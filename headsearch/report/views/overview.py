@@ -218,7 +218,7 @@ def _ranking(view: Run, links: Links) -> Child:
     shown = [row for row in view.rows if row.feasible and (row.rank is None or row.rank <= SHOWN)]
     rest = len(view.ranked) - sum(row.rank is not None for row in shown)
     note: list[Child] = [
-        "By Pareto layer, then probe. Controls stand in their place without a rank. "
+        "By Pareto layer, then probe; without labels by discrepancy. Controls have no rank. "
         "A gain is over the control none, with its 95% interval for that head alone."
     ]
     more = (
