@@ -29,7 +29,7 @@ from rich.table import Table
 
 from headsearch.results.agreement import Tau, mean_tau
 from headsearch.results.noise import Noise, pooled_noise
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.discrepancy import MEASURES
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "evidence_tables.md"

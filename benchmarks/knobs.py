@@ -21,7 +21,8 @@ from rich.table import Table
 from headsearch.errors import RunError, UserError
 from headsearch.heads import HeadConfig, canonical, head_id
 from headsearch.results.noise import Noise, pooled_noise
-from headsearch.runs.ranked import rank_run
+from headsearch.runs.directory import RunDirectory
+from headsearch.runs.run import read_run
 from headsearch.space import Space, load_space
 from headsearch.space.tree import OneOf, literal_head
 
@@ -57,10 +58,10 @@ def difference(score: Score, reference: Score, noise: Noise | None) -> dict[str,
 
 def report(run: Path) -> dict[str, Any]:
     """The reference's scores, and the differences of every other head that ran its full budget."""
-    ranked = rank_run(run)
-    space = load_space(ranked.directory.space_path)
+    ranked, directory = read_run(run), RunDirectory.open(run)
+    space = load_space(directory.space_path)
     heads, reference = variants(space)
-    info = ranked.directory.facts().base
+    info = directory.facts().base
     rows = {row.head_id: row for row in ranked.rows if row.feasible}
     ids = {name: head_id(canonical(head, info)) for name, head in heads.items()}
     found = {name: rows[identity] for name, identity in ids.items() if identity in rows}

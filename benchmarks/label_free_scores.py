@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headsearch.errors import RunError
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.discrepancy import MEASURES
 
 Columns = dict[str, Column]
 SHOWN = (

@@ -29,10 +29,11 @@ import torch
 
 from headsearch.base.model import check_base
 from headsearch.data.sets import MemoryImages
-from headsearch.export import BaseFacts, ExportedBase, ExportedData, ExportedHead, ExportedMethod, Provenance
+from headsearch.experiment import DataSpec, MethodSpec
+from headsearch.export import BaseFacts, ExportedBase, ExportedHead, Provenance
 from headsearch.heads import parse_head
 from headsearch.heads.canonical import canonical, head_id
-from headsearch.pretrain import PretrainSpec, SilentPretrainObserver
+from headsearch.pretrain import PretrainObserver, PretrainSpec
 from headsearch.pretrain.distributed import Place
 from headsearch.pretrain.prepare import open_folder, prepare
 from headsearch.pretrain.run import PretrainRun
@@ -62,8 +63,8 @@ def make_spec(options: argparse.Namespace, device: torch.device) -> PretrainSpec
             weights=None,
             info=BaseFacts(**{**asdict(info), "grid": list(info.grid)}),
         ),
-        data=ExportedData(dataset="digits", image_size=image_size),
-        method=ExportedMethod(name=options.method, kwargs={}),
+        data=DataSpec(dataset="digits", image_size=image_size),
+        method=MethodSpec(name=options.method, kwargs={}),
         scores={},
         provenance=Provenance(experiment="bench", seed=0, space="-", space_hash="-", versions={}, trials=[]),
     )
@@ -73,19 +74,19 @@ def make_spec(options: argparse.Namespace, device: torch.device) -> PretrainSpec
 
 def make_run(spec: PretrainSpec, out: Path, device: torch.device) -> PretrainRun:
     """A run whose epoch is a round."""
-    materials = prepare(spec, Place(device, 1))
+    setup = prepare(spec, Place(device, 1))
     size = spec.data.image_size * 8 // 7 if device.type == "cuda" else spec.data.image_size
     count = STEPS * spec.recipe.batch_size
-    images = materials.images
+    images = setup.images
     assert isinstance(images, MemoryImages)
     pixels = (
         torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
         if device.type == "cuda"
         else images.images[:count]
     )
-    object.__setattr__(materials, "images", MemoryImages(pixels))
+    object.__setattr__(setup, "images", MemoryImages(pixels))
     open_folder(out, spec)
-    return PretrainRun(spec, out, materials, Place(device, 1), SilentPretrainObserver())
+    return PretrainRun(spec, out, setup, Place(device, 1), PretrainObserver())
 
 
 def wait(device: torch.device) -> None:
@@ -119,8 +120,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(spec, Path(folder) / "head", device)
         plain = make_run(control, Path(folder) / "none", device)
-        batch = run.materials.images.read([torch.arange(spec.recipe.batch_size)])
-        views = run.materials.views(next(iter(batch)), None, device)
+        batch = run.setup.images.read([torch.arange(spec.recipe.batch_size)])
+        views = run.setup.views(next(iter(batch)), None, device)
 
         def epoch() -> None:
             run.train_epoch()

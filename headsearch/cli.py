@@ -16,8 +16,12 @@ import typer
 from headsearch.commands import audit, evaluate, pretrain, results, search, watching, zero_cost
 from headsearch.commands.reproduce import reproduce_app
 from headsearch.commands.space import space_app
+from headsearch.document import shorten
 from headsearch.errors import HeadsearchError, UserError
 from headsearch.signals import exit_code, like_ctrl_c
+
+_LONGEST = 2_000
+"""Characters of a message; a file may hold names of any length."""
 
 app = typer.Typer(
     name="headsearch",
@@ -100,5 +104,5 @@ def _discard_output() -> None:
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    typer.echo(f"headsearch: {' '.join(message.split())}", err=True)
+    typer.echo(f"headsearch: {shorten(message, _LONGEST)}", err=True)
     sys.exit(code)

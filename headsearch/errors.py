@@ -90,3 +90,12 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; expected one of: {', '.join(names)}" if names else ""
+
+
+def printable(text: str) -> str:
+    r"""The text with what no terminal should be given written as escapes: control characters, bytes that are no UTF-8.
+
+    >>> printable("caf\udce9\x1b.png")
+    'caf\\udce9\\x1b.png'
+    """
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)

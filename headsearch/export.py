@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from headsearch.base.info import BaseInfo
 from headsearch.document import plain, read_mapping, to_yaml
 from headsearch.errors import HeadError, RunError, did_you_mean
+from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Section
 
 if TYPE_CHECKING:
     from headsearch.experiment import Experiment
@@ -23,18 +24,15 @@ if TYPE_CHECKING:
     from headsearch.results.ranking import RankRow
     from headsearch.results.records import TrialRecord
     from headsearch.runs.directory import RunFacts
+    from headsearch.runs.run import Run
 
 VERSION: Literal["headsearch/head@1"] = "headsearch/head@1"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 _Size = Annotated[int, Field(ge=1)]
 
 
-class BaseFacts(_Section):
+class BaseFacts(Section):
     """`headsearch.base.info.BaseInfo`: what a head has to fit."""
 
     model: str
@@ -48,38 +46,23 @@ class BaseFacts(_Section):
     image_size: _Size
     stage: Annotated[int, Field(exclude_if=lambda stage: stage == -1)] = -1
 
+    def base_info(self) -> BaseInfo:
+        """The facts as the rest of the package knows them."""
+        height, width = self.grid
+        return BaseInfo(**self.model_dump(exclude={"grid"}), grid=(height, width))
 
-class ExportedBase(_Section):
+
+class ExportedBase(BaseSpec):
     """The base that the head was chosen for."""
 
-    model: str
-    kwargs: dict[str, Any]
-    weights: str | None
     info: BaseFacts
 
     def base_info(self) -> BaseInfo:
-        """The facts as the rest of the package knows them."""
-        height, width = self.info.grid
-        return BaseInfo(**self.info.model_dump(exclude={"grid"}), grid=(height, width))
+        """As `BaseFacts.base_info`."""
+        return self.info.base_info()
 
 
-class ExportedData(_Section):
-    """The images that it was chosen on."""
-
-    dataset: str
-    image_size: Annotated[int, Field(ge=1)]
-    augmentation: dict[str, Any] = Field(default_factory=dict)
-    """Changes to the default augmentation of this kind of images."""
-
-
-class ExportedMethod(_Section):
-    """The self-supervised objective."""
-
-    name: str
-    kwargs: dict[str, Any]
-
-
-class Provenance(_Section):
+class Provenance(Section):
     """Where the scores come from."""
 
     experiment: str
@@ -91,15 +74,16 @@ class Provenance(_Section):
     """Numbers of the trials behind the scores."""
 
 
-class ExportedHead(_Section):
+class ExportedHead(Section):
     """The content of a `head.yaml`."""
 
     head: Literal["headsearch/head@1"] = VERSION
     head_id: str
     config: dict[str, Any] | list[dict[str, Any]]
     base: ExportedBase
-    data: ExportedData
-    method: ExportedMethod
+    data: DataSpec
+    """The images that it was chosen on."""
+    method: MethodSpec
     scores: dict[str, bool | int | float | str | None]
     """The head's row of `headsearch rank`; unknown is null."""
     provenance: Provenance
@@ -109,11 +93,13 @@ class ExportedHead(_Section):
         return to_yaml(self.model_dump(mode="json"))
 
 
-def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | None = None) -> ExportedHead:
+def export_head(
+    run: Run | str | Path, out: Path, *, rank: int = 1, head_id: str | None = None
+) -> ExportedHead:
     """Write a head of a run to `out`.
 
     Args:
-        run: a run directory.
+        run: a run, or its directory.
         out: the file to write; written whole or not at all.
         rank: position in the default ranking, from 1.
         head_id: a head by name instead, controls too.
@@ -122,16 +108,17 @@ def export_head(run: str | Path, out: Path, *, rank: int = 1, head_id: str | Non
         RunError: no such head, or a file that cannot be written.
     """
     from headsearch.files import write_atomically
-    from headsearch.runs.ranked import rank_run
+    from headsearch.runs.run import Run, read_run
 
-    ranked = rank_run(run)
-    experiment, facts = ranked.experiment, ranked.directory.facts()
-    row = _chosen(run, ranked.rows, rank, head_id)
+    found = run if isinstance(run, Run) else read_run(run)
+    if found.experiment is None or found.facts is None:
+        raise RunError(found.problems[0])
+    row = _chosen(found.path, found.rows, rank, head_id)
     if not row.config:
         raise RunError(
-            f"{run}: '{row.head_id}' is plain self-supervised learning without a head: nothing to export"
+            f"{found.path}: '{row.head_id}' is plain self-supervised learning without a head: nothing to export"
         )
-    exported = describe_head(experiment, facts, ranked.records, row)
+    exported = describe_head(found.experiment, found.facts, found.records, row)
     try:
         write_atomically(out, exported.to_yaml())
     except OSError as error:
@@ -155,17 +142,11 @@ def describe_head(
         head_id=row.head_id,
         config=row.config,
         base=ExportedBase(
-            model=experiment.base.model,
-            kwargs=experiment.base.kwargs,
-            weights=experiment.base.weights,
+            **experiment.base.model_dump(),
             info=BaseFacts(**{**asdict(facts.base), "grid": list(facts.base.grid)}),
         ),
-        data=ExportedData(
-            dataset=experiment.data.dataset,
-            image_size=experiment.data.image_size,
-            augmentation=experiment.data.augmentation,
-        ),
-        method=ExportedMethod(name=experiment.method.name, kwargs=experiment.method.kwargs),
+        data=experiment.data,
+        method=experiment.method,
         scores={key: value for key, value in row.to_dict().items() if key not in ("head_id", "config")},
         provenance=Provenance(
             experiment=experiment.name,
@@ -178,7 +159,7 @@ def describe_head(
     )
 
 
-def _chosen(run: str | Path, rows: Sequence[RankRow], rank: int, head_id: str | None) -> RankRow:
+def _chosen(run: Path, rows: Sequence[RankRow], rank: int, head_id: str | None) -> RankRow:
     if head_id is not None:
         found = next((row for row in rows if row.head_id == head_id), None)
         if found is None:

@@ -1,21 +1,28 @@
-"""Files that are written whole or not at all, and what is noted in them: versions, and how two pieces of plain data differ. No torch here."""
+"""Files that are written whole or not at all, and plain data in them: read and checked, compared; versions. No torch here."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
+import json
 import os
 import platform
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from headsearch.errors import RunError, UserError
+from headsearch.errors import BaseModelError, RunError, UserError
 
 MAX_BYTES = 4_000_000
 """Of a text file that is read whole: those that people and the product write have some kilobytes."""
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+_T = TypeVar("_T")
 
 _PACKAGES = ("headsearch", "torch", "torchvision", "timm", "lightly", "optuna", "numpy")
 
@@ -27,6 +34,49 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, 
             yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
         yield path, old, new
+
+
+def load_json(text: str) -> Any:
+    """The data in a text. Raises `ValueError` for whatever is no JSON, and for what is nested too deep to be read.
+
+    Halves of characters, which could not be printed, are replaced.
+    """
+    try:
+        data = json.loads(text)
+        return _printable(data) if "\\ud" in text or "\\uD" in text else data
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _printable(data: Any) -> Any:
+    if isinstance(data, str):
+        return data.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(data, list):
+        return [_printable(value) for value in data]
+    if isinstance(data, dict):
+        return {_printable(key): _printable(value) for key, value in data.items()}
+    return data
+
+
+def checked(kind: type[_T], data: Mapping[str, Any]) -> _T:
+    """A dataclass from its fields, whose types are checked, also within. Raises `ValueError` in one line; `TypeError` where data is no mapping."""
+    from pydantic import ValidationError
+
+    hashable: Any = kind
+    try:
+        found: _T = _adapter(hashable).validate_python(dict(data))
+        return found
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def read_text(path: Path, kind: type[UserError], label: str | None = None) -> str:
@@ -55,6 +105,20 @@ def read_text(path: Path, kind: type[UserError], label: str | None = None) -> st
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - (content.rfind(b"\n", 0, error.start) + 1) + 1
         raise kind(f"{label}:{line}:{column}: cannot be read: not text in UTF-8") from None
+
+
+def check_weights(path: str) -> None:
+    """Refuse a path of weights that is no regular file, with a `BaseModelError`: a pipe would be waited for, a device read without end."""
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        raise BaseModelError(f"weights: no file '{path}' (expected null, pretrained, or a file)") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BaseModelError(f"weights: '{path}' cannot be read: {reason}") from None
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise BaseModelError(f"weights: '{path}' is {kind}, expected a file")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from headsearch.base.model import load_base
-from headsearch.export import BaseFacts, ExportedBase, ExportedData, ExportedHead, ExportedMethod, Provenance
+from headsearch.experiment import DataSpec, MethodSpec
+from headsearch.export import BaseFacts, ExportedBase, ExportedHead, Provenance
 from headsearch.heads import canonical, head_id, parse_head
 
 PAGE = Path(__file__).parent.parent / "docs" / "interop.md"
@@ -46,8 +47,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
             weights=None,
             info=BaseFacts(**{**vars(base.info), "grid": list(base.info.grid)}),
         ),
-        data=ExportedData(dataset="digits", image_size=16),
-        method=ExportedMethod(name="mocov3", kwargs={}),
+        data=DataSpec(dataset="digits", image_size=16),
+        method=MethodSpec(name="mocov3", kwargs={}),
         scores={},
         provenance=Provenance(experiment="x", seed=0, space="tiny", space_hash="0", versions={}, trials=[]),
     )

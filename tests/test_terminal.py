@@ -122,18 +122,27 @@ def test_a_tilde_is_the_home_directory_everywhere(
     assert len(refused.stderr.splitlines()) == 1
 
 
+HEAD = Path(__file__).parent / "fixtures" / "scores" / "head.yaml"
+
+
 def test_what_needs_no_torch_is_said_without_it(tmp_path: Path) -> None:
     for wrong in (
-        "data.root=/gone",
-        "base.weights=/gone",
-        "search.executor={kind: ray, address: '127.0.0.1:1'}",
-        "search.storage=sqlite:////gone/study.db",
-        "search.space=gone.yaml",
-        "method.name=gone",
+        ["run", "--data", "/gone"],
+        ["run", "--set", "base.weights=/gone"],
+        ["run", "--set", "search.executor={kind: ray, address: '127.0.0.1:1'}"],
+        ["run", "--set", "search.storage=sqlite:////gone/study.db"],
+        ["run", "--set", "search.space=gone.yaml"],
+        ["run", "--set", "method.name=gone"],
+        ["pretrain", HEAD, "--data", "/gone", "--out", "x"],
+        ["compare", HEAD, "--data", "/gone", "--out", "x"],
+        ["evaluate", "random", "--base", "resnet18", "--data", "/gone"],
+        ["evaluate", "/gone.pt", "--base", "resnet18", "--data", "digits"],
+        ["reproduce", "paper", "--data", "/gone", "--out", "x"],
+        ["space", "score", "tiny", "--data", "/gone"],
     ):
         code = (
             "import sys; from headsearch.cli import main\n"
-            f"sys.argv = ['headsearch', 'run', '--set', 'data.dataset=folder', '--set', 'data.root=.', '--set', {wrong!r}]\n"
+            f"sys.argv = {['headsearch', *map(str, wrong)]!r}\n"
             "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 2, end.code\n"
             "assert not {'torch', 'timm', 'ray'} & set(sys.modules)"
         )

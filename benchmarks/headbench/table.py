@@ -17,10 +17,11 @@ import pandas as pd
 from headsearch.errors import RunError
 from headsearch.files import write_bytes_atomically
 from headsearch.results.records import TrialRecord
-from headsearch.scoring.names import MEASURES, QUALITIES
+from headsearch.runs.run import read_records
+from headsearch.scoring.discrepancy import MEASURES
+from headsearch.scoring.quality import QUALITIES
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, read_scores
-from headsearch.search.ledger import read_records
 from headsearch.training.trial import RungScores
 
 PARTS = ("untrained", "screen", "screen-all", "screen-long", "proxies", "long")

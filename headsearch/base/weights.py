@@ -5,7 +5,6 @@ A file holds a state dictionary, or has one under a name that trainers give it; 
 
 from __future__ import annotations
 
-import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from headsearch.errors import BaseModelError
+from headsearch.files import check_weights
 
 _NESTED = (
     "state_dict_ema",
@@ -40,7 +40,7 @@ def load_weights(made: nn.Module, model: str, path: str) -> None:
 
     Raises `BaseModelError` for a file that cannot be read or does not fit; the model is then as it was.
     """
-    check_file(path)
+    check_weights(path)
     own = made.state_dict()
     classifier = getattr(made, "pretrained_cfg", {}).get("classifier") or ()
     heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
@@ -67,20 +67,6 @@ def load_weights(made: nn.Module, model: str, path: str) -> None:
             f"weights: '{path}' is neither safetensors nor a dictionary of tensors that torch.load can read"
         ) from error
     made.load_state_dict(state)
-
-
-def check_file(path: str) -> None:
-    """Refuse what is no regular file, with a `BaseModelError`: a pipe would be waited for, a device read without end."""
-    try:
-        mode = Path(path).stat().st_mode
-    except FileNotFoundError:
-        raise BaseModelError(f"weights: no file '{path}' (expected null, pretrained, or a file)") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BaseModelError(f"weights: '{path}' cannot be read: {reason}") from None
-    if not stat.S_ISREG(mode):
-        kind = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
-        raise BaseModelError(f"weights: '{path}' is {kind}, expected a file")
 
 
 def _safetensors(path: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,21 +6,23 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import ReportFormat, Run, console
+from headsearch.commands.common import ReportFormat, RunPath, console, tell_problems
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example:  headsearch audit runs/digits --format json > audit.json")
 def audit(
-    run: Run,
-    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    run: RunPath,
+    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
 ) -> None:
-    """Tell how far the ranking can be trusted: stages, rungs, seeds and measures of a run held against each other."""
+    """Check how far the ranking of a run can be trusted, by comparing its stages, rungs, seeds and measures."""
     from headsearch.results.audit_tables import audit_json, section_table
-    from headsearch.runs.audited import audit_run
+    from headsearch.runs.run import read_run
 
-    found = audit_run(run)
+    held = read_run(run)
+    tell_problems(held)
+    found = held.audit
     if output is ReportFormat.json:
         typer.echo(audit_json(found))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from headsearch.runs.ranked import RankedRun
+    from headsearch.results.ranking import RankRow
+    from headsearch.runs.run import Run
 
 
 class TableFormat(StrEnum):
@@ -38,18 +40,24 @@ class ReportFormat(StrEnum):
     json = "json"
 
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by headsearch run.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by headsearch run.")]
 
 
-def print_ranking(ranked: RankedRun) -> None:
-    """The table, how many heads came how far, and the verdict."""
+def print_ranking(run: Run, rows: Sequence[RankRow]) -> None:
+    """The table of some rows, how many heads came how far, and the verdict."""
     from headsearch.results import tables
 
     out = console()
-    out.print(tables.rank_table(ranked.rows, labels=ranked.labels))
-    if ranked.passage is not None:
-        out.print(f"{ranked.passage}.", markup=False)
-    out.print(ranked.verdict, markup=False)
+    out.print(tables.rank_table(rows, labels=run.labels))
+    if run.passage is not None:
+        out.print(f"{run.passage}.", markup=False)
+    out.print(run.verdict, markup=False)
+
+
+def tell_problems(run: Run) -> None:
+    """Name what cannot be read of a run, on stderr, a line each."""
+    for line in run.problems:
+        typer.echo(f"headsearch: not shown: {line}", err=True)
 
 
 def console() -> Console:

@@ -32,11 +32,11 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="WEIGHTS...",
-            help="A file of weights, a pretraining directory, `random` or `pretrained`; others are compared with the first.",
+            help="A file of weights, a pretraining directory, `random` or `pretrained`. The others are compared with the first.",
         ),
     ],
     base: Annotated[
-        str | None, typer.Option(help="timm model. Default: what a pretraining directory says.")
+        str | None, typer.Option(help="timm model. Default: the pretraining directory's.")
     ] = None,
     base_kwargs: Annotated[
         str | None, typer.Option(metavar="JSON", help="Keywords of the model, e.g. '{\"img_size\": 64}'.")
@@ -44,27 +44,33 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            help="A data set's name, a folder, or an .npz file. Default: that of a pretraining directory."
+            help="A data set's name, a folder, or an .npz file. Default: the pretraining directory's."
         ),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Pixels. Default: the pretraining's, else the model's own.")
+        int | None,
+        typer.Option(
+            min=1, help="Side of the images in pixels. Default: the pretraining's, or else the model's own."
+        ),
     ] = None,
     probes: Annotated[
         str | None,
-        typer.Option(help="Of knn, linear, few-shot, finetune, segmentation, detection; with commas."),
+        typer.Option(
+            help="Comma-separated: knn, linear, few-shot, finetune, retrieval, segmentation, detection."
+        ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Repetitions of what is random.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds for everything random.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
     ] = None,
-    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
-    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file too.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Probe weights of a base: k-NN, linear, few labels, fine-tuning, segmentation, detection; with intervals, side by side."""
-    from headsearch.data.names import data_named
+    """Probe weights of a base side by side, with intervals: k-NN, linear, few labels, fine-tuning, segmentation, detection."""
+    from headsearch.data.names import check_data, data_named
     from headsearch.evaluation.spec import evaluation_spec
+    from headsearch.evaluation.weights import find_weights
 
     options: dict[str, Any] = {
         "base": given(model=base, kwargs=_keywords(base_kwargs)),
@@ -74,6 +80,10 @@ def evaluate(
     spec = evaluation_spec(options, overrides or [])
     if out is not None and not out.parent.is_dir():
         raise RunError(f"{out}: no folder '{out.parent}'")
+    for name in weights:
+        find_weights(name)
+    if spec.data.dataset is not None:
+        check_data(spec.data.dataset, spec.data.root)
     from headsearch.evaluation.evaluate import evaluate as run
     from headsearch.evaluation.result import check_lines, evaluation_table
     from headsearch.files import write_atomically
@@ -108,14 +118,15 @@ def compare(
             help="A folder of images, an .npz file, or a data set's name. Default: the search's data set."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions of every arm.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of every arm.")] = 3,
     budget: Annotated[
-        BudgetName, typer.Option(help="What the arms have in common; time: heads get fewer epochs.")
+        BudgetName,
+        typer.Option(help="What all arms share. With time, arms with a head train for fewer epochs."),
     ] = BudgetName.epochs,
     probes: Annotated[
         str | None,
         typer.Option(
-            help="Of knn, linear, few-shot, finetune, segmentation, detection; with commas. The first decides the verdict."
+            help="Comma-separated: knn, linear, few-shot, finetune, retrieval, segmentation, detection. The first decides the verdict."
         ),
     ] = None,
     overrides: Annotated[
@@ -123,14 +134,14 @@ def compare(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Override a key of the pretraining, or below `evaluate.` of the evaluation.",
+            help="Override a key of the pretraining or, with the prefix `evaluate.`, of the evaluation.",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the comparison in --out.")] = False,
-    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the comparison in --out.")] = False,
+    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Pretrain with and without the heads, several seeds each, evaluate all, and say whether a head is worth it."""
+    """Pretrain with and without the heads, with several seeds each, evaluate all, and report whether a head is worth it."""
     from headsearch.comparison.plan import make_plan
 
     plan = make_plan(

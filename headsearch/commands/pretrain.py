@@ -32,20 +32,20 @@ def pretrain(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. recipe.epochs=100."),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint in --out.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint in --out.")] = False,
     with_head: Annotated[
         bool,
-        typer.Option("--head/--no-head", help="--no-head trains the control: everything equal, no head."),
+        typer.Option("--head/--no-head", help="--no-head trains the control: the same without a head."),
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Pretrain the base with a chosen head on the full schedule, and write weights that timm loads."""
+    """Pretrain the base with a chosen head on the full schedule, and write weights that timm can load."""
     from headsearch.errors import UserError
     from headsearch.export import read_head
     from headsearch.pretrain import PretrainSpec
     from headsearch.pretrain import pretrain as run_pretraining
     from headsearch.pretrain.display import pretrain_display
-    from headsearch.pretrain.result import PretrainInterrupted
+    from headsearch.pretrain.result import PretrainInterrupted, RankLost
 
     first = os.environ.get("RANK", "0") == "0"
     try:
@@ -59,15 +59,16 @@ def pretrain(
         if first:
             raise
         raise typer.Exit(2) from None
-    except PretrainInterrupted as interrupted:
-        if first:
+    except (PretrainInterrupted, RankLost) as ended:
+        # The first rank may be the one that is lost.
+        if first or (isinstance(ended, RankLost) and os.environ.get("RANK") == "1"):
             again = ["headsearch", "pretrain", str(head), "--out", str(out)]
             again += ["--data", data] if data is not None else []
             again += [part for override in overrides or [] for part in ("--set", override)]
             again += [] if with_head else ["--no-head"]
             line = shlex.join([*again, "--resume"])
-            typer.echo(f"headsearch: {interrupted}. Go on with:  {line}", err=True)
-        raise typer.Exit(128 + interrupted.signal) from None
+            typer.echo(f"headsearch: {ended}. Go on with:  {line}", err=True)
+        raise typer.Exit(128 + ended.signal if isinstance(ended, PretrainInterrupted) else 1) from None
     if first:
         accuracy = "" if result.knn is None else f", k-NN {result.knn:.1f} %"
         typer.echo(

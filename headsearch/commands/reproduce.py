@@ -13,7 +13,7 @@ from headsearch.commands.evaluate import teller
 from headsearch.signals import exit_code
 
 reproduce_app = typer.Typer(
-    help="Rerun what a paper claims on your own base and images, with verdicts.", no_args_is_help=True
+    help="Test the claims of a paper on your own base and images, with verdicts.", no_args_is_help=True
 )
 
 
@@ -31,26 +31,24 @@ def paper(
     base: Annotated[str | None, typer.Option(help="timm model. Default: the tiny ViT of digits.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="A folder with a folder of images per class, an .npz file, or a data set's name. Default: digits."
-        ),
+        typer.Option(help="A folder of class folders, an .npz file, or a data set's name. Default: digits."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/paper"),
-    seeds: Annotated[int, typer.Option(min=1, help="Of every head and control.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of every head and control.")] = 3,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a proxy and of the screen; the same as --set proxy.epochs=..."),
+        typer.Option(min=1, help="Epochs of a proxy and of the screen; the same as --set proxy.epochs=..."),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
     ] = None,
-    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
     resume: Annotated[
-        bool, typer.Option(help="Go on with the folder in --out, also with more seeds.")
+        bool, typer.Option(help="Continue the reproduction in --out. You may raise --seeds.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Heterogeneous self-supervised learning: do other architectures help, the more they differ, and does the search find them?"""
+    """Heterogeneous self-supervised learning: do other architectures help, do they help more the more they differ, and does the search find them?"""
     from headsearch.reproduction.plan import make_plan
 
     plan = make_plan(base=base, data=data, seeds=seeds, epochs=epochs, overrides=overrides or [])

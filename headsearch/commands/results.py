@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import RankBy, Run, TableFormat, console, print_ranking
+from headsearch.commands.common import RankBy, RunPath, TableFormat, console, print_ranking, tell_problems
 from headsearch.errors import RunError
 
 app = typer.Typer()
@@ -15,45 +15,51 @@ app = typer.Typer()
 
 @app.command(epilog="Example:  headsearch rank runs/digits --by probe --format csv > heads.csv")
 def rank(
-    run: Run,
+    run: RunPath,
     by: Annotated[
         RankBy | None,
         typer.Option(
-            help="pareto: layers of (discrepancy, probe), then probe, then cost; score: the label-free score, a screen's own order."
+            help="pareto: layers of (discrepancy, probe), then probe, then cost; score: the label-free score, which orders a screen."
         ),
     ] = None,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also the heads that were let go earlier, with the stage and the reason."),
+        typer.Option(
+            "--all", help="Also list the heads that earlier stages dropped, with the stage and the reason."
+        ),
     ] = False,
-    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
 ) -> None:
     """Print the ranked heads of a run, with their gain over the control."""
     from headsearch.results import tables
-    from headsearch.runs.ranked import rank_run
+    from headsearch.runs.run import read_run
 
-    ranked = rank_run(run, by.value if by else None)
-    departed = ranked.departed if everything else []
+    found = read_run(run)
+    tell_problems(found)
+    ranking = found.ranking(by.value if by else None)
+    departed = found.departed if everything else ()
     if output is TableFormat.table:
-        print_ranking(ranked)
+        print_ranking(found, ranking)
         if departed:
             console().print()
             console().print(tables.departure_table(departed))
         return
-    rows = [*ranked.rows, *departed]
+    rows = [*ranking, *departed]
     typer.echo(tables.rank_json(rows) if output is TableFormat.json else tables.rank_csv(rows))
 
 
 @app.command(epilog="Example:  headsearch trials runs/digits --format json")
 def trials(
-    run: Run,
-    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+    run: RunPath,
+    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
 ) -> None:
     """Print every trial of a run: state, head, seed, replicate, rungs, seconds, reason."""
     from headsearch.results import tables
-    from headsearch.search.ledger import read_records
+    from headsearch.runs.run import read_run
 
-    records = read_records(run)
+    found = read_run(run)
+    tell_problems(found)
+    records = found.records
     if output is TableFormat.table:
         console().print(tables.trial_table(records))
     else:
@@ -62,15 +68,18 @@ def trials(
 
 @app.command(epilog="Example:  headsearch export runs/digits --rank 1 --out head.yaml")
 def export(
-    run: Run,
+    run: RunPath,
     out: Annotated[Path, typer.Option(help="The file to write.")],
     rank: Annotated[int | None, typer.Option(min=1, help="Position in the ranking. Default: 1.")] = None,
     head: Annotated[str | None, typer.Option(help="A head_id instead of a position.")] = None,
 ) -> None:
-    """Write the chosen head, its base, its scores and where they come from to a head.yaml."""
+    """Write the chosen head, its base, its scores and their provenance to a head.yaml."""
     from headsearch.export import export_head
+    from headsearch.runs.run import read_run
 
     if rank is not None and head is not None:
         raise RunError("--rank and --head exclude each other; give one")
-    exported = export_head(run, out, rank=rank or 1, head_id=head)
+    found = read_run(run)
+    tell_problems(found)
+    exported = export_head(found, out, rank=rank or 1, head_id=head)
     typer.echo(f"{out}: {exported.head_id}", err=True)

@@ -41,21 +41,23 @@ def run(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="What the funnel may cost: proxies (24) or a time ('2 h', '90 min'); the same as --set search.budget=..."
+            help="Budget of the funnel: a number of proxies (24) or a time ('2 h', '90 min'); the same as --set search.budget=..."
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option(help="Go on with the run directory where it was interrupted.")
+        bool, typer.Option(help="Continue an interrupted run, or extend a finished one.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the ranked table.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress, only the ranked table.")
+    ] = False,
 ) -> None:
-    """Search: train base and head on a short schedule, head by head, and rank the heads."""
+    """Search for heads: train the base with each head on a short schedule, and rank the heads."""
     import json
 
     from headsearch.commands.progress import progress_display
     from headsearch.data.names import data_named
     from headsearch.experiment import load_experiment
-    from headsearch.runs.ranked import rank_run
+    from headsearch.runs.run import read_run
     from headsearch.runs.storages import without_password
     from headsearch.search.session import run_search
 
@@ -88,9 +90,9 @@ def run(
         hint = without_password(shlex.join(again))
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
-    ranked = rank_run(where)
-    print_ranking(ranked)
-    if any(row.rank == 1 for row in ranked.rows):
+    found = read_run(where)
+    print_ranking(found, found.rows)
+    if found.ranked:
         typer.echo(
             f"\nTake the best one with:  headsearch export {shlex.quote(str(where))} --rank 1 --out head.yaml",
             err=True,
@@ -115,9 +117,9 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
 
 @app.command()
 def doctor(
-    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
 ) -> None:
-    """Tell versions, devices and storage, and what would be slow and why."""
+    """Report versions, devices and storage, and what would be slow and why."""
     import json
 
     from rich.table import Table

@@ -33,7 +33,7 @@ COUNT_LIMIT = 20_000
 TRIES_PER_SAMPLE = 200
 
 space_app = typer.Typer(
-    help="Look at a search space: a YAML file, or a shipped name (tiny, paper, metaformer, sets, knobs, claims).",
+    help="Inspect a search space: a YAML file, or a shipped name (tiny, paper, metaformer, sets, knobs, claims).",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -41,7 +41,7 @@ space_app = typer.Typer(
 SpaceArgument = Annotated[
     str, typer.Argument(metavar="SPACE", help="A YAML file or the name of a shipped space.")
 ]
-FormatOption = Annotated[SpaceFormat, typer.Option("--format", help="How to print the answer.")]
+FormatOption = Annotated[SpaceFormat, typer.Option("--format", help="Output format.")]
 BaseOption = Annotated[
     str | None,
     typer.Option("--base", metavar="MODEL", help="timm model to check constraints against. Imports torch."),
@@ -82,7 +82,7 @@ def count(
     image_size: SizeOption = 224,
     output: FormatOption = SpaceFormat.text,
 ) -> None:
-    """Count the heads: descriptions by formula; different networks, and those the constraints allow, by enumeration."""
+    """Count the heads: descriptions by formula; different networks, and those that the constraints allow, by enumeration."""
     from headsearch.space.loading import load_space
 
     loaded = load_space(space)
@@ -115,7 +115,7 @@ def sample(
     image_size: SizeOption = 224,
     output: FormatOption = SpaceFormat.text,
 ) -> None:
-    """Draw heads at random, of those that the constraints allow. The same head may come up more than once."""
+    """Draw random heads that the constraints allow. A head may come up more than once."""
     import random
 
     from headsearch.space.loading import load_space
@@ -140,7 +140,7 @@ def validate(
     image_size: SizeOption = 224,
     output: FormatOption = SpaceFormat.text,
 ) -> None:
-    """Check a space: every word, every value, and that the constraints leave some head."""
+    """Check a space: every key and value, and that the constraints allow at least one head."""
     from headsearch.space.loading import load_space
 
     loaded = load_space(space)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import ReportFormat, Run, console
+from headsearch.commands.common import ReportFormat, RunPath, console, tell_problems
 from headsearch.errors import RunError, require
 
 app = typer.Typer()
@@ -23,16 +23,16 @@ class PageFormat(StrEnum):
 
 @app.command(epilog="Example:  headsearch status runs/digits   |   watch -n 5 headsearch status runs/digits")
 def status(
-    run: Run,
-    output: Annotated[ReportFormat, typer.Option("--format", help="How to print.")] = ReportFormat.table,
+    run: RunPath,
+    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
 ) -> None:
-    """Tell how far a search is: stage, what runs now, what is best so far, how long it may take."""
+    """Show the progress of a search: its stage, what runs now, the best heads so far, and the time left."""
     import json
 
     from headsearch.report.status import status_data, status_panel
-    from headsearch.runs.view import read_run
+    from headsearch.runs.run import look_at
 
-    view = read_run(run)
+    view = look_at(run)
     if output is ReportFormat.json:
         typer.echo(json.dumps(status_data(view), indent=2, allow_nan=False))
     else:
@@ -43,7 +43,7 @@ def status(
     epilog="Example:  headsearch report runs/digits --out digits.html   |   headsearch report runs/digits --format md"
 )
 def report(
-    run: Run,
+    run: RunPath,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -55,12 +55,12 @@ def report(
         typer.Option("--format", help="html: one file that opens offline. md: for a pull request."),
     ] = PageFormat.html,
 ) -> None:
-    """Write what a run found as one file that can be mailed."""
+    """Write the results of a run as one file that can be mailed."""
     require("dash", extra="dashboard", where="a report")
     from headsearch.files import write_atomically
-    from headsearch.runs.view import read_run
+    from headsearch.runs.run import look_at
 
-    view = read_run(run)
+    view = look_at(run)
     if output is PageFormat.md:
         from headsearch.report.markdown import markdown_report
 
@@ -78,8 +78,7 @@ def report(
     except OSError as error:
         raise RunError(f"{target}: cannot be written: {error.strerror or error}") from None
     typer.echo(f"{target}: {len(text.encode()) / 1e6:.1f} MB", err=True)
-    for line in view.problems:
-        typer.echo(f"headsearch: not in the report: {line}", err=True)
+    tell_problems(view)
 
 
 @app.command(
@@ -90,22 +89,27 @@ def dashboard(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN...", help="Run directories, as made by headsearch run.")
     ],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8050,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
+    ] = 8050,
     host: Annotated[
-        str, typer.Option(help="Where to listen. Anywhere but on this machine alone, a token is needed.")
+        str,
+        typer.Option(help="Address to listen on. An address that other machines can reach needs a token."),
     ] = "127.0.0.1",
     token: Annotated[
         str | None,
-        typer.Option(help="What every visitor must bring. Default: none on this machine, else a random one."),
+        typer.Option(
+            help="Token that every visitor must present. Default: none on this machine, otherwise a random one."
+        ),
     ] = None,
     prefix: Annotated[
         str,
         typer.Option(
-            help="What all addresses begin with, behind a proxy that has the dashboard below a path."
+            help="Start of all addresses, for a reverse proxy that serves the dashboard below a path."
         ),
     ] = "/",
 ) -> None:
-    """Show runs in a browser, and keep showing them while they go on. Only reads."""
+    """Show runs in a browser, also while they are running. Only reads them."""
     require("dash", extra="dashboard", where="the dashboard")
     from headsearch.dashboard.server import Address, serve
 

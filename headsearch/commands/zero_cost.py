@@ -44,39 +44,40 @@ def score(
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override any key, as base.kwargs or data.image_size."
+            "--set", metavar="KEY=VALUE", help="Override any key, e.g. base.kwargs or data.image_size."
         ),
     ] = None,
     number: Annotated[
         int, typer.Option("-n", "--number", min=1, max=100_000, help="How many distinct heads to score.")
     ] = 1000,
     seed: Annotated[
-        int, typer.Option(help="Of the draw. Initialisations follow from the experiment's seed.")
+        int, typer.Option(help="Seed of the draw. The experiment's seed decides the initialisations.")
     ] = 0,
     seeds: Annotated[
-        int, typer.Option(min=1, max=100, help="Random initialisations that scores are means over.")
+        int, typer.Option(min=1, max=100, help="Number of random initialisations to average over.")
     ] = 3,
-    images: Annotated[int, typer.Option(min=4, help="Most held-out images to look at.")] = 256,
+    images: Annotated[int, typer.Option(min=4, help="Maximum number of held-out images.")] = 256,
     by: Annotated[
         str,
         typer.Option(
-            help="score, retrieval.head, rankme_head, synflow, naswot, or a discrepancy as cka.tokens.output."
+            help="Order by score, retrieval.head, rankme_head, synflow, naswot, or a discrepancy such as cka.tokens.output."
         ),
     ] = "score",
     baselines: Annotated[
         bool,
         typer.Option(
             "--baselines",
-            help="Compute synflow and NASWOT as well, to compare with. On with --by synflow or naswot.",
+            help="Also compute synflow and NASWOT, for comparison. On with --by synflow or naswot.",
         ),
     ] = False,
-    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.table,
+    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
     out: Annotated[
         Path | None,
-        typer.Option(help="A file to keep scores in as they come (JSON lines); goes on from what it holds."),
+        typer.Option(help="A JSON-lines file for the scores. If it exists, its heads are not scored again."),
     ] = None,
 ) -> None:
-    """Score heads at random initialisation: how different from the base, and how good. No label, no training."""
+    """Score heads at random initialisation: how much they differ from the base, and how good they are. Needs no labels and no training."""
+    from headsearch.data.names import check_data
     from headsearch.results import tables
     from headsearch.scoring.zero_cost_scores import BASELINES, ORDERS, ordered
     from headsearch.space.loading import load_space
@@ -86,11 +87,15 @@ def score(
     loaded = load_space(space)
     loaded.expect_single_heads("scoring at random initialisation")
     resolved = _experiment(experiment, base, data, overrides or [])
+    check_data(resolved.data.dataset, resolved.data.root)
 
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
 
     scorer = ZeroCostScorer(resolved, seeds=seeds, images=images, baselines=baselines or by in BASELINES)
     with _progress() as tell:
+        # Nothing is trained: only what is left out is worth a line.
+        for line in scorer.data[1:]:
+            typer.echo(line, err=True)
         rows = score_space(loaded, scorer, number=number, seed=seed, path=out, progress=tell)
     if len(rows) < number:
         typer.echo(f"{loaded.name} has {len(rows)} distinct heads that are allowed on this base", err=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from headsearch.comparison.outcome import Comparison, summarised
-from headsearch.comparison.plan import PLAN_FILE, Plan
+from headsearch.comparison.plan import PLAN_FILE, ComparisonPlan
 from headsearch.document import to_yaml
 from headsearch.evaluation.evaluate import check_images, evaluate
 from headsearch.files import write_result
@@ -26,7 +26,7 @@ Tell = Callable[[str], None]
 
 
 def compare(
-    plan: Plan,
+    plan: ComparisonPlan,
     out: Path,
     *,
     resume: bool = False,
@@ -51,7 +51,7 @@ def compare(
         plan.check_resume(out)
     else:
         RunDirectory.refuse_existing(out)
-    check_images(plan.evaluation, next(iter(plan.arms.values())))
+    check_images(plan.evaluation, next(iter(plan.arms.values())), tell)
     write_result(out / PLAN_FILE, to_yaml(plan.to_dict()))
     records: dict[str, list[dict[str, Any]]] = {arm: [] for arm in plan.arms}
     trainings = plan.trainings()
@@ -75,7 +75,7 @@ def compare(
 
 
 def _trained(
-    plan: Plan,
+    plan: ComparisonPlan,
     spec: PretrainSpec,
     folder: Path,
     display: Callable[[], AbstractContextManager[PretrainObserver]],

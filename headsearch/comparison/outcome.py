@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from headsearch.comparison.plan import NONE, VERSION, Plan
+from headsearch.comparison.plan import NONE, VERSION, ComparisonPlan
 from headsearch.files import versions
 from headsearch.results.noise import blocked_noise
 
@@ -51,7 +51,7 @@ class ArmRow:
 class Comparison:
     """The outcome of `headsearch compare`."""
 
-    plan: Plan
+    plan: ComparisonPlan
     rows: tuple[ArmRow, ...]
     verdict: str
 
@@ -110,7 +110,7 @@ class Comparison:
         )
 
 
-def summarised(plan: Plan, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> Comparison:
+def summarised(plan: ComparisonPlan, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> Comparison:
     """The comparison from the record of every training, by arm in the order of the seeds."""
     probes = list(records[NONE][0]["scores"])
     scores = {

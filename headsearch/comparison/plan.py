@@ -13,6 +13,7 @@ from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
 from headsearch.export import ExportedHead, read_head
 from headsearch.files import differences
 from headsearch.pretrain import PretrainSpec
+from headsearch.runs.directory import refuse_changes
 
 VERSION = "headsearch/comparison@1"
 NONE = "none"
@@ -26,7 +27,7 @@ _OF_THE_EVALUATION = "evaluate."
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """A comparison before its first training."""
 
     arms: Mapping[str, PretrainSpec]
@@ -65,13 +66,12 @@ class Plan:
         if not file.exists():
             raise RunError(f"{out}: nothing to resume, there is no {file.name}")
         former = plain(read_mapping(file, RunError, "as headsearch compare writes them"))
-        changes = [change for change in differences(former, self.to_dict()) if change[0] != "seeds"]
-        if changes:
-            key, old, new = changes[0]
-            more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-            raise RunError(
-                f"{out}: cannot resume with another {key}: {new!r}, it has {old!r}{more}; choose another --out"
-            )
+        changes = [
+            change
+            for change in differences(former, self.to_dict())
+            if change[0] != "seeds" and not change[0].endswith("data.unreadable")
+        ]
+        refuse_changes(out, changes)
 
 
 def make_plan(
@@ -82,14 +82,14 @@ def make_plan(
     budget: Budget = "epochs",
     probes: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
-) -> Plan:
+) -> ComparisonPlan:
     """The comparison of some exported heads with no head.
 
     Args:
         heads: files as `headsearch export` writes them, chosen for one base and method.
         data: as `PretrainSpec.from_head` takes it.
         seeds: repetitions of every arm.
-        budget: see `Plan`. With `time` an arm gets the share 1 / (1 + overhead) of the epochs, rounded down.
+        budget: see `ComparisonPlan`. With `time` an arm gets the share 1 / (1 + overhead) of the epochs, rounded down.
         probes: of `headsearch evaluate`; the first decides the verdict.
         overrides: `key=value` of the pretraining, or, below `evaluate.`, of the evaluation.
 
@@ -97,7 +97,7 @@ def make_plan(
         UserError: a file or an override cannot be used, or the heads were chosen for different bases or methods.
     """
     exported = {str(path): read_head(path) for path in heads}
-    _check_alike(exported)
+    _check_alike(exported, same_root=data is None)
     own = [override for override in overrides if not override.startswith(_OF_THE_EVALUATION)]
     others = [
         override.removeprefix(_OF_THE_EVALUATION)
@@ -106,20 +106,23 @@ def make_plan(
     ]
     first = next(iter(exported.values()))
     arms = {NONE: PretrainSpec.from_head(first, data=data, overrides=own, without_head=True)}
+    arms[NONE].check_paths()
     for path, head in exported.items():
         spec = PretrainSpec.from_head(head, data=data, overrides=own)
         arms[head.head_id] = _shortened(spec, head, path) if budget == "time" else spec
     evaluation = evaluation_spec({} if probes is None else {"probes": list(probes)}, others)
-    return Plan(arms, evaluation, seeds, budget)
+    return ComparisonPlan(arms, evaluation, seeds, budget)
 
 
-def _check_alike(exported: Mapping[str, ExportedHead]) -> None:
+def _check_alike(exported: Mapping[str, ExportedHead], *, same_root: bool) -> None:
     (path, first), *others = exported.items()
+    where = {} if same_root else {"root": first.data.root}
     seen = {first.head_id: path}
     for other_path, other in others:
         if other.head_id in seen:
             raise ExperimentError(f"{other_path}: the same head as in {seen[other.head_id]}")
         seen[other.head_id] = other_path
+        other = other.model_copy(update={"data": other.data.model_copy(update=where)})
         for what in ("base", "method", "data"):
             if getattr(other, what) != getattr(first, what):
                 raise ExperimentError(

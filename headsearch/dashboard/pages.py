@@ -9,15 +9,14 @@ from urllib.parse import parse_qs, unquote
 from dash import dcc, html
 from dash.development.base_component import Component
 
-from headsearch.report.parts import Child, Links, address, aria, empty, link
+from headsearch.report.parts import Child, Links, address, aria, callout, empty, link
 from headsearch.report.views.compare import MOST, compare
 from headsearch.report.views.cost import cost
 from headsearch.report.views.head import head
 from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import condition, overview, problems, subtitle
 from headsearch.report.views.trials import ALWAYS, FIELDS, STATES, Query, families, trials
-from headsearch.report.views.trust import trust
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 VIEWS = {
     "overview": "Overview",
@@ -97,7 +96,7 @@ def shell(interval: float) -> Component:
     )
 
 
-def navigation(route: Route, views: Sequence[RunView]) -> list[Component]:
+def navigation(route: Route, views: Sequence[Run]) -> list[Component]:
     """Links to every run, where there are several, and to every view."""
 
     def entry(text: str, href: str, current: bool) -> Component:
@@ -125,7 +124,7 @@ def navigation(route: Route, views: Sequence[RunView]) -> list[Component]:
     return parts
 
 
-def heading(route: Route, views: Sequence[RunView]) -> list[Component]:
+def heading(route: Route, views: Sequence[Run]) -> list[Component]:
     """The page's title and what the run is about."""
     view = views[route.run]
     if route.view == "missing":
@@ -144,7 +143,7 @@ def heading(route: Route, views: Sequence[RunView]) -> list[Component]:
     return [html.Div(name, className="title"), about]
 
 
-def content(route: Route, search: str | None, views: Sequence[RunView]) -> list[Child]:
+def content(route: Route, search: str | None, views: Sequence[Run]) -> list[Child]:
     """What the page shows: a function of its address and of the runs alone."""
     view, links = views[route.run], Links(route.run)
     match route.view:
@@ -162,7 +161,7 @@ def content(route: Route, search: str | None, views: Sequence[RunView]) -> list[
             # Takes seconds: a callback of its own fills it, and the rest is there at once.
             return [
                 problems(view),
-                *trust(view),
+                callout(view.verdict),
                 html.Div(empty("The audit is being worked out."), id="audit"),
             ]
         case "cost":
@@ -173,7 +172,7 @@ def content(route: Route, search: str | None, views: Sequence[RunView]) -> list[
     ]
 
 
-def controls(route: Route, search: str | None, views: Sequence[RunView]) -> list[Component]:
+def controls(route: Route, search: str | None, views: Sequence[Run]) -> list[Component]:
     """What the reader can set on the page. Its values come from the address and go there."""
     if route.view == "trials":
         return [_filters(views[route.run], Query.parse(search))]
@@ -192,7 +191,7 @@ def chosen_heads(search: str | None) -> list[tuple[int, str]]:
     return list(dict.fromkeys(found))
 
 
-def _filters(view: RunView, query: Query) -> Component:
+def _filters(view: Run, query: Query) -> Component:
     more = [name for name in FIELDS if name not in ALWAYS]
     return html.Section(
         [
@@ -250,7 +249,7 @@ def _filters(view: RunView, query: Query) -> Component:
     )
 
 
-def _chooser(views: Sequence[RunView], search: str | None) -> Component:
+def _chooser(views: Sequence[Run], search: str | None) -> Component:
     chosen = [
         (run, head_id)
         for run, head_id in chosen_heads(search)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from headsearch.runs.view import RunReader, RunView
+from headsearch.runs.run import Run, RunReader
 
 
 class Runs:
@@ -20,7 +20,7 @@ class Runs:
         self._versions = [1] * len(self._views)
 
     @property
-    def views(self) -> Sequence[RunView]:
+    def views(self) -> Sequence[Run]:
         """Every run, as of the last refresh."""
         return self._views
 

@@ -12,9 +12,9 @@ from typing import Literal
 from headsearch.data.collection import Collection, Part
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import split_of, what_is
-from headsearch.data.opening import no_file, printable
+from headsearch.data.opening import no_file
 from headsearch.data.sources import FileSource
-from headsearch.errors import DataError, LabelsMissing
+from headsearch.errors import DataError, LabelsMissing, printable
 
 EXTENSIONS = frozenset(
     [

@@ -9,17 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from headsearch.data.opening import printable
-from headsearch.errors import DataError
+from headsearch.errors import DataError, printable
 
 TOO_MANY = 0.2
 """Share of the files that cannot be read from which on a data set is refused."""
 
 _NAMED = 3
 """Files named in a line; the rest is counted."""
-
-FILE_NAME = "left_out.txt"
-"""Where a run directory and a pretraining list them all."""
 
 
 @dataclass
@@ -52,12 +48,15 @@ class LeftOut:
 
     def told(self) -> list[str]:
         """A line of either kind, with some names; none where nothing is left out."""
-        lines = []
-        if self.unreadable:
-            lines.append(f"{_files(self.unreadable)} left out, cannot be read: {_some(self.unreadable)}")
+        lines = self.told_unreadable()
         if self.beside:
             lines.append(f"{_files(self.beside)} left out, beside the data set: {_some(self.beside)}")
         return lines
+
+    def told_unreadable(self, since: int = 0) -> list[str]:
+        """A line of what cannot be read, but for the first `since` files; none where there is nothing to tell."""
+        named = dict(list(self.unreadable.items())[since:])
+        return [f"{_files(named)} left out, cannot be read: {_some(named)}"] if named else []
 
     def listed(self) -> str:
         """All of them, a line each."""

@@ -13,9 +13,8 @@ from headsearch.data.collection import Collection, Part, cut
 from headsearch.data.decode import choose_canvas, decode_all
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import check_dataset_name, data_path
-from headsearch.data.opening import printable
 from headsearch.data.sets import Dataset, ImageSet, MemoryImages, StreamedImages
-from headsearch.errors import DataError, LabelsMissing
+from headsearch.errors import DataError, LabelsMissing, printable
 
 _MEASURED_IN_MEMORY = 10_000
 _MEASURED_FROM_FILES = 1_024

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Literal, cast
 
-from headsearch.errors import DataError, did_you_mean
+from headsearch.errors import DataError, did_you_mean, printable
 
 OWN_NAMES = ("digits", "folder", "npz")
 
@@ -86,8 +86,28 @@ def check_dataset_name(dataset: str) -> None:
     )
 
 
+def check_data(dataset: str, root: str | None) -> None:
+    """Check what can be checked without opening an image. Raises `DataError`: no such data set, or nothing where its images should be."""
+    check_dataset_name(dataset)
+    if dataset not in ("folder", "npz"):
+        return
+    kind = "folder of images" if dataset == "folder" else ".npz file"
+    if root is None:
+        raise DataError(
+            f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
+        )
+    if what_is(data_path(root)) is None:
+        raise DataError(f"data.root: no {kind} at '{printable(root)}'")
+
+
 def data_named(text: str) -> dict[str, str]:
-    """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, or a folder."""
+    """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, or a folder.
+
+    Raises:
+        DataError: the path is no UTF-8, and could not be kept in a file.
+    """
+    if not text.isascii() and any("\ud800" <= mark <= "\udfff" for mark in text):
+        raise DataError(f"--data: '{printable(text)}' is not text in UTF-8; rename it, or give a link to it")
     prefix, separator, _ = text.partition("/")
     if text in OWN_NAMES or (
         separator and prefix in (*OPEN_PREFIXES, "torch") and what_is(Path(text)) is None

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from headsearch.data import MEMORY_LIMIT
 from headsearch.data.collection import Collection, Part
 from headsearch.data.names import held_out_names, what_is
-from headsearch.data.opening import printable
 from headsearch.data.sources import ArraySource
-from headsearch.errors import DataError, LabelsMissing, UserError
+from headsearch.errors import DataError, LabelsMissing, UserError, printable
 
 _HEADER_BYTES = 2**16
 """Of an array's beginning, in which its header must end."""

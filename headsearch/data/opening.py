@@ -6,6 +6,8 @@ Only the formats below are decoded: some others that Pillow knows start outside 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import logging
 import stat
 import threading
 import warnings
@@ -29,7 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from headsearch.errors import UserError
+from headsearch.errors import UserError, printable
 
 _FORMATS = (
     BmpImagePlugin.BmpImageFile.format,
@@ -59,7 +61,12 @@ _ONE_LARGE_AT_A_TIME = threading.RLock()
 
 # What Pillow has to say about a file is said as the reason for leaving it out; its own bound on pixels is replaced by ours.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+for _library in (Path(Image.__file__).parent.parent / "pillow.libs").glob("libtiff*"):
+    # libtiff writes what it finds to stderr by itself. Where Pillow is built on a libtiff of the system, it goes on to.
+    ctypes.CDLL(str(_library)).TIFFSetErrorHandler(None)
+    ctypes.CDLL(str(_library)).TIFFSetWarningHandler(None)
 
 
 class CorruptImage(Exception):
@@ -119,12 +126,3 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return printable(" ".join(str(error).split()))[:200] or type(error).__name__
-
-
-def printable(text: str) -> str:
-    r"""The text with what no terminal should be given written as escapes: control characters, bytes that are no UTF-8.
-
-    >>> printable("caf\udce9\x1b.png")
-    'caf\\udce9\\x1b.png'
-    """
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)

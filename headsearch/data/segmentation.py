@@ -26,9 +26,9 @@ from headsearch.data.decode import cores, to_canvas
 from headsearch.data.folder import image_files
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import data_path, split_of, what_is
-from headsearch.data.opening import CorruptImage, opened, printable
+from headsearch.data.opening import CorruptImage, opened
 from headsearch.data.sources import FileSource
-from headsearch.errors import DataError
+from headsearch.errors import DataError, printable
 
 IGNORED = -1
 """The class of pixels that do not count."""

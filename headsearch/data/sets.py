@@ -197,6 +197,10 @@ class Dataset:
     layout: str = ""
     """What was understood of where splits and classes are."""
 
+    def told(self) -> list[str]:
+        """What a person should know of it before any training: what was understood, and what is left out."""
+        return [self.understood(), *self.left_out.told()]
+
     def understood(self) -> str:
         """One line: how many images are trained on and held out, by which split, and the classes."""
         named = [] if self.layout == "" else [self.layout]

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-
-from headsearch.base.model import Base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
-from headsearch.data.load import pixel_statistics
+from headsearch.data.load import check_probe, pixel_statistics
 from headsearch.data.recipe import default_augmentation
 from headsearch.data.segmentation import MaskedDataset, load_masks
 from headsearch.data.sets import Dataset
-from headsearch.errors import BaseModelError, ExperimentError
+from headsearch.errors import BaseModelError, ExperimentError, LabelsMissing
 from headsearch.evaluation.detection import DetectionCheck, check_detection
 from headsearch.evaluation.finetune import finetune
-from headsearch.evaluation.frozen import few_shot, knn, linear
+from headsearch.evaluation.frozen import few_shot, knn, linear, retrieval
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.result import Evaluation, compared
-from headsearch.evaluation.segmentation import MaskedSubject, segmentation
-from headsearch.evaluation.spec import EvaluatedBase, EvaluatedData, EvaluationSpec, ProbeName
+from headsearch.evaluation.segmentation import Masked, segmentation
+from headsearch.evaluation.spec import EvaluatedBase, EvaluationSpec, ProbeName
 from headsearch.evaluation.subject import Subject
 from headsearch.evaluation.weights import (
     Normalisation,
@@ -35,11 +32,12 @@ from headsearch.training.devices import resolve_device
 
 Tell = Callable[[str], None]
 
-_ON_LABELS: Mapping[ProbeName, Callable[[Subject, EvaluationSpec], dict[str, Outcome]]] = {
+_ON_IMAGES: Mapping[ProbeName, Callable[[Subject, EvaluationSpec], dict[str, Outcome]]] = {
     "knn": knn,
     "linear": linear,
     "few-shot": few_shot,
     "finetune": finetune,
+    "retrieval": retrieval,
 }
 
 
@@ -58,7 +56,9 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
     spec = settled(spec, weights)
     device = resolve_device(spec.device)
     bases = [load_weights(each, spec) for each in weights]
-    labelled, masked = _labelled(spec), _masked(spec)
+    spec, images = _with_images(spec, tell)
+    masked = _masked(spec)
+    broken = 0 if images is None else len(images.left_out.unreadable)
     _warn_of_other_cuts(spec, weights, tell)
     outcomes: dict[str, dict[str, Outcome]] = {}
     checks: list[DetectionCheck] = []
@@ -66,19 +66,27 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
         found = outcomes[each.name] = {}
         base.to(device).eval()
         own = own_normalisation(each, base.info.model)
-        subject = None if labelled is None else _subject(each, base, labelled, own, spec, device)
+        subject = None
+        if images is not None:
+            views = _views(spec, own or (images.mean, images.std))
+            subject = Subject(each.name, base, images, views, spec.batch_size, device)
         for probe in spec.probes:
             if probe == "detection":
                 checks.append(check_detection(each.name, base, spec, device))
             elif probe == "segmentation":
                 assert masked is not None
-                found |= segmentation(_masked_subject(each, base, masked, own, spec, device), spec)
+                views = _views(spec, own or pixel_statistics(masked.train.images))
+                found |= segmentation(Masked(each.name, base, masked, views, spec.batch_size, device), spec)
             else:
                 assert subject is not None
-                found |= _ON_LABELS[probe](subject, spec)
+                found |= _ON_IMAGES[probe](subject, spec)
             tell(f"{each.name}: {probe} done")
         base.to("cpu")
-    return Evaluation(spec, compared(outcomes), tuple(checks))
+    if images is None:
+        return Evaluation(spec, compared(outcomes), tuple(checks))
+    for line in images.left_out.told_unreadable(broken):
+        tell(line)
+    return Evaluation(spec, compared(outcomes), tuple(checks), tuple(images.told()))
 
 
 def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
@@ -98,7 +106,8 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     assert base.model is not None
     size = data.image_size
     if data.dataset is None and trained is not None:
-        data = EvaluatedData(dataset=trained.data.dataset, root=trained.data.root)
+        own = trained.data.model_dump(include={"dataset", "root", "unreadable"})
+        data = data.model_copy(update=own | data.model_dump(include={"unreadable"}, exclude_unset=True))
     if size is None:
         size = own_image_size(base.model, base.kwargs) if trained is None else trained.data.image_size
     needs_data = set(spec.probes) - {"detection", *(["segmentation"] if spec.segmentation.dataset else [])}
@@ -109,15 +118,16 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     return spec.model_copy(update={"base": base, "data": data, "seed": seed})
 
 
-def check_images(spec: EvaluationSpec, pretraining: PretrainSpec) -> None:
-    """Read the images that an evaluation of this pretraining will ask for, so that a mistake is met before the training.
+def check_images(spec: EvaluationSpec, pretraining: PretrainSpec, tell: Tell) -> None:
+    """Read the images that an evaluation of this pretraining will ask for, so that a mistake is met before the training. `tell` is told
+    what was understood of them.
 
     Raises:
         UserError: there are no such images, or they lack what the probes need.
     """
     whole = settled(spec, [Weights("", None, pretraining)])
     resolve_device(whole.device)
-    _labelled(whole)
+    whole, _ = _with_images(whole, tell)
     _masked(whole)
 
 
@@ -128,20 +138,40 @@ def _found(names: Sequence[str]) -> list[Weights]:
     return [find_weights(name) for name in names]
 
 
-def _labelled(spec: EvaluationSpec) -> Dataset | None:
-    """The labelled images, where a probe asks for them."""
-    if not set(spec.probes) & set(_ON_LABELS):
+def _with_images(spec: EvaluationSpec, tell: Tell) -> tuple[EvaluationSpec, Dataset | None]:
+    """The spec and its images, where a probe asks for them. Where nobody chose the probes, they are those that the images allow.
+    Says what was understood of the images."""
+    try:
+        images = _images(spec)
+    except LabelsMissing as error:
+        if "probes" in spec.model_fields_set:
+            raise
+        tell(f"no probe but retrieval, which needs no labels: {error.problem}")
+        spec = spec.model_copy(update={"probes": ["retrieval"]})
+        images = _images(spec)
+    for line in [] if images is None else images.told():
+        tell(line)
+    return spec, images
+
+
+def _images(spec: EvaluationSpec) -> Dataset | None:
+    probes = set(spec.probes) & set(_ON_IMAGES)
+    if not probes:
         return None
     assert spec.data.dataset is not None
     assert spec.data.image_size is not None
-    return load_data(
+    dataset = load_data(
         spec.data.dataset,
         root=spec.data.root,
         image_size=spec.data.image_size,
-        labels="probe",
+        labels="none" if probes == {"retrieval"} else "probe",
         seed=spec.seed,
         prefer="test",
+        unreadable=spec.data.unreadable,
     )
+    if "linear" in spec.probes:
+        check_probe(dataset)
+    return dataset
 
 
 def _masked(spec: EvaluationSpec) -> MaskedDataset | None:
@@ -158,30 +188,6 @@ def _masked(spec: EvaluationSpec) -> MaskedDataset | None:
         most_train=settings.train_images,
         seed=spec.seed,
     )
-
-
-def _subject(
-    weights: Weights,
-    base: Base,
-    dataset: Dataset,
-    own: Normalisation | None,
-    spec: EvaluationSpec,
-    device: torch.device,
-) -> Subject:
-    views = _views(spec, own or (dataset.mean, dataset.std))
-    return Subject(weights.name, base, dataset, views, spec.batch_size, device)
-
-
-def _masked_subject(
-    weights: Weights,
-    base: Base,
-    dataset: MaskedDataset,
-    own: Normalisation | None,
-    spec: EvaluationSpec,
-    device: torch.device,
-) -> MaskedSubject:
-    views = _views(spec, own or pixel_statistics(dataset.train.images))
-    return MaskedSubject(weights.name, base, dataset, views, spec.batch_size, device)
 
 
 def _views(spec: EvaluationSpec, normalisation: Normalisation) -> Views:

@@ -6,20 +6,29 @@ Whatever is fitted or chosen is fitted or chosen on train. The conventions are D
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from headsearch.errors import BaseModelError
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.evaluation.subject import Subject, accuracy_outcome
+from headsearch.scoring.features import extract_view_embeddings
 from headsearch.scoring.probes import (
     knn_predictions,
     linear_predictions,
     logistic_predictions,
     standardised,
 )
-from headsearch.training.seeds import derived_seed
+from headsearch.scoring.quality import found_views
+from headsearch.training.seeds import derived_generator, derived_seed
+
+_MOST_RETRIEVED = 1_000
+"""Held-out images among which views are looked for; of a larger set, a fixed random part. The score depends on how many there are."""
 
 
 def knn(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
@@ -63,6 +72,36 @@ def few_shot(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
             )
         outcomes[f"few-shot {100 * fraction:g}%"] = accuracy_outcome(predicted, e.test_y)
     return outcomes
+
+
+def retrieval(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
+    """How often one of two augmented views of a held-out image finds the other among those of about 1,000 images; other views for every seed.
+
+    Without labels. See `headsearch.scoring.quality.view_retrieval`.
+
+    Raises:
+        BaseModelError: the embeddings are not finite, or there is one image alone.
+    """
+    found = torch.stack([_found_views(subject, spec, seed) for seed in range(spec.seeds)])
+    contributions = found.cpu().numpy()
+    return {"retrieval": Outcome(tuple(contributions.mean(axis=1).tolist()), contributions)}
+
+
+def _found_views(subject: Subject, spec: EvaluationSpec, seed: int) -> Tensor:
+    part = derived_generator(spec.seed, "retrieval images")
+    batches = subject.dataset.held_out.batches(spec.batch_size, generator=part)
+    generator = derived_generator(spec.seed, "retrieval views", seed)
+    views = extract_view_embeddings(
+        subject.base,
+        [],
+        (images for images, _ in islice(batches, max(1, _MOST_RETRIEVED // spec.batch_size))),
+        views=lambda images: subject.views(images, generator, images.device),
+    ).base
+    if len(views[0]) < 2 or not all(torch.isfinite(view).all() for view in views):
+        raise BaseModelError(
+            f"weights '{subject.name}': retrieval needs finite embeddings of two held-out images or more"
+        )
+    return found_views(*views)
 
 
 def stratified_rows(

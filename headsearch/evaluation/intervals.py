@@ -17,9 +17,6 @@ from headsearch.results.noise import CONFIDENCE, two_sided_t
 
 Matrix = NDArray[np.float64]
 
-_MOST_DF = 1000
-"""Beyond it Student's t is taken to be that of so many degrees of freedom, which is 0.1% wider than the normal."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -56,4 +53,4 @@ def margin(contributions_KN: Matrix) -> float | None:
     if variance <= 0.0:
         return None
     df = variance**2 / sum(part**2 / extra for part, extra in parts)
-    return two_sided_t(min(max(int(df), 1), _MOST_DF), CONFIDENCE) * math.sqrt(variance)
+    return two_sided_t(max(int(df), 1), CONFIDENCE) * math.sqrt(variance)

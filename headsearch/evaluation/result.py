@@ -49,6 +49,8 @@ class Evaluation:
     """By probe, then in the order of the weights."""
     checks: tuple[DetectionCheck, ...]
     """Of the detection probe, where it was asked for."""
+    data: tuple[str, ...] = ()
+    """What was understood of the labelled images and what of them is left out, a line each."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -56,6 +58,7 @@ class Evaluation:
             "evaluation": VERSION,
             "versions": versions(),
             "spec": self.spec.model_dump(mode="json"),
+            "data": list(self.data),
             "rows": [asdict(row) for row in self.rows],
             "detection": [check.to_dict() for check in self.checks],
         }
@@ -81,26 +84,12 @@ def _row(probe: str, name: str, outcome: Outcome, reference: Outcome | None) -> 
     low, high = _around(outcome.score, margin(outcome.contributions))
     if low is not None and high is not None:
         low, high = max(low, 0.0), min(high, 100.0)
-    difference: float | None = None
-    difference_low: float | None = None
-    difference_high: float | None = None
+    paired: tuple[float | None, float | None, float | None] = (None, None, None)
     if reference is not None:
         difference = outcome.score - reference.score
-        difference_low, difference_high = _around(
-            difference, margin(outcome.contributions - reference.contributions)
-        )
-    return ProbeRow(
-        probe=probe,
-        weights=name,
-        score=outcome.score,
-        low=low,
-        high=high,
-        difference=difference,
-        difference_low=difference_low,
-        difference_high=difference_high,
-        by_seed=outcome.by_seed,
-        test_images=outcome.contributions.shape[1],
-    )
+        paired = difference, *_around(difference, margin(outcome.contributions - reference.contributions))
+    images = outcome.contributions.shape[1]
+    return ProbeRow(probe, name, outcome.score, low, high, *paired, outcome.by_seed, images)
 
 
 def _around(centre: float, half: float | None) -> tuple[float | None, float | None]:

@@ -8,38 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headsearch.base.model import Base
-from headsearch.data.augment import Views
 from headsearch.data.segmentation import IGNORED, MaskedDataset, MaskedImages
 from headsearch.errors import BaseModelError
 from headsearch.evaluation import mean_iou
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.spec import EvaluationSpec
+from headsearch.evaluation.subject import Loaded
 from headsearch.training.schedules import learning_rate
 from headsearch.training.seeds import derived_generator
 
-
-@dataclass(frozen=True)
-class MaskedSubject:
-    """One set of weights before the segmentation probe."""
-
-    name: str
-    base: Base
-    dataset: MaskedDataset
-    views: Views
-    """Its `prepare` makes the base's input from images."""
-    batch_size: int
-    device: torch.device
+Masked = Loaded[MaskedDataset]
 
 
-def segmentation(subject: MaskedSubject, spec: EvaluationSpec) -> dict[str, Outcome]:
+def segmentation(subject: Masked, spec: EvaluationSpec) -> dict[str, Outcome]:
     """Mean IoU on the test images, in percent. Raises `BaseModelError` where a feature is not finite."""
     train_NCHW = _maps(subject, subject.dataset.train)
     deviation_C, mean_C = torch.std_mean(train_NCHW.double(), dim=(0, 2, 3), correction=0)
@@ -60,7 +47,7 @@ def segmentation(subject: MaskedSubject, spec: EvaluationSpec) -> dict[str, Outc
 
 
 @torch.no_grad()
-def _maps(subject: MaskedSubject, images: MaskedImages) -> Tensor:
+def _maps(subject: Masked, images: MaskedImages) -> Tensor:
     """The base's maps of all images, float16 on the CPU: the layer needs them in every epoch, the base but once."""
     subject.base.eval()
     parts = []
@@ -103,7 +90,7 @@ def _train(
 
 @torch.no_grad()
 def _test(
-    layer: nn.Conv2d, maps_NCHW: Tensor, standardised: Callable[[Tensor], Tensor], subject: MaskedSubject
+    layer: nn.Conv2d, maps_NCHW: Tensor, standardised: Callable[[Tensor], Tensor], subject: Masked
 ) -> tuple[mean_iou.Counts, mean_iou.Counts]:
     """Pixels of each class in intersection and union, by image."""
     counted = []

@@ -13,7 +13,7 @@ from headsearch.experiment.loading import apply_override
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import FilePath, Positive, Section
 
-ProbeName = Literal["knn", "linear", "few-shot", "finetune", "segmentation", "detection"]
+ProbeName = Literal["knn", "linear", "few-shot", "finetune", "retrieval", "segmentation", "detection"]
 
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
 
@@ -38,6 +38,8 @@ class EvaluatedData(Section):
     root: FilePath | None = None
     image_size: Positive | None = None
     """Side of the square image that the base sees, in pixels; null: the base's own."""
+    unreadable: Literal["refuse", "accept"] = "refuse"
+    """Where a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` goes on without them."""
 
 
 class KnnSpec(Section):
@@ -92,6 +94,7 @@ class EvaluationSpec(Section):
     base: EvaluatedBase = Field(default_factory=EvaluatedBase)
     data: EvaluatedData = Field(default_factory=EvaluatedData)
     probes: Annotated[list[ProbeName], Field(min_length=1)] = Field(default_factory=_default_probes)
+    """Where none are chosen and the images have no labels: `retrieval` alone."""
     seeds: Positive = 5
     """Repetitions of what is random: few-shot subsets, the linear probe's split, fine-tuning."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

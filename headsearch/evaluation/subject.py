@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,17 +29,24 @@ class Embeddings:
     test_y: Tensor
 
 
+_D = TypeVar("_D")
+
+
 @dataclass(frozen=True)
-class Subject:
-    """One set of weights before the probes. No probe changes the base."""
+class Loaded(Generic[_D]):
+    """One set of weights before the probes, which do not change the base, and the images of a probe."""
 
     name: str
     base: Base
-    dataset: Dataset
+    dataset: _D
     views: Views
     """Its `prepare` makes the base's input from images."""
     batch_size: int
     device: torch.device
+
+
+class Subject(Loaded[Dataset]):
+    """With images to be embedded, and their labels where there are any."""
 
     @cached_property
     def embeddings(self) -> Embeddings:

@@ -1,21 +1,20 @@
-"""Which weights: a name on the command line becomes a base with those weights in it, and the normalisation that they expect."""
+"""Which weights: a name on the command line becomes a base with those weights in it, and the normalisation that they expect. Finding them needs
+no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from headsearch.base.model import Base, load_base
-from headsearch.base.timm_models import configuration
-from headsearch.base.weights import check_file
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
+from headsearch.files import check_weights
 from headsearch.pretrain import PretrainSpec
-from headsearch.training.seeds import derived_seed
+
+if TYPE_CHECKING:
+    from headsearch.base.model import Base
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and deviation of the channels, on a scale of 0 to 1."""
@@ -62,7 +61,7 @@ def find_weights(name: str) -> Weights:
         raise BaseModelError(
             f"weights: no file or directory '{name}' (expected random, pretrained, a file of weights, or a pretraining directory)"
         )
-    check_file(name)
+    check_weights(name)
     return Weights(name, name)
 
 
@@ -71,6 +70,11 @@ def load_weights(weights: Weights, spec: EvaluationSpec) -> Base:
 
     The spec has nothing left open.
     """
+    import torch
+
+    from headsearch.base.model import load_base
+    from headsearch.training.seeds import derived_seed
+
     assert spec.base.model is not None
     assert spec.data.image_size is not None
     with torch.random.fork_rng(devices=[]):
@@ -85,6 +89,8 @@ def load_weights(weights: Weights, spec: EvaluationSpec) -> Base:
 
 def own_normalisation(weights: Weights, model: str) -> Normalisation | None:
     """The normalisation that timm's weights were trained with; None for others, which take the data's own. Raises `BaseModelError`."""
+    from headsearch.base.timm_models import configuration
+
     config = configuration(model) if weights.source == "pretrained" else None
     if config is None:
         return None
@@ -98,5 +104,8 @@ def own_image_size(model: str, kwargs: Mapping[str, Any]) -> int:
     size = asked[-1] if isinstance(asked, list | tuple) and asked else asked
     if isinstance(size, int):
         return size
+
+    from headsearch.base.timm_models import configuration
+
     config = configuration(model)
     return 224 if config is None else int(config.input_size[-1])

@@ -49,6 +49,8 @@ class DataSpec(Section):
     """Side of the square image that the base sees, in pixels."""
     labels: Literal["probe", "none"] = "probe"
     """`probe`: labels score the frozen base and nothing else. `none`: no label is read."""
+    unreadable: Literal["refuse", "accept"] = "refuse"
+    """Where a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` goes on without them."""
     augmentation: dict[str, Any] = Field(default_factory=dict)
     """Changes to the default augmentation of this kind of images."""
 

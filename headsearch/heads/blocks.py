@@ -58,13 +58,20 @@ def chosen_layers(spec: BlockSpec, *, norm: str = "layer", act: str = "gelu") ->
     A block that keeps its own layers keeps them to the last detail, such as the eps that its authors chose.
     """
     layers: dict[str, Any] = {}
-    if spec.text("norm") != norm:
+    if spec["norm"] != norm:
         layers["norm_layer"] = {"layer": LayerNorm, "batch": BatchNormLast, "group": GroupNormLast}[
-            spec.text("norm")
+            spec["norm"]
         ]
-    if spec.text("act") != act:
-        layers["act_layer"] = get_act_layer(spec.text("act"))
+    if spec["act"] != act:
+        layers["act_layer"] = get_act_layer(spec["act"])
     return layers
+
+
+def make_block(spec: BlockSpec, plain: type[nn.Module], *, norm: str = "layer", **options: Any) -> nn.Module:
+    """A block with channels last, whose own normalisation is `norm`: `plain` without a shortcut, else the block of timm's that it derives from."""
+    kind: Any = plain.__base__ if spec.shortcut else plain
+    block: nn.Module = kind(spec.width, drop_path=spec.drop_path, **options, **chosen_layers(spec, norm=norm))
+    return block
 
 
 class PlainConvNeXtBlock(ConvNeXtBlock):
@@ -204,27 +211,13 @@ class MapAttention(Attention):
 
 
 def make_metaformer_block(
-    spec: BlockSpec,
-    *,
-    token_mixer: Callable[..., nn.Module],
-    norm_layer: type[nn.Module],
-    mlp_act: type[nn.Module],
-    mlp_bias: bool,
-    **mixer_options: Any,
+    spec: BlockSpec, *, mlp_act: type[nn.Module], mlp_bias: bool, **options: Any
 ) -> nn.Module:
     """timm's `MetaFormerBlock` with an MLP of the ratio asked for (timm's own is always 4). BCHW to BCHW."""
     make: Callable[..., MetaFormerBlock] = MetaFormerBlock if spec.shortcut else PlainMetaFormerBlock
-    block = make(
-        spec.width,
-        token_mixer=token_mixer,
-        norm_layer=norm_layer,
-        mlp_act=mlp_act,
-        mlp_bias=mlp_bias,
-        drop_path=spec.drop_path,
-        **mixer_options,
-    )
+    block = make(spec.width, mlp_act=mlp_act, mlp_bias=mlp_bias, drop_path=spec.drop_path, **options)
     block.mlp = Mlp(
-        spec.width, int(spec.width * spec.real("mlp_ratio")), act_layer=mlp_act, bias=mlp_bias, use_conv=True
+        spec.width, int(spec.width * spec["mlp_ratio"]), act_layer=mlp_act, bias=mlp_bias, use_conv=True
     )
     return block
 

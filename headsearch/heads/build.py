@@ -91,10 +91,9 @@ class _HeadStage(nn.Module):
         made = family(stage.family)
         self.layout = made.layout
         depth, first_shortcut = stage.params["depth"], stage.params["first_shortcut"]
-        assert isinstance(depth, int)
         self.blocks = nn.Sequential(
             *(
-                _build_block(made, stage, width, grid, index, shortcut=bool(first_shortcut) or index > 0)
+                _build_block(made, stage, width, grid, index, shortcut=first_shortcut or index > 0)
                 for index in range(depth)
             )
         )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headsearch.errors import HeadError
 from headsearch.heads.common import MAX_DEPTH
-from headsearch.heads.config import SET, HeadConfig, Scalar, Stage
+from headsearch.heads.config import SET, HeadConfig, Stage
 from headsearch.heads.registry import family, validate_stage
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _identity(config: HeadConfig) -> Any:
         later = {
             parameter.name: parameter.default
             for parameter in family(stage.family).parameters
-            if parameter.later
+            if parameter.added_later
         }
         params = {
             name: value for name, value in stage.params.items() if name not in later or value != later[name]
@@ -108,7 +108,7 @@ class _Run:
     """Blocks that belong to one stage."""
 
     family: str
-    shared: dict[str, Scalar]
+    shared: dict[str, Any]
     """Parameters other than those below."""
     depth: int
     first_shortcut: bool
@@ -139,9 +139,6 @@ def _merge(stages: Iterable[Stage]) -> list[Stage]:
 def _run(stage: Stage) -> _Run:
     shared = dict(stage.params)
     depth, first_shortcut, drop_path = (shared.pop(name) for name in ("depth", "first_shortcut", "drop_path"))
-    assert isinstance(depth, int)
-    assert isinstance(first_shortcut, bool)
-    assert isinstance(drop_path, float)
     nothing_to_drop = depth == 1 and not first_shortcut
     return _Run(stage.family, shared, depth, first_shortcut, None if nothing_to_drop else drop_path)
 
@@ -149,7 +146,7 @@ def _run(stage: Stage) -> _Run:
 def _stages(run: _Run) -> Iterable[Stage]:
     """A run as stages of at most `MAX_DEPTH` blocks."""
     for start in range(0, run.depth, MAX_DEPTH):
-        own: Mapping[str, Scalar] = {
+        own = {
             "depth": min(MAX_DEPTH, run.depth - start),
             "first_shortcut": run.first_shortcut or start > 0,
             "drop_path": run.drop_path or 0.0,
@@ -176,7 +173,7 @@ def _slug(config: HeadConfig) -> str:
         value = stage.params[parameter.name]
         if parameter.slug is None or value is None:
             continue
-        if value == parameter.default and (parameter.later or isinstance(value, float)):
+        if value == parameter.default and (parameter.added_later or isinstance(value, float)):
             continue
         parts.append(f"{parameter.slug}{value:g}" if isinstance(value, float) else f"{parameter.slug}{value}")
     if not stage.params["first_shortcut"]:

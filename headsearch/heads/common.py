@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import reduce
 
+from headsearch.base.info import BaseInfo
 from headsearch.errors import HeadError
-from headsearch.heads.config import Scalar
-from headsearch.heads.family import Parameter
-
-if TYPE_CHECKING:
-    from headsearch.base.info import BaseInfo
+from headsearch.heads.config import Params, Scalar
+from headsearch.heads.family import Parameter, Resolve
 
 MAX_DEPTH = 12
 """Most blocks in one stage. Even, so that splitting a longer run into stages keeps Swin's alternation of shifted windows."""
@@ -33,38 +31,22 @@ COMMON_PARAMETERS = (
 )
 
 
-def mlp_ratio_parameter(default: float = 4.0, high: float = 16.0) -> Parameter:
+def mlp_ratio_parameter(default: float = 4.0) -> Parameter:
     """The ratio of hidden to outer channels of a per-token MLP."""
-    return Parameter(
-        "mlp_ratio",
-        "float",
-        default,
-        "hidden channels of the MLP over the width",
-        low=0.5,
-        high=high,
-        slug="m",
-    )
+    doc = "hidden channels of the MLP over the width"
+    return Parameter("mlp_ratio", "float", default, doc, low=0.5, high=16.0, slug="m")
 
 
 def num_heads_parameter() -> Parameter:
     """Number of attention heads, derived from the width where it is null."""
-    return Parameter(
-        "num_heads",
-        "int",
-        None,
-        "attention heads; null: about one per 32 channels",
-        low=1,
-        high=128,
-        nullable=True,
-        slug="h",
-    )
+    doc = "attention heads; null: about one per 32 channels"
+    return Parameter("num_heads", "int", None, doc, low=1, high=128, nullable=True, slug="h")
 
 
 def kernel_parameter(default: int) -> Parameter:
     """Side of a convolution kernel, in positions."""
-    return Parameter(
-        "kernel_size", "int", default, "side of the convolution kernel", choices=ODD_KERNELS, slug="k"
-    )
+    doc = "side of the convolution kernel"
+    return Parameter("kernel_size", "int", default, doc, choices=ODD_KERNELS, slug="k")
 
 
 NORMS = ("layer", "batch", "group")
@@ -73,23 +55,22 @@ ACTIVATIONS = ("gelu", "relu", "silu")
 
 def norm_parameter(default: str = "layer") -> Parameter:
     """Normalisation of a block, of a family that had none to choose at first; `default` is what timm's block has."""
-    return Parameter(
-        "norm",
-        "str",
-        default,
-        "normalisation: of a position (layer), of a channel over the batch (batch), or of the whole map (group)",
-        choices=tuple(dict.fromkeys((default, *NORMS))),
-        slug="",
-        later=True,
-    )
+    doc = "normalisation: of a position (layer), of a channel over the batch (batch), or of the whole map (group)"
+    choices = tuple(dict.fromkeys((default, *NORMS)))
+    return Parameter("norm", "str", default, doc, choices=choices, slug="", added_later=True)
 
 
 def act_parameter() -> Parameter:
     """Activation of a block, of a family that had none to choose at first."""
-    return Parameter("act", "str", "gelu", "activation", choices=ACTIVATIONS, slug="", later=True)
+    return Parameter("act", "str", "gelu", "activation", choices=ACTIVATIONS, slug="", added_later=True)
 
 
-def resolve_num_heads(params: Mapping[str, Scalar], base: BaseInfo) -> dict[str, Scalar]:
+def in_turn(*steps: Resolve) -> Resolve:
+    """One resolution after the other."""
+    return lambda params, base: reduce(lambda known, step: step(known, base), steps, params)
+
+
+def resolve_num_heads(params: Params, base: BaseInfo) -> Params:
     """Parameters with `num_heads` set: as asked, or the most heads of at least 32 channels that divide the width.
 
     Raises `HeadError` where the number asked for does not divide the width.
@@ -98,9 +79,9 @@ def resolve_num_heads(params: Mapping[str, Scalar], base: BaseInfo) -> dict[str,
     if asked is None:
         most = max(1, base.width // 32)
         return {**params, "num_heads": next(heads for heads in range(most, 0, -1) if base.width % heads == 0)}
-    if base.width % int(asked) != 0:
+    if base.width % asked != 0:
         raise HeadError(f"num_heads is {asked}: expected a divisor of the width {base.width} of {base.model}")
-    return dict(params)
+    return params
 
 
 def hidden_width(width: int, ratio: float) -> int:
@@ -144,10 +125,14 @@ def canonical_ratio(ratio: float, hidden_of: Callable[[float], int], low: float)
     return ratio
 
 
-def resolve_mlp_ratio(
-    params: Mapping[str, Scalar], base: BaseInfo, name: str = "mlp_ratio"
-) -> dict[str, Scalar]:
-    """Parameters with a ratio replaced by its canonical form at the base's width."""
-    ratio = params[name]
-    assert isinstance(ratio, float)
-    return {**params, name: canonical_ratio(ratio, lambda r: hidden_width(base.width, r), low=0.5)}
+def resolve_ratio(
+    name: str, hidden_of: Callable[[int, float], int] = hidden_width, *, low: float = 0.5
+) -> Resolve:
+    """Replaces a ratio by its canonical form at the base's width; `hidden_of` maps width and ratio to channels."""
+    return lambda params, base: {
+        **params,
+        name: canonical_ratio(params[name], lambda ratio: hidden_of(base.width, ratio), low),
+    }
+
+
+resolve_mlp_ratio = resolve_ratio("mlp_ratio")

@@ -13,6 +13,9 @@ from typing import Any
 
 Scalar = bool | int | float | str | None
 
+Params = Mapping[str, Any]
+"""The parameters of a stage by name, each a `Scalar`. Checked when they are read (`registry.validate_stage`), so that nobody asks for their types again."""
+
 SET = "set"
 """What spaces and head files call a set of heads. No family may have that name."""
 
@@ -23,7 +26,7 @@ class Stage:
 
     family: str
     """Name of a registered family, e.g. `convnext`."""
-    params: Mapping[str, Scalar] = field(default_factory=dict)
+    params: Params = field(default_factory=dict)
     """Every parameter of the family by name; `depth` is the number of blocks."""
 
     def __post_init__(self) -> None:

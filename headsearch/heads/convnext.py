@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import (
-    COMMON_PARAMETERS,
-    act_parameter,
-    kernel_parameter,
-    mlp_ratio_parameter,
-    norm_parameter,
-    resolve_mlp_ratio,
-)
+from headsearch.heads import common
 from headsearch.heads.family import BlockSpec, Family, Parameter
 
 if TYPE_CHECKING:
@@ -20,35 +13,24 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `ConvNeXtBlock`, without LayerScale: from 1e-6 a short schedule hardly moves it."""
-    from timm.models.convnext import ConvNeXtBlock
+    from headsearch.heads.blocks import PlainConvNeXtBlock, make_block
 
-    from headsearch.heads.blocks import PlainConvNeXtBlock, chosen_layers
-
-    make = ConvNeXtBlock if spec.shortcut else PlainConvNeXtBlock
-    module: nn.Module = make(
-        spec.width,
-        kernel_size=spec.integer("kernel_size"),
-        mlp_ratio=spec.real("mlp_ratio"),
-        use_grn=spec.flag("use_grn"),
-        ls_init_value=None,
-        drop_path=spec.drop_path,
-        **chosen_layers(spec),
-    )
-    return module
+    options = {name: spec[name] for name in ("kernel_size", "mlp_ratio", "use_grn")}
+    return make_block(spec, PlainConvNeXtBlock, ls_init_value=None, **options)
 
 
 FAMILY = Family(
     name="convnext",
     doc="Local mixing by large depthwise kernels, the same at every position (ConvNeXt, arXiv 2201.03545).",
     parameters=(
-        *COMMON_PARAMETERS,
-        kernel_parameter(7),
-        mlp_ratio_parameter(),
+        *common.COMMON_PARAMETERS,
+        common.kernel_parameter(7),
+        common.mlp_ratio_parameter(),
         Parameter("use_grn", "bool", False, "global response normalisation in the MLP, as in ConvNeXt V2"),
-        norm_parameter(),
-        act_parameter(),
+        common.norm_parameter(),
+        common.act_parameter(),
     ),
     layout="BCHW",
     block=block,
-    resolve=resolve_mlp_ratio,
+    resolve=common.resolve_mlp_ratio,
 )

@@ -6,16 +6,18 @@ when it is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from headsearch.heads.config import Scalar
+from headsearch.base.info import BaseInfo
+from headsearch.heads.config import Params, Scalar
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from headsearch.base.info import BaseInfo
+Resolve = Callable[[Params, BaseInfo], Params]
+"""Replaces what depends on the base (null defaults, clamps). Raises `HeadError` where the base cannot carry the head."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Parameter:
     """Whether null is allowed: the family then derives the value from the base."""
     slug: str | None = None
     """What stands before the value in a head's readable name (`k` in `convnext-d3-k7`); None leaves the value out.
-    A float, and what came `later`, is named only where it is not the default."""
-    later: bool = False
+    A float, and what was `added_later`, is named only where it is not the default."""
+    added_later: bool = False
     """Whether the family got it after heads had been named without it. At its default it is no part of a head's name and hash, nor of a
     space's, so that those stay what they were."""
 
@@ -55,37 +57,22 @@ class BlockSpec:
     """Position of the block within its stage."""
     shortcut: bool
     """Whether the block keeps its residual; False only for the first block of a stage with `first_shortcut: false`."""
-    params: Mapping[str, Scalar]
+    params: Params
     """The stage's parameters, resolved for the base."""
 
-    def integer(self, name: str) -> int:
-        """A parameter declared `int`."""
-        value = self.params[name]
-        assert isinstance(value, int)
-        return value
+    def __getitem__(self, name: str) -> Any:
+        """A parameter's value."""
+        return self.params[name]
 
-    def real(self, name: str) -> float:
-        """A parameter declared `float`."""
-        value = self.params[name]
-        assert isinstance(value, float)
-        return value
-
-    def flag(self, name: str) -> bool:
-        """A parameter declared `bool`."""
-        value = self.params[name]
-        assert isinstance(value, bool)
-        return value
-
-    def text(self, name: str) -> str:
-        """A parameter declared `str`."""
-        value = self.params[name]
-        assert isinstance(value, str)
-        return value
+    @property
+    def positions(self) -> int:
+        """How many the map has."""
+        return self.grid[0] * self.grid[1]
 
     @property
     def drop_path(self) -> float:
         """Probability of dropping a residual branch. A block without a shortcut has nothing to fall back on, and drops nothing."""
-        return self.real("drop_path") if self.shortcut else 0.0
+        return float(self["drop_path"]) if self.shortcut else 0.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +89,7 @@ class Family:
     """Builds one block: a module from a feature map in `layout` to one of the same shape."""
     grid_bound: bool = False
     """Whether a built block is tied to one grid size (mixer-like families)."""
-    simplify: Callable[[Mapping[str, Scalar]], tuple[str, Mapping[str, Scalar]]] | None = None
+    simplify: Callable[[Params], tuple[str, Params]] | None = None
     """Maps parameters to the canonical (family, parameters) of the same network: drops what has no effect, resolves aliases."""
-    resolve: Callable[[Mapping[str, Scalar], BaseInfo], Mapping[str, Scalar]] | None = None
-    """Replaces what depends on the base (null defaults, clamps). Raises `HeadError` where the base cannot carry the head."""
+    resolve: Resolve | None = None
+    """See `Resolve`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from headsearch.heads.common import COMMON_PARAMETERS, kernel_parameter
+from headsearch.heads import common
 from headsearch.heads.family import BlockSpec, Family, Parameter
 
 if TYPE_CHECKING:
@@ -18,15 +18,15 @@ def block(spec: BlockSpec) -> nn.Module:
 
     from headsearch.heads.blocks import norm_2d
 
-    squeeze: Any = partial(SqueezeExcite, rd_channels=max(1, spec.width // 4)) if spec.flag("se") else None
+    squeeze: Any = partial(SqueezeExcite, rd_channels=max(1, spec.width // 4)) if spec["se"] else None
     module: nn.Module = InvertedResidual(
         spec.width,
         spec.width,
-        dw_kernel_size=spec.integer("kernel_size"),
-        exp_ratio=spec.integer("exp_ratio"),
+        dw_kernel_size=spec["kernel_size"],
+        exp_ratio=spec["exp_ratio"],
         noskip=not spec.shortcut,
-        act_layer=spec.text("act"),
-        norm_layer=norm_2d(spec.text("norm")),
+        act_layer=spec["act"],
+        norm_layer=norm_2d(spec["norm"]),
         se_layer=squeeze,
         drop_path_rate=spec.drop_path,
     )
@@ -37,8 +37,8 @@ FAMILY = Family(
     name="mbconv",
     doc="Inverted residuals: wide depthwise convolutions gated by the image's mean (EfficientNet, arXiv 1905.11946).",
     parameters=(
-        *COMMON_PARAMETERS,
-        kernel_parameter(3),
+        *common.COMMON_PARAMETERS,
+        common.kernel_parameter(3),
         Parameter("exp_ratio", "int", 4, "inner channels over the width", low=1, high=8, slug="e"),
         Parameter("se", "bool", True, "squeeze and excitation"),
         Parameter("norm", "str", "batch", "normalisation", choices=("batch", "layer", "group")),

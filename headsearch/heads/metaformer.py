@@ -6,27 +6,17 @@ timm has four: `identity` (IdentityFormer: no mixing at all), `pooling` (PoolFor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from headsearch.heads.common import (
-    ACTIVATIONS,
-    COMMON_PARAMETERS,
-    kernel_parameter,
-    mlp_ratio_parameter,
-    num_heads_parameter,
-    resolve_mlp_ratio,
-    resolve_num_heads,
-)
-from headsearch.heads.config import Scalar
+from headsearch.base.info import BaseInfo
+from headsearch.heads import common
+from headsearch.heads.config import Params
 from headsearch.heads.family import BlockSpec, Family, Parameter
 from headsearch.heads.poolformer import pool_size_parameter, resolve_pool_size
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from headsearch.base.info import BaseInfo
 
 _DEFAULT_KERNEL = 7
 _DEFAULT_POOL = 3
@@ -42,14 +32,14 @@ def block(spec: BlockSpec) -> nn.Module:
 
     mixer: type[nn.Module]
     options: dict[str, Any]
-    match spec.text("token_mixer"):
+    match spec["token_mixer"]:
         case "sepconv":
-            kernel = spec.integer("kernel_size")
+            kernel = spec["kernel_size"]
             mixer, options = SepConv, {"kernel_size": kernel, "padding": kernel // 2}
         case "pooling":
-            mixer, options = Pooling, {"pool_size": spec.integer("pool_size")}
+            mixer, options = Pooling, {"pool_size": spec["pool_size"]}
         case "attention":
-            heads = spec.integer("num_heads")
+            heads = spec["num_heads"]
             mixer, options = MapAttention, {"num_heads": heads, "head_dim": spec.width // heads}
         case _:
             mixer, options = nn.Identity, {}
@@ -57,14 +47,14 @@ def block(spec: BlockSpec) -> nn.Module:
     return make_metaformer_block(
         spec,
         token_mixer=mixer,
-        norm_layer=norms[spec.text("norm")],
-        mlp_act=StarReLU if spec.text("act") == "starrelu" else get_act_layer(spec.text("act")),
+        norm_layer=norms[spec["norm"]],
+        mlp_act=StarReLU if spec["act"] == "starrelu" else get_act_layer(spec["act"]),
         mlp_bias=False,
         **options,
     )
 
 
-def simplify(params: Mapping[str, Scalar]) -> tuple[str, Mapping[str, Scalar]]:
+def simplify(params: Params) -> tuple[str, Params]:
     """Each of kernel size, pool size and heads means something to one token mixer alone, and is null for the others."""
     mixer = params["token_mixer"]
     kernel = params["kernel_size"] or _DEFAULT_KERNEL
@@ -77,11 +67,11 @@ def simplify(params: Mapping[str, Scalar]) -> tuple[str, Mapping[str, Scalar]]:
     }
 
 
-def resolve(params: Mapping[str, Scalar], base: BaseInfo) -> Mapping[str, Scalar]:
+def resolve(params: Params, base: BaseInfo) -> Params:
     """The canonical MLP ratio, and heads or pool size where the token mixer has them."""
-    resolved = resolve_mlp_ratio(params, base)
+    resolved = common.resolve_mlp_ratio(params, base)
     if params["token_mixer"] == "attention":
-        return resolve_num_heads(resolved, base)
+        return common.resolve_num_heads(resolved, base)
     if params["token_mixer"] == "pooling":
         return resolve_pool_size(resolved, base)
     return resolved
@@ -97,7 +87,7 @@ FAMILY = Family(
     name="metaformer",
     doc="One transformer-like block with a token mixer of choice (MetaFormer baselines, arXiv 2210.13452).",
     parameters=(
-        *COMMON_PARAMETERS,
+        *common.COMMON_PARAMETERS,
         Parameter(
             "token_mixer",
             "str",
@@ -106,10 +96,10 @@ FAMILY = Family(
             choices=("sepconv", "pooling", "attention", "identity"),
             slug="",
         ),
-        _of_mixer(kernel_parameter(_DEFAULT_KERNEL), "sepconv"),
+        _of_mixer(common.kernel_parameter(_DEFAULT_KERNEL), "sepconv"),
         _of_mixer(pool_size_parameter(_DEFAULT_POOL), "pooling"),
-        _of_mixer(num_heads_parameter(), "attention"),
-        mlp_ratio_parameter(),
+        _of_mixer(common.num_heads_parameter(), "attention"),
+        common.mlp_ratio_parameter(),
         Parameter(
             "norm",
             "str",
@@ -117,7 +107,9 @@ FAMILY = Family(
             "normalisation: of a position (layer), of the whole map (group), or of a channel over the batch (batch)",
             choices=("layer", "group", "batch"),
         ),
-        Parameter("act", "str", "starrelu", "activation of the MLP", choices=("starrelu", *ACTIVATIONS)),
+        Parameter(
+            "act", "str", "starrelu", "activation of the MLP", choices=("starrelu", *common.ACTIVATIONS)
+        ),
     ),
     layout="BCHW",
     block=block,

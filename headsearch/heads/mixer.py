@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import (
-    COMMON_PARAMETERS,
-    act_parameter,
-    mlp_ratio_parameter,
-    norm_parameter,
-    resolve_mlp_ratio,
-)
-from headsearch.heads.config import Scalar
+from headsearch.heads import common
 from headsearch.heads.family import BlockSpec, Family, Parameter
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from headsearch.base.info import BaseInfo
-
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `MixerBlock`. Its MLP over positions is sized by the width, as in the paper's models, not by the grid."""
-    from timm.models.mlp_mixer import MixerBlock
+    from headsearch.heads.blocks import PlainMixerBlock, make_block
 
-    from headsearch.heads.blocks import PlainMixerBlock, chosen_layers
-
-    module: nn.Module = (MixerBlock if spec.shortcut else PlainMixerBlock)(
-        spec.width,
-        seq_len=spec.grid[0] * spec.grid[1],
-        mlp_ratio=(spec.real("token_mlp_ratio"), spec.real("mlp_ratio")),
-        drop_path=spec.drop_path,
-        **chosen_layers(spec),
-    )
-    return module
-
-
-def resolve(params: Mapping[str, Scalar], base: BaseInfo) -> Mapping[str, Scalar]:
-    """The canonical ratios of both MLPs."""
-    return resolve_mlp_ratio(resolve_mlp_ratio(params, base), base, name="token_mlp_ratio")
+    ratios = spec["token_mlp_ratio"], spec["mlp_ratio"]
+    return make_block(spec, PlainMixerBlock, seq_len=spec.positions, mlp_ratio=ratios)
 
 
 FAMILY = Family(
     name="mixer",
     doc="Global mixing by an MLP over positions, each with weights of its own (MLP-Mixer, arXiv 2105.01601).",
     parameters=(
-        *COMMON_PARAMETERS,
-        mlp_ratio_parameter(),
+        *common.COMMON_PARAMETERS,
+        common.mlp_ratio_parameter(),
         Parameter(
             "token_mlp_ratio",
             "float",
@@ -57,11 +34,11 @@ FAMILY = Family(
             high=4.0,
             slug="t",
         ),
-        norm_parameter(),
-        act_parameter(),
+        common.norm_parameter(),
+        common.act_parameter(),
     ),
     layout="BNC",
     block=block,
     grid_bound=True,
-    resolve=resolve,
+    resolve=common.in_turn(common.resolve_mlp_ratio, common.resolve_ratio("token_mlp_ratio")),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import COMMON_PARAMETERS, mlp_ratio_parameter, resolve_mlp_ratio
+from headsearch.heads import common
 from headsearch.heads.family import BlockSpec, Family
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ def block(spec: BlockSpec) -> nn.Module:
     """LayerNorm and timm's `Mlp` with a residual: the second half of a ViT block."""
     from headsearch.heads.blocks import MlpBlock
 
-    return MlpBlock(spec.width, spec.real("mlp_ratio"), shortcut=spec.shortcut, drop_path=spec.drop_path)
+    return MlpBlock(spec.width, spec["mlp_ratio"], shortcut=spec.shortcut, drop_path=spec.drop_path)
 
 
 FAMILY = Family(
     name="mlp",
     doc="Per-token MLPs without any mixing of positions: a deeper projector, and the control.",
-    parameters=(*COMMON_PARAMETERS, mlp_ratio_parameter()),
+    parameters=(*common.COMMON_PARAMETERS, common.mlp_ratio_parameter()),
     layout="BNC",
     block=block,
-    resolve=resolve_mlp_ratio,
+    resolve=common.resolve_mlp_ratio,
 )

@@ -1,6 +1,6 @@
 """The families of heads by name, and the reading of head descriptions against their declarations. No torch here.
 
-A new family is one file beside this one and one line in `FAMILIES`.
+A new family is one file beside this one and its name in `_MODULES`.
 """
 
 from __future__ import annotations
@@ -27,21 +27,9 @@ from headsearch.heads import (
 from headsearch.heads.config import SET, HeadConfig, Scalar, Stage
 from headsearch.heads.family import Family, Parameter
 
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        "convnext": convnext.FAMILY,
-        "resnet": resnet.FAMILY,
-        "mbconv": mbconv.FAMILY,
-        "vit": vit.FAMILY,
-        "swin": swin.FAMILY,
-        "mixer": mixer.FAMILY,
-        "resmlp": resmlp.FAMILY,
-        "gmlp": gmlp.FAMILY,
-        "poolformer": poolformer.FAMILY,
-        "metaformer": metaformer.FAMILY,
-        "mlp": mlp.FAMILY,
-    }
-)
+_MODULES = (convnext, resnet, mbconv, vit, swin, mixer, resmlp, gmlp, poolformer, metaformer, mlp)
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({module.FAMILY.name: module.FAMILY for module in _MODULES})
 """Every family, by the name that spaces and head files use."""
 
 

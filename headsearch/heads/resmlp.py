@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import (
-    COMMON_PARAMETERS,
-    act_parameter,
-    mlp_ratio_parameter,
-    norm_parameter,
-    resolve_mlp_ratio,
-)
+from headsearch.heads import common
 from headsearch.heads.family import BlockSpec, Family
 
 if TYPE_CHECKING:
@@ -19,27 +13,23 @@ if TYPE_CHECKING:
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `ResBlock`, whose scales start at 1: from 1e-4 a short schedule hardly moves them."""
-    from timm.models.mlp_mixer import ResBlock
+    from headsearch.heads.blocks import PlainResBlock, make_block
 
-    from headsearch.heads.blocks import PlainResBlock, chosen_layers
-
-    module: nn.Module = (ResBlock if spec.shortcut else PlainResBlock)(
-        spec.width,
-        seq_len=spec.grid[0] * spec.grid[1],
-        mlp_ratio=spec.real("mlp_ratio"),
-        init_values=1.0,
-        drop_path=spec.drop_path,
-        **chosen_layers(spec, norm="affine"),
-    )
-    return module
+    options = {"seq_len": spec.positions, "mlp_ratio": spec["mlp_ratio"], "init_values": 1.0}
+    return make_block(spec, PlainResBlock, norm="affine", **options)
 
 
 FAMILY = Family(
     name="resmlp",
     doc="Global mixing by one linear map over positions, of its own accord without normalisation (ResMLP, arXiv 2105.03404).",
-    parameters=(*COMMON_PARAMETERS, mlp_ratio_parameter(), norm_parameter("affine"), act_parameter()),
+    parameters=(
+        *common.COMMON_PARAMETERS,
+        common.mlp_ratio_parameter(),
+        common.norm_parameter("affine"),
+        common.act_parameter(),
+    ),
     layout="BNC",
     block=block,
     grid_bound=True,
-    resolve=resolve_mlp_ratio,
+    resolve=common.resolve_mlp_ratio,
 )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import COMMON_PARAMETERS, canonical_ratio, hidden_width
-from headsearch.heads.config import Scalar
+from headsearch.base.info import BaseInfo
+from headsearch.heads import common
+from headsearch.heads.config import Params
 from headsearch.heads.family import BlockSpec, Family, Parameter
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from headsearch.base.info import BaseInfo
 
 _LOWEST_RATIO = 0.125
 _DEFAULT_RATIO = 0.25
@@ -30,40 +28,37 @@ def block(spec: BlockSpec) -> nn.Module:
     from headsearch.heads.blocks import PlainBasicBlock, PlainWidthBottleneck, WidthBottleneck, norm_2d
 
     options = {
-        "act_layer": get_act_layer(spec.text("act")),
-        "norm_layer": norm_2d(spec.text("norm")),
+        "act_layer": get_act_layer(spec["act"]),
+        "norm_layer": norm_2d(spec["norm"]),
         "drop_path": DropPath(spec.drop_path) if spec.drop_path else None,
     }
     module: nn.Module
-    if spec.text("block") == "basic":
+    if spec["block"] == "basic":
         module = (BasicBlock if spec.shortcut else PlainBasicBlock)(spec.width, spec.width, **options)
     else:
-        inner = hidden_width(spec.width, spec.real("bottle_ratio"))
+        inner = common.hidden_width(spec.width, spec["bottle_ratio"])
         make = WidthBottleneck if spec.shortcut else PlainWidthBottleneck
         module = make(spec.width, inner, **options)
     return module
 
 
-def simplify(params: Mapping[str, Scalar]) -> tuple[str, Mapping[str, Scalar]]:
+def simplify(params: Params) -> tuple[str, Params]:
     """A basic block has no bottleneck to size."""
     return "resnet", params if params["block"] == "bottleneck" else {**params, "bottle_ratio": _DEFAULT_RATIO}
 
 
-def resolve(params: Mapping[str, Scalar], base: BaseInfo) -> Mapping[str, Scalar]:
+def resolve(params: Params, base: BaseInfo) -> Params:
     """The canonical ratio for the number of inner channels."""
-    ratio = params["bottle_ratio"]
-    assert isinstance(ratio, float)
     if params["block"] == "basic":
         return params
-    canonical = canonical_ratio(ratio, lambda r: hidden_width(base.width, r), low=_LOWEST_RATIO)
-    return {**params, "bottle_ratio": canonical}
+    return common.resolve_ratio("bottle_ratio", low=_LOWEST_RATIO)(params, base)
 
 
 FAMILY = Family(
     name="resnet",
     doc="Local mixing by dense 3x3 convolutions and batch statistics (ResNet, arXiv 1512.03385).",
     parameters=(
-        *COMMON_PARAMETERS,
+        *common.COMMON_PARAMETERS,
         Parameter("block", "str", "bottleneck", "kind of block", choices=("basic", "bottleneck"), slug=""),
         Parameter(
             "bottle_ratio",

@@ -2,65 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from headsearch.heads.common import (
-    COMMON_PARAMETERS,
-    act_parameter,
-    mlp_ratio_parameter,
-    norm_parameter,
-    num_heads_parameter,
-    resolve_mlp_ratio,
-    resolve_num_heads,
-)
-from headsearch.heads.config import Scalar
+from headsearch.base.info import BaseInfo
+from headsearch.heads import common
+from headsearch.heads.config import Params
 from headsearch.heads.family import BlockSpec, Family, Parameter
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from headsearch.base.info import BaseInfo
-
 
 def block(spec: BlockSpec) -> nn.Module:
     """timm's `SwinTransformerBlock`; odd blocks shift, and a window as large as the grid is one window without a shift."""
-    from headsearch.heads.blocks import PlainSwinBlock, SwinBlock, chosen_layers
+    from headsearch.heads.blocks import PlainSwinBlock, make_block
 
-    window = spec.integer("window")
-    module: nn.Module = (SwinBlock if spec.shortcut else PlainSwinBlock)(
-        spec.width,
+    return make_block(
+        spec,
+        PlainSwinBlock,
         input_resolution=spec.grid,
-        num_heads=spec.integer("num_heads"),
-        window_size=window,
-        shift_size=window // 2 if spec.index % 2 == 1 else 0,
+        num_heads=spec["num_heads"],
+        window_size=spec["window"],
+        shift_size=spec["window"] // 2 if spec.index % 2 == 1 else 0,
         dynamic_mask=True,
-        mlp_ratio=spec.real("mlp_ratio"),
-        drop_path=spec.drop_path,
-        **chosen_layers(spec),
+        mlp_ratio=spec["mlp_ratio"],
     )
-    return module
 
 
-def resolve(params: Mapping[str, Scalar], base: BaseInfo) -> Mapping[str, Scalar]:
-    """Heads for the width, the canonical MLP ratio, and a window no larger than the grid."""
-    window = params["window"]
-    assert isinstance(window, int)
-    return {**resolve_mlp_ratio(resolve_num_heads(params, base), base), "window": min(window, max(base.grid))}
+def _resolve_window(params: Params, base: BaseInfo) -> Params:
+    """A window no larger than the grid."""
+    return {**params, "window": min(params["window"], max(base.grid))}
 
 
 FAMILY = Family(
     name="swin",
     doc="Attention within shifted windows, with learned relative positions (Swin, arXiv 2103.14030).",
     parameters=(
-        *COMMON_PARAMETERS,
+        *common.COMMON_PARAMETERS,
         Parameter("window", "int", 7, "side of the attention window, in positions", low=1, high=64, slug="w"),
-        num_heads_parameter(),
-        mlp_ratio_parameter(),
-        norm_parameter(),
-        act_parameter(),
+        common.num_heads_parameter(),
+        common.mlp_ratio_parameter(),
+        common.norm_parameter(),
+        common.act_parameter(),
     ),
     layout="BHWC",
     block=block,
-    resolve=resolve,
+    resolve=common.in_turn(common.resolve_num_heads, common.resolve_mlp_ratio, _resolve_window),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headsearch.pretrain.observer import PretrainObserver, SilentPretrainObserver
+from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.recipe import PretrainSpec, RecipeSpec
 from headsearch.pretrain.result import PretrainResult
 
@@ -17,7 +17,6 @@ __all__ = [
     "PretrainResult",
     "PretrainSpec",
     "RecipeSpec",
-    "SilentPretrainObserver",
     "pretrain",
 ]
 
@@ -41,7 +40,10 @@ def pretrain(
         UserError: anything that is wrong with spec, data, base, head, world size, folder or checkpoints, before the first step.
         PretrainInterrupted: SIGTERM or SIGINT came; a checkpoint was written.
         TrainingFailed: the loss is not finite.
+        RankLost: another rank is gone; its work since the last checkpoint is lost.
     """
+    spec.check_paths()
+
     from headsearch.pretrain.run import run_pretraining
 
-    return run_pretraining(spec, out, resume=resume, observer=observer or SilentPretrainObserver())
+    return run_pretraining(spec, out, resume=resume, observer=observer or PretrainObserver())

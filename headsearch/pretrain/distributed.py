@@ -8,7 +8,7 @@ decision waits for an accelerator.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +20,7 @@ from torch import nn
 
 from headsearch.errors import ExperimentError
 from headsearch.methods.collectives import rank, world_size
-from headsearch.pretrain.batch_norm import synchronised_on_cpu
+from headsearch.pretrain.result import RankLost
 from headsearch.training.devices import resolve_device
 
 _PATIENCE = timedelta(hours=2)
@@ -47,6 +47,7 @@ def ranks(device: str) -> Iterator[Place]:
 
     Raises:
         ExperimentError: the device is not here, or has one number for several ranks.
+        RankLost: in place of what torch raises over a connection to another rank.
     """
     several = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
     chosen = resolve_device(device)
@@ -64,16 +65,20 @@ def ranks(device: str) -> Iterator[Place]:
     dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield Place(chosen, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise RankLost from error
+        raise
     finally:
         dist.destroy_process_group()
 
 
 def synchronise_batch_norms(module: nn.Module, device: torch.device) -> None:
-    """Have the batch norms below `module` normalise by the batch of all ranks. Names and state stay as they are."""
-    if world_size() == 1:
+    """Have the batch norms below `module` normalise by the batch of all ranks. Names and state stay as they are.
+
+    On CPUs each rank goes on normalising by its own part: torch has nothing better there.
+    """
+    if world_size() == 1 or device.type != "cuda":
         return
-    convert: Callable[[nn.Module], nn.Module] = (
-        convert_sync_batchnorm if device.type == "cuda" else synchronised_on_cpu
-    )
     for name, child in list(module.named_children()):
-        module.add_module(name, convert(child))
+        module.add_module(name, convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]

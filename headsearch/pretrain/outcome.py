@@ -5,46 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
-
 from headsearch.base.timm_models import model_options
 from headsearch.errors import RunError
+from headsearch.experiment import DataSpec
 from headsearch.files import versions, write_atomically
-from headsearch.pretrain.prepare import SPEC_FILE, Materials
+from headsearch.pretrain.prepare import SPEC_FILE, Setup
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainResult
+from headsearch.runs.directory import LEFT_OUT
 from headsearch.training.checkpoint import save_tensors
 
 
-def write_outcome(
-    spec: PretrainSpec, out: Path, materials: Materials, result: PretrainResult
-) -> PretrainResult:
+def write_outcome(spec: PretrainSpec, out: Path, setup: Setup, result: PretrainResult) -> PretrainResult:
     """Write `base.safetensors`, `head.safetensors` where there is a head, and `README.md`; each whole or not at all.
 
     Raises:
         RunError: a file cannot be written.
     """
-    hssl = materials.trainer.hssl
+    hssl = setup.trainer.hssl
     network = hssl.student if spec.recipe.export == "student" else hssl.teacher
     try:
-        write_weights(result.weights, network.base.model)
+        save_tensors(result.weights, network.base.model.state_dict())
         if result.head_weights is not None:
             # A single head's names are those of `headsearch.export.load_head`; those of a set are numbered.
-            write_weights(result.head_weights, network.heads[0] if len(network.heads) == 1 else network.heads)
-        write_atomically(out / "README.md", model_card(spec, materials, result))
+            heads = network.heads[0] if len(network.heads) == 1 else network.heads
+            save_tensors(result.head_weights, heads.state_dict())
+        write_atomically(out / "README.md", model_card(spec, setup, result))
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
     return result
 
 
-def write_weights(path: Path, module: nn.Module) -> None:
-    """Write a module's state as safetensors. Raises `RunError` where it cannot be written."""
-    save_tensors(path, module.state_dict())
-
-
-def model_card(spec: PretrainSpec, materials: Materials, result: PretrainResult) -> str:
+def model_card(spec: PretrainSpec, setup: Setup, result: PretrainResult) -> str:
     """The text of `README.md`: how to load the weights, and how they came about."""
-    recipe, dataset = spec.recipe, materials.dataset
+    recipe, dataset = spec.recipe, setup.dataset
     options = model_options(spec.base.model, spec.data.image_size, spec.base.kwargs)
     keywords = "".join(f", {name}={value!r}" for name, value in options.items())
     head = (
@@ -58,7 +52,10 @@ def model_card(spec: PretrainSpec, materials: Materials, result: PretrainResult)
         "base": f"`{spec.base.model}`, from {start} weights",
         "head during training": head,
         "method": f"{spec.method.name} {_listed(spec.method.kwargs)}".strip(),
-        "images": f"{len(dataset.train):,} of `{dataset.name}` at {spec.data.image_size} pixels, without labels",
+        "images": f"{len(dataset.train):,} of {_named(spec.data)} at {spec.data.image_size} pixels, without labels",
+        "images left out": f"{len(dataset.left_out):,}, listed in `{LEFT_OUT}`"
+        if dataset.left_out
+        else "none",
         "normalisation": f"mean {mean}, standard deviation {std}, of values from 0 to 1",
         "weights": f"of the {recipe.export}",
         "last epoch's loss": f"{result.loss:.4f}",
@@ -96,6 +93,13 @@ keeps its own structure. The whole recipe, ready to be repeated, is in `{SPEC_FI
 
 What happened epoch by epoch is in `metrics.jsonl`, and for TensorBoard in `tensorboard/`.
 """
+
+
+def _named(data: DataSpec) -> str:
+    """What people call the images: a folder or file by its name, not by where it lies."""
+    if data.root is None or data.dataset not in ("folder", "npz"):
+        return f"`{data.dataset}`"
+    return f"`{Path(data.root).absolute().name}` ({data.dataset})"
 
 
 def _listed(options: Mapping[str, object]) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,14 @@ from headsearch.data.decode import cores
 from headsearch.data.sets import Dataset, ImageSet, StreamedImages
 from headsearch.errors import ExperimentError, HeadError, RunError
 from headsearch.experiment import SearchSpec
-from headsearch.export import BaseFacts
 from headsearch.files import differences, write_atomically
 from headsearch.heads.canonical import canonical, head_id
-from headsearch.heads.registry import parse_head
+from headsearch.heads.config import HeadConfig
+from headsearch.heads.registry import family, parse_head
 from headsearch.methods.collectives import world_size
 from headsearch.pretrain.distributed import Place, synchronise_batch_norms
 from headsearch.pretrain.recipe import PretrainSpec
-from headsearch.runs.directory import RunDirectory
+from headsearch.runs.directory import RunDirectory, refuse_changes
 from headsearch.training.materials import build_pair, check_local_crops, new_base, read_images
 from headsearch.training.scorer import Scorer
 from headsearch.training.trainer import Trainer
@@ -32,13 +32,13 @@ from headsearch.training.trainer import Trainer
 SPEC_FILE = "pretrain.yaml"
 _MAY_CHANGE = {
     "recipe": ("compile", "device", "checkpoint_minutes", "keep_checkpoints", "probe_every", "export"),
-    "data": ("root",),
+    "data": ("root", "unreadable"),
 }
 """Keys that touch no weight, or only say where the same images lie: another value may go on from a checkpoint."""
 
 
 @dataclass(frozen=True)
-class Materials:
+class Setup:
     """What is trained, on what, and how it is looked at."""
 
     trainer: Trainer
@@ -49,7 +49,7 @@ class Materials:
     dataset: Dataset
 
 
-def prepare(spec: PretrainSpec, place: Place) -> Materials:
+def prepare(spec: PretrainSpec, place: Place) -> Setup:
     """Build the pair, the same on every rank, and read the images.
 
     Raises:
@@ -64,11 +64,12 @@ def prepare(spec: PretrainSpec, place: Place) -> Materials:
         )
     config = parse_head(spec.head)
     base = new_base(spec.base, spec.data.image_size)
-    if spec.chosen_for is not None:
-        _compare(spec.chosen_for, base.info)
-    named = head_id(canonical(config, base.info))
+    expected = base.info if spec.chosen_for is None else spec.chosen_for.base_info()
+    named = head_id(canonical(config, expected))
     if named != spec.head_id:
-        raise HeadError(f"the head's config describes {named} on this base, but head_id says {spec.head_id}")
+        raise HeadError(f"the head's config describes {named} on its base, but head_id says {spec.head_id}")
+    _check_fit(config, expected, base.info)
+    config = canonical(config, base.info)
     dataset, views = read_images(spec.data, base, batch_size=recipe.batch_size, seed=spec.seed)
     pair = build_pair(lambda: _again(base, spec), config.heads, spec.method, spec.seed)
     check_local_crops(views, pair)
@@ -90,7 +91,7 @@ def prepare(spec: PretrainSpec, place: Place) -> Materials:
     images = dataset.train
     if isinstance(images, StreamedImages):
         images = replace(images, workers=max(cores() // place.local_ranks - 1, 0))
-    return Materials(trainer, images, views, scorer, dataset)
+    return Setup(trainer, images, views, scorer, dataset)
 
 
 def identity(spec: PretrainSpec) -> str:
@@ -109,13 +110,7 @@ def check_folder(out: Path, spec: PretrainSpec, *, resume: bool) -> None:
         return
     if not (out / SPEC_FILE).is_file():
         raise RunError(f"{out}: nothing to resume, there is no {SPEC_FILE} in it")
-    changes = list(differences(_deciding(PretrainSpec.read(out / SPEC_FILE)), _deciding(spec)))
-    if changes:
-        key, old, new = changes[0]
-        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-        raise RunError(
-            f"{out}: cannot resume with another {key}: {new!r}, it has {old!r}{more}; choose another --out"
-        )
+    refuse_changes(out, differences(_deciding(PretrainSpec.read(out / SPEC_FILE)), _deciding(spec)))
 
 
 def open_folder(out: Path, spec: PretrainSpec) -> None:
@@ -147,11 +142,12 @@ def _deciding(spec: PretrainSpec) -> Mapping[str, Any]:
     return content
 
 
-def _compare(expected: BaseFacts, found: BaseInfo) -> None:
-    """Check that a base is the one that the head was chosen for, as far as it matters to the head."""
-    facts = asdict(found) | {"grid": list(found.grid)}
-    for key in ("model", "image_size", "stage", "width", "grid", "embedding_dim", "params"):
-        was, now = getattr(expected, key), facts[key]
+def _check_fit(head: HeadConfig, expected: BaseInfo, found: BaseInfo) -> None:
+    """Check that a base is one that the head can be trained on: of the model, feature map and width that it was chosen for, and of its grid where it is
+    tied to one."""
+    bound = any(family(stage.family).grid_bound for single in head.heads for stage in single)
+    for key in ("model", "stage", "width", *(["grid"] if bound else [])):
+        was, now = getattr(expected, key), getattr(found, key)
         if was != now:
             raise HeadError(
                 f"the head was chosen for a base whose {key} is {was}, but the base at hand ({found.model} at "

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from headsearch.data.names import data_named
+from headsearch.data.names import check_data, data_named
 from headsearch.document import MapNode, plain, read_mapping, to_yaml
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment.loading import apply_override
@@ -26,6 +26,7 @@ from headsearch.experiment.sections import (
     with_recipe,
 )
 from headsearch.export import BaseFacts, ExportedHead
+from headsearch.files import check_weights
 
 VERSION: Literal["headsearch/pretrain@1"] = "headsearch/pretrain@1"
 
@@ -94,8 +95,7 @@ class PretrainSpec(Section):
 
         Args:
             exported: the content of a `head.yaml`.
-            data: a data set's name, an `.npz` file or a folder; None: the data set that the head was chosen on, which must then
-                need no root.
+            data: a data set's name, an `.npz` file or a folder; None: the images that the head was chosen on.
             overrides: `key=value` with dotted keys, e.g. `recipe.epochs=100`.
             without_head: train the control: everything equal, no head.
 
@@ -106,18 +106,12 @@ class PretrainSpec(Section):
         content: dict[str, Any] = {
             **head,
             "chosen_for": exported.base.info.model_dump(),
-            "base": {
-                "model": exported.base.model,
-                "kwargs": exported.base.kwargs,
-                "weights": exported.base.weights,
-                "stage": exported.base.info.stage,
-            },
+            "base": {**exported.base.model_dump(exclude={"info"}), "stage": exported.base.info.stage},
             "data": {
-                **(data_named(data) if data is not None else {"dataset": exported.data.dataset}),
-                "image_size": exported.data.image_size,
-                "augmentation": exported.data.augmentation,
+                **exported.data.model_dump(),
+                **({} if data is None else {"root": None, **data_named(data)}),
             },
-            "method": {"name": exported.method.name, "kwargs": exported.method.kwargs},
+            "method": exported.method.model_dump(),
             "seed": exported.provenance.seed,
         }
         former = exported.method.name
@@ -150,6 +144,12 @@ class PretrainSpec(Section):
         """The content of a `pretrain.yaml`. Raises `RunError` where it cannot be read."""
         root = read_mapping(path, RunError, "as headsearch pretrain writes them")
         return checked(cls, plain(root), str(path), RunError, root=root)
+
+    def check_paths(self) -> None:
+        """Check what can be checked of images and weights without opening them. Raises `DataError` or `BaseModelError`."""
+        check_data(self.data.dataset, self.data.root)
+        if self.base.weights not in (None, "pretrained"):
+            check_weights(str(self.base.weights))
 
     def to_yaml(self) -> str:
         """The spec with every key, as YAML."""

@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 
 from headsearch.errors import MissingPackage, require
+from headsearch.files import write_atomically
 from headsearch.methods.collectives import agreed, on_first, rank, sum_over_ranks, world_size
 from headsearch.pretrain.distributed import Place, ranks
-from headsearch.pretrain.observer import PretrainObserver, SilentPretrainObserver
+from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.outcome import write_outcome
-from headsearch.pretrain.prepare import Materials, check_folder, identity, open_folder, prepare
+from headsearch.pretrain.prepare import Setup, check_folder, identity, open_folder, prepare
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainInterrupted, PretrainResult, TrainingFailed
-from headsearch.pretrain.signals import StopSignals
+from headsearch.runs.directory import LEFT_OUT
+from headsearch.signals import noted
 from headsearch.training.checkpoint import Checkpoints
 from headsearch.training.loop import TrainingLoop, TrainingState
 from headsearch.training.seeds import derived_generator, derived_seed
@@ -44,11 +46,9 @@ def run_pretraining(
         devices = [place.device] if place.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             on_first(lambda: check_folder(out, spec, resume=resume))
-            materials = prepare(spec, place)
+            setup = prepare(spec, place)
             on_first(lambda: open_folder(out, spec))
-            run = PretrainRun(
-                spec, out, materials, place, observer if place.is_first else SilentPretrainObserver()
-            )
+            run = PretrainRun(spec, out, setup, place, observer if place.is_first else PretrainObserver())
             return run.run()
 
 
@@ -66,7 +66,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
     """Trains one pair to the end of its schedule."""
 
     def __init__(
-        self, spec: PretrainSpec, out: Path, materials: Materials, place: Place, observer: PretrainObserver
+        self, spec: PretrainSpec, out: Path, setup: Setup, place: Place, observer: PretrainObserver
     ) -> None:
         """Go on from the newest checkpoint in `out`, where there is one.
 
@@ -75,13 +75,13 @@ class PretrainRun(TrainingLoop[PretrainState]):
         """
         self.spec = spec
         self.out = out
-        self.materials = materials
+        self.setup = setup
         self.place = place
         self.observer = observer
-        self.signals = StopSignals()
+        self._signals: list[int] = []
         super().__init__(
-            materials.trainer,
-            materials.images,
+            setup.trainer,
+            setup.images,
             seed=spec.seed,
             identity=identity(spec),
             checkpoints=Checkpoints(out / "checkpoints", keep=spec.recipe.keep_checkpoints),
@@ -98,8 +98,9 @@ class PretrainRun(TrainingLoop[PretrainState]):
             PretrainInterrupted: a signal came; everything done is in a checkpoint.
             TrainingFailed: the loss is not finite.
         """
+        self._tell_of_images()
         self.observer.started(epochs=self.spec.recipe.epochs, epoch=self._epochs, steps=self.trainer.steps)
-        with self.signals:
+        with noted() as self._signals:
             self.train()
         return on_first(self._finish)
 
@@ -107,7 +108,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         """For the first rank alone."""
         if self._scalars is not None:
             self._scalars.close()
-        return write_outcome(self.spec, self.out, self.materials, self.result)
+        return write_outcome(self.spec, self.out, self.setup, self.result)
 
     @property
     def result(self) -> PretrainResult:
@@ -138,7 +139,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         return loss
 
     def _epoch_ended(self, loss: float) -> None:
-        state, recipe = self._state, self.spec.recipe
+        state, recipe, left_out = self._state, self.spec.recipe, self.setup.dataset.left_out
         state.loss = loss
         record = self._record(loss) | self._rates(self._step - 1)
         if state.epoch == recipe.epochs or (recipe.probe_every and state.epoch % recipe.probe_every == 0):
@@ -149,7 +150,24 @@ class PretrainRun(TrainingLoop[PretrainState]):
         del numbers["epoch"]
         self._plot(self._step - 1, {"epoch_loss": numbers.pop("loss"), **numbers})
         self.observer.epoch_ended(record)
+        for line in left_out.told_unreadable(self._told_unreadable):
+            self.observer.note(f"epoch {state.epoch}: {line}")
+            self._keep_left_out()
         self._save()
+
+    def _tell_of_images(self) -> None:
+        """What was understood of the images, and what is left out of them."""
+        dataset = self.setup.dataset
+        self.observer.images_read(dataset.understood())
+        for line in dataset.left_out.told():
+            self.observer.note(line)
+        self._keep_left_out()
+
+    def _keep_left_out(self) -> None:
+        left_out = self.setup.dataset.left_out
+        self._told_unreadable = len(left_out.unreadable)
+        if left_out and self.place.is_first:
+            write_atomically(self.out / LEFT_OUT, left_out.listed())
 
     def _tell(self, loss: float) -> None:
         left = self.trainer.steps * self.spec.recipe.batch_size - self._state.images
@@ -180,7 +198,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         )
         for rows, part in zip(self._rows(), images.chunk(self.spec.recipe.accumulate), strict=True):
             generator = derived_generator(self.spec.seed, "views", step)
-            views = self.materials.views(
+            views = self.setup.views(
                 part, generator, self.place.device, rows=rows, batch_size=self.spec.recipe.batch_size
             )
             yield views, None if masks is None else masks[:, rows]
@@ -194,7 +212,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         epoch = self._state.epoch
         student = self.trainer.hssl.student
         full_budget = epoch == self.spec.recipe.epochs
-        rung = self.materials.scorer.score(student, epoch=epoch, loss=loss, full_budget=full_budget)
+        rung = self.setup.scorer.score(student, epoch=epoch, loss=loss, full_budget=full_budget)
         if rung.collapsed is not None:
             self.observer.note(f"epoch {epoch}: {rung.collapsed}")
         if rung.scores is None:
@@ -206,7 +224,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         }
 
     def _stop_if_asked(self) -> None:
-        number = agreed(self.signals.received)
+        number = agreed(self._signals[-1] if self._signals else 0)
         if not number:
             return
         self._save()

@@ -1,4 +1,4 @@
-"""Figures of what matters, of trust, and of cost. Pure functions from data to plotly figures, in the style of `figures.py`."""
+"""Figures of what matters, and of cost. Pure functions from data to plotly figures, in the style of `figures.py`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from headsearch.report.figures import blank, plain, short
-from headsearch.report.palette import BLUE, GREY, MARKERS, SERIES
+from headsearch.report.palette import BLUE, GREY, SERIES
 from headsearch.results.importance import Importance
 from headsearch.results.spending import PART_NAMES, Spending
-from headsearch.results.trust import Agreement
 
 
 def shares(found: Mapping[str, Sequence[Importance]]) -> go.Figure:
@@ -68,58 +67,6 @@ def marginal(item: Importance, *, y: str) -> go.Figure:
     return figure
 
 
-def agreeing(found: Agreement, *, x: str, y: str) -> go.Figure:
-    """A point a head: its first score against its second. On the dotted line both are the same."""
-    figure = blank(x=x, y=y, height=320)
-    first, second = [a for _, a, _ in found.pairs], [b for _, _, b in found.pairs]
-    low, high = min(first + second), max(first + second)
-    figure.add_scatter(
-        name="the same",
-        x=[short(low), short(high)],
-        y=[short(low), short(high)],
-        mode="lines",
-        line={"color": GREY, "width": 1.5, "dash": "dot"},
-        hoverinfo="skip",
-    )
-    figure.add_scatter(
-        name="a head",
-        x=[short(value) for value in first],
-        y=[short(value) for value in second],
-        mode="markers",
-        marker={"color": BLUE, "size": 9, "opacity": 0.85},
-        customdata=[[plain(head)] for head, _, _ in found.pairs],
-        hovertemplate="<b>%{customdata[0]}</b><br>%{x:.4g} and %{y:.4g}<extra></extra>",
-    )
-    return figure
-
-
-def rungs(found: Mapping[int, Sequence[Agreement]], budget: int) -> go.Figure:
-    """Kendall's tau of every earlier rung against the full budget, by objective."""
-    figure = blank(x="Epoch of the rung", y="Kendall's τ with full budget", height=300)
-    for place, objective in enumerate(dict.fromkeys(a.objective for items in found.values() for a in items)):
-        points = [
-            (epoch, item)
-            for epoch, items in found.items()
-            for item in items
-            if item.objective == objective and item.tau is not None
-        ]
-        if not points:
-            continue
-        figure.add_scatter(
-            name=plain(objective),
-            x=[epoch for epoch, _ in points],
-            y=[short(item.tau) for _, item in points],
-            mode="lines+markers",
-            line={"color": SERIES[place], "width": 2.5},
-            marker={"symbol": MARKERS[place], "size": 9},
-            customdata=[[item.heads] for _, item in points],
-            hovertemplate="epoch %{x}: τ %{y:.2f} over %{customdata[0]} heads<extra></extra>",
-        )
-    figure.update_yaxes(range=[-1.05 if _negative(found) else -0.05, 1.05])
-    figure.update_xaxes(range=[0, budget * 1.03])
-    return figure
-
-
 def spent(found: Spending) -> go.Figure:
     """Epochs trained and spared, by the parts of the search."""
     names = [plain(PART_NAMES.get(part.name, part.name)) for part in found.parts]
@@ -144,7 +91,3 @@ def spent(found: Spending) -> go.Figure:
     figure.update_layout(barmode="stack", bargap=0.35)
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="")
     return figure
-
-
-def _negative(found: Mapping[int, Sequence[Agreement]]) -> bool:
-    return any(item.tau is not None and item.tau < 0 for items in found.values() for item in items)

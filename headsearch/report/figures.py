@@ -19,7 +19,7 @@ from headsearch.report.palette import CONTROL_MARKERS, DASHES, GREY, MARKERS, SE
 from headsearch.results.ranking import RankRow
 from headsearch.results.records import TrialRecord
 from headsearch.results.text import gain, number
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 from headsearch.training.trial import RungScores
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
@@ -41,7 +41,7 @@ def plain(text: object) -> str:
     return html.escape(str(text), quote=False)
 
 
-def pareto(view: RunView) -> go.Figure:
+def pareto(view: Run) -> go.Figure:
     """Discrepancy against probe: a point a head, the front, the controls, and faintly what was stopped at its last rung.
 
     Without labels the effective rank of the head's embeddings stands for the probe: it guards against what is merely collapsed.
@@ -202,7 +202,7 @@ def blank(*, x: str | None, y: str | None, height: int) -> go.Figure:
     return go.Figure(layout=layout)
 
 
-def _stopped(figure: go.Figure, view: RunView, styles: Mapping[str, tuple[str, str]]) -> None:
+def _stopped(figure: go.Figure, view: Run, styles: Mapping[str, tuple[str, str]]) -> None:
     found = [
         (record, x, y)
         for record in view.records
@@ -246,7 +246,7 @@ def _front(figure: go.Figure, heads: Sequence[RankRow]) -> None:
     )
 
 
-def _controls(figure: go.Figure, view: RunView) -> None:
+def _controls(figure: go.Figure, view: Run) -> None:
     for row in view.controls:
         height = _height(view, row)
         if row.control is None or height is None:
@@ -276,7 +276,7 @@ def _controls(figure: go.Figure, view: RunView) -> None:
         )
 
 
-def _told(row: RankRow, view: RunView) -> str:
+def _told(row: RankRow, view: Run) -> str:
     parts = [f"discrepancy {number(row.discrepancy, '.3f')}"]
     if view.labels:
         parts.append(f"probe {number(row.probe, '.1f')} %")
@@ -286,7 +286,7 @@ def _told(row: RankRow, view: RunView) -> str:
     return "<br>".join(parts)
 
 
-def _height(view: RunView, row: RankRow) -> float | None:
+def _height(view: Run, row: RankRow) -> float | None:
     if view.labels:
         return row.probe
     for record in view.by_head[row.head_id]:
@@ -295,7 +295,7 @@ def _height(view: RunView, row: RankRow) -> float | None:
     return None
 
 
-def _scored(view: RunView, rung: RungScores) -> float | None:
+def _scored(view: Run, rung: RungScores) -> float | None:
     return rung.knn if view.labels else rung.rankme_head
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headsearch.report.views.overview import CONDITIONS, SHOWN, subtitle
-from headsearch.report.views.trust import verdicts
 from headsearch.results.ranking import RankRow
 from headsearch.results.spending import PART_NAMES
 from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 
-def markdown_report(view: RunView) -> str:
+def markdown_report(view: Run) -> str:
     """The text."""
     lines = [f"# {plain(view.name)}", "", f"{plain(subtitle(view))}; {CONDITIONS[view.condition][0]}.", ""]
     if view.problems:
@@ -21,11 +20,11 @@ def markdown_report(view: RunView) -> str:
         return "\n".join([*lines, "Nothing has been trained yet.", ""])
     lines += [f"**{plain(view.verdict)}**", "", "## Ranking", "", *_ranking(view), ""]
     lines += ["## How far to trust it", ""]
-    lines += [f"- **{plain(claim)}** {plain(told)}" for claim, told in verdicts(view)[1:]]
-    if view.audit is not None and not view.at_work:
-        lines += [
-            f"- **{plain(section.question)}** {plain(section.conclusion)}" for section in view.audit.sections
-        ]
+    lines += (
+        [f"- **{plain(section.question)}** {plain(section.conclusion)}" for section in view.audit.sections]
+        if view.experiment is not None and not view.at_work
+        else [f"Ask for it in a terminal: headsearch audit {plain(view.path)}"]
+    )
     lines += ["", "## Cost", "", *_cost(view), ""]
     lines += ["## Where it comes from", "", *_provenance(view), ""]
     return "\n".join(lines)
@@ -39,7 +38,7 @@ def plain(text: object) -> str:
     return " ".join(escaped.split())
 
 
-def _ranking(view: RunView) -> list[str]:
+def _ranking(view: Run) -> list[str]:
     shown = [row for row in view.rows if row.feasible and (row.rank is None or row.rank <= SHOWN)]
     if not shown:
         return ["No head has run its full budget."]
@@ -66,7 +65,7 @@ def _row(row: RankRow, *, labels: bool) -> list[str]:
     return [*cells, scaled(row.params), overhead, str(row.replicates)]
 
 
-def _cost(view: RunView) -> list[str]:
+def _cost(view: Run) -> list[str]:
     found = view.spending
     rows = [
         [PART_NAMES.get(part.name, part.name), str(part.trainings), str(part.epochs), duration(part.seconds)]
@@ -77,7 +76,7 @@ def _cost(view: RunView) -> list[str]:
     return [*_table(["stage", "trainings", "epochs", "time"], rows, left=(0,)), "", saved, *broken]
 
 
-def _provenance(view: RunView) -> list[str]:
+def _provenance(view: Run) -> list[str]:
     told = [f"- run: {plain(view.path)}"]
     if view.experiment is not None:
         told.append(
@@ -85,7 +84,10 @@ def _provenance(view: RunView) -> list[str]:
         )
     if view.facts is not None:
         versions = ", ".join(f"{name} {version}" for name, version in view.facts.versions.items())
-        told.append(f"- began {view.facts.created}; space hash {view.facts.space_hash}; {plain(versions)}")
+        told.append(
+            f"- began {plain(view.facts.created)}; space hash {plain(view.facts.space_hash)}; {plain(versions)}"
+        )
+        told += [f"- {plain(line)}" for line in view.facts.data]
     return told
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from dash import html
 from dash.development.base_component import Component
 
-from headsearch.report.parts import Child, Links, anchor, aria, empty
+from headsearch.report.parts import Child, Links, anchor, aria, callout, empty
 from headsearch.report.static import to_html
 from headsearch.report.views.audit import audit
 from headsearch.report.views.cost import cost
@@ -19,8 +19,7 @@ from headsearch.report.views.head import head
 from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import condition, overview, subtitle
 from headsearch.report.views.trials import Query, trials
-from headsearch.report.views.trust import trust
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 ASSETS = Path(__file__).parent / "assets"
 HEADS = 10
@@ -36,7 +35,7 @@ VIEWS = (
 )
 
 
-def html_report(view: RunView) -> str:
+def html_report(view: Run) -> str:
     """The page's text."""
     from plotly.offline import get_plotlyjs
 
@@ -80,7 +79,7 @@ def _header() -> Component:
     )
 
 
-def _main(view: RunView) -> Iterator[str]:
+def _main(view: Run) -> Iterator[str]:
     best = [row.head_id for row in view.ranked[:HEADS]]
     links = Links(None, frozenset(best))
     yield to_html(
@@ -94,7 +93,7 @@ def _main(view: RunView) -> Iterator[str]:
         "heads": [_head(view, head_id, place, links) for place, head_id in enumerate(best, start=1)]
         or [empty("No head has a rank yet.")],
         "matters": matters(view),
-        "trust": [*trust(view), audit(view)],
+        "trust": [callout(view.verdict), audit(view)],
         "cost": cost(view),
         # The page's own script puts a field there.
         "trials": [
@@ -107,7 +106,7 @@ def _main(view: RunView) -> Iterator[str]:
         yield f'<section id="{name}" class="view">{heading}{to_html(contents[name], demote=True)}</section>'
 
 
-def _head(view: RunView, head_id: str, place: int, links: Links) -> Child:
+def _head(view: Run, head_id: str, place: int, links: Links) -> Child:
     return html.Details(
         [html.Summary([f"{place}. ", html.Code(head_id)]), *head(view, head_id, links)],
         className="head",
@@ -115,10 +114,11 @@ def _head(view: RunView, head_id: str, place: int, links: Links) -> Child:
     )
 
 
-def _footer(view: RunView) -> Component:
+def _footer(view: Run) -> Component:
     told = [f"Made by headsearch from {view.path}."]
     if view.facts is not None:
         versions = ", ".join(f"{name} {version}" for name, version in view.facts.versions.items())
+        told += [f"{line}." for line in view.facts.data]
         told.append(f"The run began on {view.facts.created}, with {versions}; space {view.facts.space_hash}.")
     if view.experiment is not None:
         told.append(f"Seed {view.experiment.seed}.")

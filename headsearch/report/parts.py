@@ -66,7 +66,11 @@ class Links:
 
 def address(path: str = "") -> str:
     """Of a page of the dashboard, below its prefix, which Dash knows."""
-    return str(get_relative_path(f"/{path}"))  # type: ignore[no-untyped-call]
+    try:
+        return str(get_relative_path(f"/{path}"))  # type: ignore[no-untyped-call]
+    except AttributeError:
+        # No dashboard was made: a view is drawn by itself.
+        return f"/{path}"
 
 
 def aria(**attributes: str | None) -> dict[str, Any]:

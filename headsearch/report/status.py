@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
 from headsearch.results.text import duration, gain, number
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,7 +24,7 @@ _CONDITIONS = {
 }
 
 
-def status_data(view: RunView) -> dict[str, Any]:
+def status_data(view: Run) -> dict[str, Any]:
     """Plain data for JSON; unknown is None."""
     best = view.ranked[0] if view.ranked else None
     plain: dict[str, Any] = finite(
@@ -60,13 +60,15 @@ def status_data(view: RunView) -> dict[str, Any]:
                 "gain_high": best.gain_high,
             },
             "verdict": view.verdict,
+            # Not known of runs of former versions.
+            **({"data": list(view.facts.data)} if view.facts is not None and view.facts.data else {}),
             "problems": list(view.problems),
         }
     )
     return plain
 
 
-def status_panel(view: RunView) -> RenderableType:
+def status_panel(view: Run) -> RenderableType:
     """The same for a terminal."""
     from rich.console import Group
     from rich.table import Table
@@ -107,7 +109,7 @@ def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
     return "".join(_STEPS[round((value - low) / (high - low) * (len(_STEPS) - 1))] for value in values)
 
 
-def best_so_far(view: RunView) -> list[float]:
+def best_so_far(view: Run) -> list[float]:
     """The best final score of a searched head after each that ran its full budget: of the probe, without labels of the discrepancy."""
     best: list[float] = []
     for record in view.records:
@@ -125,7 +127,7 @@ def best_so_far(view: RunView) -> list[float]:
     return best
 
 
-def _facts(view: RunView) -> list[tuple[str, str]]:
+def _facts(view: Run) -> list[tuple[str, str]]:
     done = f"{view.settled} of {view.expected}" if view.expected is not None else str(view.settled)
     states = ", ".join(
         f"{count} {state}" for state, count in sorted(view.states.items(), key=lambda item: -item[1])
@@ -141,6 +143,8 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
     ]
     if states:
         told.append(("trials", states))
+    if view.facts is not None and view.facts.data:
+        told.append(("data", "\n".join(view.facts.data).removeprefix("data: ")))
     progress = best_so_far(view)
     if progress:
         what, how = ("probe", ".1f") if view.labels else ("discrepancy", ".3f")

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
 
 from headsearch.results.agreement import FEWEST, Agreement
@@ -62,7 +62,8 @@ def contrast(
     if noise is None:
         return Estimate(value, None, None)
     variance = math.fsum(weight**2 / scores[head].seeds for head, weight in weights.items())
-    margin = _quantile(noise.df, comparisons) * noise.deviation * math.sqrt(variance)
+    quantile = two_sided_t(noise.df, 1.0 - (1.0 - CONFIDENCE) / comparisons)
+    margin = quantile * noise.deviation * math.sqrt(variance)
     return Estimate(value, value - margin, value + margin)
 
 
@@ -109,10 +110,13 @@ def seeds_needed(
     squares = math.fsum(weight**2 for weight in weights.values())
 
     def enough(number: int) -> bool:
-        margin = _quantile(arms * (number - 1), 1) * noise.deviation * math.sqrt(squares / number)
+        margin = two_sided_t(arms * (number - 1), CONFIDENCE) * noise.deviation * math.sqrt(squares / number)
         return margin < target
 
-    return _smallest(enough, max(2, seeds + 1), MOST_SEEDS)
+    # An interval narrows with every seed: the first number that is enough.
+    numbers = range(max(2, seeds + 1), MOST_SEEDS + 1)
+    first = bisect_left(numbers, True, key=enough)
+    return numbers[first] if first < len(numbers) else None
 
 
 def best_of_random(values: Sequence[float], picks: int) -> list[float]:
@@ -166,19 +170,3 @@ def _judged(low: float | None, high: float | None, relevant: float) -> Verdict:
     if low > 0.0:
         return HOLDS
     return FAILS if high < relevant else UNCLEAR
-
-
-def _quantile(df: int, comparisons: int) -> float:
-    """Student's, and from a thousand degrees of freedom the normal one, which differs from it by 0.2%."""
-    tail = (1.0 - CONFIDENCE) / comparisons
-    return NormalDist().inv_cdf(1.0 - tail / 2.0) if df > 1_000 else two_sided_t(df, 1.0 - tail)
-
-
-def _smallest(enough: Callable[[int], bool], low: int, high: int) -> int | None:
-    """The first number from `low` to `high` that is enough, where all after it are, too."""
-    if low > high or not enough(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return low

@@ -14,7 +14,7 @@ from headsearch.errors import DataError, ExperimentError, RunError, SpaceError
 from headsearch.experiment import Experiment, load_experiment, parse_experiment
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import is_count
-from headsearch.runs.directory import changed_keys
+from headsearch.runs.directory import changed_keys, refuse_changes
 from headsearch.search.seeds import search_seed
 from headsearch.space import Space, load_space
 
@@ -109,12 +109,7 @@ class Plan:
             changes.append(("search.space", space_hash, self.space.hash))
         if self.seeds < seeds:
             changes.append(("number of seeds, a smaller one", seeds, self.seeds))
-        if changes:
-            key, old, new = changes[0]
-            more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-            raise RunError(
-                f"{out}: cannot resume with another {key}: {new!r}, it has {old!r}{more}; choose another --out"
-            )
+        refuse_changes(out, changes)
 
     def _search(self, name: str, strategy: str, sizes: dict[str, int]) -> Experiment:
         content = self.experiment.model_dump(mode="json")

@@ -20,9 +20,8 @@ from headsearch.reproduction.claims import claims
 from headsearch.reproduction.plan import HEADS, PLAN_FILE, SCREEN, Plan
 from headsearch.reproduction.text import Report
 from headsearch.results.text import duration
-from headsearch.runs.audited import screen_order
 from headsearch.runs.directory import RunDirectory
-from headsearch.runs.ranked import rank_run
+from headsearch.runs.run import read_run
 from headsearch.search.checks import check_experiment, check_grids
 from headsearch.search.materials import Materials
 from headsearch.search.materials import gather as gather_materials
@@ -83,8 +82,8 @@ def read_report(plan: Plan, out: Path, family: str) -> Report:
     Raises:
         RunError: one of them is missing or cannot be read.
     """
-    order = screen_order(rank_run(out / SCREEN))
-    return Report(plan.described(), family, claims(rank_run(out / HEADS).records, order, family=family))
+    order = read_run(out / SCREEN).screen_order
+    return Report(plan.described(), family, claims(read_run(out / HEADS).records, order, family=family))
 
 
 def _looked_at(plan: Plan, gather: Callable[[Experiment], Materials], tell: Tell) -> tuple[int, str]:

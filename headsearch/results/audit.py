@@ -26,7 +26,7 @@ from headsearch.results.audit_lines import (
 from headsearch.results.noise import pooled_noise
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.discrepancy import MEASURES
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
 from headsearch.training.trial import RungScores, TrialStage
@@ -107,7 +107,9 @@ def audit(
     stage: TrialStage = "proxy",
     screen_order: Sequence[str] = (),
     by_chance: frozenset[str] = frozenset(),
+    chance_is_told: bool = True,
     bases: Sequence[BasePair] = (),
+    bases_missing: str | None = None,
 ) -> Audit:
     """What the run says about its own ranking.
 
@@ -119,20 +121,29 @@ def audit(
         stage: which trials are ranked; `screen` where there are no proxies.
         screen_order: ids of the screened heads, best first.
         by_chance: ids of the heads that got a proxy by chance and not for their place in the screen.
+        chance_is_told: whether the run says so itself; else it follows from today's score.
         bases: bases of the control `none` compared, where their embeddings were kept.
+        bases_missing: why there are none, where it is not that they were not kept.
     """
     records = list(records)
     heads = _full_budget(records, stage)
     searched = [head for head in heads if head.searched]
     return Audit(
         (
-            _stages(candidates, searched if stage == "proxy" else [], screen_order, by_chance, labels),
+            _stages(
+                candidates,
+                searched if stage == "proxy" else [],
+                screen_order,
+                by_chance,
+                chance_is_told,
+                labels,
+            ),
             _rungs(heads, labels),
             _seeds(heads, labels, measure),
             _measures(heads, measure),
             _choosing(searched, {row.head_id: row for row in candidates}, labels),
             _relation(heads, labels),
-            _scale(records, heads, bases, measure),
+            _scale(records, heads, bases, bases_missing, measure),
         )
     )
 
@@ -158,6 +169,7 @@ def _stages(
     heads: Sequence[_Head],
     screen_order: Sequence[str],
     by_chance: frozenset[str],
+    chance_is_told: bool,
     labels: bool,
 ) -> Section:
     before = {row.head_id: row.score for row in candidates}
@@ -191,7 +203,8 @@ def _stages(
         wanted = f"{chooser} → proxy's {'probe' if labels else 'discrepancy'}"
         line = next(line for line in lines if line.name == wanted)
         conclusion = _sentence(line, subject, "the proxies")
-        conclusion += f" {len(chance)} of the {len(heads)} heads with a proxy were taken by chance."
+        conclusion += f" {len(chance)} of the {len(heads)} heads with a proxy were taken by chance"
+        conclusion += "." if chance_is_told else ", going by today's score: the run does not say."
     return Section(
         "stages", "Do the stages that choose agree with what comes after them?", tuple(lines), conclusion
     )
@@ -254,6 +267,10 @@ def _seeds(heads: Sequence[_Head], labels: bool, measure: str) -> Section:
             )
         )
     conclusion = _sentence(lines[0], f"the order by {lines[0].name}", "that of another seed")
+    if lines[0].noise and lines[0].spread is not None:
+        conclusion += (
+            f" Heads differ by {lines[0].spread / lines[0].noise:.1f} times the noise between seeds."
+        )
     return Section("seeds", question, tuple(lines), conclusion)
 
 
@@ -333,7 +350,11 @@ def _relation(heads: Sequence[_Head], labels: bool) -> Section:
 
 
 def _scale(
-    records: Sequence[TrialRecord], heads: Sequence[_Head], bases: Sequence[BasePair], measure: str
+    records: Sequence[TrialRecord],
+    heads: Sequence[_Head],
+    bases: Sequence[BasePair],
+    missing: str | None,
+    measure: str,
 ) -> Section:
     question = "What does a discrepancy read where the answer is known?"
     same = {r.head_id for r in records if r.control == "same"}
@@ -376,9 +397,10 @@ def _scale(
             f"By CKA the same training with another seed reads {between:.2f}, and unrelated representations {unrelated:.2f}."
         )
     else:
-        told.append(
-            "Two seeds of one base are not measured: the control none needs two seeds at full budget, with embeddings.safetensors in their folders."
+        wanted = (
+            "the control none needs two seeds at full budget, with embeddings.safetensors in their folders"
         )
+        told.append(f"Two seeds of one base are not measured: {missing or wanted}.")
     return Section("scale", question, tuple(lines), " ".join(told))
 
 

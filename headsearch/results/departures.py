@@ -9,7 +9,6 @@ from headsearch.heads.config import HeadConfig
 from headsearch.heads.cost import HeadCost
 from headsearch.results.ranking import RankRow
 from headsearch.results.records import TrialRecord
-from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores, ordered
 
 
@@ -61,12 +60,14 @@ def departures(
         r for r in records if r.stage == "proxy" and r.control is None and r.state in ("stopped", "failed")
     ]
     screened = [r for r in records if r.stage == "screen" and r.control is None and r.state != "running"]
-    order = sorted(screened, key=lambda r: (r.state != "complete", -(_score(r) or 0.0)))
+    order = sorted(screened, key=lambda r: (r.state != "complete", -(r.score or 0.0)))
     places = {r.head_id: place for place, r in enumerate(order, start=1)}
     for record in [*proxies, *order]:
         if record.head_id not in gone:
             gone.add(record.head_id)
             reason = record.reason or f"place {places[record.head_id]} of {len(order)} by score in the screen"
+            if record.taken == "chance":
+                reason += ", taken by chance from the screen"
             rows.append(_trial_row(record, reason))
     scored = ordered(candidates)
     for place, candidate in enumerate(scored, start=1):
@@ -77,17 +78,13 @@ def departures(
     return rows
 
 
-def _score(record: TrialRecord) -> float | None:
-    return head_score(record.rungs[-1].measures, record.rungs[-1].quality) if record.rungs else None
-
-
 def _trial_row(record: TrialRecord, reason: str) -> RankRow:
-    last = record.rungs[-1] if record.rungs else None
+    last = record.last
     return _row(
         record.head_id,
         record.config,
         stage=record.stage,
-        score=_score(record),
+        score=record.score,
         discrepancy=last.discrepancy if last else None,
         knn=last.knn if last else None,
         cost=record.cost,

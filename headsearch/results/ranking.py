@@ -1,14 +1,14 @@
 """From the records of trials to the ranked table of heads. Pure functions.
 
-Only heads that ran their full budget and are feasible have a rank. Controls stand in their place among them without one; heads that
-are infeasible come last, with the reason. `docs/ranking.md` explains the rules.
+Only heads that ran their full budget and are feasible have a rank. Controls stand in their place among them without one, or after
+them where there are no labels; heads that are infeasible come last, with the reason. `docs/ranking.md` explains the rules.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
-import statistics as stdlib_statistics
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -133,7 +133,11 @@ def rank(
             )
         return (layer, -probe, *cost)
 
-    feasible = sorted((row for row in rows if row.feasible), key=key)
+    # Without labels nothing says how good a control is: it is no place of its own that a head had to beat.
+    feasible = sorted(
+        (row for row in rows if row.feasible),
+        key=lambda row: (not labels and row.head_id not in ranked_ids, *key(row)),
+    )
     infeasible = sorted((row for row in rows if not row.feasible), key=lambda row: row.head_id)
     places = {
         row.head_id: n for n, row in enumerate((r for r in feasible if r.head_id in ranked_ids), start=1)
@@ -249,8 +253,8 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return stdlib_statistics.fmean(values) if values else None
+    return statistics.fmean(values) if values else None
 
 
 def _deviation(values: Sequence[float]) -> float | None:
-    return stdlib_statistics.stdev(values) if len(values) > 1 else None
+    return statistics.stdev(values) if len(values) > 1 else None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from headsearch.files import checked
 from headsearch.heads import Candidate, parse_head
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.cost import HeadCost
@@ -16,6 +17,12 @@ from headsearch.training.trial import RungScores, TrialStage
 State = Literal["running", "complete", "stopped", "infeasible", "failed", "duplicate"]
 """`complete` ran its full budget; `stopped` was ended at a rung; `infeasible` collapsed or cannot be built; `failed` broke for a
 reason that is not the head's; `duplicate` was answered from an earlier trial."""
+
+
+Taken = Literal["best", "chance"]
+"""How a head of a funnel came to its proxy: as one of the best of the screen, or by chance."""
+
+_MOST_EPOCHS = 10**7
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class TrialRecord:
     """Number of the trial that answered a duplicate."""
     stage: TrialStage = "proxy"
     """A head may be screened first and get a proxy of its own later: those are two trials."""
+    taken: Taken | None = None
+    """Of a head's first proxy in a funnel; None of any other trial, and in runs that do not say."""
 
     @property
     def candidate(self) -> Candidate:
@@ -66,16 +75,26 @@ class TrialRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialRecord:
-        """The inverse of `to_dict`; a loss that was not finite comes back as NaN. Raises `HeadError` for an unknown head."""
-        cost = data["cost"]
-        return cls(
-            **dict(data)
-            | {
-                "config": parse_head(data["config"]),
-                "rungs": tuple(_rung(rung) for rung in data["rungs"]),
-                "cost": HeadCost(**cost) if cost is not None else None,
-            }
-        )
+        """The inverse of `to_dict`; a loss that was not finite comes back as NaN.
+
+        Raises:
+            HeadError: an unknown head.
+            KeyError, TypeError, ValueError: this is not what `to_dict` gave.
+        """
+        rungs = tuple(map(_rung, data["rungs"]))
+        if data["state"] == "complete" and not rungs:
+            raise ValueError("complete, and without scores")
+        return checked(cls, {**data, "config": parse_head(data["config"]), "rungs": rungs})
+
+    @property
+    def last(self) -> RungScores | None:
+        """Its scores at the last rung it reached."""
+        return self.rungs[-1] if self.rungs else None
+
+    @property
+    def score(self) -> float | None:
+        """The label-free score at the last rung it reached."""
+        return None if self.last is None else head_score(self.last.measures, self.last.quality)
 
 
 def training_of(record: TrialRecord) -> tuple[str, int]:
@@ -89,7 +108,7 @@ def trial_rows(records: Iterable[TrialRecord]) -> list[dict[str, Any]]:
 
 
 def _row(record: TrialRecord) -> dict[str, Any]:
-    last = record.rungs[-1] if record.rungs else None
+    last = record.last
     row: dict[str, Any] = {
         "number": record.number,
         "state": record.state,
@@ -102,7 +121,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         "rungs": [rung.epoch for rung in record.rungs],
         "epoch": last.epoch if last else None,
         "loss": last.loss if last else None,
-        "score": head_score(last.measures, last.quality) if last else None,
+        "score": record.score,
         "discrepancy": last.discrepancy if last else None,
         "knn": last.knn if last else None,
         "linear": last.linear if last else None,
@@ -127,5 +146,13 @@ def finite(data: Any) -> Any:
 
 
 def _rung(data: Mapping[str, Any]) -> RungScores:
-    loss = data["loss"]
-    return RungScores(**dict(data) | {"loss": math.nan if loss is None else loss})
+    """Scores that were not finite were written as null: no loss reads NaN, and any other is not known."""
+    data = dict(data)
+    data["loss"] = math.nan if data["loss"] is None else data["loss"]
+    for name in ("measures", "quality"):
+        if isinstance(data.get(name), Mapping):
+            data[name] = {key: value for key, value in data[name].items() if value is not None}
+    rung = checked(RungScores, data)
+    if not 1 <= rung.epoch <= _MOST_EPOCHS:
+        raise ValueError(f"epoch: {rung.epoch} is none")
+    return rung

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 UNKNOWN = "-"
 
 
@@ -24,7 +26,7 @@ def scaled(count: float | None) -> str:
 
 def duration(seconds: float | None) -> str:
     """Hours and minutes, minutes and seconds, or seconds, whichever says enough."""
-    if seconds is None:
+    if seconds is None or not 0.0 <= seconds < math.inf:
         return UNKNOWN
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from headsearch.results.records import TrialRecord, finite
-from headsearch.search.stopping import Decision
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -22,6 +21,7 @@ def identity(record: TrialRecord) -> dict[str, Any]:
             "seed": record.seed,
             "replicate": record.replicate,
             "stage": record.stage,
+            **({} if record.taken is None else {"taken": record.taken}),
         },
     }
 
@@ -76,17 +76,3 @@ def decode(number: int, noted: Mapping[str, Any]) -> TrialRecord | None:
         "duplicate_of": None,
     }
     return TrialRecord.from_dict({"number": number, "head_id": noted["head_id"], **noted["trial"], **outcome})
-
-
-def said(decision: Decision | None) -> dict[str, Any]:
-    """What the stopping policy said at a rung, as it is kept beside the rung's scores."""
-    return {} if decision is None else {"objectives": list(decision.objectives), "go_on": decision.go_on}
-
-
-def decisions(number: int, noted: Mapping[str, Any]) -> dict[int, Decision]:
-    """The inverse of `said` for all rungs of a trial, by epoch."""
-    return {
-        rung["epoch"]: Decision(number, rung["epoch"], tuple(rung["objectives"]), rung["go_on"])
-        for rung in noted.get("rungs", [])
-        if "go_on" in rung
-    }

@@ -93,7 +93,7 @@ def open_database(url: str, shown: str, *, reading: bool) -> Database:
         # Optuna takes a URL for a template.
         storage = Database(
             parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),
-            engine_kwargs=_engine_options(parsed),
+            engine_kwargs=_engine_options(parsed, reading=reading),
             skip_table_creation=reading,
         )
     except ImportError:
@@ -114,8 +114,9 @@ def open_database(url: str, shown: str, *, reading: bool) -> Database:
     return storage
 
 
-def _engine_options(url: sqlalchemy.URL) -> dict[str, Any]:
-    """What SQLAlchemy is told beside the URL, whose own options come first."""
+def _engine_options(url: sqlalchemy.URL, *, reading: bool) -> dict[str, Any]:
+    """What SQLAlchemy is told beside the URL, whose own options come first. Who reads cannot write, whatever Optuna does when it opens."""
+    wanted: dict[str, Any]
     match url.drivername:
         case "postgresql+psycopg":
             wanted = {"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": 1000 * SILENT_SECONDS}
@@ -125,12 +126,15 @@ def _engine_options(url: sqlalchemy.URL) -> dict[str, Any]:
                 "read_timeout": SILENT_SECONDS,
                 "write_timeout": SILENT_SECONDS,
             }
+            if reading:
+                wanted["init_command"] = "SET SESSION TRANSACTION READ ONLY"
         case _:
             return {}
     return {
         # A connection that died while it was idle is noticed by the next write, which is then repeated.
         "pool_pre_ping": False,
         "connect_args": {key: value for key, value in wanted.items() if key not in url.query},
+        "execution_options": {"postgresql_readonly": True} if reading else {},
     }
 
 

@@ -4,6 +4,7 @@
     space.yaml          the text of its space
     run.json            versions, hash of the space, facts about the base
     study.db            the study, unless the experiment names another storage
+    left_out.txt        files of the data set that are not used, with the reason; only where there are any
     trials/<number>/    one folder per trial
 
 Files are written to a temporary name and renamed, so that a reader sees the old or the new text and never half of it. No torch here.
@@ -16,7 +17,7 @@ import json
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,9 +28,11 @@ from filelock import FileLock, Timeout
 from headsearch.base.info import BaseInfo
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, load_experiment
-from headsearch.files import differences, versions, write_atomically
+from headsearch.files import checked, differences, load_json, read_text, versions, write_atomically
 
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
+
+LEFT_OUT = "left_out.txt"
 
 _MAY_CHANGE = frozenset(
     {"trials", "finalists", "replicates", "executor", "storage", "storage_patience", "callbacks", "space"}
@@ -49,6 +52,8 @@ class RunFacts:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     key: str = field(default_factory=lambda: secrets.token_hex(4))
     """Tells this run from others of its name."""
+    data: tuple[str, ...] = ()
+    """What was understood of the images and what of them is left out, a line each; empty in runs of former versions."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -56,17 +61,10 @@ class RunFacts:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunFacts:
-        """The inverse of `to_dict`."""
-        base = data["base"]
-        height, width = base["grid"]
-        return cls(
-            study=data["study"],
-            space_hash=data["space_hash"],
-            base=BaseInfo(**{**base, "grid": (height, width)}),
-            versions=data["versions"],
-            created=data["created"],
-            key=data.get("key", data["created"]),
-        )
+        """The inverse of `to_dict`. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
+        # What would have a default was noted when the run began, or is not known.
+        given = {name: data[name] for name in ("study", "space_hash", "base", "versions", "created")}
+        return checked(cls, {**given, "key": data.get("key", data["created"]), "data": data.get("data", [])})
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,10 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, experiment: Experiment, space_text: str, facts: RunFacts) -> RunDirectory:
-        """Make the directory, whole or not at all.
+    def create(
+        cls, path: Path, experiment: Experiment, space_text: str, facts: RunFacts, left_out: str = ""
+    ) -> RunDirectory:
+        """Make the directory, whole or not at all. `left_out` is the text of `left_out.txt`.
 
         Raises:
             RunError: it exists already, or cannot be written.
@@ -93,6 +93,8 @@ class RunDirectory:
                 write_atomically(whole / "experiment.yaml", _commented(experiment, facts))
                 write_atomically(whole / "space.yaml", space_text)
                 write_atomically(whole / "run.json", json.dumps(facts.to_dict(), indent=2) + "\n")
+                if left_out:
+                    write_atomically(whole / LEFT_OUT, left_out)
                 (whole / "trials").mkdir()
                 whole.rename(path)
         except OSError as error:
@@ -116,12 +118,17 @@ class RunDirectory:
     def open(cls, path: str | Path) -> RunDirectory:
         """An existing run directory. Raises `RunError` where there is none."""
         path = Path(path)
-        if not path.is_dir():
-            raise RunError(f"{path}: no such run directory; headsearch run makes one")
-        if not (path / "run.json").is_file() or not (path / "experiment.yaml").is_file():
-            raise RunError(
-                f"{path}: not a run directory (no run.json and experiment.yaml); headsearch run makes one"
-            )
+        try:
+            if not path.is_dir():
+                raise RunError(f"{path}: no such run directory; headsearch run makes one")
+            if not (path / "run.json").is_file() or not (path / "experiment.yaml").is_file():
+                raise RunError(
+                    f"{path}: not a run directory (no run.json and experiment.yaml); headsearch run makes one"
+                )
+        except (OSError, ValueError) as error:
+            if isinstance(error, RunError):
+                raise
+            raise RunError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
         return cls(path)
 
     def remove(self) -> None:
@@ -158,8 +165,10 @@ class RunDirectory:
         """What `run.json` says. Raises `RunError` where it cannot be read."""
         file = self.path / "run.json"
         try:
-            return RunFacts.from_dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return RunFacts.from_dict(load_json(read_text(file, RunError)))
+        except RunError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file}: cannot be read: {' '.join(str(error).split())}") from None
 
     @contextlib.contextmanager
@@ -212,13 +221,7 @@ class RunDirectory:
                 f"{self.path}: cannot resume with another space (hash {space_hash}, the run has {facts.space_hash}); "
                 f"its own is {self.space_path}; choose another --out for the new one"
             )
-        changes = changed_keys(self.experiment(), experiment)
-        if changes:
-            key, old, new = changes[0]
-            more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
-            raise RunError(
-                f"{self.path}: cannot resume with another {key}: {new!r}, the run has {old!r}{more}; choose another --out"
-            )
+        refuse_changes(self.path, changed_keys(self.experiment(), experiment))
 
     def extend(self, experiment: Experiment) -> None:
         """Record that the run goes on with `experiment`, which `check_resume` has let pass. Raises `RunError`."""
@@ -230,6 +233,17 @@ class RunDirectory:
             raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
 
+def refuse_changes(out: Path, changes: Iterable[tuple[str, Any, Any]]) -> None:
+    """Raise `RunError` where anything has changed: what is in `out` cannot be resumed. It names the first key, its new value and the old one."""
+    listed = list(changes)
+    if listed:
+        key, old, new = listed[0]
+        more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
+        raise RunError(
+            f"{out}: cannot resume with another {key}: {new!r}, it has {old!r}{more}; choose another --out"
+        )
+
+
 def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, Any]]:
     """Keys, with old and new value, whose change makes trials incomparable. More trials, finalists, replicates, another executor,
     storage or callbacks do not."""
@@ -238,9 +252,10 @@ def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, 
         experiment["search"] = {
             key: value for key, value in experiment["search"].items() if key not in _MAY_CHANGE
         }
-        # Neither what a run is called nor whether it keeps its checkpoints touches a score.
+        # Neither what a run is called nor whether it keeps its checkpoints touches a score; nor does what is done about unreadable files.
         experiment.pop("name")
         experiment["proxy"].pop("keep_checkpoints")
+        experiment["data"].pop("unreadable")
     return list(differences(old, new))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from headsearch.files import load_json
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def last_epoch(path: Path) -> float | None:
 
 def _epoch(line: str) -> EpochPoint | None:
     try:
-        data = json.loads(line)
+        data = load_json(line)
     except ValueError:
         return None
     if not isinstance(data, dict) or data.get("kind") != "epoch":
@@ -64,6 +65,9 @@ def _epoch(line: str) -> EpochPoint | None:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None

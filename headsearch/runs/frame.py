@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from headsearch.search.ledger import read_records
+from headsearch.runs.run import read_records
 
 
 def curves(run: str | Path) -> pd.DataFrame:

@@ -13,15 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from headsearch.errors import RunError
-from headsearch.scoring.discrepancy import angular_procrustes, debiased_cka, mutual_knn
+from headsearch.scoring.discrepancy import KINDS
 
 _KEY = "base_embedding"
-
-_MEASURES = {
-    "cka": lambda x_ND, y_NE: max(0.0, 1.0 - debiased_cka(x_ND, y_NE)),
-    "mutual_knn": lambda x_ND, y_NE: 1.0 - mutual_knn(x_ND, y_NE),
-    "procrustes": angular_procrustes,
-}
 
 
 def kept_embeddings(base_embedding_ND: Tensor) -> dict[str, Tensor]:
@@ -46,7 +40,7 @@ def compare_bases(
         if len(x_ND) != len(y_ND):
             raise RunError(f"{files[second]}: {len(y_ND)} images, expected {len(x_ND)} as in {files[first]}")
         shuffled_ND = y_ND[torch.randperm(len(y_ND), generator=generator)]
-        for name, measure in _MEASURES.items():
+        for name, measure in KINDS.items():
             value, unrelated = measure(x_ND, y_ND), measure(x_ND, shuffled_ND)
             if math.isfinite(value) and math.isfinite(unrelated):
                 yield (first, second), name, value, unrelated

@@ -40,11 +40,10 @@ def head_cost(config: HeadConfig, base: BaseInfo) -> HeadCost:
 def _stage_costs(stage: Stage, base: BaseInfo) -> list[tuple[int, int]]:
     """(params, flops) of each block."""
     depth, first_shortcut = stage.params["depth"], stage.params["first_shortcut"]
-    assert isinstance(depth, int)
     # What a block cannot know is the same for all in the key, so that stages of any depth share their blocks.
     block = Stage(stage.family, {**stage.params, "depth": 1, "first_shortcut": True, "drop_path": 0.0})
     return [
-        _block_cost(block, index, bool(first_shortcut) or index > 0, base.width, base.grid)
+        _block_cost(block, index, first_shortcut or index > 0, base.width, base.grid)
         for index in range(depth)
     ]
 

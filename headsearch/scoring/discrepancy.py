@@ -5,22 +5,37 @@ Three measures (debiased linear CKA, mutual k-NN, angular Procrustes) on two kin
 in their number of features. All are blind to rotation, isotropic scale and translation of either side.
 
 Undefined is NaN in the functions (too few samples, or a side that is the same for all samples) and absent from `discrepancies`.
+Torch is imported where it is needed: an experiment can be checked by the names of measures without it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from headsearch.scoring.names import MEASURES
-
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from headsearch.scoring.features import Features
+
+KINDS: Mapping[str, Callable[[Tensor, Tensor], float]] = {
+    "cka": lambda x_ND, y_NE: max(1.0 - debiased_cka(x_ND, y_NE), 0.0),  # in this order NaN stays NaN
+    "mutual_knn": lambda x_ND, y_NE: 1.0 - mutual_knn(x_ND, y_NE),
+    "procrustes": lambda x_ND, y_NE: angular_procrustes(x_ND, y_NE),
+}
+"""What is measured of two sides, (samples, features) each, by name: 1 - debiased CKA (about 1 for unrelated representations, and a little above by
+chance), 1 - the share of common neighbours, and the angle in radians (at most pi/2). A new measure is a function and a line here."""
+
+MEASURES: tuple[str, ...] = tuple(
+    f"{kind}.{samples}.{side}"
+    for kind in KINDS
+    for samples in ("embedding", "tokens")
+    for side in ("output", "change")
+)
+"""`<kind>.<embedding|tokens>.<output|change>`."""
 
 _CONSTANT = 1e-10
 """A side whose spread is below this share of its norm is taken to be the same for all samples: float64 rounding, not signal."""
@@ -30,25 +45,20 @@ _ROWS_PER_CHUNK = 1024
 
 
 def discrepancies(features: Features) -> dict[str, float]:
-    """Every discrepancy that is defined for these features, by name; empty without a head.
-
-    `cka` is 1 - debiased CKA (about 1 for unrelated representations, and a little above by chance), `mutual_knn` is 1 - the share
-    of common neighbours, `procrustes` is the angle in radians (at most pi/2).
-    """
+    """Every discrepancy that is defined for these features, by the names in `MEASURES`; empty without a head."""
     sides = {
         "embedding.output": (features.base_embedding, features.head_embedding),
         "embedding.change": (features.base_embedding, features.change_embedding),
         "tokens.output": (features.base_tokens, features.head_tokens),
         "tokens.change": (features.base_tokens, features.change_tokens),
     }
-    values: dict[str, float] = {}
-    for side, (base, head) in sides.items():
-        if head is None:
-            continue
-        values[f"cka.{side}"] = 1.0 - debiased_cka(base, head)
-        values[f"mutual_knn.{side}"] = 1.0 - mutual_knn(base, head)
-        values[f"procrustes.{side}"] = angular_procrustes(base, head)
-    return {name: max(values[name], 0.0) for name in MEASURES if not math.isnan(values.get(name, math.nan))}
+    values = {
+        f"{kind}.{side}": measure(base, head)
+        for kind, measure in KINDS.items()
+        for side, (base, head) in sides.items()
+        if head is not None
+    }
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def debiased_cka(x_ND: Tensor, y_NE: Tensor) -> float:
@@ -110,12 +120,14 @@ def mutual_knn(x_ND: Tensor, y_NE: Tensor, k: int = 10) -> float:
     Raises:
         ValueError: shapes that do not pair up, or values that are not finite.
     """
+    import torch
+
     _check_pair(x_ND, y_NE)
     x, y = _unit(x_ND), _unit(y_NE)
     if x is None or y is None or k >= len(x) - 1:
         return math.nan
     # Ranking neighbours needs no more precision than the features came with, and float32 is twice as fast.
-    x, y = x.to(_working_dtype(x_ND)), y.to(_working_dtype(y_NE))
+    x, y = (side if given.dtype == torch.float64 else side.float() for side, given in ((x, x_ND), (y, y_NE)))
     common = 0
     for start in range(0, len(x), _ROWS_PER_CHUNK):
         rows = torch.arange(start, min(start + _ROWS_PER_CHUNK, len(x)), device=x.device)
@@ -134,6 +146,8 @@ def angular_procrustes(x_ND: Tensor, y_NE: Tensor) -> float:
     Raises:
         ValueError: shapes that do not pair up, or values that are not finite.
     """
+    import torch
+
     _check_pair(x_ND, y_NE)
     x, y = _unit(x_ND), _unit(y_NE)
     if x is None or y is None:
@@ -149,7 +163,7 @@ def _check_pair(x_ND: Tensor, y_NE: Tensor) -> None:
         raise ValueError(
             f"expected two (samples, features) tensors of as many samples, got {tuple(x_ND.shape)} and {tuple(y_NE.shape)}"
         )
-    if not (torch.isfinite(x_ND).all() and torch.isfinite(y_NE).all()):
+    if not (x_ND.isfinite().all() and y_NE.isfinite().all()):
         raise ValueError("features must be finite")
 
 
@@ -181,12 +195,8 @@ def _gram_product(x_ND: Tensor, y_NE: Tensor) -> Tensor:
     return ((x_ND @ x_ND.T) * (y_NE @ y_NE.T)).sum()
 
 
-def _working_dtype(x_ND: Tensor) -> torch.dtype:
-    return torch.float64 if x_ND.dtype == torch.float64 else torch.float32
-
-
 def _neighbours(x_ND: Tensor, rows_R: Tensor, k: int) -> Tensor:
     """Indices of the `k` nearest other samples of each row, (R, k)."""
     distances_RN = x_ND.square().sum(dim=1) - 2.0 * (x_ND[rows_R] @ x_ND.T)
-    distances_RN[torch.arange(len(rows_R), device=x_ND.device), rows_R] = math.inf
+    distances_RN.scatter_(1, rows_R[:, None], math.inf)
     return distances_RN.topk(k, dim=1, largest=False).indices

@@ -20,8 +20,8 @@ def head_score(measures: Mapping[str, float], quality: Mapping[str, float]) -> f
     Discrepancy, since a head that sees as the base does teaches nothing; retrieval, since noise is different, too, and finds nothing.
 
     Args:
-        measures: discrepancies by name, as `headsearch.scoring.names.MEASURES`.
-        quality: by name, as `headsearch.scoring.names.QUALITIES`; retrieval in percent.
+        measures: discrepancies by name, as `headsearch.scoring.discrepancy.MEASURES`.
+        quality: by name, as `headsearch.scoring.quality.QUALITIES`; retrieval in percent.
     """
     different = next((measures[name] for name in DIFFERENT if name in measures), None)
     retrieval = quality.get("retrieval.head")

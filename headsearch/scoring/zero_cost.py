@@ -100,23 +100,18 @@ def measure_head(head: Head, base: BaseOutputs) -> dict[str, float]:
     for module in head.modules():
         if isinstance(module, _BatchNorm):
             module.train()
-    embeddings: list[Tensor] = []
-    change_embeddings: list[Tensor] = []
-    changes: list[Tensor] = []
     with torch.no_grad():
-        outputs = [head(map_BCHW) for map_BCHW in base.maps]
-        for map_BCHW, output_BCHW in zip(base.maps, outputs, strict=True):
-            changes.append(output_BCHW - map_BCHW)
-            embeddings.append(head.embed(output_BCHW))
-            change_embeddings.append(embed_change(changes[-1]))
+        outputs: list[Tensor] = [head(map_BCHW) for map_BCHW in base.maps]
+        changes = [output - x for output, x in zip(outputs, base.maps, strict=True)]
+        embedding_ND = torch.cat([head.embed(output) for output in outputs])
+        change_embedding_ND = torch.cat([embed_change(change) for change in changes])
         first, second = (torch.cat([head.embed(head(x_BCHW)) for x_BCHW in view]) for view in base.views)
-    embedding_ND = torch.cat(embeddings)
     reason = worthless_reason("head", embedding_ND)
     if reason is not None:
         raise InfeasibleHead(reason)
     sides = {
         "cka.embedding.output": (base.embedding, embedding_ND),
-        "cka.embedding.change": (base.embedding, torch.cat(change_embeddings)),
+        "cka.embedding.change": (base.embedding, change_embedding_ND),
         "cka.tokens.output": (base.tokens, _tokens(outputs, base.positions)),
         "cka.tokens.change": (base.tokens, _tokens(changes, base.positions)),
     }

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headsearch.errors import HeadError, RunError
-from headsearch.files import write_atomically
+from headsearch.errors import RunError
+from headsearch.files import checked, load_json, write_atomically
 from headsearch.heads import HeadConfig, parse_head
 from headsearch.heads.cost import HeadCost
 from headsearch.scoring.score import head_score
@@ -91,15 +91,13 @@ class ZeroCostScores:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ZeroCostScores:
-        """The inverse of `to_dict`, but that the score is computed anew: the file may be older than its formula. Raises `HeadError` for an unknown head."""
-        cost = data["cost"]
-        return cls(
-            **{
-                **{name: value for name, value in data.items() if name != "score"},
-                "config": parse_head(data["config"]),
-                "cost": None if cost is None else HeadCost(**cost),
-            }
-        )
+        """The inverse of `to_dict`, but that the score is computed anew: the file may be older than its formula.
+
+        Raises:
+            HeadError: an unknown head.
+            KeyError, TypeError, ValueError: this is not what `to_dict` gave.
+        """
+        return checked(cls, {**data, "config": parse_head(data["config"])})
 
 
 def ordered(rows: Iterable[ZeroCostScores], by: str = "score") -> list[ZeroCostScores]:
@@ -121,18 +119,44 @@ def read_scores(path: Path, identity: str | None = None) -> list[ZeroCostScores]
         RunError: the file cannot be read, or holds scores made otherwise.
     """
     try:
-        header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
-        about = json.loads(header)
-        if not isinstance(about, dict) or about.get("zero_cost") != FORMAT:
-            raise ValueError(f"expected a first line with zero_cost: {FORMAT}")
-        rows = [ZeroCostScores.from_dict(json.loads(line)) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, HeadError) as error:
+        about, lines = _read(path)
+        rows = [ZeroCostScores.from_dict(load_json(line)) for line in lines]
+    except _UNREADABLE as error:
         raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     if identity is not None and about.get("identity") != identity:
         raise RunError(
             f"{path}: holds scores of another base, other images or other seeds; remove it, or choose another file"
         )
     return rows
+
+
+def readable_scores(path: Path) -> tuple[list[ZeroCostScores], list[str]]:
+    """The heads in the file that can be read, and what cannot, one line each; nothing where there is no file."""
+    if not path.exists():
+        return [], []
+    try:
+        _, lines = _read(path)
+    except _UNREADABLE as error:
+        return [], [f"{path}: cannot be read: {' '.join(str(error).split())}"]
+    rows, problems = [], []
+    for number, line in enumerate(lines, start=2):
+        try:
+            rows.append(ZeroCostScores.from_dict(load_json(line)))
+        except _UNREADABLE as error:
+            problems.append(f"{path}: line {number} cannot be read: {' '.join(str(error).split())}")
+    return rows, problems
+
+
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What the file says about itself, and its other lines."""
+    header, *lines = path.read_text(encoding="utf-8").split("\n")
+    about = load_json(header)
+    if not isinstance(about, dict) or about.get("zero_cost") != FORMAT:
+        raise ValueError(f"expected a first line with zero_cost: {FORMAT}")
+    return about, [line for line in lines if line.strip()]
 
 
 def write_scores(path: Path, rows: Sequence[ZeroCostScores], identity: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headsearch.errors import RunError
 from headsearch.heads import Candidate
-from headsearch.results.records import TrialRecord
+from headsearch.results.records import Taken, TrialRecord
 from headsearch.search.draws import Draw
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SearchStatus
@@ -63,10 +63,13 @@ class Board:
         replicate: int = 0,
         control: str | None = None,
         draw: Draw | None = None,
+        taken: Taken | None = None,
     ) -> Training:
         """Write down a proxy as running and hand it out."""
         seed = trial_seed(self.seed, candidate.head_id, replicate)
-        record = self.ledger.start(candidate, seed=seed, replicate=replicate, control=control, draw=draw)
+        record = self.ledger.start(
+            candidate, seed=seed, replicate=replicate, control=control, draw=draw, taken=taken
+        )
         return self.hand_out(self.take_up([record]))
 
     def take_up(self, records: Sequence[TrialRecord]) -> Training:
@@ -96,9 +99,15 @@ class Board:
         return training
 
     def duplicate(
-        self, candidate: Candidate, twin: TrialRecord, *, control: str | None = None, draw: Draw | None = None
+        self,
+        candidate: Candidate,
+        twin: TrialRecord,
+        *,
+        control: str | None = None,
+        draw: Draw | None = None,
+        taken: Taken | None = None,
     ) -> TrialRecord:
         """Write down a head that the trial `twin` answers."""
-        record = self.ledger.duplicate(candidate, twin, control=control, draw=draw)
+        record = self.ledger.duplicate(candidate, twin, control=control, draw=draw, taken=taken)
         self.observer.training_ended([record], self.status())
         return record

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from headsearch.data.names import check_dataset_name
-from headsearch.errors import BaseModelError, DataError, ExperimentError, SpaceError, did_you_mean
+from headsearch.data.names import check_data
+from headsearch.errors import ExperimentError, SpaceError, did_you_mean
 from headsearch.experiment import Experiment
+from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
-from headsearch.scoring.names import MEASURES
+from headsearch.scoring.discrepancy import MEASURES
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.executors.placement import available_cores, divide
 from headsearch.search.executors.ray_cluster import check_device, reach
@@ -36,8 +36,9 @@ def check_experiment(experiment: Experiment) -> None:
         if executor.address not in (None, "auto"):
             reach(str(executor.address))
     check_callbacks(experiment.search.callbacks)
-    _check_data(experiment)
-    check_weights(experiment.base.weights)
+    check_data(experiment.data.dataset, experiment.data.root)
+    if experiment.base.weights not in (None, "pretrained"):
+        check_weights(str(experiment.base.weights))
     build_augmentation(experiment.data)
 
 
@@ -65,22 +66,3 @@ def check_grids(experiment: Experiment, space: Space) -> None:
             f"{space.where}: {', '.join(bound)} heads are tied to one grid, and local crops have another; "
             f"expected a space without them, or data.augmentation.local_crops of 0"
         )
-
-
-def check_weights(weights: str | None) -> None:
-    """Raise `BaseModelError` unless this names no weights, timm's own, or a file."""
-    if weights not in (None, "pretrained") and not os.path.isfile(str(weights)):  # noqa: PTH113, Path.is_file raises for a name that is too long
-        raise BaseModelError(f"base.weights: no file '{weights}' (expected null, pretrained, or a file)")
-
-
-def _check_data(experiment: Experiment) -> None:
-    dataset, root = experiment.data.dataset, experiment.data.root
-    check_dataset_name(dataset)
-    if dataset in ("folder", "npz"):
-        kind = "folder of images" if dataset == "folder" else ".npz file"
-        if root is None:
-            raise DataError(
-                f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
-            )
-        if not Path(root).exists():
-            raise DataError(f"data.root: no {kind} at '{root}'")

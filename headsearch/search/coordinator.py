@@ -112,6 +112,8 @@ class Coordinator:
         """
         seconds = speed = None
         if isinstance(outcome, TrainingResult):
+            for line in outcome.left_out:
+                self.note(f"data: while trial {training.number} was trained: {line}")
             results = [
                 self._checked(training, trial.number, result)
                 for trial, result in zip(training.trials, outcome.trials, strict=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from headsearch.heads import Candidate
-from headsearch.results.records import TrialRecord
+from headsearch.results.records import Taken, TrialRecord
+from headsearch.results.standings import Standing, standings
 from headsearch.search.board import Board
 from headsearch.search.observer import StageName
 from headsearch.search.seeds import search_seed
-from headsearch.search.selection import Standing, joint_runs, promoted, standings
+from headsearch.search.selection import joint_runs, promoted
 from headsearch.search.stages import SearchStage
 from headsearch.training.trial import Training
 
@@ -108,12 +109,12 @@ class Promotions(SearchStage):
         self._order = order
         self._trials = trials
         self._audit = audit
-        self._chosen: list[Candidate] | None = None
-        self._begun: set[str] = set()
+        self._chosen: list[tuple[Candidate, Taken]] | None = None
+        self._begun: dict[str, Taken | None] = {}
 
     @property
     def finished(self) -> bool:
-        return self._chosen is not None and all(head.head_id in self._begun for head in self._chosen)
+        return self._chosen is not None and all(head.head_id in self._begun for head, _ in self._chosen)
 
     @property
     def expected(self) -> int:
@@ -122,18 +123,19 @@ class Promotions(SearchStage):
     def next_training(self) -> Training | None:
         board = self._board
         if self._chosen is None:
-            chosen = promoted(self._order(), trials=self._trials, audit=self._audit, seed=board.seed)
-            self._chosen = [standing.candidate for standing in chosen]
-        for head in self._chosen:
+            self._chosen = promoted(
+                self._order(), trials=self._trials, audit=self._audit, seed=board.seed, begun=self._begun
+            )
+        for head, taken in self._chosen:
             if head.head_id in self._begun or head.head_id in board.heads_at_work:
                 continue
-            self._begun.add(head.head_id)
+            self._begun[head.head_id] = taken
             twin = board.first.get(head.head_id)
             if twin is None:
-                return board.start(head)
-            board.duplicate(head, twin)
+                return board.start(head, taken=taken)
+            board.duplicate(head, twin, taken=taken)
         return None
 
     def remember(self, record: TrialRecord) -> None:
         if record.stage == "proxy" and record.control is None and record.replicate == 0:
-            self._begun.add(record.head_id)
+            self._begun[record.head_id] = record.taken

@@ -26,17 +26,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headsearch.errors import RunError
 from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
-from headsearch.results.records import TrialRecord, finite
-from headsearch.runs.attributes import attributes, decisions, decode, for_people, identity, outcome, said
-from headsearch.runs.directory import RunDirectory
+from headsearch.results.records import Taken, TrialRecord, finite
+from headsearch.runs.attributes import attributes, decode, for_people, identity, outcome
 from headsearch.runs.failures import NumberTaken, in_one_line
-from headsearch.runs.reading import read_sqlite, read_study
 from headsearch.search.draws import Draw
 from headsearch.search.lease import Lease, StudyLost
 from headsearch.search.patience import Patience
@@ -98,7 +95,7 @@ class Ledger:
                 continue
             self._records[trial.number] = record
             self._ids[trial.number] = trial._trial_id
-            self._decisions[trial.number] = decisions(trial.number, noted)
+            self._decisions[trial.number] = _decisions(trial.number, noted)
             if trial.params or "sampler" in noted:
                 self._draws[trial.number] = Draw(trial.params, trial.distributions, noted.get("sampler", {}))
             if record.state != "running" and not trial.state.is_finished():
@@ -171,6 +168,7 @@ class Ledger:
         control: str | None = None,
         draw: Draw | None = None,
         stage: TrialStage = "proxy",
+        taken: Taken | None = None,
     ) -> TrialRecord:
         """Record a trial as running. The record has its number."""
         record = TrialRecord(
@@ -188,12 +186,19 @@ class Ledger:
             reason=None,
             duplicate_of=None,
             stage=stage,
+            taken=taken,
         )
         self._create(record, draw)
         return record
 
     def duplicate(
-        self, candidate: Candidate, of: TrialRecord, *, control: str | None = None, draw: Draw | None = None
+        self,
+        candidate: Candidate,
+        of: TrialRecord,
+        *,
+        control: str | None = None,
+        draw: Draw | None = None,
+        taken: Taken | None = None,
     ) -> TrialRecord:
         """Record a head that an earlier trial answers."""
         record = replace(
@@ -205,6 +210,7 @@ class Ledger:
             seconds=0.0,
             images_per_second=None,
             duplicate_of=of.number,
+            taken=taken,
         )
         self._create(record, draw)
         return record
@@ -303,7 +309,7 @@ class Ledger:
 
     def _rungs(self, record: TrialRecord) -> list[dict[str, Any]]:
         decided = self._decisions.get(record.number, {})
-        return [finite(rung.to_dict()) | said(decided.get(rung.epoch)) for rung in record.rungs]
+        return [finite(rung.to_dict()) | _said(decided.get(rung.epoch)) for rung in record.rungs]
 
     def _patiently(self, write: Callable[[], Result], again: Callable[[], Result] | None = None) -> Result:
         """Write to the study as `Patience` does, where it is still ours. Raises `StudyLost` where it is not."""
@@ -417,20 +423,15 @@ def finite_scores(scores: RungScores) -> bool:
     return all(math.isfinite(value) for value in known if value is not None)
 
 
-def read_records(run: str | Path) -> list[TrialRecord]:
-    """Every trial of a run directory, by number, as it is now; also while a search writes it.
+def _said(decision: Decision | None) -> dict[str, Any]:
+    """What the stopping policy said at a rung, as it is kept beside the rung's scores."""
+    return {} if decision is None else {"objectives": list(decision.objectives), "go_on": decision.go_on}
 
-    Raises:
-        RunError: no such run, or its study cannot be read.
-    """
-    directory = RunDirectory.open(run)
-    storage = directory.experiment().search.storage
-    name = directory.facts().study
-    if storage is None:
-        return read_sqlite(directory.study_path, name)
-    from headsearch.runs.storages import open_storage
 
-    try:
-        return read_study(open_storage(storage, reading=True), name)
-    except KeyError:
-        raise RunError(f"{directory.path}: its storage has no study '{name}'") from None
+def _decisions(number: int, noted: Mapping[str, Any]) -> dict[int, Decision]:
+    """The inverse of `_said` for all rungs of a trial, by epoch."""
+    return {
+        rung["epoch"]: Decision(number, rung["epoch"], tuple(rung["objectives"]), rung["go_on"])
+        for rung in noted.get("rungs", [])
+        if "go_on" in rung
+    }

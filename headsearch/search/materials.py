@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headsearch.base.info import BaseInfo
+from headsearch.errors import SpaceError
 from headsearch.experiment import Experiment
+from headsearch.files import read_text
 from headsearch.heads import Candidate
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
 from headsearch.search.proposer import CostFunction
@@ -40,6 +42,10 @@ class Materials:
     """Heads that tie several joint runs of a screen together, by the name of their control."""
     score_candidates: ScoreCandidates | None = None
     """The first stage of a funnel; needed for one."""
+    data: tuple[str, ...] = ()
+    """What was understood of the images and what of them is left out, a line each."""
+    left_out: str = ""
+    """All that is left out, a line each."""
     seconds_per_proxy: Callable[[], float] | None = None
     """Measures how long a proxy takes here; needed for a budget in hours."""
     let_go: Callable[[], None] = _nothing
@@ -67,6 +73,7 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
     base = evaluate.inputs.info
     parsed.validate(base, head_cost)
     evaluate.prepare()
+    images, _ = evaluate.inputs.images
     heads = control_heads(base)
     if search.strategy != "proxies":
         batch = min(search.screen.batch, search.screen.heads)
@@ -87,6 +94,8 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
         cost_function=head_cost,
         anchors={name: heads[name] for name in ("same", "mlp")},
         score_candidates=score_candidates,
+        data=tuple(images.told()),
+        left_out=images.left_out.listed(),
         seconds_per_proxy=evaluate.seconds_per_proxy,
         let_go=_nothing if search.executor.kind == "inline" else evaluate.let_go,
     )
@@ -96,4 +105,4 @@ def read_space(source: str) -> tuple[Space, str]:
     """A space and its text, from a shipped name or a path. Raises `SpaceError`."""
     space = load_space(source)
     file = shipped_folder("search_spaces") / f"{source}.yaml" if source in shipped_spaces() else Path(source)
-    return space, file.read_text(encoding="utf-8")
+    return space, read_text(file, SpaceError)

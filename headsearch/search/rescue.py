@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headsearch.errors import RunError
 from headsearch.runs.directory import RunDirectory
-from headsearch.runs.reading import read_sqlite
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
 from headsearch.search.ledger import Ledger
 
@@ -36,7 +36,7 @@ def rescued(directory: RunDirectory, ledger: Ledger, storage: BaseStorage) -> It
 
 def _is_whole(directory: RunDirectory, ledger: Ledger) -> bool:
     try:
-        found = read_sqlite(directory.study_path, directory.facts().study)
+        found = read_records(directory.path)
     except RunError:
         return False
     return {record.number for record in ledger.records} <= {record.number for record in found}

@@ -1,36 +1,18 @@
-"""Who goes on in a funnel: from scores before training to the screen, and from the screen to proxies. Pure functions.
-
-Scores of two joint runs do not compare: each base is pulled by other heads. Runs share two anchor heads, and every score is shifted by
-how far its run's anchors lie from the mean of all anchors.
-"""
+"""Who goes on in a funnel: from scores before training to the screen, and from the screen to proxies. Pure functions."""
 
 from __future__ import annotations
 
-import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from headsearch.heads import Candidate
-from headsearch.results.records import TrialRecord
-from headsearch.scoring.score import head_score
+from headsearch.results.records import Taken
+from headsearch.results.standings import Standing
 from headsearch.search.seeds import search_seed
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How a head came out of a screen."""
-
-    candidate: Candidate
-    score: float
-    """Shifted by the anchors of its joint run, and averaged over replicates. Higher is better."""
-    epoch: int
-    """Of the last rung it reached."""
 
 
 def best_and_spread(
@@ -68,53 +50,24 @@ def joint_runs(
     return [[*others[index::runs], *anchors] for index in range(runs)]
 
 
-def standings(records: Iterable[TrialRecord], anchors: Sequence[str] = ()) -> list[Standing]:
-    """The order in which a screen leaves its heads, best first; infeasible heads are left out.
+def promoted(
+    order: Sequence[Standing], *, trials: int, audit: int, seed: int, begun: Mapping[str, Taken | None]
+) -> list[tuple[Candidate, Taken]]:
+    """The heads that get a proxy, and how they were taken: the best of a screen, then `audit` by chance from the others.
 
-    A head that stayed longer stands before one that was dropped earlier, whatever their scores.
-
-    Args:
-        records: trials of one study; those that were not screened, or have not ended, are ignored.
-        anchors: ids of the heads that are in all joint runs.
+    With more `trials` those chosen before are chosen again, whatever the seed. Those that have `begun`, by their ids, have one already;
+    where they were chosen by an order that has changed since, each stands for one that would be chosen now.
     """
-    screened = [r for r in records if r.stage == "screen" and r.state in ("complete", "stopped") and r.rungs]
-    runs: dict[int, dict[str, float]] = defaultdict(dict)
-    for record in screened:
-        runs[record.seed][record.head_id] = record_score(record)
-    anchored = {
-        seed: fmean(scores[anchor] for anchor in anchors)
-        for seed, scores in runs.items()
-        if anchors and all(anchor in scores for anchor in anchors)
-    }
-    middle = fmean(anchored.values()) if anchored else 0.0
-    of_head: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in screened:
-        of_head[record.head_id].append(record)
-    found = [
-        Standing(
-            candidate=group[0].candidate,
-            score=fmean(record_score(r) - (anchored.get(r.seed, middle) - middle) for r in group),
-            epoch=min(r.rungs[-1].epoch for r in group),
-        )
-        for group in of_head.values()
-    ]
-    return sorted(found, key=lambda standing: (-standing.epoch, -standing.score, standing.candidate.head_id))
-
-
-def record_score(record: TrialRecord) -> float:
-    """The label-free score of a trial at the last rung it reached; minus infinity where that is not defined."""
-    last = record.rungs[-1]
-    score = head_score(last.measures, last.quality)
-    return -math.inf if score is None else score
-
-
-def promoted(order: Sequence[Standing], *, trials: int, audit: int, seed: int) -> list[Standing]:
-    """The heads that get a proxy: the best of a screen, then `audit` taken by chance from the others.
-
-    With more `trials` those chosen before are chosen again, whatever the seed.
-    """
-    best = list(order[: trials - audit])
-    rest = sorted(order, key=lambda standing: standing.candidate.head_id)
+    best = [standing.candidate for standing in order[: trials - audit]]
+    rest = sorted((standing.candidate for standing in order), key=lambda head: head.head_id)
     random.Random(search_seed("audit", seed)).shuffle(rest)
-    chance = [standing for standing in rest if standing not in best]
-    return [*best, *chance[:audit]]
+    chance = [head for head in rest if head not in best][:audit]
+    sides: dict[Taken, list[Candidate]] = {"best": best, "chance": chance}
+    chosen = {head.head_id for head in (*best, *chance)}
+    for taken in (taken for head_id, taken in begun.items() if head_id not in chosen):
+        for side in (sides[taken or "best"], best, chance):
+            last = next((head for head in reversed(side) if head.head_id not in begun), None)
+            if last is not None:
+                side.remove(last)
+                break
+    return [(head, taken) for taken, side in sides.items() for head in side]

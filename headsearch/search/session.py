@@ -77,6 +77,8 @@ def run_search(
         # Before the seconds that base and images take.
         close_storage(open_storage(experiment.search.storage))
     materials = gather(experiment, read)
+    for line in materials.data:
+        (observer or Observer()).note(line)
     if observer is not None and materials.base.grid == (1, 1):
         observer.note(
             f"{materials.base.model} ends on a map of 1x1 at {materials.base.image_size} pixels: there is nothing to mix, so families hardly "
@@ -221,8 +223,8 @@ def _create(experiment: Experiment, materials: Materials, out: Path) -> RunDirec
     study = (
         experiment.name if experiment.search.storage is None else f"{experiment.name}-{secrets.token_hex(4)}"
     )
-    facts = RunFacts(study=study, space_hash=materials.space.hash, base=materials.base)
-    return RunDirectory.create(out, experiment, materials.space_text, facts)
+    facts = RunFacts(study=study, space_hash=materials.space.hash, base=materials.base, data=materials.data)
+    return RunDirectory.create(out, experiment, materials.space_text, facts, materials.left_out)
 
 
 def _with_callbacks(experiment: Experiment, directory: RunDirectory, watcher: Observer) -> Broadcast:

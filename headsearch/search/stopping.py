@@ -15,9 +15,10 @@ epsilon-net, as in MO-ASHA [1]: two heads that measure alike are worth less than
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+from headsearch.results.ranking import pareto_layers
 
 Objectives = tuple[float, ...]
 """One or two finite numbers; more is better."""
@@ -140,23 +141,11 @@ def non_dominated_layers(points: Mapping[int, Objectives]) -> list[list[int]]:
     A point dominates another when it is no worse on any objective and better on one; equal points share a layer. A layer is
     sorted by falling first objective, and so by rising second.
     """
-    plane = ((key, *_plane(point)) for key, point in points.items())
-    falling = sorted((-first, -second, key) for key, first, second in plane)
-    layers: list[list[int]] = []
-    lowest: list[
-        float
-    ] = []  # Of each layer, minus the largest second objective so far: rises from layer to layer.
-    previous, index = None, 0
-    for first, second, key in falling:
-        if (first, second) != previous:
-            # Everything before has no smaller first objective: a layer dominates this point if its largest second does not fall short.
-            index = bisect_right(lowest, second)
-            if index == len(layers):
-                layers.append([])
-                lowest.append(second)
-            lowest[index] = second
-        layers[index].append(key)
-        previous = first, second
+    plane = {key: _plane(point) for key, point in points.items()}
+    found = dict(zip(plane, pareto_layers(list(plane.values())), strict=True))
+    layers: list[list[int]] = [[] for _ in range(max(found.values(), default=0))]
+    for key in sorted(plane, key=lambda key: (-plane[key][0], -plane[key][1], key)):
+        layers[found[key] - 1].append(key)
     return layers
 
 

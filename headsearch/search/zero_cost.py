@@ -50,6 +50,8 @@ class _Shared:
     base: BaseInfo
     outputs: tuple[BaseOutputs, ...]
     """Of the base of every seed."""
+    data: tuple[str, ...]
+    """What was understood of the images and what of them is left out, a line each."""
 
 
 class ZeroCostScorer:
@@ -92,6 +94,7 @@ class ZeroCostScorer:
     def identity(self) -> str:
         """Whatever decides a head's scores, beside the head, as a hash. Not `baselines`, which only adds to them."""
         sections = self.experiment.model_dump(mode="json", include={"base", "data", "seed"})
+        del sections["data"]["unreadable"]
         described = {**sections, "seeds": self.seeds, "images": self.images, "tokens": self.tokens}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -99,6 +102,11 @@ class ZeroCostScorer:
     def base(self) -> BaseInfo:
         """Facts about the base; loads it where it has not been."""
         return self._prepared().base
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """What was understood of the images and what of them is left out, a line each; reads them where they have not been."""
+        return self._prepared().data
 
     def prepare(self) -> None:
         """Read the images and run the base on them now, so that their faults come before the first head.
@@ -166,7 +174,7 @@ class ZeroCostScorer:
                 raise BaseModelError(
                     f"{self._inputs.info.model}: heads cannot be compared with it: {outputs[-1].reason}"
                 )
-        return _Shared(self._inputs.info, tuple(outputs))
+        return _Shared(self._inputs.info, tuple(outputs), tuple(dataset.told()))
 
     def _base(self, number: int) -> Base:
         torch.manual_seed(derived_seed(self._seed(number), "base"))

@@ -255,7 +255,7 @@ def node_data(node: HeadNode) -> Any:
     if isinstance(node, SharedHead):
         return {"same": node.name, "of": node_data(node.head)}
     if isinstance(node, Blocks):
-        later = {p.name: Fixed(p.default) for p in FAMILIES[node.family].parameters if p.later}
+        later = {p.name: Fixed(p.default) for p in FAMILIES[node.family].parameters if p.added_later}
         return {
             node.family: {
                 name: _value_data(source)

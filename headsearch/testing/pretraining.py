@@ -7,30 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headsearch.base.model import check_base
-from headsearch.export import BaseFacts, ExportedBase, ExportedData, ExportedHead, ExportedMethod, Provenance
+from headsearch.experiment import DataSpec, MethodSpec
+from headsearch.export import BaseFacts, ExportedBase, ExportedHead, Provenance
 from headsearch.heads import parse_head
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.pretrain import PretrainSpec
 
 SMALL_VIT: Mapping[str, Any] = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
 SMALL_HEAD: Mapping[str, Any] = {"convnext": {"depth": 1, "kernel_size": 3, "first_shortcut": False}}
-
-
-def save_images(path: Path) -> Path:
-    """An npz file of 96 images of two kinds, reddish or bluish, 16 pixels wide, and 40 to test on."""
-    random = np.random.default_rng(0)
-    arrays: dict[str, Any] = {}
-    for split, count in (("train", 96), ("test", 40)):
-        labels = np.arange(count) % 2
-        pixels = random.integers(0, 120, size=(count, 16, 16, 3))
-        for image, label in zip(pixels, labels, strict=True):
-            image[:, :, 2 * label] += 120
-        arrays |= {f"{split}_images": pixels.astype(np.uint8), f"{split}_labels": labels}
-    np.savez(path, **arrays)
-    return path
 
 
 def small_export(
@@ -49,8 +34,8 @@ def small_export(
         head_id=head_id(config),
         config=content,
         base=ExportedBase(model=model, kwargs=dict(kwargs), weights=None, info=facts),
-        data=ExportedData(dataset="folder", image_size=16),
-        method=ExportedMethod(name=method, kwargs={}),
+        data=DataSpec(dataset="folder", image_size=16),
+        method=MethodSpec(name=method, kwargs={}),
         scores={},
         provenance=Provenance(
             experiment="small", seed=3, space="tiny", space_hash="0", versions={}, trials=[0]

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -31,15 +31,37 @@ class ServerMissing(Exception):
     """The programs of a server are not installed here."""
 
 
-class PostgresServer:
-    """A PostgreSQL server that can be stopped and started again."""
+class _Restartable:
+    """A server that can be stopped and started again."""
+
+    _signals: Mapping[Stop, signal.Signals] = {"fast": signal.SIGKILL, "immediate": signal.SIGKILL}
+    _server: _Server | None = None
+
+    def __init__(self, user: str | None = None, folder: Path | None = None) -> None:
+        self.port = free_port()
+        self._account = _hand_over(folder, user) if folder and user else None
+
+    def _begin(self, command: Sequence[str], ready: Callable[[], bool] | None = None) -> None:
+        """Run the command; returns when the server takes connections."""
+        self._server = _Server(command, self._account)
+        self._server.wait_until(ready or (lambda: _listens(self.port)))
+
+    def stop(self, how: Stop = "fast") -> None:
+        """Stop it: `fast` breaks connections, `immediate` is a crash."""
+        if self._server is not None:
+            self._server.stop(self._signals[how])
+            self._server = None
+
+
+class PostgresServer(_Restartable):
+    """A PostgreSQL server."""
+
+    _signals: Mapping[Stop, signal.Signals] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
     def __init__(self, folder: Path) -> None:
         """Make a cluster in `folder`, which exists and is empty, with one user and one database; and start it."""
+        super().__init__("postgres", folder)
         self._data = folder / "data"
-        self._server: _Server | None = None
-        self.port = free_port()
-        self._account = _hand_over(folder, "postgres")
         password = folder / "password"
         password.write_text(PASSWORD, encoding="utf-8")
         password.chmod(0o644)
@@ -52,17 +74,8 @@ class PostgresServer:
             self._account,
         )
         self.start()
-        _run(
-            [
-                self._path("createdb"),
-                "--host=127.0.0.1",
-                f"--port={self.port}",
-                f"--username={USER}",
-                DATABASE,
-            ],
-            self._account,
-            {"PGPASSWORD": PASSWORD},
-        )
+        where = ["--host=127.0.0.1", f"--port={self.port}", f"--username={USER}"]
+        _run([self._path("createdb"), *where, DATABASE], self._account, {"PGPASSWORD": PASSWORD})
 
     @property
     def url(self) -> str:
@@ -71,21 +84,11 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it; returns when it takes connections."""
-        self._server = _Server(
-            [
-                self._path("postgres"),
-                *("-D", str(self._data), "-p", str(self.port), "-c", "listen_addresses=127.0.0.1"),
-                *("-c", "unix_socket_directories=", "-c", "fsync=off"),
-            ],
-            self._account,
+        settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off")
+        options = [part for setting in settings for part in ("-c", setting)]
+        self._begin(
+            [self._path("postgres"), "-D", str(self._data), "-p", str(self.port), *options], self._answers
         )
-        self._server.wait_until(self._answers)
-
-    def stop(self, how: Stop = "fast") -> None:
-        """Stop it: `fast` breaks connections, `immediate` is a crash."""
-        if self._server is not None:
-            self._server.stop(signal.SIGINT if how == "fast" else signal.SIGQUIT)
-            self._server = None
 
     def _answers(self) -> bool:
         command = [self._path("pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={self.port}"]
@@ -99,28 +102,20 @@ class PostgresServer:
         return program
 
 
-class MariaServer:
+class MariaServer(_Restartable):
     """A MariaDB server, which speaks MySQL's protocol."""
+
+    _signals: Mapping[Stop, signal.Signals] = {"fast": signal.SIGTERM, "immediate": signal.SIGKILL}
 
     def __init__(self, folder: Path) -> None:
         """Make its files in `folder`, which exists and is empty, with one user and one database; and start it."""
+        super().__init__("mysql", folder)
         self._folder = folder
-        self.port = free_port()
-        self._account = _hand_over(folder, "mysql")
-        self._server: _Server | None = None
         installed = shutil.which("mariadb-install-db")
         if installed is None:
             raise ServerMissing("MariaDB is not installed here (mariadb-install-db; Debian: mariadb-server)")
-        _run(
-            [
-                installed,
-                "--no-defaults",
-                f"--datadir={folder / 'data'}",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-            ],
-            self._account,
-        )
+        options = ["--auth-root-authentication-method=normal", "--skip-test-db"]
+        _run([installed, "--no-defaults", f"--datadir={folder / 'data'}", *options], self._account)
         self.start()
         import pymysql
 
@@ -140,7 +135,7 @@ class MariaServer:
         program = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         if program is None:
             raise ServerMissing("MariaDB is not installed here (mariadbd; Debian: mariadb-server)")
-        self._server = _Server(
+        self._begin(
             [
                 program,
                 "--no-defaults",
@@ -152,26 +147,17 @@ class MariaServer:
                 "--innodb-flush-log-at-trx-commit=2",
                 "--skip-name-resolve",
                 f"--log-error={self._folder / 'log'}",
-            ],
-            self._account,
+            ]
         )
-        self._server.wait_until(lambda: _listens(self.port))
-
-    def stop(self, how: Stop = "fast") -> None:
-        """Stop it: `fast` breaks connections, `immediate` is a crash."""
-        if self._server is not None:
-            self._server.stop(signal.SIGTERM if how == "fast" else signal.SIGKILL)
-            self._server = None
 
 
-class GrpcProxy:
+class GrpcProxy(_Restartable):
     """Optuna's gRPC proxy in front of a storage, in a process of its own."""
 
     def __init__(self, storage: str) -> None:
         """`storage` is a URL as Optuna knows it."""
+        super().__init__()
         self._storage = storage
-        self.port = free_port()
-        self._server: _Server | None = None
         self.start()
 
     @property
@@ -186,14 +172,7 @@ class GrpcProxy:
             "from optuna.storages import get_storage, run_grpc_proxy_server\n"
             "run_grpc_proxy_server(get_storage(sys.argv[1]), host='127.0.0.1', port=int(sys.argv[2]))\n"
         )
-        self._server = _Server([sys.executable, "-W", "ignore", "-c", code, self._storage, str(self.port)])
-        self._server.wait_until(lambda: _listens(self.port))
-
-    def stop(self) -> None:
-        """Kill it."""
-        if self._server is not None:
-            self._server.stop(signal.SIGKILL)
-            self._server = None
+        self._begin([sys.executable, "-W", "ignore", "-c", code, self._storage, str(self.port)])
 
 
 class _Server:

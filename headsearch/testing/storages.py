@@ -19,10 +19,11 @@ from pathlib import Path
 from headsearch.errors import RunError
 from headsearch.heads import Candidate, HeadConfig, Stage
 from headsearch.results.records import TrialRecord
-from headsearch.runs.reading import read_study
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import close_storage, open_storage
+from headsearch.runs.study import StudyReader
 from headsearch.search.draws import Draw
-from headsearch.search.ledger import Ledger, read_records
+from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer
 from headsearch.search.stopping import Decision
 from headsearch.testing.toy import ToyEvaluator, toy_cost
@@ -66,9 +67,8 @@ def check_every_end_of_a_trial_is_read_back(url: str, folder: Path) -> None:
         assert ledger.draw(none.number) is None
         assert ledger.decisions(stopped.number) == {1: decision}
         assert ledger.start(_head(5), seed=11, replicate=0).number == len(written)
-    storage = open_storage(url, reading=True)
-    assert _plain(read_study(storage, name)[: len(written)]) == _plain(written)
-    close_storage(storage)
+    with contextlib.closing(StudyReader(folder, url, name)) as reader:
+        assert _plain(reader.read().records[: len(written)]) == _plain(written)
 
 
 def check_optuna_sees_states_and_values(url: str, folder: Path) -> None:
@@ -82,7 +82,7 @@ def check_optuna_sees_states_and_values(url: str, folder: Path) -> None:
         collapsed = ledger.start(_head(2), seed=0, replicate=0)
         ledger.end(collapsed.number, TrialResult("infeasible", (), reason="collapsed"))
         ledger.start(_head(3), seed=0, replicate=0)
-    storage = open_storage(url, reading=True)
+    storage = open_storage(url)
     study = optuna.load_study(study_name=name, storage=storage)
     assert study.metric_names == ["discrepancy", "probe"]
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "RUNNING"]

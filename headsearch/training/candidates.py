@@ -154,6 +154,11 @@ class CandidatesRun(TrainingLoop[RunState]):
             turns=[0] * self._count,
         )
 
+    def _state_of(self, saved: dict[str, Any]) -> RunState:
+        # In former versions the state of a proxy held no lists, and that of a screen held both.
+        rungs, collapsed = saved.pop("rungs", []), saved.pop("collapsed", False)
+        return super()._state_of({"scored": [rungs], "looked_collapsed": [collapsed], **saved})
+
     def _restored(self) -> None:
         for place, left in enumerate(self._state.left):
             if left is not None:

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from headsearch.data.sets import ImageSet, index_batches
+from headsearch.data.sets import ImageSet, StreamedImages, index_batches
 from headsearch.errors import RunError
 from headsearch.methods.collectives import rank
 from headsearch.training.checkpoint import Checkpoints
@@ -119,6 +119,10 @@ class TrainingLoop(ABC, Generic[_State]):
         """Which positions of a batch this rank trains on."""
         return batch
 
+    def _state_of(self, saved: dict[str, Any]) -> _State:
+        """The state that a checkpoint holds."""
+        return replace(self._new_state(), **saved)
+
     def _restored(self) -> None:
         """The state is that of a checkpoint, whose weights are loaded next."""
 
@@ -176,11 +180,14 @@ class TrainingLoop(ABC, Generic[_State]):
 
     def _record(self, loss: float) -> dict[str, Any]:
         """The line of `metrics.jsonl` for the epoch that has ended."""
+        images = self.images
+        broken = {"unreadable": len(images.left_out.unreadable)} if isinstance(images, StreamedImages) else {}
         return {
             "epoch": self._state.epoch,
             "loss": loss,
             "learning_rate": self.trainer.learning_rate(self._step - 1),
             "images_per_second": self.images_per_second,
+            **broken,
         }
 
     def _write(self, kind: str, record: Mapping[str, Any]) -> None:
@@ -216,7 +223,7 @@ class TrainingLoop(ABC, Generic[_State]):
         try:
             # Pretrainings of former versions keep the sum beside the rest of the state.
             former = {"loss_sum": saved["loss_sum"]} if "loss_sum" in saved else {}
-            self._state = replace(self._new_state(), **saved["run"], **former)
+            self._state = self._state_of({**saved["run"], **former})
             self._restored()
             self.trainer.load_state_dict(saved["trainer"])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:

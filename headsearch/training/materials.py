@@ -12,6 +12,7 @@ from headsearch.base.info import BaseInfo
 from headsearch.base.model import Base, check_size, load_base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
+from headsearch.data.load import check_probe
 from headsearch.data.sets import Dataset
 from headsearch.errors import ExperimentError, HeadError
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec
@@ -44,7 +45,9 @@ def read_images(data: DataSpec, base: Base, *, batch_size: int, seed: int) -> tu
         labels=data.labels,
         seed=seed,
         min_train_images=batch_size,
+        unreadable=data.unreadable,
     )
+    check_probe(dataset)
     views = Views(augmentation, image_size=data.image_size, mean=dataset.mean, std=dataset.std)
     if augmentation.local_crops:
         check_size(base, views.local_size)

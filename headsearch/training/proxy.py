@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headsearch.base.model import empty_base
 from headsearch.experiment import Experiment, ProxySpec
-from headsearch.heads import Candidate
+from headsearch.heads import Candidate, head_id
 from headsearch.heads.controls import control_heads, same_head
 from headsearch.heads.cost import HeadCost
 from headsearch.methods import build_method
@@ -75,9 +75,12 @@ class ProxyEvaluator:
             UserError: what `prepare` raises; a head that the base cannot carry; a folder that cannot be written.
         """
         with generators_kept(self._device):
+            left_out = self._prepared().dataset.left_out
+            before = len(left_out.unreadable)
             run = self.start(training, context)
             run.run()
-            return run.result([self._cost(candidate, training, run) for candidate in training.candidates])
+            result = run.result([self._cost(candidate, training, run) for candidate in training.candidates])
+            return replace(result, left_out=tuple(left_out.told_unreadable(before)))
 
     def start(self, training: Training, context: TrainingContext) -> CandidatesRun:
         """The run of a training, resumed from its checkpoint where there is one, but not gone on with. Seeds the global generator.
@@ -169,7 +172,7 @@ class ProxyEvaluator:
         )
 
     def _overhead(self, trainer: Trainer, seed: int) -> float:
-        return step_overhead(trainer, self._trainer([], seed), self._some_views(seed))
+        return step_overhead(trainer, self._trainer([], seed), self._some_views(seed)).median
 
     def _some_views(self, seed: int) -> Sequence[Tensor]:
         scorer = self._prepared()
@@ -180,9 +183,13 @@ class ProxyEvaluator:
         """Whatever decides the course of a training, as a hash."""
         experiment = self.experiment
         sections = experiment.model_dump(mode="json", include={"base", "data", "method", "proxy", "seed"})
-        joint = training.stage == "screen"
+        del sections["data"]["unreadable"]
+        if sections["proxy"]["weight_decay_end"] == sections["proxy"]["weight_decay"]:
+            # Not yet a key when older trials were interrupted.
+            del sections["proxy"]["weight_decay_end"]
+        heads = [head_id(head) for candidate in training.candidates for head in candidate.config.heads]
+        joint = training.stage == "screen" or len(heads) > 1
         sections["screen"] = experiment.search.screen.model_dump(mode="json") if joint else None
-        heads = [candidate.head_id for candidate in training.candidates]
         described = {"heads": heads, "seed": training.seed, "experiment": sections}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 

@@ -115,6 +115,8 @@ class TrainingResult:
     """Wall time, over all attempts."""
     images_per_second: float | None = None
     """Training throughput, scoring left out."""
+    left_out: tuple[str, ...] = ()
+    """What a person should know of images that could not be read meanwhile, a line each."""
 
 
 class TrainingContext(Protocol):

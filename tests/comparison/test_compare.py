@@ -13,9 +13,10 @@ from headsearch.base.model import check_base
 from headsearch.comparison import compare as module
 from headsearch.comparison.compare import compare
 from headsearch.comparison.outcome import Comparison
-from headsearch.comparison.plan import Plan, make_plan
+from headsearch.comparison.plan import ComparisonPlan, make_plan
 from headsearch.errors import DataError, ExperimentError, RunError
-from headsearch.export import BaseFacts, ExportedBase, ExportedData, ExportedHead, ExportedMethod, Provenance
+from headsearch.experiment import DataSpec, MethodSpec
+from headsearch.export import BaseFacts, ExportedBase, ExportedHead, Provenance
 from headsearch.heads import canonical, head_id, parse_head
 from headsearch.pretrain.display import pretrain_display
 
@@ -42,8 +43,8 @@ def write_head(path: Path, config: Any, **changes: Any) -> Path:
             weights=None,
             info=BaseFacts(**{**vars(info), "grid": list(info.grid)}),
         ),
-        data=ExportedData(dataset="digits", image_size=16),
-        method=ExportedMethod(name=changes.get("method", "mocov3"), kwargs={}),
+        data=DataSpec(dataset="digits", image_size=16),
+        method=MethodSpec(name=changes.get("method", "mocov3"), kwargs={}),
         scores={"overhead": changes.get("overhead", 1.0)},
         provenance=Provenance(experiment="x", seed=0, space="tiny", space_hash="0", versions={}, trials=[]),
     )
@@ -56,11 +57,11 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_head(tmp_path_factory.mktemp("heads") / "head.yaml", {"convnext": {"depth": 1}})
 
 
-def plan(head: Path, seeds: int, *overrides: str) -> Plan:
+def plan(head: Path, seeds: int, *overrides: str) -> ComparisonPlan:
     return make_plan([head], seeds=seeds, probes=["knn"], overrides=[*SHORT, *overrides])
 
 
-def run(plan: Plan, out: Path, *, resume: bool = False) -> Comparison:
+def run(plan: ComparisonPlan, out: Path, *, resume: bool = False) -> Comparison:
     return compare(plan, out, resume=resume, display=lambda: pretrain_display(quiet=True))
 
 
@@ -181,7 +182,9 @@ def test_images_without_labels_are_met_before_the_training(head: Path, tmp_path:
     (tmp_path / "flat").mkdir()
     for number in range(40):
         Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / "flat" / f"{number}.png")
-    unlabelled = make_plan([head], data=str(tmp_path / "flat"), overrides=["recipe.batch_size=8"])
+    unlabelled = make_plan(
+        [head], data=str(tmp_path / "flat"), probes=["knn"], overrides=["recipe.batch_size=8"]
+    )
     with pytest.raises(DataError, match="class folders"):
         run(unlabelled, tmp_path / "out")
     assert not (tmp_path / "out").exists()

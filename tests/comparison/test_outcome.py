@@ -10,15 +10,15 @@ import pytest
 from scipy import stats
 
 from headsearch.comparison.outcome import judged, summarised
-from headsearch.comparison.plan import Plan
+from headsearch.comparison.plan import ComparisonPlan
 from headsearch.evaluation.spec import evaluation_spec
 from headsearch.pretrain import PretrainSpec
 
 NONE, HEAD = [60.0, 62.0, 61.0], [66.0, 68.5, 66.5]
 
 
-def plan(*arms: str, seeds: int = 3) -> Plan:
-    return Plan(dict.fromkeys(arms, PretrainSpec()), evaluation_spec({}), seeds, "epochs")
+def plan(*arms: str, seeds: int = 3) -> ComparisonPlan:
+    return ComparisonPlan(dict.fromkeys(arms, PretrainSpec()), evaluation_spec({}), seeds, "epochs")
 
 
 def records(scores: list[float], seconds: float = 10.0) -> list[dict[str, Any]]:

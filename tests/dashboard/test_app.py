@@ -15,6 +15,7 @@ from headsearch.dashboard.runs import Runs
 from headsearch.dashboard.server import Address, open_server
 from headsearch.errors import RunError
 from headsearch.export import export_head, read_head
+from headsearch.testing.toy_search import run_toy, toy_experiment
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_what_is_not_there_is_not_served(client: Client, path: str) -> None:
 def test_the_start_imports_nothing_heavy_and_no_dash_is_needed_for_status(toy_run: Path) -> None:
     code = (
         "import sys\n"
-        "from headsearch.runs.view import read_run\nfrom headsearch.report.status import status_panel\n"
+        "from headsearch.runs.run import read_run\nfrom headsearch.report.status import status_panel\n"
         f"status_panel(read_run({str(toy_run)!r}))\n"
         "assert not {'dash', 'plotly'} & set(sys.modules)\n"
         "from headsearch.dashboard.server import open_server\nfrom pathlib import Path\n"
@@ -112,6 +113,39 @@ def test_other_hosts_get_a_token_and_an_occupied_port_is_one_line(toy_run: Path)
     with pytest.raises(RunError, match="not an address"):
         open_server([toy_run], host="999.1.1.1", port=0, token=None)
     assert Address("127.0.0.1", 1, "a b&c").url.endswith("/?token=a%20b%26c")
+
+
+@pytest.mark.parametrize("storage", [None, "journal:///{}/study.log"])
+def test_every_page_of_a_run_that_may_not_be_written_is_shown_and_follows_it(
+    tmp_path: Path, storage: str | None
+) -> None:
+    """In a folder without write permission and on a journal, with pages, downloads and changes."""
+    folder = tmp_path / "place"
+    folder.mkdir()
+    url = storage.format(folder) if storage else None
+    run_toy(folder / "run", toy_experiment(trials=3, sampler="random", storage=url))
+    for file in (folder, *folder.rglob("*")):
+        file.chmod(0o555 if file.is_dir() else 0o444)
+    before = {
+        file: (file.stat().st_mtime_ns, file.is_file() and file.read_bytes()) for file in folder.rglob("*")
+    }
+    runs = Runs([folder / "run"])
+    client = Client(make_app(runs).server)
+    for name in VIEWS:
+        assert content(Route(0, name), "", runs.views)
+    best = runs.views[0].ranked[0].head_id
+    assert client.get(f"/run/0/head/{best}/head.yaml").status_code == 200
+    assert runs.refresh() == runs.refresh()
+    assert {
+        file: (file.stat().st_mtime_ns, file.is_file() and file.read_bytes()) for file in folder.rglob("*")
+    } == before
+    for file in (folder, *folder.rglob("*")):
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    run_toy(folder / "run", toy_experiment(trials=5, sampler="random", storage=url), resume=True)
+    [before_more] = [len(view.records) for view in runs.views]
+    runs.refresh()
+    assert len(runs.views[0].records) > before_more
+    assert runs.views[0].problems == ()
 
 
 def test_a_refresh_draws_a_page_again_for_its_own_run_alone(toy_run: Path, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from headsearch.data.decode import decode_file, header_size
-from headsearch.data.opening import CorruptImage, opened, printable
-from headsearch.errors import DataError
+from headsearch.data.opening import CorruptImage, opened
+from headsearch.errors import DataError, printable
 
 
 def test_only_the_documented_formats_are_opened_whatever_the_name(tmp_path: Path) -> None:

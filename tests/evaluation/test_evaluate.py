@@ -33,7 +33,10 @@ def found(spec: EvaluationSpec, weights: Path) -> Evaluation:
     told: list[str] = []
     quick = spec.model_copy(update={"probes": ["knn", "few-shot", "segmentation", "detection"]})
     result = evaluate(quick, [str(weights), "random"], tell=told.append)
-    assert told == [f"{name}: {probe} done" for name in (str(weights), "random") for probe in quick.probes]
+    assert told[0].startswith("data: digits: 1,280 images to train on")
+    assert told[1:] == [
+        f"{name}: {probe} done" for name in (str(weights), "random") for probe in quick.probes
+    ]
     return result
 
 
@@ -140,8 +143,9 @@ def test_what_is_given_goes_before_what_a_pretraining_says(pretraining: Path) ->
 def test_another_cut_than_the_pretrainings_is_pointed_out(pretraining: Path) -> None:
     told: list[str] = []
     evaluate(evaluation_spec({"probes": ["knn"], "seed": 1}), [str(pretraining)], tell=told.append)
-    assert "seed 4" in told[0]
-    assert "some test images were seen" in told[0]
+    (warned,) = (line for line in told if line.startswith("beware"))
+    assert "seed 4" in warned
+    assert "some test images were seen" in warned
 
 
 def test_the_image_size_is_the_models_own_where_nobody_says() -> None:
@@ -220,7 +224,30 @@ def test_what_is_missing_is_asked_for(weights: Path, tmp_path: Path) -> None:
         "data": {"dataset": "folder", "root": str(tmp_path)},
     }
     with pytest.raises(DataError, match="class folders"):
-        evaluate(evaluation_spec(unlabelled), [str(weights)])
+        evaluate(evaluation_spec({**unlabelled, "probes": ["knn"]}), [str(weights)])
+
+
+def test_images_without_labels_are_retrieved_by_their_views(weights: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(60):
+        pixels = random.integers(0, 256, size=(16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    spec = evaluation_spec(
+        {
+            "base": {"model": MODEL, "kwargs": KWARGS},
+            "data": {"dataset": "folder", "root": str(tmp_path)},
+            "seeds": 3,
+        }
+    )
+    told: list[str] = []
+    (first, second) = evaluate(spec, ["random", str(weights)], tell=told.append).rows
+    assert (first.probe, second.probe) == ("retrieval", "retrieval")
+    assert "no probe but retrieval" in told[0]
+    held_out = len(load_data("folder", root=str(tmp_path), image_size=16, labels="none", seed=0).held_out)
+    assert 100 / held_out < first.score <= 100, "more than chance"
+    again = evaluate(spec, ["random", str(weights)]).rows
+    assert [row.score for row in again] == [first.score, second.score]
+    assert second.difference == pytest.approx(second.score - first.score)
 
 
 def test_a_mistake_in_the_options_names_the_nearest_key() -> None:

@@ -15,7 +15,7 @@ from headsearch.base.model import BaseOutput
 from headsearch.data.augment import Augmentation, Views
 from headsearch.data.segmentation import IGNORED, MaskedDataset, MaskedImages
 from headsearch.errors import BaseModelError
-from headsearch.evaluation.segmentation import MaskedSubject, segmentation
+from headsearch.evaluation.segmentation import Masked, segmentation
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
 
 SIZE, CLASSES = 8, 3
@@ -51,10 +51,10 @@ def dataset(overlap: float) -> MaskedDataset:
     return MaskedDataset(part(60), part(40), [0, 1, 2])
 
 
-def subject(kind: str, overlap: float = 0.0) -> MaskedSubject:
+def subject(kind: str, overlap: float = 0.0) -> Masked:
     base: Any = Fake(kind)
     views = Views(Augmentation(), image_size=SIZE, mean=(0.3,) * 3, std=(0.3,) * 3)
-    return MaskedSubject(kind, base, dataset(overlap), views, 16, torch.device("cpu"))
+    return Masked(kind, base, dataset(overlap), views, 16, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
 from headsearch.methods import METHODS, check_method
 from headsearch.pretrain import PretrainSpec, pretrain
-from headsearch.testing.pretraining import save_images, small_spec
-from headsearch.testing.tiny import Context, tiny_experiment
+from headsearch.testing.pretraining import small_spec
+from headsearch.testing.tiny import Context, tiny_experiment, write_two_colours
 from headsearch.training.proxy import ProxyEvaluator
 
 TOY = """
@@ -67,7 +67,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     spec.loader.exec_module(module)
     # Its line in the table of `headsearch.methods`.
     monkeypatch.setitem(METHODS, "toy", module.METHOD)
-    return save_images(tmp_path / "images.npz")
+    return write_two_colours(tmp_path / "images.npz")
 
 
 def test_its_options_and_recipe_are_known(toy: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -66,11 +67,10 @@ def test_the_command_pretrains_and_says_where_the_weights_are(
         (lambda data: data["config"]["convnext"].update(kernel_size=5), "head_id says"),
         (lambda data: data["base"].update(model="vit_small_patch16_224"), "was head.yaml edited"),
         (lambda data: data["base"]["info"].update(width=32), "width is 32"),
-        (lambda data: data["data"].update(image_size=32), "image_size is 16"),
         (lambda data: data["base"].update(weights="nowhere.safetensors"), "no file 'nowhere.safetensors'"),
         (lambda data: data["method"].update(kwargs={"temprature": 1}), "did you mean 'temperature'"),
     ],
-    ids=["a field", "the config", "the base", "the width", "the image size", "the weights", "an option"],
+    ids=["a field", "the config", "the base", "the width", "the weights", "an option"],
 )
 def test_a_head_file_edited_by_hand_is_refused_before_training(
     edit: Callable[[dict[str, Any]], None], message: str, head: Path, images: Path, tmp_path: Path
@@ -127,6 +127,47 @@ def test_torchrun_trains_on_two_processes(head: Path, images: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("epoch 2: loss") == 1, "one rank talks"
     assert (tmp_path / "out" / "base.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_where_a_rank_is_killed_the_others_tell_how_to_go_on(
+    lost: int, head: Path, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    arguments = command(
+        str(head),
+        "--data",
+        str(images),
+        "--out",
+        str(out),
+        *SMALL,
+        "--set",
+        "recipe.epochs=2000",
+        launcher=launcher,
+    )
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 240
+            while not list((out / "checkpoints").glob("*.pt")):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(sorted(map(int, children))[lost], signal.SIGKILL)
+            _, told = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    own = [line for line in told.splitlines() if line.startswith("headsearch:")]
+    assert len(own) == 1
+    assert (
+        f"another rank is gone, killed perhaps or out of memory. Go on with:  headsearch pretrain {head}"
+        in own[0]
+    )
+    assert own[0].endswith("--resume")
+    assert not any(line.startswith("[rank") for line in told.splitlines()), "no traceback of ours"
 
 
 @pytest.mark.gpu

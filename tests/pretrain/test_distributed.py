@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from headsearch.errors import ExperimentError, RunError
 from headsearch.methods.collectives import average_gradients, gather, rank, sum_over_ranks
 from headsearch.pretrain import PretrainResult, PretrainSpec, pretrain
-from headsearch.pretrain.batch_norm import synchronised_on_cpu
 from headsearch.pretrain.distributed import ranks
-from headsearch.pretrain.observer import SilentPretrainObserver
+from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.prepare import prepare
 from headsearch.pretrain.run import PretrainRun
+from headsearch.testing.batch_norm import synchronise_on_cpu, synchronised_on_cpu
 from headsearch.testing.pretraining import SMALL_VIT, small_spec
 from headsearch.testing.processes import in_ranks
 
@@ -29,12 +29,13 @@ def losses_in_double(spec: PretrainSpec, out: Path) -> list[float]:
     """The losses of the first steps, all numbers in double precision: what differs then is a mistake and no rounding."""
     keep_precision = lambda x: x  # noqa: E731
     torch.Tensor.float = keep_precision  # type: ignore[method-assign]
+    synchronise_on_cpu()
     with ranks("cpu") as place:
-        materials = prepare(spec, place)
-        trainer = materials.trainer
+        setup = prepare(spec, place)
+        trainer = setup.trainer
         trainer.hssl.double()
-        run = PretrainRun(spec, out, materials, place, SilentPretrainObserver())
-        images = materials.images.read([torch.cat([torch.arange(32)[rows] for rows in run._rows()])])
+        run = PretrainRun(spec, out, setup, place, PretrainObserver())
+        images = setup.images.read([torch.cat([torch.arange(32)[rows] for rows in run._rows()])])
         batch = next(iter(images))
         losses = []
         for step in range(STEPS):
@@ -62,6 +63,7 @@ def test_a_base_with_batch_norms_and_parts_of_batches_are_shared_too(images: Pat
 
 
 def train(spec: PretrainSpec, out: Path, resume: bool) -> PretrainResult:
+    synchronise_on_cpu()
     return pretrain(spec, out, resume=resume)
 
 
@@ -168,11 +170,11 @@ def test_views_of_some_rows_are_those_of_the_whole_batch(images: Path) -> None:
         method="dino",
     )
     with ranks("cpu") as place:
-        materials = prepare(spec, place)
-    batch = next(iter(materials.images.read([torch.arange(32)])))
+        setup = prepare(spec, place)
+    batch = next(iter(setup.images.read([torch.arange(32)])))
     seeded = lambda: torch.Generator().manual_seed(1)  # noqa: E731
-    whole = materials.views(batch, seeded(), "cpu")
+    whole = setup.views(batch, seeded(), "cpu")
     rows = slice(8, 24)
-    some = materials.views(batch[rows], seeded(), "cpu", rows=rows, batch_size=32)
+    some = setup.views(batch[rows], seeded(), "cpu", rows=rows, batch_size=32)
     for view, expected in zip(some, whole, strict=True):
         torch.testing.assert_close(view, expected[rows])

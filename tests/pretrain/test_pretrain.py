@@ -60,7 +60,7 @@ def test_the_card_tells_how_to_load_the_weights(
     exec(code, scope)
     assert scope["model"](torch.zeros(1, 3, 16, 16)).shape == (1, 16)
     assert f"{result.knn:.2f} %" in card
-    assert "96 of `npz` at 16 pixels" in card
+    assert "96 of `images.npz` (npz) at 16 pixels" in card
 
 
 def test_the_heads_weights_fit_the_head_of_the_head_file(
@@ -196,7 +196,6 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_no_such_checkpoi
         ("recipe.accumulate=5", ExperimentError, "must divide batch_size"),
         ("recipe.epocs=5", ExperimentError, "did you mean 'epochs'"),
         ("recipe.device=cuda:99", ExperimentError, "'cuda:99' is not here"),
-        ("data.image_size=32", HeadError, "image_size is 16"),
         ("base.model=vit_small_patch16_224", HeadError, "was head.yaml edited"),
         ("base.kwargs.embed_dim=32", HeadError, "width is 16"),
         ("head={vit: {depth: 2}}", HeadError, "head_id says convnext"),
@@ -214,6 +213,34 @@ def test_mistakes_are_told_before_training_and_leave_nothing(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [
+        ({"convnext": {"depth": 1, "kernel_size": 3}}, 32),
+        ({"vit": {"depth": 1}}, 8),
+        ({"swin": {"depth": 2, "window": 4, "num_heads": 2}}, 32),
+        ({"swin": {"depth": 2, "window": 4, "num_heads": 2}}, 8),
+        ({"set": [{"convnext": {"depth": 1}}, {"vit": {"depth": 1}}]}, 32),
+    ],
+    ids=str,
+)
+def test_a_head_is_trained_at_another_image_size_where_its_family_allows(
+    images: Path, tmp_path: Path, head: Any, size: int
+) -> None:
+    spec = small_spec(images, f"data.image_size={size}", "recipe.epochs=1", head=head)
+    assert pretrain(spec, tmp_path / "out").loss > 0
+    assert PretrainSpec.read(tmp_path / "out" / "pretrain.yaml").head_id == spec.head_id
+
+
+@pytest.mark.parametrize("family", ["mixer", "resmlp", "gmlp"])
+def test_a_head_that_is_tied_to_a_grid_is_refused_at_another_size(
+    images: Path, tmp_path: Path, family: str
+) -> None:
+    for head in ({family: {"depth": 1}}, {"set": [{"convnext": {"depth": 1}}, {family: {"depth": 1}}]}):
+        with pytest.raises(HeadError, match=r"whose grid is \(4, 4\), but .* has \(8, 8\)"):
+            pretrain(small_spec(images, "data.image_size=32", head=head), tmp_path / "out")
 
 
 def test_a_head_of_one_size_refuses_small_views(images: Path, tmp_path: Path) -> None:

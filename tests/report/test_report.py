@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -28,39 +29,38 @@ from headsearch.report.views.head import head
 from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import overview
 from headsearch.report.views.trials import FIELDS, Query, select, trials
-from headsearch.report.views.trust import trust
 from headsearch.results.tables import rank_table
-from headsearch.runs.view import RunView, read_run
+from headsearch.runs.run import Run, read_run
 
 EVIL = "<script>alert('x')</script><b>&amp;\"</b>"
 
 
 @pytest.fixture(scope="module")
-def view(toy_run: Path) -> RunView:
+def view(toy_run: Path) -> Run:
     return read_run(toy_run)
 
 
 @pytest.fixture(scope="module")
-def evil(view: RunView) -> RunView:
+def evil(view: Run) -> Run:
     """The run with markup wherever text can come from."""
     records = tuple(
         replace(record, head_id=f"{EVIL}{record.head_id}", reason=record.reason and EVIL)
         for record in view.records
     )
-    return RunView(view.path, view.experiment, view.facts, records, problems=(EVIL,))
+    return Run(view.path, view.experiment, view.facts, records, problems=(EVIL,))
 
 
 @pytest.fixture(scope="module")
-def empty(view: RunView) -> RunView:
-    return RunView(view.path, view.experiment, view.facts)
+def empty(view: Run) -> Run:
+    return Run(view.path, view.experiment, view.facts)
 
 
-def all_views(view: RunView) -> Iterator[list[object]]:
+def all_views(view: Run) -> Iterator[list[object]]:
     links = Links(0)
     yield overview(view, links)
     yield trials(view, Query(), links)
     yield matters(view)
-    yield trust(view)
+    yield [audit(view)]
     yield cost(view)
     yield compare([view, view], [(0, row.head_id) for row in view.ranked[:3]] + [(1, "none")])
     yield head(view, view.ranked[0].head_id if view.ranked else "nothing", links)
@@ -87,7 +87,7 @@ class Elements(HTMLParser):
         self.text += data
 
 
-def test_the_scatter_has_every_head_once_the_front_and_the_controls(view: RunView) -> None:
+def test_the_scatter_has_every_head_once_the_front_and_the_controls(view: Run) -> None:
     figure = figures.pareto(view)
     points = {
         point[0]: (x, y)
@@ -132,7 +132,7 @@ def test_every_view_shows_text_as_text_and_states_of_any_run(
         assert "script" not in elements.tags
         assert elements.text.strip()
         if kind == "evil":
-            assert "alert" in elements.text or "Importance" in elements.text or "τ" in elements.text
+            assert "alert" in elements.text or "Importance" in elements.text or "tau" in elements.text
 
 
 def as_static(node: object) -> object:
@@ -148,7 +148,7 @@ def as_static(node: object) -> object:
     return node
 
 
-def test_hover_texts_and_names_of_figures_are_escaped(evil: RunView) -> None:
+def test_hover_texts_and_names_of_figures_are_escaped(evil: Run) -> None:
     drawn = [
         figures.pareto(evil),
         figures.parallel([(EVIL, {EVIL: EVIL})]),
@@ -168,7 +168,7 @@ def test_static_html_escapes_attributes_and_refuses_what_needs_a_server() -> Non
         to_html(dcc.Dropdown())
 
 
-def test_a_report_is_one_small_file_that_names_no_address(view: RunView, evil: RunView) -> None:
+def test_a_report_is_one_small_file_that_names_no_address(view: Run, evil: Run) -> None:
     for shown in (view, evil):
         page = html_report(shown)
         elements = Elements(page)
@@ -182,17 +182,19 @@ def test_a_report_is_one_small_file_that_names_no_address(view: RunView, evil: R
         assert "default-src 'none'" in page
 
 
-def test_the_markdown_has_the_ranking_and_escapes_what_markdown_reads(view: RunView, evil: RunView) -> None:
+def test_the_markdown_has_the_ranking_and_escapes_what_markdown_reads(view: Run, evil: Run) -> None:
     text = markdown_report(view)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert sum(view.ranked[0].head_id in line.replace("\\", "") for line in rows) == 1
     assert "## How far to trust it" in text
+    assert evil.facts is not None
+    evil = replace(evil, facts=replace(evil.facts, created=EVIL, space_hash=EVIL, versions={EVIL: EVIL}))
     escaped = markdown_report(evil)
     assert "<script" not in escaped
     assert "&lt;script" in escaped
 
 
-def test_status_is_the_same_for_people_and_programs(view: RunView, empty: RunView) -> None:
+def test_status_is_the_same_for_people_and_programs(view: Run, empty: Run) -> None:
     data = json.loads(json.dumps(status_data(view), allow_nan=False))
     assert data["condition"] == "ended"
     assert (data["done"], data["expected"]) == (view.settled, view.expected)
@@ -205,6 +207,15 @@ def test_status_is_the_same_for_people_and_programs(view: RunView, empty: RunVie
     assert status_data(empty)["condition"] == "empty"
 
 
+def test_a_clock_that_was_turned_back_tells_no_time(view: Run) -> None:
+    start = datetime(2026, 1, 1, 12)
+    back = {r.number: (start, start - timedelta(hours=12)) for r in view.records}
+    turned = replace(view, records=tuple(replace(r, seconds=None) for r in view.records), times=back)
+    assert not turned.clock
+    assert turned.spending.seconds == 0
+    assert "-12 h" not in html_report(turned) + markdown_report(turned)
+
+
 def test_a_sparkline_keeps_its_ends_and_its_width() -> None:
     assert sparkline([]) == ""
     assert sparkline([1.0, 1.0]) == "▁▁"
@@ -212,7 +223,7 @@ def test_a_sparkline_keeps_its_ends_and_its_width() -> None:
     assert (len(line), line[0], line[-1]) == (40, "▁", "█")
 
 
-def test_a_head_is_drawn_block_by_block(view: RunView) -> None:
+def test_a_head_is_drawn_block_by_block(view: Run) -> None:
     record = next(
         r for r in view.records if r.config.depth > 1 and not r.config.stages[0].params["first_shortcut"]
     )
@@ -231,7 +242,7 @@ def test_a_query_survives_the_address_and_rubbish_is_left_out() -> None:
     assert Query.parse(None) == Query()
 
 
-def test_trials_are_filtered_and_sorted_with_the_unknown_last(view: RunView) -> None:
+def test_trials_are_filtered_and_sorted_with_the_unknown_last(view: Run) -> None:
     found = select(view, Query(states=("failed", "infeasible"), text="COLLAPSED"))
     assert {row["state"] for row in found} == {"infeasible"}
     assert {row["family"] for row in found} == {"swin"}
@@ -245,7 +256,7 @@ def test_trials_are_filtered_and_sorted_with_the_unknown_last(view: RunView) -> 
         assert len(select(view, Query(sort=name))) == len(view.records)
 
 
-def test_the_ranking_of_the_page_is_that_of_the_terminal(view: RunView) -> None:
+def test_the_ranking_of_the_page_is_that_of_the_terminal(view: Run) -> None:
     assert rank_table(view.rows, labels=True).row_count == sum(row.feasible for row in view.rows)
     page = to_html(as_static(overview(view, Links(0))))
     shown = re.findall(r"<code>([^<]*)</code>", page[page.index('id="ranking"') :])
@@ -275,11 +286,10 @@ def test_a_funnel_shows_the_way_of_its_heads_and_whom_it_let_go(tmp_path: Path) 
     assert view.departed[-1].stage == "zero-cost"
     for parts in all_views(view):
         assert Elements(to_html(as_static(parts))).text.strip()
-    text = to_html(as_static(trust(view)))
-    assert "screen and proxy" in text
+    assert "screen → proxy" in to_html(audit(view))
 
 
-def test_the_audit_is_shown_question_by_question_and_waits_for_a_search_at_work(view: RunView) -> None:
+def test_the_audit_is_shown_question_by_question_and_waits_for_a_search_at_work(view: Run) -> None:
     assert view.audit is not None
     page = Elements(to_html(audit(view))).text
     for section in view.audit.sections:
@@ -287,7 +297,7 @@ def test_the_audit_is_shown_question_by_question_and_waits_for_a_search_at_work(
         assert section.conclusion in page
         assert all(line.name in page for line in section.lines)
         assert section.question in markdown_report(view).replace("\\", "")
-    busy = RunView(view.path, view.experiment, view.facts, view.records, at_work=True)
+    busy = Run(view.path, view.experiment, view.facts, view.records, at_work=True)
     assert "headsearch audit" in Elements(to_html(audit(busy))).text
     assert view.audit.sections[1].question not in markdown_report(busy)
 
@@ -302,5 +312,5 @@ def test_without_labels_nothing_speaks_of_a_probe(tmp_path: Path) -> None:
     assert not view.labels
     for parts in all_views(view):
         assert "Probe %" not in to_html(as_static(parts))
-    assert "k-NN" not in to_html(as_static(trust(view)))
+    assert "k-NN" not in to_html(audit(view))
     assert "| discrepancy | params |" in markdown_report(view)

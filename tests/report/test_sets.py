@@ -6,20 +6,19 @@ from headsearch.heads import parse_head
 from headsearch.report.page import html_report
 from headsearch.report.picture import picture
 from headsearch.report.static import to_html
-from headsearch.runs.ranked import RankedRun, rank_run
-from headsearch.runs.view import read_run
+from headsearch.runs.run import Run, read_run
 from headsearch.search.session import conduct
 from headsearch.testing.toy_search import TOY_BASE, toy_experiment, toy_materials
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RankedRun:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     experiment = toy_experiment(space="sets", strategy="proxies", trials=4, finalists=2, replicates=2)
     folder = tmp_path_factory.mktemp("sets") / "run"
-    return rank_run(conduct(experiment, toy_materials(experiment), folder).directory)
+    return read_run(conduct(experiment, toy_materials(experiment), folder).directory)
 
 
-def test_a_search_of_sets_ranks_them_with_their_cost(run: RankedRun) -> None:
+def test_a_search_of_sets_ranks_them_with_their_cost(run: Run) -> None:
     ranked = [row for row in run.rows if row.rank is not None]
     assert len(ranked) == 4
     for row in ranked:
@@ -36,8 +35,8 @@ def test_every_member_is_drawn() -> None:
     assert "2 mixer blocks" in drawn
 
 
-def test_the_report_names_the_sets_and_how_to_load_them(run: RankedRun) -> None:
-    page = html_report(read_run(run.directory.path))
+def test_the_report_names_the_sets_and_how_to_load_them(run: Run) -> None:
+    page = html_report(run)
     best = next(row for row in run.rows if row.rank == 1)
     assert best.head_id in page
     assert "load_heads" in page

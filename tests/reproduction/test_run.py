@@ -18,8 +18,7 @@ from headsearch.reproduction.plan import Plan, make_plan
 from headsearch.reproduction.run import reproduce
 from headsearch.reproduction.text import Report
 from headsearch.results.records import TrialRecord
-from headsearch.runs.audited import audit_run
-from headsearch.runs.ranked import rank_run
+from headsearch.runs.run import read_run
 from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator
@@ -116,7 +115,7 @@ def test_every_head_and_control_has_every_seed_and_the_screen_reads_no_label(
     finished: tuple[Path, Report, list[str]],
 ) -> None:
     out, _, told = finished
-    proxies, screened = rank_run(out / "heads"), rank_run(out / "screen")
+    proxies, screened = read_run(out / "heads"), read_run(out / "screen")
     assert len(proxies.rows) == 15
     assert {row.replicates for row in proxies.rows} == {2}
     assert sum(row.rank is not None for row in proxies.rows) == 12
@@ -132,8 +131,8 @@ def test_every_head_and_control_has_every_seed_and_the_screen_reads_no_label(
 
 def test_both_folders_are_runs_like_any_other(finished: tuple[Path, Report, list[str]]) -> None:
     out, _, _ = finished
-    assert audit_run(out / "heads").sections
-    assert audit_run(out / "screen").sections
+    assert read_run(out / "heads").audit.sections
+    assert read_run(out / "screen").audit.sections
 
 
 def test_the_report_says_what_holds(finished: tuple[Path, Report, list[str]]) -> None:
@@ -164,10 +163,10 @@ def test_one_seed_is_not_enough_and_a_second_can_be_added(tmp_path: Path) -> Non
     first = run(plan(1), out)
     assert verdicts(first)["pairs"] == "not enough data to tell"
     assert "about 2 seeds" in (out / "README.md").read_text(encoding="utf-8")
-    before = rank_run(out / "heads").records
+    before = read_run(out / "heads").records
     more = run(plan(2), out, resume=True)
     assert verdicts(more)["pairs"] == "holds"
-    assert rank_run(out / "heads").records[: len(before)] == before
+    assert read_run(out / "heads").records[: len(before)] == before
 
 
 @pytest.mark.parametrize("after", [3, 20])
@@ -180,8 +179,8 @@ def test_an_interrupted_reproduction_goes_on_as_if_it_had_not_been(
     assert not (out / "claims.json").exists()
     again = run(plan(), out, resume=True)
     assert again.claims == finished[1].claims
-    whole = rank_run(finished[0] / "heads").records
-    assert scores(rank_run(out / "heads").records) == scores(whole)
+    whole = read_run(finished[0] / "heads").records
+    assert scores(read_run(out / "heads").records) == scores(whole)
 
 
 def test_a_reproduction_that_was_killed_before_its_first_training_goes_on(tmp_path: Path) -> None:
@@ -223,7 +222,7 @@ def test_a_folder_that_exists_is_refused_and_nothing_to_resume_is_said(
     with pytest.raises(RunError, match="nothing to resume"):
         run(plan(), tmp_path / "none", resume=True)
     (tmp_path / "reproduce.yaml").write_text("seeds: [", encoding="utf-8")
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match=r"reproduce.yaml:1:9: not valid YAML"):
         run(plan(), tmp_path, resume=True)
 
 

@@ -82,6 +82,21 @@ def test_layers_are_optunas(points):
     assert pareto_layers(points) == expected.tolist()
 
 
+@pytest.mark.parametrize("by", ["pareto", "discrepancy", "score"])
+def test_without_labels_controls_come_after_the_heads_however_much_they_differ(by):
+    records = [
+        record("mlp", None, 0.9, control="mlp", retrieval=90.0),
+        record("head", None, 0.5, retrieval=50.0),
+        record("other", None, 0.4, retrieval=40.0),
+        none(None),
+    ]
+    assert order(records, by, labels=False) == [(1, "head"), (2, "other"), (None, "mlp"), (None, "none")]
+    assert order([record("mlp", 99.0, 0.9, control="mlp"), record("head", 50.0, 0.5)]) == [
+        (None, "mlp"),
+        (1, "head"),
+    ]
+
+
 def test_pareto_orders_by_layer_then_probe_then_cost_then_name():
     records = [
         record("dominated", 80.0, 0.5),

@@ -38,7 +38,15 @@ def record(**changes):
 def test_a_record_survives_json():
     for original in (
         record(),
-        record(config=HeadConfig(), control="none", head_id="none", rungs=(), cost=None, seconds=None),
+        record(
+            config=HeadConfig(),
+            state="failed",
+            control="none",
+            head_id="none",
+            rungs=(),
+            cost=None,
+            seconds=None,
+        ),
         record(state="duplicate", duplicate_of=1, rungs=()),
         record(stage="screen"),
     ):

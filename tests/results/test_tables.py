@@ -150,8 +150,8 @@ def test_csv_reads_back(records):
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys; from headsearch.results import tables, noise, ranking, records; "
-        "ranking.rank([], by='pareto', labels=True); noise.verdict([]); "
+        "import sys; from headsearch.results import tables, verdict, ranking, records; "
+        "ranking.rank([], by='pareto', labels=True); verdict.verdict([]); "
         "tables.rank_table([], labels=True); "
         "print([name for name in ('torch', 'timm', 'pandas', 'scipy', 'numpy', 'optuna') if name in sys.modules])"
     )

@@ -14,6 +14,9 @@ from headsearch.results.text import duration, gain, number, scaled
         (61, "1 min 01 s"),
         (3599.6, "1 h 00 min"),
         (7384, "2 h 03 min"),
+        (-43_200, "-"),
+        (float("nan"), "-"),
+        (float("inf"), "-"),
     ],
 )
 def test_durations(seconds: float | None, text: str) -> None:

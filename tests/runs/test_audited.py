@@ -16,8 +16,7 @@ from headsearch.cli import app
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.results.records import TrialRecord
-from headsearch.runs.audited import audit_run, screen_order, taken_by_chance
-from headsearch.runs.ranked import rank_run
+from headsearch.runs.run import read_run
 from headsearch.scoring.between_bases import kept_embeddings
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator
@@ -61,20 +60,18 @@ def test_a_funnel_has_all_sections(finished: Path) -> None:
 
 
 def test_heads_taken_by_chance_are_those_beyond_the_best_of_the_screen(finished: Path) -> None:
-    ranked = rank_run(finished)
-    order = screen_order(ranked)
-    assert len(order) == 12
-    proxies = {r.head_id for r in ranked.records if r.stage == "proxy" and r.control is None}
-    chance = taken_by_chance(ranked, order)
-    assert len(chance) == 2
-    assert proxies - chance == set(order[:6])
+    run = read_run(finished)
+    assert len(run.screen_order) == 12
+    proxies = {r.head_id for r in run.records if r.stage == "proxy" and r.control is None}
+    assert len(run.by_chance) == 2
+    assert proxies - run.by_chance == set(run.screen_order[:6])
 
 
 def test_the_table_has_a_sentence_for_every_section(finished: Path) -> None:
     result = CliRunner().invoke(app, ["audit", str(finished)])
     assert result.exit_code == 0
     text = " ".join(result.output.split())
-    for section in audit_run(finished).sections:
+    for section in read_run(finished).audit.sections:
         assert section.question in text
         assert section.conclusion in text
 
@@ -134,14 +131,14 @@ def test_a_run_of_failures_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_kept_embeddings_of_the_control_are_compared_between_seeds(finished: Path) -> None:
-    controls = [r.number for r in rank_run(finished).records if r.control == "none"]
+    controls = [r.number for r in read_run(finished).records if r.control == "none"]
     assert len(controls) == 3
     embedding = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
     files = [finished / "trials" / str(number) / EMBEDDINGS for number in controls]
     for file in files:
         save_tensors(file, kept_embeddings(embedding))
     try:
-        scale = audit_run(finished).sections[-1]
+        scale = read_run(finished).audit.sections[-1]
     finally:
         for file in files:
             file.unlink()
@@ -158,8 +155,8 @@ def test_no_run_is_one_line_and_the_command_needs_no_torch(finished: Path, tmp_p
         f"headsearch: {tmp_path / 'none'}: no such run directory; headsearch run makes one"
     ]
     code = (
-        "import sys; from headsearch.runs.audited import audit_run\n"
-        f"audit_run({str(finished)!r})\n"
+        "import sys; from headsearch.runs.run import read_run\n"
+        f"read_run({str(finished)!r}).audit\n"
         "assert not {'torch', 'ray', 'optuna'} & set(sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

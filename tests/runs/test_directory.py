@@ -111,9 +111,9 @@ def test_a_search_may_be_extended(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"seed": 1}, "another seed: 1, the run has 0"),
-        ({"labels": "none"}, "another data.labels: 'none', the run has 'probe'"),
-        ({"sampler": "random"}, "another search.sampler: 'random', the run has 'tpe'"),
+        ({"seed": 1}, "another seed: 1, it has 0"),
+        ({"labels": "none"}, "another data.labels: 'none', it has 'probe'"),
+        ({"sampler": "random"}, "another search.sampler: 'random', it has 'tpe'"),
         ({"controls": ["none"]}, "another search.controls"),
     ],
 )

@@ -17,10 +17,10 @@ import pytest
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import open_storage
 from headsearch.search import lease as module
 from headsearch.search.lease import KEY, Lease, StudyLost
-from headsearch.search.ledger import read_records
 from headsearch.search.observer import Observer
 from headsearch.testing.servers import MariaServer, PostgresServer
 from headsearch.testing.toy import ToyEvaluator

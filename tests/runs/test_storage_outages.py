@@ -14,8 +14,9 @@ import pytest
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.results.records import TrialRecord
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import open_storage
-from headsearch.search.ledger import Ledger, read_records
+from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer
 from headsearch.testing.servers import GrpcProxy, MariaServer, PostgresServer, Stop
 from headsearch.testing.toy import ToyEvaluator

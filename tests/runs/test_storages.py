@@ -13,8 +13,8 @@ from optuna.storages import RDBStorage
 from headsearch.errors import RunError
 from headsearch.runs import database
 from headsearch.runs import storages as storage
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import open_storage, without_password
-from headsearch.search.ledger import read_records
 from headsearch.testing.servers import USER, MariaServer, PostgresServer, free_port
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 

@@ -42,6 +42,12 @@ def test_every_pair_is_compared_and_unrelated_bases_read_one_too(tmp_path: Path)
     assert found == list(compare_bases(files, seed=0))
 
 
+def test_what_is_undefined_is_left_out_and_reads_no_zero(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    files = {0: kept(tmp_path / "a", torch.ones(40, 8)), 1: kept(tmp_path / "b", torch.randn(40, 8))}
+    assert list(compare_bases(files, seed=0)) == []
+
+
 def test_files_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
     good = kept(tmp_path / "good", torch.randn(20, 4))
     for name, content, expected in (

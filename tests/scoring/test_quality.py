@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 from sklearn.neighbors import NearestNeighbors
 
-from headsearch.scoring.names import QUALITIES
-from headsearch.scoring.quality import alignment, qualities, uniformity, view_retrieval
+from headsearch.scoring.quality import QUALITIES, alignment, qualities, uniformity, view_retrieval
 
 
 def gaussian(n, d, seed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,9 +17,10 @@ from headsearch.experiment import Experiment
 from headsearch.results.departures import departures, passage
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
+from headsearch.results.standings import standings
+from headsearch.runs.run import read_run
 from headsearch.scoring.zero_cost_scores import FILE_NAME, read_scores
 from headsearch.search.observer import Observer, SearchStatus
-from headsearch.search.selection import standings
 from headsearch.search.session import sized_by_time
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, toy_experiment, toy_materials
@@ -175,6 +178,63 @@ def test_an_extended_funnel_keeps_what_it_has(tmp_path: Path) -> None:
     assert len({record.head_id for record in heads}) == len(heads) == 8
 
 
+def test_how_a_head_was_taken_is_written_down_and_outlasts_a_change_of_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The score by which heads were chosen may be replaced: what was chosen stays what it was, also for a search that goes on."""
+    experiment = funnel(trials=6, audit=2, finalists=0, replicates=1)
+    run(tmp_path / "whole", experiment)
+    whole = read_run(tmp_path / "whole")
+    assert Counter(whole.taken.values()) == {"best": 4, "chance": 2}
+    assert whole.by_chance == {head for head, taken in whole.taken.items() if taken == "chance"}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", experiment, observer=AfterProxies(2))
+    before = read_run(tmp_path / "cut").taken
+    assert len(before) == 2
+    monkeypatch.setattr("headsearch.results.records.head_score", lambda *_: -1.0)
+    for name in ("whole", "cut"):
+        run(tmp_path / name, experiment, resume=True)
+        after = read_run(tmp_path / name)
+        assert Counter(after.taken.values()) == {"best": 4, "chance": 2}
+        assert after.by_chance == {head for head, taken in after.taken.items() if taken == "chance"}
+        assert "going by today's score" not in after.audit.sections[0].conclusion
+    assert read_run(tmp_path / "whole").taken == whole.taken
+    assert after.taken.items() >= before.items()
+
+
+def test_a_run_that_does_not_say_how_a_head_was_taken_goes_by_the_present_score_and_says_so(
+    tmp_path: Path,
+) -> None:
+    experiment = funnel(trials=6, audit=2, finalists=0, replicates=1)
+    run(tmp_path / "run", experiment)
+    told = read_run(tmp_path / "run")
+    with contextlib.closing(sqlite3.connect(tmp_path / "run" / "study.db")) as database, database:
+        database.execute(
+            "UPDATE trial_system_attributes SET value_json = json_remove(value_json, '$.taken') WHERE key = 'trial'"
+        )
+    old = read_run(tmp_path / "run")
+    assert set(old.taken.values()) == {None}
+    assert old.by_chance == told.by_chance
+    assert (
+        "2 of the 6 heads with a proxy were taken by chance, going by today's score"
+        in old.audit.sections[0].conclusion
+    )
+    assert results(run(tmp_path / "run", experiment, resume=True)) == results(list(old.records))
+
+
+class AfterProxies(Observer):
+    """Raises Ctrl-C when so many heads have had their proxy."""
+
+    def __init__(self, heads: int) -> None:
+        self.left = heads
+
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+        self.left -= sum(record.control is None and record.stage == "proxy" for record in records)
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
 def test_infeasible_heads_of_a_screen_get_no_proxy(tmp_path: Path) -> None:
     records = run(tmp_path / "run", funnel(), ToyEvaluator(failures={"swin": "collapse"}))
     states = {record.config.family: record.state for record in screened(records)}
@@ -215,7 +275,8 @@ def test_hours_are_turned_into_sizes_by_how_long_a_proxy_takes_here(tmp_path: Pa
         f"{sized.search.finalists} finalists with {sized.search.replicates} seeds"
     ]
     records = run(tmp_path / "run", sized)
-    assert len(screened(records)) == screen
+    # Too many for one training: the anchors in each are no searched heads.
+    assert sum(record.control is None for record in screened(records)) == screen
     # A resumed run keeps its sizes, though the machine is faster by now; with more time it gets larger ones.
     faster = replace(materials, seconds_per_proxy=lambda: 20.0)
     assert sized_by_time(experiment, faster, tmp_path / "run", None).search.trials == trials
@@ -223,7 +284,7 @@ def test_hours_are_turned_into_sizes_by_how_long_a_proxy_takes_here(tmp_path: Pa
     assert sized_by_time(longer, faster, tmp_path / "run", None).search == longer.search.sized(180.0)
     hasty = toy_experiment(strategy="funnel", budget="0.05 h")
     with pytest.raises(
-        ExperimentError, match=r"^search.budget: 0.05 h, at 60 s a proxy: 3 proxies are too few"
+        ExperimentError, match=r"^search.budget: 0.05 h, at 60 s a proxy: .*3 proxies are too few"
     ):
         sized_by_time(hasty, materials, None, None)
 
@@ -236,7 +297,7 @@ def test_hours_are_turned_into_sizes_by_how_long_a_proxy_takes_here(tmp_path: Pa
         ({"candidates": 5}, r"screen.heads \(12\) must not exceed candidates \(5\)"),
         ({"audit": 5}, r"audit \(5\) must leave some of the trials \(5\)"),
         ({"budget": 4}, "budget: 4 proxies are too few; expected at least 6"),
-        ({"budget": "soon"}, "budget: expected a number of proxies, or hours like '2 h', got 'soon'"),
+        ({"budget": "soon"}, "budget: expected a number of proxies, or a time like '2 h 30 min', got 'soon'"),
         ({"strategy": "proxies", "budget": 20}, "budget is for strategy funnel, not proxies"),
         (
             {"screen": {"heads": 12, "batch": 4, "heads_per_step": 6}},

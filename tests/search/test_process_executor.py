@@ -13,13 +13,13 @@ import pytest
 
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, ProcessSpec, load_experiment
+from headsearch.runs.run import read_records
 from headsearch.search.executors.placement import (
     Placement,
     available_cores,
     divide,
     visible_gpus,
 )
-from headsearch.search.ledger import read_records
 from headsearch.search.observer import Observer
 from headsearch.search.session import run_search
 from headsearch.testing.toy import ToyEvaluator

@@ -21,9 +21,9 @@ import pytest
 
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import RaySpec, load_experiment, parse_experiment
+from headsearch.runs.run import read_records
 from headsearch.search.executors.placement import available_cores
 from headsearch.search.executors.ray_cluster import check_device, check_room, connected, room
-from headsearch.search.ledger import read_records
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.session import run_search
 from headsearch.testing.executors import Diary, DiaryToy, Watcher

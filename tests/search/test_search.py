@@ -17,7 +17,9 @@ import pytest
 
 from headsearch.errors import ExperimentError, RunError, SpaceError
 from headsearch.results.records import TrialRecord
-from headsearch.search.ledger import read_records
+from headsearch.runs.run import read_records
+from headsearch.runs.storages import close_storage, open_storage, sqlite_url
+from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.seeds import trial_seed
 from headsearch.testing.toy import ToyEvaluator
@@ -141,13 +143,12 @@ def test_optuna_sees_states_values_names_and_parameters(tmp_path: Path) -> None:
 def test_both_readers_agree_and_one_needs_no_optuna(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(out, toy_experiment(trials=5, finalists=1, replicates=2), ToyEvaluator(failures={"mixer": "memory"}))
-    from headsearch.runs.reading import read_study
-    from headsearch.runs.storages import open_storage, sqlite_url
-
     records = read_records(out)
-    assert records == read_study(open_storage(sqlite_url(out / "study.db")), "toy")
+    storage = open_storage(sqlite_url(out / "study.db"))
+    assert records == Ledger(storage, "toy", labels=True).records
+    close_storage(storage)
     code = (
-        "import sys\nfrom headsearch.search.ledger import read_records\n"
+        "import sys\nfrom headsearch.runs.run import read_records\n"
         "print(len(read_records(sys.argv[1])), *(m for m in ('optuna', 'torch', 'pandas', 'sqlalchemy') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)

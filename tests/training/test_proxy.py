@@ -18,7 +18,8 @@ from headsearch.heads import Candidate
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
 from headsearch.scoring.between_bases import compare_bases
-from headsearch.scoring.names import MEASURES, QUALITIES
+from headsearch.scoring.discrepancy import MEASURES
+from headsearch.scoring.quality import QUALITIES
 from headsearch.search.zero_cost import ZeroCostScorer
 from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.training.candidates import CandidatesRun
@@ -140,6 +141,7 @@ def test_the_global_random_state_is_left_as_it_was(images: Path, tmp_path: Path)
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 def test_the_device_s_random_state_is_left_as_it_was_too(images: Path, tmp_path: Path) -> None:
     experiment = tiny_experiment(images, proxy={"epochs": 1, "batch_size": 32, "device": "cuda"})
     evaluator = ProxyEvaluator(experiment)
@@ -227,12 +229,30 @@ def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) 
         train(evaluator, NONE, tmp_path, 1)
 
 
-def test_an_interrupted_trial_of_a_former_version_is_known_again() -> None:
+def test_an_interrupted_trial_of_a_former_version_is_known_again(tmp_path: Path) -> None:
     proxy = {"epochs": 4, "rungs": [2, 4], "clip_gradient": None}
     evaluator = ProxyEvaluator(tiny_experiment(Path("images.npz"), proxy=proxy))
     head = parse_head({"convnext": {"depth": 1, "kernel_size": 3}})
-    known = evaluator._identity(head, evaluator._new_base(), 1)
+    known = evaluator._identity(training(tmp_path, head, seed=1))
     assert known == "50323932536c155d035906fe114ea0252523141e21ba15e5af2762bf800c079d"
+
+
+def test_the_state_of_a_former_version_is_taken_over(images: Path, tmp_path: Path) -> None:
+    evaluator = ProxyEvaluator(tiny_experiment(images))
+    expected = train(evaluator, CONVNEXT, tmp_path / "whole")
+    run = evaluator.start(training(tmp_path / "cut", CONVNEXT), Context())
+    for _ in range(3):
+        run._epoch_ended(run.train_epoch())
+    run._save()
+    (checkpoint,) = (tmp_path / "cut").glob(CHECKPOINTS)
+    content = torch.load(checkpoint, weights_only=True)
+    state = content["run"]
+    (state["rungs"],), (state["collapsed"],) = state.pop("scored"), state.pop("looked_collapsed")
+    for name in ("left", "reasons", "loss_sums", "turns", "queue", "rounds"):
+        del state[name]
+    checkpoint.unlink()
+    run.checkpoints.save(9, content)
+    assert train(evaluator, CONVNEXT, tmp_path / "cut").rungs == expected.rungs
 
 
 def test_a_stopped_trial_ends_at_its_rung(images: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from headsearch.heads import parse_head
 from headsearch.heads.build import build_head
 from headsearch.methods import build_method
 from headsearch.methods.hssl import Student
-from headsearch.scoring.names import MEASURES, QUALITIES
-from headsearch.scoring.quality import qualities
+from headsearch.scoring.discrepancy import MEASURES
+from headsearch.scoring.quality import QUALITIES, qualities
 from headsearch.training.scorer import Scorer
 from headsearch.training.seeds import derived_generator
 

@@ -7,17 +7,17 @@ from dash import html
 from headsearch.report.parts import Child, Column, card, empty, table
 from headsearch.results.audit import Section
 from headsearch.results.audit_tables import section_cells
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 TITLE = "Audit"
 
 
-def audit(view: RunView) -> Child:
+def audit(view: Run) -> Child:
     """The section of it. The audit takes seconds, so it waits until nobody is at work: every new trial would change it."""
     if view.at_work:
         told = "While the search runs, ask for it in a terminal: headsearch audit " + str(view.path)
         return card(TITLE, empty(told), wide=True)
-    if view.audit is None:
+    if view.experiment is None:
         return card(
             TITLE, empty("The experiment cannot be read, and with it what was to be compared."), wide=True
         )

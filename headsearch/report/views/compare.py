@@ -15,7 +15,7 @@ from headsearch.report.views.overview import CONDITIONS, subtitle
 from headsearch.results.importance import head_parameters
 from headsearch.results.records import TrialRecord
 from headsearch.results.text import duration, number
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 from headsearch.training.trial import RungScores
 
 MOST = 7
@@ -28,7 +28,7 @@ class Chosen:
 
     run: int
     """Its position."""
-    view: RunView
+    view: Run
     head_id: str
     several: bool
     """Whether more than one run is shown."""
@@ -44,7 +44,7 @@ class Chosen:
         return self.view.by_head[self.head_id]
 
 
-def compare(views: Sequence[RunView], chosen: Sequence[tuple[int, str]]) -> list[Child]:
+def compare(views: Sequence[Run], chosen: Sequence[tuple[int, str]]) -> list[Child]:
     """The view: runs against each other where there are several, and the chosen heads, as (position of the run, head id)."""
     heads = [
         Chosen(run, views[run], head_id, len(views) > 1)
@@ -61,7 +61,7 @@ def compare(views: Sequence[RunView], chosen: Sequence[tuple[int, str]]) -> list
     return parts
 
 
-def _runs(views: Sequence[RunView]) -> Child:
+def _runs(views: Sequence[Run]) -> Child:
     rows: list[Sequence[Child]] = []
     for place, view in enumerate(views):
         best = view.ranked[0].head_id if view.ranked else None

@@ -10,10 +10,10 @@ from headsearch.report import analysis_figures
 from headsearch.report.parts import Child, Column, card, empty, figure, grid, table, tiles
 from headsearch.results.spending import PART_NAMES
 from headsearch.results.text import UNKNOWN, duration, number
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 
-def cost(view: RunView) -> list[Child]:
+def cost(view: Run) -> list[Child]:
     """The view."""
     found = view.spending
     if not found.parts:
@@ -68,7 +68,7 @@ def cost(view: RunView) -> list[Child]:
     ]
 
 
-def _broken(view: RunView) -> Child:
+def _broken(view: Run) -> Child:
     found = view.spending
     if not found.broken:
         return card("What went wrong", empty("Nothing: no trial failed and none was infeasible."), wide=True)

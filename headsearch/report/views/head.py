@@ -31,11 +31,11 @@ from headsearch.report.parts import (
 from headsearch.report.picture import picture, shown
 from headsearch.results.records import TrialRecord
 from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 from headsearch.training.trial import RungScores
 
 
-def head(view: RunView, head_id: str, links: Links) -> list[Child]:
+def head(view: Run, head_id: str, links: Links) -> list[Child]:
     """The view of a head by its id, which may be unknown."""
     records = view.by_head.get(head_id)
     if not records:
@@ -58,7 +58,7 @@ def head(view: RunView, head_id: str, links: Links) -> list[Child]:
     ]
 
 
-def _standing(view: RunView, head_id: str, records: Sequence[TrialRecord]) -> Child:
+def _standing(view: Run, head_id: str, records: Sequence[TrialRecord]) -> Child:
     row = view.row_of.get(head_id)
     if row is None:
         last = records[-1]
@@ -119,7 +119,7 @@ def _parameters(config: HeadConfig) -> Child:
     )
 
 
-def _curves(view: RunView, records: Sequence[TrialRecord]) -> list[Child]:
+def _curves(view: Run, records: Sequence[TrialRecord]) -> list[Child]:
     others = [
         record
         for row in view.controls
@@ -150,13 +150,13 @@ def _curves(view: RunView, records: Sequence[TrialRecord]) -> list[Child]:
     return [grid(*drawn)]
 
 
-def _curve(title: str, axis: str, lines: Sequence[Series], view: RunView, id: str) -> Child:
+def _curve(title: str, axis: str, lines: Sequence[Series], view: Run, id: str) -> Child:
     kept = [line for line in lines if line.points]
     label = f"{title} over epochs, for {', '.join(dict.fromkeys(line.name for line in kept))}"
     return card(title, figure(figures.curves(kept, y=axis, budget=view.budget), label, id))
 
 
-def _losses(view: RunView, records: Sequence[TrialRecord], others: Sequence[TrialRecord]) -> list[Series]:
+def _losses(view: Run, records: Sequence[TrialRecord], others: Sequence[TrialRecord]) -> list[Series]:
     def points(record: TrialRecord) -> list[tuple[float, float]]:
         logged = [(point.epoch, point.loss) for point in view.curve(record.number) if point.loss is not None]
         return logged or [(rung.epoch, rung.loss) for rung in record.rungs]
@@ -186,7 +186,7 @@ def _seed(record: TrialRecord) -> str:
     return f"{other}seed {record.replicate + 1} (trial {record.number})"
 
 
-def _trainings(view: RunView, records: Sequence[TrialRecord]) -> Child:
+def _trainings(view: Run, records: Sequence[TrialRecord]) -> Child:
     columns = [Column("Trial"), Column("State"), Column("Seed", True), Column("Epoch", True)]
     columns += [
         Column("Discrepancy", True),
@@ -218,7 +218,7 @@ def _trainings(view: RunView, records: Sequence[TrialRecord]) -> Child:
     return card("Trainings", table("Trainings of this head", columns, rows))
 
 
-def _cost(view: RunView, head_id: str, records: Sequence[TrialRecord]) -> Child:
+def _cost(view: Run, head_id: str, records: Sequence[TrialRecord]) -> Child:
     cost = next((record.cost for record in records if record.cost is not None), None)
     row = view.row_of.get(head_id)
     if cost is None:
@@ -239,7 +239,7 @@ def _cost(view: RunView, head_id: str, records: Sequence[TrialRecord]) -> Child:
     )
 
 
-def _use(view: RunView, head_id: str, config: HeadConfig, links: Links) -> Child:
+def _use(view: Run, head_id: str, config: HeadConfig, links: Links) -> Child:
     if not config.heads:
         return None
     load = "load_heads" if config.members else "load_head"

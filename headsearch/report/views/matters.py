@@ -9,13 +9,13 @@ from headsearch.report import analysis_figures
 from headsearch.report.figures import first_trial
 from headsearch.report.parts import Child, Column, card, empty, figure, grid, table
 from headsearch.results.importance import ENOUGH, Importance, importances
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 SHOWN = 6
 """Parameters whose marginals are drawn, for each objective."""
 
 
-def matters(view: RunView) -> list[Child]:
+def matters(view: Run) -> list[Child]:
     """The view."""
     heads = len(view.ranked)
     if heads < 3:
@@ -66,7 +66,7 @@ def matters(view: RunView) -> list[Child]:
     return [shares, grid(*marginals)]
 
 
-def _scores(view: RunView) -> dict[str, list[tuple[HeadConfig, float | None]]]:
+def _scores(view: Run) -> dict[str, list[tuple[HeadConfig, float | None]]]:
     configs = [first_trial(view.by_head[row.head_id]).config for row in view.ranked]
     objectives = {"discrepancy": [row.discrepancy for row in view.ranked]}
     if view.labels:

@@ -27,7 +27,7 @@ from headsearch.report.parts import (
 from headsearch.results.ranking import RankRow
 from headsearch.results.records import TrialRecord
 from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
-from headsearch.runs.view import Running, RunView
+from headsearch.runs.run import Run, Running
 
 STAGE_NAMES = {"controls": "Controls", "screen": "Screen", "heads": "Heads", "replicates": "Replicates"}
 CONDITIONS = {
@@ -42,7 +42,7 @@ LET_GO = 50
 """Heads shown of those that were let go."""
 
 
-def overview(view: RunView, links: Links) -> list[Child]:
+def overview(view: Run, links: Links) -> list[Child]:
     """The view."""
     return [
         problems(view),
@@ -56,7 +56,7 @@ def overview(view: RunView, links: Links) -> list[Child]:
     ]
 
 
-def subtitle(view: RunView) -> str:
+def subtitle(view: Run) -> str:
     """What is searched, on what, in one line."""
     if view.experiment is None:
         return str(view.path)
@@ -67,13 +67,13 @@ def subtitle(view: RunView) -> str:
     )
 
 
-def condition(view: RunView) -> Component:
+def condition(view: Run) -> Component:
     """Whether somebody is at work on the run."""
     text, kind = CONDITIONS[view.condition]
     return chip(text, kind)
 
 
-def problems(view: RunView) -> Child:
+def problems(view: Run) -> Child:
     """What could not be read, where there is any."""
     if not view.problems:
         return None
@@ -85,7 +85,7 @@ def problems(view: RunView) -> Child:
     )
 
 
-def _answer(view: RunView, links: Links) -> Child:
+def _answer(view: Run, links: Links) -> Child:
     if not view.records:
         text = (
             "The search has begun and no trial has yet."
@@ -111,7 +111,7 @@ def _answer(view: RunView, links: Links) -> Child:
     return callout(*told)
 
 
-def _numbers(view: RunView) -> Child:
+def _numbers(view: Run) -> Child:
     spent, expected = view.spending, view.expected
     share = 0.0 if not expected else view.settled / expected
     done: list[Child] = [f"{view.settled}", html.Small(f" of {expected}" if expected is not None else "")]
@@ -128,20 +128,20 @@ def _numbers(view: RunView) -> Child:
     return tiles(*entries)
 
 
-def _of_budget(epochs: int, view: RunView) -> str | None:
+def _of_budget(epochs: int, view: Run) -> str | None:
     if not view.expected or not view.budget:
         return None
     return f"{100 * epochs / (view.expected * view.budget):.0f}% of all trainings in full"
 
 
-def _way(view: RunView) -> Child:
+def _way(view: Run) -> Child:
     """How many heads came to each stage of a funnel."""
     if view.passage is None:
         return None
     return html.P([html.Strong("The way of the heads: "), str(view.passage)], className="way")
 
 
-def _states(view: RunView, links: Links) -> Child:
+def _states(view: Run, links: Links) -> Child:
     if not view.records:
         return None
     return html.Ul(
@@ -156,7 +156,7 @@ def _states(view: RunView, links: Links) -> Child:
     )
 
 
-def _running(view: RunView, links: Links) -> Child:
+def _running(view: Run, links: Links) -> Child:
     if not view.running:
         return None
     title = "Running now" if view.at_work else "To be taken up again"
@@ -194,7 +194,7 @@ def _scores(record: TrialRecord) -> str:
     )
 
 
-def _picture(view: RunView) -> Child:
+def _picture(view: Run) -> Child:
     if not view.ranked and not any(record.rungs for record in view.records):
         return None
     other = "the probe" if view.labels else "the effective rank of the head's embeddings"
@@ -212,13 +212,13 @@ def _picture(view: RunView) -> Child:
     )
 
 
-def _ranking(view: RunView, links: Links) -> Child:
+def _ranking(view: Run, links: Links) -> Child:
     if not view.rows:
         return None
     shown = [row for row in view.rows if row.feasible and (row.rank is None or row.rank <= SHOWN)]
     rest = len(view.ranked) - sum(row.rank is not None for row in shown)
     note: list[Child] = [
-        "By Pareto layer, then probe. Controls stand in their place without a rank. "
+        "By Pareto layer, then probe; without labels by discrepancy. Controls have no rank. "
         "A gain is over the control none, with its 95% interval for that head alone."
     ]
     more = (
@@ -231,7 +231,7 @@ def _ranking(view: RunView, links: Links) -> Child:
     )
 
 
-def _departed(view: RunView, links: Links) -> Child:
+def _departed(view: Run, links: Links) -> Child:
     """Heads that a funnel let go before they could be ranked. Without a funnel they are the stopped ones, which the chips above lead to."""
     if view.passage is None or not view.departed:
         return None
@@ -260,7 +260,7 @@ def _departed(view: RunView, links: Links) -> Child:
     )
 
 
-def ranking_table(rows: Sequence[RankRow], view: RunView, links: Links) -> Component:
+def ranking_table(rows: Sequence[RankRow], view: Run, links: Links) -> Component:
     """Rows of a ranking."""
     columns = [Column("Rank", True), Column("Head")]
     columns += [Column("Score", True, "The label-free score")] if _scored(rows) else []
@@ -285,7 +285,7 @@ def _scored(rows: Sequence[RankRow]) -> bool:
     return any(row.score is not None for row in rows)
 
 
-def _rank_row(row: RankRow, view: RunView, links: Links, *, scored: bool) -> Sequence[Child]:
+def _rank_row(row: RankRow, view: Run, links: Links, *, scored: bool) -> Sequence[Child]:
     place = str(row.rank) if row.rank is not None else (row.control or UNKNOWN)
     cells: list[Child] = [place, link(html.Code(row.head_id), links.head(row.head_id))]
     cells += [number(row.score, ".3f")] if scored else []

@@ -14,7 +14,7 @@ from headsearch.report.parts import Child, Column, Links, aria, chip, empty, lin
 from headsearch.results.records import State, TrialRecord, trial_rows
 from headsearch.results.spending import part_of
 from headsearch.results.text import UNKNOWN, duration, number
-from headsearch.runs.view import RunView
+from headsearch.runs.run import Run
 
 STATES: tuple[str, ...] = get_args(State)
 PAGE = 100
@@ -104,7 +104,7 @@ class Query:
         return f"?{urlencode([(name, value) for name, value in parts if value])}"
 
 
-def trials(view: RunView, query: Query, links: Links, *, page: int | None = PAGE) -> list[Child]:
+def trials(view: Run, query: Query, links: Links, *, page: int | None = PAGE) -> list[Child]:
     """The table, and what stands around it; `page` trials at once, all of them for None."""
     if not view.records:
         return [empty("No trial has begun yet. They appear here as the search starts them.")]
@@ -135,7 +135,7 @@ def trials(view: RunView, query: Query, links: Links, *, page: int | None = PAGE
     ]
 
 
-def select(view: RunView, query: Query) -> list[dict[str, Any]]:
+def select(view: Run, query: Query) -> list[dict[str, Any]]:
     """The rows that answer a query, in its order; what is unknown comes last either way."""
     wanted = query.text.casefold()
     kept = [
@@ -202,6 +202,6 @@ def _pages(query: Query, current: int, pages: int, links: Links) -> Component | 
     )
 
 
-def families(view: RunView) -> Sequence[str]:
+def families(view: Run) -> Sequence[str]:
     """Every family that was tried."""
     return sorted({record.config.family for record in view.records})

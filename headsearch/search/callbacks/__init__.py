@@ -7,8 +7,9 @@ one log per trial, and `tensorboard.py`, `mlflow.py` and `wandb.py` are such. No
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from headsearch.errors import require
 
@@ -18,30 +19,8 @@ if TYPE_CHECKING:
     from headsearch.search.callbacks.tracker import Subject
 
 
-def _tensorboard(spec: Any, subject: Subject) -> Callback:
-    from headsearch.search.callbacks.tensorboard import TensorBoardCallback
-
-    return TensorBoardCallback(subject)
-
-
-def _mlflow(spec: Any, subject: Subject) -> Callback:
-    from headsearch.search.callbacks.mlflow import MlflowCallback
-
-    return MlflowCallback(subject, tracking_uri=spec.tracking_uri, experiment=spec.experiment)
-
-
-def _wandb(spec: Any, subject: Subject) -> Callback:
-    from headsearch.search.callbacks.wandb import WandbCallback
-
-    return WandbCallback(subject, project=spec.project, mode=spec.mode)
-
-
-_MAKERS: Mapping[str, Callable[[Any, Subject], Callback]] = {
-    "tensorboard": _tensorboard,
-    "mlflow": _mlflow,
-    "wandb": _wandb,
-}
-"""By the `kind` of a spec, which is also the package that it needs."""
+_CLASSES = {"tensorboard": "TensorBoardCallback", "mlflow": "MlflowCallback", "wandb": "WandbCallback"}
+"""By the `kind` of a spec, which is also the package that it needs and the module here. The other keys of a spec are the class's arguments."""
 
 
 def check_callbacks(specs: Sequence[CallbackSpec]) -> None:
@@ -56,4 +35,8 @@ def build_callbacks(specs: Sequence[CallbackSpec], subject: Subject) -> list[Cal
     Raises:
         RunError: a server that one of them writes to cannot be reached, or wants credentials.
     """
-    return [_MAKERS[spec.kind](spec, subject) for spec in specs]
+    made: list[Callback] = []
+    for spec in specs:
+        module = importlib.import_module(f"{__name__}.{spec.kind}")
+        made.append(getattr(module, _CLASSES[spec.kind])(subject, **spec.model_dump(exclude={"kind"})))
+    return made

@@ -1,34 +1,37 @@
-"""One immutable view of a run, for pages, reports and the terminal, and the reader that keeps it fresh.
+"""A run as it is at one moment, with everything that follows from it: the one model that terminal, pages, report, audit and export look at.
 
-Comes in: a run directory, finished, running, or half-written. Goes out: a `RunView`. Reading never raises for what is in a run: what
-cannot be read is named in `RunView.problems`, and the rest is shown. Nothing is ever written.
+Comes in: a run directory, finished, running, half-written or damaged. Goes out: a `Run`. What cannot be read is named in `Run.problems`, and
+the rest is there. Nothing is ever written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
-from headsearch.results.audit import Audit
 from headsearch.results.departures import Passage, departures, passage
-from headsearch.results.noise import SCREEN_VERDICT, verdict
-from headsearch.results.ranking import RankRow, heads_tried, rank
-from headsearch.results.records import TrialRecord, training_of
+from headsearch.results.ranking import By, RankRow, heads_tried, rank
+from headsearch.results.records import Taken, TrialRecord, training_of
 from headsearch.results.spending import Spending, part_of, spending
-from headsearch.runs.audited import audit_ranked
+from headsearch.results.standings import standings
+from headsearch.results.verdict import SCREEN_VERDICT, verdict
 from headsearch.runs.directory import RunDirectory, RunFacts
 from headsearch.runs.epochs import EpochPoint, last_epoch, read_epochs
-from headsearch.runs.ranked import RankedRun
-from headsearch.runs.reading import Times
-from headsearch.runs.study import StudyReader
-from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, read_scores
+from headsearch.runs.sqlite import stamp
+from headsearch.runs.study import NoStudy, StudyReader, Times
+from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, readable_scores
+from headsearch.training.trial import EMBEDDINGS, TrialStage
+
+if TYPE_CHECKING:
+    from headsearch.results.audit import Audit, BasePair
 
 Condition = Literal["at work", "interrupted", "ended", "empty"]
 """`at work`: a coordinator holds the lock. `interrupted`: none does, and trials are waiting to be taken up. `ended`: nothing is left to
@@ -45,8 +48,8 @@ class Running:
 
 
 @dataclass(frozen=True)
-class RunView:
-    """Everything known about a run at one moment."""
+class Run:
+    """Everything known about a run at one moment. What is computed from it is computed once."""
 
     path: Path
     experiment: Experiment | None
@@ -61,6 +64,8 @@ class RunView:
     at_work: bool = False
     problems: tuple[str, ...] = ()
     """What could not be read, one line each."""
+    failure: str | None = None
+    """Why nothing of the study can be read, which is one of the problems; None where it can."""
 
     @property
     def name(self) -> str:
@@ -77,7 +82,14 @@ class RunView:
     @cached_property
     def screen_alone(self) -> bool:
         """Whether heads are screened and nothing else."""
-        return self.experiment is not None and self.experiment.search.strategy == "screen"
+        if self.experiment is not None:
+            return self.experiment.search.strategy == "screen"
+        return bool(self.records) and all(record.stage == "screen" for record in self.records)
+
+    @property
+    def ranked_stage(self) -> TrialStage:
+        """Whose trials are ranked."""
+        return "screen" if self.screen_alone else "proxy"
 
     @cached_property
     def budget(self) -> int:
@@ -89,15 +101,22 @@ class RunView:
     @cached_property
     def rows(self) -> tuple[RankRow, ...]:
         """The ranking, by Pareto layers; of a screen alone by the label-free score."""
-        if self.screen_alone:
-            return tuple(rank(self.records, by="score", labels=False, stage="screen"))
-        return tuple(rank(self.records, by="pareto", labels=self.labels))
+        return tuple(self.ranking())
+
+    def ranking(self, by: By | None = None) -> list[RankRow]:
+        """The ranking in another order; None takes the strategy's own. Raises `RunError` where it cannot be ordered so."""
+        if self.screen_alone and by in ("pareto", "probe"):
+            raise RunError(
+                f"cannot rank by {by}: a screen reads no labels; expected --by score or discrepancy"
+            )
+        by = by or ("score" if self.screen_alone else "pareto")
+        return rank(self.records, by=by, labels=self.labels, stage=self.ranked_stage)
 
     @cached_property
     def passage(self) -> Passage | None:
-        """How many heads came to each stage of a funnel; None where there is but one."""
+        """How many heads came to each stage; None where every head gets a proxy."""
         found = passage(self.records, self.candidates)
-        return found if found.screened else None
+        return found if found.candidates or found.screened else None
 
     @cached_property
     def departed(self) -> tuple[RankRow, ...]:
@@ -126,14 +145,77 @@ class RunView:
         return SCREEN_VERDICT if self.screen_alone else verdict(self.rows, tried=heads_tried(self.records))
 
     @cached_property
-    def audit(self) -> Audit | None:
-        """What the run says about how far its ranking can be trusted; None where the experiment cannot be read. Takes seconds."""
-        if self.experiment is None:
-            return None
-        directory = RunDirectory(self.path)
-        return audit_ranked(
-            RankedRun(directory, self.experiment, list(self.records), list(self.candidates), list(self.rows))
+    def screen_order(self) -> tuple[str, ...]:
+        """Ids of the searched heads that went through a screen, best first."""
+        screened = [record for record in self.records if record.stage == "screen"]
+        anchors = {record.head_id for record in screened if record.control is not None}
+        order = (standing.candidate.head_id for standing in standings(screened, sorted(anchors)))
+        return tuple(head_id for head_id in order if head_id not in anchors)
+
+    @cached_property
+    def taken(self) -> Mapping[str, Taken | None]:
+        """How every head that went through a screen came to its proxy, by id; None where the run does not say."""
+        screened = set(self.screen_order)
+        return {
+            r.head_id: r.taken
+            for r in self.records
+            if r.stage == "proxy" and r.control is None and r.replicate == 0 and r.head_id in screened
+        }
+
+    @cached_property
+    def by_chance(self) -> frozenset[str]:
+        """Ids of the heads that got a proxy by chance. Where the run does not say, those that the score would not choose today."""
+        search = None if self.experiment is None else self.experiment.search
+        others = self.screen_order[search.trials - search.audit :] if search is not None else ()
+        return frozenset(
+            head_id
+            for head_id, taken in self.taken.items()
+            if taken == "chance" or (taken is None and head_id in others)
         )
+
+    @cached_property
+    def audit(self) -> Audit:
+        """What the run says about how far its ranking can be trusted. Takes seconds, and torch where embeddings of bases were kept.
+
+        Raises:
+            RunError: the experiment cannot be read, which says what is compared.
+        """
+        if self.experiment is None:
+            raise RunError(self.problems[0])
+        # Numpy, which a table does not need.
+        from headsearch.results.audit import audit
+
+        try:
+            bases, missing = self._bases(self.experiment.seed), None
+        except RunError as error:
+            bases, missing = [], str(error)
+        return audit(
+            self.records,
+            self.candidates,
+            labels=self.labels,
+            measure=self.experiment.search.discrepancy,
+            stage=self.ranked_stage,
+            screen_order=self.screen_order,
+            by_chance=self.by_chance,
+            chance_is_told=None not in self.taken.values(),
+            bases=bases,
+            bases_missing=missing,
+        )
+
+    def _bases(self, seed: int) -> list[BasePair]:
+        """The bases of the control `none` compared, where at least two seeds kept their embeddings."""
+        complete = {r.seed: r.number for r in self.records if r.control == "none" and r.state == "complete"}
+        folder = RunDirectory(self.path).trial_folder
+        kept = {n: file for n in complete.values() if (file := folder(n) / EMBEDDINGS).exists()}
+        if len(kept) < 2:
+            return []
+        from headsearch.results.audit import BasePair
+        from headsearch.scoring.between_bases import compare_bases
+
+        return [
+            BasePair(seeds, measure, value, shuffled)
+            for seeds, measure, value, shuffled in compare_bases(kept, seed=seed)
+        ]
 
     @cached_property
     def by_head(self) -> Mapping[str, tuple[TrialRecord, ...]]:
@@ -228,7 +310,8 @@ class RunView:
         return {
             number: (end - start).total_seconds()
             for number, (start, end) in self.times.items()
-            if start is not None and end is not None
+            # A clock that was turned back meanwhile tells nothing.
+            if start is not None and end is not None and start <= end
         }
 
     def curve(self, number: int) -> tuple[EpochPoint, ...]:
@@ -244,89 +327,101 @@ class RunView:
 
 
 class RunReader:
-    """Reads a run again and again. Cheap when nothing changed: it then looks at a few times of files and gives back the same view."""
+    """Reads a run again and again. Cheap when nothing changed: it then looks at a few times of files and gives back the same `Run`."""
 
     def __init__(self, path: str | Path) -> None:
         """Raises `RunError` where there is no run directory."""
         self._directory = RunDirectory.open(path)
         self._study: StudyReader | None = None
         self._signature: object = None
-        self._view: RunView | None = None
+        self._run: Run | None = None
 
-    def read(self) -> RunView:
-        """The run as it is now; the same object as the last time where nothing changed."""
+    def read(self) -> Run:
+        """The run as it is now; the same object as the last time where nothing changed. Never raises for what is in it."""
         signature = self._look()
-        if self._view is None or signature != self._signature or self._volatile:
-            self._view = self._fresh()
+        if self._run is None or signature is None or signature != self._signature:
+            found = self._fresh()
+            self._run = self._run if found == self._run else found
             # Looked at before the reading: what changed meanwhile is read next time.
             self._signature = signature
-        return self._view
+        return self._run
 
-    @property
-    def _volatile(self) -> bool:
-        """Whether the study is somewhere that does not tell when it changes."""
-        return self._study is not None and not self._study.is_file
+    def close(self) -> None:
+        """Let go of connections."""
+        if self._study is not None:
+            self._study.close()
 
-    def _look(self) -> object:
+    def _look(self) -> object | None:
+        """What changes whenever the run does; None where nothing tells."""
+        study = None if self._study is None else self._study.signature()
+        if self._run is None or study is None:
+            return None
         path = self._directory.path
-        files = [
-            path / name for name in ("experiment.yaml", "run.json", "study.db", "study.db-wal", FILE_NAME)
-        ]
-        if self._view is not None:
-            files += [_metrics(path, running.record.number) for running in self._view.running]
-        return self._directory.at_work, *map(_stamp, files)
+        files = [path / name for name in ("experiment.yaml", "run.json", FILE_NAME)]
+        files += [_metrics(path, running.record.number) for running in self._run.running]
+        return self._directory.at_work, study, *map(stamp, files)
 
-    def _fresh(self) -> RunView:
+    def _fresh(self) -> Run:
+        directory = self._directory
         problems: list[str] = []
         experiment: Experiment | None = None
         facts: RunFacts | None = None
         try:
-            experiment = self._directory.experiment()
+            experiment = directory.experiment()
         except RunError as error:
             problems.append(str(error))
         try:
-            facts = self._directory.facts()
+            facts = directory.facts()
         except RunError as error:
             problems.append(str(error))
         storage = experiment.search.storage if experiment is not None else None
         study = facts.study if facts is not None else None
         if self._study is None or not self._study.reads(storage, study):
-            self._study = StudyReader(self._directory.study_path, storage, study)
-        contents = self._study.read()
-        candidates: tuple[ZeroCostScores, ...] = ()
-        scored = self._directory.path / FILE_NAME
-        if scored.exists():
-            try:
-                candidates = tuple(read_scores(scored))
-            except RunError as error:
-                problems.append(str(error))
+            self.close()
+            self._study = StudyReader(directory.study_path, storage, study)
+        failure = None
+        try:
+            contents = self._study.read()
+        except RunError as error:
+            contents = self._study.remembered()
+            if directory.begun or not isinstance(error, NoStudy):
+                failure = str(error)
+                problems.append(failure)
+        candidates, unreadable = readable_scores(directory.path / FILE_NAME)
         running = [record.number for record in contents.records if record.state == "running"]
-        epochs = {number: last_epoch(_metrics(self._directory.path, number)) for number in running}
-        return RunView(
-            path=self._directory.path,
+        epochs = {number: last_epoch(_metrics(directory.path, number)) for number in running}
+        return Run(
+            path=directory.path,
             experiment=experiment,
             facts=facts,
             records=contents.records,
             times=contents.times,
-            candidates=candidates,
+            candidates=tuple(candidates),
             epochs={number: epoch for number, epoch in epochs.items() if epoch is not None},
-            at_work=self._directory.at_work,
-            problems=(*problems, *contents.problems),
+            at_work=directory.at_work,
+            problems=(*problems, *contents.problems, *unreadable),
+            failure=failure,
         )
 
 
-def read_run(path: str | Path) -> RunView:
-    """A run as it is now. Raises `RunError` where there is no run directory."""
-    return RunReader(path).read()
+def look_at(path: str | Path) -> Run:
+    """A run as it is now, also where nothing of it can be read. Raises `RunError` where there is no run directory."""
+    with contextlib.closing(RunReader(path)) as reader:
+        return reader.read()
+
+
+def read_run(path: str | Path) -> Run:
+    """A run as it is now, whose study can be read, if not every trial of it. Raises `RunError` where there is none."""
+    run = look_at(path)
+    if run.failure is not None:
+        raise RunError(run.failure)
+    return run
+
+
+def read_records(path: str | Path) -> list[TrialRecord]:
+    """Every trial of a run directory that can be read, by number, as it is now; also while a search writes it. Raises `RunError` as `read_run`."""
+    return list(read_run(path).records)
 
 
 def _metrics(run: Path, number: int) -> Path:
     return RunDirectory(run).trial_folder(number) / "metrics.jsonl"
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,6 +1,6 @@
 """Batch norm over all ranks on a CPU, for which torch has none: `torch.nn.SyncBatchNorm` computes on accelerators alone.
 
-Training over ranks on CPUs is how it is tested that ranks do not change a training; it need be right, not fast.
+Tests show on CPU ranks that ranks do not change a training; what they put in its place must be right, not fast.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from headsearch.methods.collectives import sum_over_ranks
+from headsearch.methods.collectives import sum_over_ranks, world_size
+from headsearch.pretrain import prepare
 
 
 class _SynchronisedBatchNorm(_BatchNorm):
@@ -80,6 +81,17 @@ class _Total(torch.autograd.Function):
 def _total(x: Tensor) -> Tensor:
     total: Tensor = _Total.apply(x)
     return total
+
+
+def synchronise_on_cpu() -> None:
+    """From now on, pretrainings of this process normalise by the batch of all CPU ranks."""
+
+    def synchronise(module: nn.Module, device: torch.device) -> None:
+        if world_size() > 1:
+            for name, child in list(module.named_children()):
+                module.add_module(name, synchronised_on_cpu(child))
+
+    prepare.synchronise_batch_norms = synchronise  # type: ignore[attr-defined]
 
 
 def synchronised_on_cpu(module: nn.Module) -> nn.Module:
