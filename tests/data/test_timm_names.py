@@ -10,6 +10,7 @@ import json
 import pickle
 import struct
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
