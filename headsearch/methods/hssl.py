@@ -220,6 +220,16 @@ class HSSL(nn.Module):
         grid = self.student.base.info.grid
         return torch.stack([self.methods[0].masks(count, grid, generator) for _ in range(global_views)])
 
+    def loss(
+        self,
+        views: Sequence[Tensor],
+        global_views: int = 2,
+        active: Sequence[int] | None = None,
+        masks: Tensor | None = None,
+    ) -> Tensor:
+        """The training loss of one batch, the mean of `losses`; a float32 scalar."""
+        return self.losses(views, global_views, active, masks).mean()
+
     def losses(
         self,
         views: Sequence[Tensor],
