@@ -7,7 +7,7 @@ from headsearch.report.page import html_report
 from headsearch.report.picture import picture
 from headsearch.report.static import to_html
 from headsearch.runs.run import Run, read_run
-from headsearch.search.run import conduct
+from headsearch.search.session import conduct
 from headsearch.testing.toy_search import TOY_BASE, toy_experiment, toy_materials
 
 
@@ -40,4 +40,4 @@ def test_the_report_names_the_sets_and_how_to_load_them(run: Run) -> None:
     best = next(row for row in run.rows if row.rank == 1)
     assert best.head_id in page
     assert "load_heads" in page
-    assert "plain self-supervised learning, what every head is compared with" not in page
+    assert "plain self-supervised learning. Every head is compared with it" not in page
