@@ -30,7 +30,7 @@ def rescued(directory: RunDirectory, ledger: Ledger, storage: BaseStorage) -> It
         close_storage(storage)
         if not _is_whole(directory, ledger):
             raise RunError(
-                f"{directory.study_path} was removed, emptied or replaced while the search ran; {_write_anew(directory, ledger)}"
+                f"{directory.study_path} was removed, damaged or replaced while the search ran; {_write_anew(directory, ledger)}"
             )
 
 
