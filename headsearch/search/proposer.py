@@ -36,7 +36,7 @@ SAMPLER_DRAWS = 50
 MAX_DRAWS = 1000
 """Draws in all for one proposal."""
 PATIENCE = 5
-"""Duplicates in a row after which an untried head is looked for."""
+"""Duplicates in a row after which untried heads are looked for: one, and twice as many each time the sampler repeats itself again."""
 POPULATION = 10
 """Heads per generation of NSGA-II. Optuna's 50 would make a search of usual size its first, random generation."""
 
@@ -94,8 +94,15 @@ class Proposer:
             )
         self._asked = 0
         self._duplicates_in_a_row = 0
+        self._untried_left, self._untried_next = 0, 1
+        """Untried heads to be looked for now, and the next time that the sampler repeats itself."""
         self._untried = all_decisions(space) if space.is_finite else None
         self._refusals: Counter[str] = Counter()
+
+    @property
+    def repeats_itself(self) -> bool:
+        """Whether the sampler has proposed the same heads so often that untried ones are looked for in its place."""
+        return self._untried_next > 1
 
     def remember(
         self,
@@ -152,7 +159,7 @@ class Proposer:
             proposal = self._allowed(self._given(default_decisions(self._space)))
             if proposal is not None and proposal.candidate.head_id not in running:
                 return proposal
-        if self._sampler == "grid" or self._duplicates_in_a_row >= PATIENCE:
+        if self._sampler == "grid" or self._untried_left:
             return self._find_untried(tried, running)
         for attempt in range(MAX_DRAWS):
             proposal = self._allowed(self._drawn(attempt))
@@ -218,7 +225,13 @@ class Proposer:
 
     def _count(self, *, duplicate: bool) -> None:
         self._asked += 1
+        if self._untried_left:
+            self._untried_left -= 1
+            return
         self._duplicates_in_a_row = self._duplicates_in_a_row + 1 if duplicate else 0
+        if self._duplicates_in_a_row == PATIENCE:
+            self._duplicates_in_a_row = 0
+            self._untried_left, self._untried_next = self._untried_next, 2 * self._untried_next
 
 
 def _state(values: Sequence[float] | None, *, stopped: bool) -> TrialState:

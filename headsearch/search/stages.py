@@ -115,7 +115,12 @@ class Proposals(SearchStage):
     def next_training(self) -> Training | None:
         board = self._board
         while not self.finished:
+            repeated = self._proposer.repeats_itself
             proposal = self._proposer.propose(board.first, board.heads_at_work)
+            if self._proposer.repeats_itself and not repeated:
+                board.observer.note(
+                    "the sampler proposes heads that were tried before; untried ones take turns with its own"
+                )
             if proposal is None:
                 if not board.running:
                     self._exhausted = True
