@@ -82,8 +82,10 @@ class LineDisplay(Display):
         if training.stage == "screen":
             # A line for each of its heads would say little.
             return
-        speed = self._speeds.get(training.number, 0.0)
-        self._of(training.number, f"epoch {scores.epoch}: {_scored(scores)}, {speed:,.0f} images/s")
+        # Unknown of a rung that was reached before the search went on, and is told again.
+        speed = self._speeds.get(training.number)
+        told = "" if speed is None else f", {speed:,.0f} images/s"
+        self._of(training.number, f"epoch {scores.epoch}: {_scored(scores)}{told}")
 
     def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
         number = records[0].number

@@ -14,4 +14,6 @@ class HeadCost:
     flops: int
     """Floating-point operations of one forward pass for one image, a multiply-add counted as two."""
     overhead: float | None = None
-    """Measured time of a training step over that of the same step without a head, minus 1; None when not measured."""
+    """Measured time of a training step over that of the same step without a head, minus 1; None when not measured. Median over pairs of steps."""
+    overhead_spread: float | None = None
+    """Half the distance between the quartiles of those pairs."""

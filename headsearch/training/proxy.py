@@ -26,7 +26,7 @@ from headsearch.training.candidates import CHECKPOINT_SECONDS, CandidatesRun
 from headsearch.training.devices import generators_kept, resolve_device
 from headsearch.training.materials import Inputs, build_pair, check_local_crops
 from headsearch.training.memory import check_joint_memory, free_memory
-from headsearch.training.overhead import step_overhead, step_seconds
+from headsearch.training.overhead import Overhead, step_overhead, step_seconds
 from headsearch.training.scorer import Scorer
 from headsearch.training.seeds import derived_generator
 from headsearch.training.trainer import Trainer
@@ -131,7 +131,7 @@ class ProxyEvaluator:
         """What a step with all these heads takes beyond one without, as a share of the latter. Trains a few steps of both, in turns."""
         seed = self.experiment.seed
         with generators_kept(self._device):
-            return self._overhead(self._trainer(candidates, seed), seed)
+            return self._overhead(self._trainer(candidates, seed), seed).median
 
     @property
     def _device(self) -> torch.device:
@@ -167,12 +167,13 @@ class ProxyEvaluator:
         cost = head_cost(candidate.config, self.inputs.info)
         if training.stage == "screen":
             return cost
-        return replace(
-            cost, overhead=self._overhead(run.trainer, training.seed) if candidate.config.heads else 0.0
-        )
+        if not candidate.config.heads:
+            return replace(cost, overhead=0.0)
+        measured = self._overhead(run.trainer, training.seed)
+        return replace(cost, overhead=measured.median, overhead_spread=measured.spread)
 
-    def _overhead(self, trainer: Trainer, seed: int) -> float:
-        return step_overhead(trainer, self._trainer([], seed), self._some_views(seed)).median
+    def _overhead(self, trainer: Trainer, seed: int) -> Overhead:
+        return step_overhead(trainer, self._trainer([], seed), self._some_views(seed))
 
     def _some_views(self, seed: int) -> Sequence[Tensor]:
         scorer = self._prepared()

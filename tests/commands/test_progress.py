@@ -9,8 +9,11 @@ from rich.console import Console
 
 from headsearch.commands import progress
 from headsearch.commands.progress import BarDisplay, LineDisplay
+from headsearch.heads.candidate import Candidate
+from headsearch.heads.config import HeadConfig
 from headsearch.search.session import conduct
 from headsearch.testing.toy_search import toy_experiment, toy_materials
+from headsearch.training.trial import RungScores, Training, Trial
 
 
 def shown(display_class: type[BarDisplay] | type[LineDisplay], out: Path, *, resume: bool = False) -> str:
@@ -47,3 +50,15 @@ def test_bars_leave_a_line_for_every_trial_that_ended(tmp_path: Path) -> None:
     text = shown(BarDisplay, tmp_path / "run")
     assert "trial 0: control none done" in text
     assert "search" in text
+
+
+def test_a_rung_that_is_told_again_has_no_speed(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    display = LineDisplay(Console(file=stream, width=160))
+    training = Training((Trial(0, Candidate.of(HeadConfig())),), seed=0, workdir=tmp_path)
+    display.rung_reached(training, 0, RungScores(epoch=3, loss=1.0))
+    display.training_progress(training, 3.5, 9, 1.0, 1234.0)
+    display.rung_reached(training, 0, RungScores(epoch=6, loss=1.0))
+    first, *_, last = stream.getvalue().splitlines()
+    assert "images/s" not in first
+    assert "1,234 images/s" in last

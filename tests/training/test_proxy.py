@@ -70,6 +70,7 @@ def test_a_trial_with_a_head_has_every_score(images: Path, tmp_path: Path) -> No
     assert result.cost.params > 0
     assert result.cost.overhead is not None
     assert result.cost.overhead > 0
+    assert result.cost.overhead_spread is not None
     assert outcome.images_per_second is not None
     assert outcome.images_per_second > 0
     assert sorted(name.partition(".")[0] for name in files_in(tmp_path)) == ["checkpoint", "metrics"]
