@@ -7,11 +7,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_promise_names_tests_that_exist() -> None:
-    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8").partition("## Fuzzing")[0]
     rows = [
         line
         for line in page.splitlines()
-        if line.startswith("|") and not line.startswith(("|---", "| promised"))
+        if line.startswith("|") and not line.startswith(("|---", "| promise |"))
     ]
     for row in rows:
         _, promise, shown, _ = row.split("|")
