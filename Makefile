@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Search heads for a tiny ViT on the embedded digits; ends with the ranked table (under 5 minutes on 2 cores)
 	rm -rf runs/demo
 	$(BIN)/headsearch run demo --out runs/demo
-	@echo "Shown was the way: 6 epochs are too few to trust the order. 'headsearch run digits' trains 40 and takes under an hour."
+	@echo "This demo shows how a search works; 6 epochs are too few to trust the order. 'headsearch run digits' trains 40 and takes under an hour."
 
 test: $(READY)  ## Run the tests
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -36,11 +36,11 @@ lint: $(READY)  ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY)  ## Mend style and format
+format: $(READY)  ## Fix style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## Run the benchmarks of speed, an hour in all; each prints a table and says against what
+bench: $(READY)  ## Run the benchmarks of speed, an hour in all; each prints a table and names what it compares with
 	$(BIN)/python benchmarks/proxy_step.py
 	$(BIN)/python benchmarks/orchestration.py
 	$(BIN)/python benchmarks/scaling.py

@@ -33,7 +33,7 @@ from headsearch.experiment import DataSpec, MethodSpec
 from headsearch.export import BaseFacts, ExportedBase, ExportedHead, Provenance
 from headsearch.heads import parse_head
 from headsearch.heads.canonical import canonical, head_id
-from headsearch.pretrain import PretrainSpec, SilentPretrainObserver
+from headsearch.pretrain import PretrainObserver, PretrainSpec
 from headsearch.pretrain.distributed import Place
 from headsearch.pretrain.prepare import open_folder, prepare
 from headsearch.pretrain.run import PretrainRun
@@ -86,7 +86,7 @@ def make_run(spec: PretrainSpec, out: Path, device: torch.device) -> PretrainRun
     )
     object.__setattr__(setup, "images", MemoryImages(pixels))
     open_folder(out, spec)
-    return PretrainRun(spec, out, setup, Place(device, 1), SilentPretrainObserver())
+    return PretrainRun(spec, out, setup, Place(device, 1), PretrainObserver())
 
 
 def wait(device: torch.device) -> None:

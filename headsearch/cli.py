@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import sys
+import traceback
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -18,6 +19,7 @@ from headsearch.commands.reproduce import reproduce_app
 from headsearch.commands.space import space_app
 from headsearch.document import shorten
 from headsearch.errors import HeadsearchError, UserError
+from headsearch.secrecy import redacted
 from headsearch.signals import exit_code, like_ctrl_c
 
 _LONGEST = 2_000
@@ -88,6 +90,10 @@ def main() -> NoReturn:
         # The disk behind `> file` is full.
         _discard_output()
         _leave(str(error), 1)
+    except Exception:  # noqa: BLE001 - a fault of ours
+        # Whoever mends it needs to see where, and nobody the passwords.
+        typer.echo(redacted(traceback.format_exc()), err=True)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -104,5 +110,5 @@ def _discard_output() -> None:
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    typer.echo(f"headsearch: {shorten(message, _LONGEST)}", err=True)
+    typer.echo(f"headsearch: {shorten(redacted(message[: 4 * _LONGEST]), _LONGEST)}", err=True)
     sys.exit(code)

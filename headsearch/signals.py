@@ -72,6 +72,18 @@ def interrupted_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def noted() -> Iterator[list[int]]:
+    """The numbers of the signals that come meanwhile, which end nothing, however often they come: a scheduler and torchrun may both pass the same
+    one on. Outside the main thread, where Python lets nobody handle signals, none is noted."""
+    received: list[int] = []
+    with kept_handlers():
+        if threading.current_thread() is threading.main_thread():
+            for number in ENDING:
+                signal.signal(number, lambda number, _: received.append(number))
+        yield received
+
+
+@contextlib.contextmanager
 def kept_handlers() -> Iterator[None]:
     """Put back what a library does to the handlers meanwhile."""
     if threading.current_thread() is not threading.main_thread():

@@ -54,7 +54,7 @@ def paper(
     plan = make_plan(base=base, data=data, seeds=seeds, epochs=epochs, overrides=overrides or [])
     from headsearch.commands.progress import progress_display
     from headsearch.reproduction.run import reproduce
-    from headsearch.runs.storages import without_password
+    from headsearch.secrecy import redacted
 
     try:
         report = reproduce(
@@ -68,7 +68,7 @@ def paper(
         again += ["--data", data] if data is not None else []
         again += ["--epochs", str(epochs)] if epochs is not None else []
         again += [part for override in overrides or [] for part in ("--set", override)]
-        line = without_password(shlex.join([*again, "--resume"]))
+        line = redacted(shlex.join([*again, "--resume"]))
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {line}", err=True)
         raise typer.Exit(exit_code()) from None
     if output is ReportFormat.json:

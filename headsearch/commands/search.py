@@ -11,6 +11,7 @@ import typer
 from headsearch.commands.common import ReportFormat, console, print_ranking
 from headsearch.errors import RunError
 from headsearch.files import read_text, write_result
+from headsearch.secrecy import redacted
 from headsearch.signals import exit_code
 
 app = typer.Typer()
@@ -58,7 +59,6 @@ def run(
     from headsearch.data.names import data_named
     from headsearch.experiment import load_experiment
     from headsearch.runs.run import read_run
-    from headsearch.runs.storages import without_password
     from headsearch.search.run import run_search
 
     shorthand = []
@@ -87,7 +87,7 @@ def run(
             str(where),
             "--resume",
         ]
-        hint = without_password(shlex.join(again))
+        hint = redacted(shlex.join(again))
         typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
     found = read_run(where)

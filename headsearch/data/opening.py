@@ -6,6 +6,8 @@ Only the formats below are decoded: some others that Pillow knows start outside 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import logging
 import stat
 import threading
 import warnings
@@ -59,7 +61,12 @@ _ONE_LARGE_AT_A_TIME = threading.RLock()
 
 # What Pillow has to say about a file is said as the reason for leaving it out; its own bound on pixels is replaced by ours.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+for _library in (Path(Image.__file__).parent.parent / "pillow.libs").glob("libtiff*"):
+    # libtiff writes what it finds to stderr by itself. Where Pillow is built on a libtiff of the system, it goes on to.
+    ctypes.CDLL(str(_library)).TIFFSetErrorHandler(None)
+    ctypes.CDLL(str(_library)).TIFFSetWarningHandler(None)
 
 
 class CorruptImage(Exception):

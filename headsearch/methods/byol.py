@@ -7,10 +7,12 @@ Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, arXiv 2006.07733, equat
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from headsearch.methods.options import MethodEntry, MethodRecipe, ProjectedOptions
+from headsearch.methods import mocov3
+from headsearch.methods.options import MethodEntry, ProjectedOptions
 
 if TYPE_CHECKING:
     from headsearch.methods.method import Method
@@ -55,13 +57,7 @@ def define() -> type[Method]:
 
 METHOD = MethodEntry(
     BYOLOptions,
-    MethodRecipe(
-        learning_rate=1.5e-4,
-        weight_decay=0.1,
-        weight_decay_end=0.1,
-        teacher_momentum=0.996,
-        clip_gradient=0.0,
-    ),
+    replace(mocov3.METHOD.recipe, teacher_momentum=0.996),
     define,
 )
 """Published for LARS on a ResNet; with AdamW, MoCo v3's recipe is the one that was tried on transformers. The teacher's momentum is BYOL's."""

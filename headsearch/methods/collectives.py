@@ -6,7 +6,7 @@ A rank is one process of several that train the same weights on their own part o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -29,9 +29,6 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-
-_BUCKET_BYTES = 32 * 1024**2
-"""Gradients are sent in pieces of this size: large enough for the network, small enough to copy."""
 
 
 def gather(x_BD: Tensor) -> Tensor:
@@ -97,31 +94,13 @@ def bytes_of_first(content: bytes | None) -> bytes | None:
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over ranks. The same parameters must have one on all ranks."""
+    """Replace every gradient by its mean over ranks, all of them in one message. The same parameters must have one on all ranks."""
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    sent = []
-    for bucket in _buckets(gradients):
-        flat = torch.cat([gradient.flatten() for gradient in bucket])
-        sent.append((bucket, flat, torch.distributed.all_reduce(flat, async_op=True)))
-    for bucket, flat, work in sent:
-        work.wait()
-        pieces = (flat / world_size()).split([gradient.numel() for gradient in bucket])
-        torch._foreach_copy_(
-            bucket, [piece.view(gradient.shape) for piece, gradient in zip(pieces, bucket, strict=True)]
-        )
-
-
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """The tensors in order, in lists of about `_BUCKET_BYTES`."""
-    bucket: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        bucket.append(tensor)
-        size += tensor.nbytes
-        if size >= _BUCKET_BYTES:
-            yield bucket
-            bucket, size = [], 0
-    if bucket:
-        yield bucket
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    pieces = (flat / world_size()).split([gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(
+        gradients, [piece.view(gradient.shape) for piece, gradient in zip(pieces, gradients, strict=True)]
+    )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from headsearch.methods import dino
-from headsearch.methods.options import MethodEntry, MethodRecipe, Share, Temperature
+from headsearch.methods.options import MethodEntry, Share, Temperature
 
 if TYPE_CHECKING:
     from headsearch.methods.method import Method
@@ -101,9 +101,6 @@ def define() -> type[Method]:
 
 METHOD = MethodEntry(
     IBOTOptions,
-    MethodRecipe(
-        learning_rate=5e-4, weight_decay=0.04, weight_decay_end=0.4, teacher_momentum=0.996, clip_gradient=3.0
-    ),
+    dino.METHOD.recipe,
     define,
 )
-"""The paper's for a ViT."""

@@ -12,7 +12,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from headsearch.methods.options import MethodEntry, MethodRecipe, ProjectedOptions, Temperature
+from headsearch.methods import mocov3
+from headsearch.methods.options import MethodEntry, ProjectedOptions, Temperature
 
 if TYPE_CHECKING:
     from headsearch.methods.method import Method
@@ -56,9 +57,7 @@ def define() -> type[Method]:
 
 METHOD = MethodEntry(
     SimCLROptions,
-    MethodRecipe(
-        learning_rate=1.5e-4, weight_decay=0.1, weight_decay_end=0.1, teacher_momentum=0.99, clip_gradient=0.0
-    ),
+    mocov3.METHOD.recipe,
     define,
 )
 """Published for LARS on a ResNet; with AdamW, MoCo v3's recipe is the one that was tried on transformers."""

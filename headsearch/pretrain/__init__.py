@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headsearch.pretrain.observer import PretrainObserver, SilentPretrainObserver
+from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.recipe import PretrainSpec, RecipeSpec
 from headsearch.pretrain.result import PretrainResult
 
@@ -17,7 +17,6 @@ __all__ = [
     "PretrainResult",
     "PretrainSpec",
     "RecipeSpec",
-    "SilentPretrainObserver",
     "pretrain",
 ]
 
@@ -47,4 +46,4 @@ def pretrain(
 
     from headsearch.pretrain.run import run_pretraining
 
-    return run_pretraining(spec, out, resume=resume, observer=observer or SilentPretrainObserver())
+    return run_pretraining(spec, out, resume=resume, observer=observer or PretrainObserver())

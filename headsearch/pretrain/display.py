@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from headsearch.pretrain.observer import PretrainObserver, SilentPretrainObserver
+from headsearch.pretrain.observer import PretrainObserver
 from headsearch.results.text import duration
 
 
@@ -32,7 +32,7 @@ def pretrain_display(*, quiet: bool) -> Iterator[PretrainObserver]:
         yield BarDisplay(bars)
 
 
-class LineDisplay(SilentPretrainObserver):
+class LineDisplay(PretrainObserver):
     """A line for each epoch: for logs and pipes."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 
-class PretrainObserver(Protocol):
-    """Told by the first rank alone, from its training loop: answers should be quick."""
+class PretrainObserver:
+    """Told by the first rank alone, from its training loop: answers should be quick. This one ignores everything."""
 
     def images_read(self, understood: str) -> None:
         """The images are read; `understood` says in one line how many are for what, and the classes."""
@@ -23,22 +23,3 @@ class PretrainObserver(Protocol):
 
     def note(self, text: str) -> None:
         """Something a person should know: a checkpoint that could not be read, files left out, a collapse."""
-
-
-class SilentPretrainObserver:
-    """Ignores everything."""
-
-    def images_read(self, understood: str) -> None:
-        pass
-
-    def started(self, *, epochs: int, epoch: float, steps: int) -> None:
-        pass
-
-    def progress(self, *, epoch: float, loss: float, images_per_second: float, seconds_left: float) -> None:
-        pass
-
-    def epoch_ended(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
-
 from headsearch.base.timm_models import model_options
 from headsearch.errors import RunError
 from headsearch.experiment import DataSpec
@@ -27,19 +25,15 @@ def write_outcome(spec: PretrainSpec, out: Path, setup: Setup, result: PretrainR
     hssl = setup.trainer.hssl
     network = hssl.student if spec.recipe.export == "student" else hssl.teacher
     try:
-        write_weights(result.weights, network.base.model)
+        save_tensors(result.weights, network.base.model.state_dict())
         if result.head_weights is not None:
             # A single head's names are those of `headsearch.export.load_head`; those of a set are numbered.
-            write_weights(result.head_weights, network.heads[0] if len(network.heads) == 1 else network.heads)
+            heads = network.heads[0] if len(network.heads) == 1 else network.heads
+            save_tensors(result.head_weights, heads.state_dict())
         write_atomically(out / "README.md", model_card(spec, setup, result))
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
     return result
-
-
-def write_weights(path: Path, module: nn.Module) -> None:
-    """Write a module's state as safetensors. Raises `RunError` where it cannot be written."""
-    save_tensors(path, module.state_dict())
 
 
 def model_card(spec: PretrainSpec, setup: Setup, result: PretrainResult) -> str:

@@ -20,13 +20,13 @@ from headsearch.errors import MissingPackage, require
 from headsearch.files import write_atomically
 from headsearch.methods.collectives import agreed, on_first, rank, sum_over_ranks, world_size
 from headsearch.pretrain.distributed import Place, ranks
-from headsearch.pretrain.observer import PretrainObserver, SilentPretrainObserver
+from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.outcome import write_outcome
 from headsearch.pretrain.prepare import Setup, check_folder, identity, open_folder, prepare
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainInterrupted, PretrainResult, TrainingFailed
-from headsearch.pretrain.signals import StopSignals
 from headsearch.runs.directory import LEFT_OUT
+from headsearch.signals import noted
 from headsearch.training.checkpoint import Checkpoints
 from headsearch.training.loop import TrainingLoop, TrainingState
 from headsearch.training.seeds import derived_generator, derived_seed
@@ -48,9 +48,7 @@ def run_pretraining(
             on_first(lambda: check_folder(out, spec, resume=resume))
             setup = prepare(spec, place)
             on_first(lambda: open_folder(out, spec))
-            run = PretrainRun(
-                spec, out, setup, place, observer if place.is_first else SilentPretrainObserver()
-            )
+            run = PretrainRun(spec, out, setup, place, observer if place.is_first else PretrainObserver())
             return run.run()
 
 
@@ -80,7 +78,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         self.setup = setup
         self.place = place
         self.observer = observer
-        self.signals = StopSignals()
+        self._signals: list[int] = []
         super().__init__(
             setup.trainer,
             setup.images,
@@ -102,7 +100,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         """
         self._tell_of_images()
         self.observer.started(epochs=self.spec.recipe.epochs, epoch=self._epochs, steps=self.trainer.steps)
-        with self.signals:
+        with noted() as self._signals:
             self.train()
         return on_first(self._finish)
 
@@ -226,7 +224,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         }
 
     def _stop_if_asked(self) -> None:
-        number = agreed(self.signals.received)
+        number = agreed(self._signals[-1] if self._signals else 0)
         if not number:
             return
         self._save()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,21 +91,24 @@ def open_database(url: str, shown: str, *, reading: bool) -> Database:
     if reading and path is not None and not path.exists():
         raise RunError(f"search.storage: there is no file {path}")
     try:
-        # Optuna takes a URL for a template.
-        storage = Database(
-            parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),
-            engine_kwargs=_engine_options(parsed, reading=reading),
-            skip_table_creation=reading,
-        )
+        with warnings.catch_warnings():
+            # An option that the driver would leave out of account.
+            warnings.simplefilter("error", sqlalchemy.exc.SAWarning)
+            # Optuna takes a URL for a template.
+            storage = Database(
+                parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}"),
+                engine_kwargs=_engine_options(parsed, reading=reading),
+                skip_table_creation=reading,
+            )
     except ImportError:
         extra = _EXTRAS.get(parsed.drivername)
         hint = f"; install it with: pip install 'headsearch[{extra}]'" if extra else ""
         raise RunError(f"search.storage: the driver for {shown} is not installed{hint}") from None
-    except RuntimeError as error:
-        # Its tables are another version's.
-        raise RunError(f"search.storage: {shown}: {' '.join(str(error).split())}") from None
-    except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
+    except (sqlalchemy.exc.DBAPIError, StorageInternalError) as error:
         raise RunError(f"search.storage: {shown} cannot be reached: {cause_of(error)}") from None
+    except Exception as error:  # noqa: BLE001 - drivers raise what they like
+        # Tables of another version, or an option of the URL, of which drivers make TypeError, ValueError, LookupError, OSError and more.
+        raise RunError(f"search.storage: {shown} cannot be opened: {cause_of(error)}") from None
 
     sqlalchemy.event.listen(storage.engine, "handle_error", _tell_when_away)
     if path is not None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from headsearch.errors import HeadsearchError, RunError
+from headsearch.secrecy import redacted
 
 
 class StorageAway(HeadsearchError):
@@ -46,14 +47,14 @@ def cause_of(error: BaseException) -> str:
     """What is behind an error of a storage, in one line."""
     cause = getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error
     if isinstance(cause, OSError) and cause.strerror:
-        return f"{cause.filename}: {cause.strerror}" if cause.filename else cause.strerror
+        return redacted(f"{cause.filename}: {cause.strerror}" if cause.filename else cause.strerror)
     details = getattr(cause, "details", None)
     text = str(details() if callable(details) else cause)
     # PyMySQL's errors are pairs of a number and a text.
     if isinstance(cause, Exception) and len(cause.args) == 2 and isinstance(cause.args[0], int):
         text = str(cause.args[1])
     # psycopg repeats itself for every address that a host name has.
-    return " ".join(text.split("Multiple connection attempts failed")[0].split())
+    return redacted(" ".join(text.split("Multiple connection attempts failed")[0].split()))
 
 
 def _errors() -> tuple[type[Exception], ...]:

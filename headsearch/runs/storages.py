@@ -7,12 +7,11 @@
     journal:///study.log                a file of Optuna's that is only appended to, which network file systems bear
     grpc://host:13000                   Optuna's proxy in front of a database
 
-`${NAME}` in a URL stands for an environment variable, so that a password need not be written down.
+`${NAME}` in a URL stands for an environment variable (`headsearch.secrecy`), so that a password need not be written down.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from headsearch.errors import RunError
 from headsearch.runs.failures import cause_of
+from headsearch.secrecy import masked, resolved
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage
@@ -38,7 +38,7 @@ def open_storage(setting: str, *, reading: bool = False) -> BaseStorage:
     Raises:
         RunError: the URL makes no sense, what it needs is not installed, or the storage cannot be reached.
     """
-    url, shown = _with_environment(setting), without_password(setting)
+    url, shown = resolved(setting, "search.storage"), masked(setting)
     scheme, _, address = url.partition("://")
     if scheme == "journal":
         return _open_journal(address, shown, reading=reading)
@@ -68,23 +68,6 @@ def close_storage(storage: BaseStorage) -> None:
         storage.engine.dispose()
     elif isinstance(storage, GrpcStorageProxy):
         storage.close()
-
-
-def without_password(text: str) -> str:
-    """The text with every password in it replaced by `***`."""
-    text = re.sub(r"(^|//)([^\s/:@]*):(?!//)\S*@", r"\1\2:***@", text)
-    return re.sub(r"(password=)[^&\s]*", r"\1***", text)
-
-
-def _with_environment(setting: str) -> str:
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise RunError(
-                f"search.storage: '{without_password(setting)}' needs the environment variable {match[1]}, which is not set"
-            )
-        return os.environ[match[1]]
-
-    return re.sub(r"\$\{(\w+)\}", value, setting)
 
 
 def _open_journal(address: str, shown: str, *, reading: bool) -> JournalStorage:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.budget import SIZES, hours
+from headsearch.experiment.callbacks import MlflowSpec
 from headsearch.heads import Candidate
 from headsearch.results.records import TrialRecord
 from headsearch.runs.directory import RunDirectory, RunFacts
-from headsearch.runs.storages import close_storage, open_storage, sqlite_url, without_password
+from headsearch.runs.storages import close_storage, open_storage, sqlite_url
 from headsearch.scoring.zero_cost_scores import FILE_NAME
 from headsearch.search.callbacks import build_callbacks
 from headsearch.search.callbacks.broadcast import Broadcast
@@ -32,6 +33,7 @@ from headsearch.search.materials import Materials, gather, read_space
 from headsearch.search.observer import Observer, SilentObserver
 from headsearch.search.patience import Patience
 from headsearch.search.proposer import Proposer
+from headsearch.secrecy import kept_out, redacted
 from headsearch.space import Space
 from headsearch.training.trial import Stage
 
@@ -136,6 +138,7 @@ def conduct(
     if not resume:
         check_candidates(experiment, materials)
     watcher = observer if observer is not None else SilentObserver()
+    experiment = _without_passwords(experiment, watcher)
     proposer = Proposer(
         materials.space,
         materials.base,
@@ -207,6 +210,26 @@ def open_executor(experiment: Experiment, out: Path) -> Iterator[Executor]:
             yield RayExecutor(spec, out)
 
 
+def _without_passwords(experiment: Experiment, watcher: Observer) -> Experiment:
+    """The experiment as it may be written down: with passwords in environment variables, which this process has from now on."""
+    search = experiment.search
+    storage = search.storage and kept_out(search.storage, "HEADSEARCH_STORAGE_PASSWORD")
+    if storage != search.storage:
+        watcher.note(
+            "the password in search.storage is not written into the run directory: rank, status and all else that reads the run "
+            "find it in the environment variable HEADSEARCH_STORAGE_PASSWORD"
+        )
+    callbacks = [
+        spec.model_copy(update={"tracking_uri": kept_out(spec.tracking_uri, "HEADSEARCH_MLFLOW_PASSWORD")})
+        if isinstance(spec, MlflowSpec) and spec.tracking_uri is not None
+        else spec
+        for spec in search.callbacks
+    ]
+    return experiment.model_copy(
+        update={"search": search.model_copy(update={"storage": storage, "callbacks": callbacks})}
+    )
+
+
 def _check_target(experiment: Experiment, space: Space, out: Path, *, resume: bool) -> None:
     if resume:
         RunDirectory.open(out).check_resume(experiment, space.hash)
@@ -240,7 +263,7 @@ def _told_too(experiment: Experiment, directory: RunDirectory, watcher: Observer
         name=experiment.name,
         key=f"{experiment.name}-{directory.facts().key}",
         folder=directory.path,
-        experiment=without_password(experiment.to_yaml()),
+        experiment=redacted(experiment.to_yaml()),
     )
     with _removed_on_failure(directory, new=new):
         return Broadcast(watcher, build_callbacks(experiment.search.callbacks, subject))

@@ -8,6 +8,7 @@ seconds for one input, or 2 GB more than at the start is a failure.
 
 import contextlib
 import functools
+import importlib
 import io
 import json
 import random
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from images import archives, image, npz, pictures
 from mutations import VALUES, mutated_bytes, mutated_data
 
 from headsearch.document import parse, plain, to_yaml
@@ -240,7 +242,8 @@ def _all_keys() -> list[str]:
 
 KEYS = _all_keys()
 TARGETS: dict[str, Target] = {
-    target.__name__: target for target in (space, experiment, override, head, pretraining, plan, weights)
+    target.__name__: target
+    for target in (space, experiment, override, head, pretraining, plan, weights, image, npz)
 }
 
 
@@ -282,5 +285,9 @@ if __name__ == "__main__":
     _, target, wanted, first = sys.argv
     if target == "weights":
         _model()
+    if target in ("image", "npz"):
+        # What is imported for it is no part of what an input may take.
+        importlib.import_module("headsearch.data.npz")
+        pictures(), archives()
     limit_memory()
     print(json.dumps(fuzz(target, int(wanted), int(first))))

@@ -14,7 +14,7 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.methods.collectives import average_gradients, gather, rank, sum_over_ranks
 from headsearch.pretrain import PretrainResult, PretrainSpec, pretrain
 from headsearch.pretrain.distributed import ranks
-from headsearch.pretrain.observer import SilentPretrainObserver
+from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.prepare import prepare
 from headsearch.pretrain.run import PretrainRun
 from headsearch.testing.batch_norm import synchronise_on_cpu, synchronised_on_cpu
@@ -34,7 +34,7 @@ def losses_in_double(spec: PretrainSpec, out: Path) -> list[float]:
         setup = prepare(spec, place)
         trainer = setup.trainer
         trainer.hssl.double()
-        run = PretrainRun(spec, out, setup, place, SilentPretrainObserver())
+        run = PretrainRun(spec, out, setup, place, PretrainObserver())
         images = setup.images.read([torch.cat([torch.arange(32)[rows] for rows in run._rows()])])
         batch = next(iter(images))
         losses = []

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from headsearch.errors import RunError
-from headsearch.pretrain import PretrainResult, PretrainSpec, SilentPretrainObserver, pretrain
+from headsearch.pretrain import PretrainObserver, PretrainResult, PretrainSpec, pretrain
 from headsearch.pretrain.result import PretrainInterrupted
 from headsearch.testing.pretraining import small_spec
 from headsearch.testing.processes import Started
@@ -26,7 +26,7 @@ from headsearch.testing.processes import Started
 EPOCHS = 16
 
 
-class Listening(SilentPretrainObserver):
+class Listening(PretrainObserver):
     def __init__(self) -> None:
         self.notes: list[str] = []
 

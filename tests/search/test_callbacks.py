@@ -13,6 +13,7 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import parse_experiment
 from headsearch.experiment.callbacks import MlflowSpec, TensorBoardSpec, WandbSpec
 from headsearch.results.records import State, TrialRecord
+from headsearch.runs.run import read_run
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.callbacks.broadcast import Broadcast
 from headsearch.search.callbacks.tracker import Tracker, Trial, score_values
@@ -141,6 +142,14 @@ def test_mlflow_has_a_run_of_the_search_and_one_below_it_for_every_trial(
     (search,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert search.info.status == "FINISHED"
     assert "name: toy" in search.data.tags["mlflow.note.content"]
+    winner = read_run(tmp_path / "run").ranked[0]
+    assert search.data.tags["headsearch.winner"] == winner.head_id
+    assert search.data.tags["headsearch.verdict"] == read_run(tmp_path / "run").verdict
+    assert search.data.metrics["winner/probe"] == winner.probe
+    assert search.data.params["base.model"] == toy_experiment().base.model
+    assert search.data.params["proxy.epochs"] == str(toy_experiment().proxy.epochs)
+    report = Path(client.download_artifacts(search.info.run_id, "report.md", str(tmp_path)))
+    assert winner.head_id in report.read_text()
     trials = {int(run.info.run_name.split("-")[0]): run for run in runs if run is not search}
     assert len(trials) == len(runs) - 1
     trained = [record for record in records if record.state != "duplicate"]
@@ -160,6 +169,29 @@ def test_mlflow_has_a_run_of_the_search_and_one_below_it_for_every_trial(
     assert {metric.step: metric.value for metric in losses} == {epoch: 1 / epoch for epoch in range(1, 10)}
     collapsed = next(record for record in records if record.state == "infeasible")
     assert trials[collapsed.number].data.tags["headsearch.reason"] == collapsed.reason
+
+
+@pytest.mark.parametrize("store", ["file", "nonsense://x", "sqlite:////proc/x.db"])
+def test_an_mlflow_store_that_cannot_be_had_is_one_line_that_says_what_to_use(
+    store: str, tmp_path: Path
+) -> None:
+    uri = (tmp_path / "store").as_uri() if store == "file" else store
+    experiment = toy_experiment(**SEARCH, callbacks=[{"kind": "mlflow", "tracking_uri": uri}])
+    with pytest.raises(RunError, match=r"^search.callbacks: mlflow cannot be written to: ") as raised:
+        run_toy(tmp_path / "run", experiment)
+    assert "\n" not in str(raised.value)
+    assert ("tracking_uri: sqlite:///mlflow.db" in str(raised.value)) == (store == "file")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_password_for_mlflow_is_not_written_down(tmp_path: Path) -> None:
+    experiment = toy_experiment(
+        **SEARCH, callbacks=[{"kind": "mlflow", "tracking_uri": "http://me:S3 cret@127.0.0.1:9"}]
+    )
+    with pytest.raises(RunError) as raised:
+        run_toy(tmp_path / "run", experiment)
+    assert "cret" not in str(raised.value)
+    assert not any("cret" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_an_mlflow_server_that_is_not_there_is_said_before_anything_is_made(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from headsearch.results.records import TrialRecord
 from headsearch.search.executors import Job
 from headsearch.search.observer import Observer, SearchStatus
+from headsearch.secrecy import redacted
 from headsearch.training.trial import RungScores
 
 
@@ -79,4 +80,4 @@ class Broadcast:
         except Exception as error:  # noqa: BLE001 - whatever a client of somebody's server raises
             self._callbacks.remove(callback)
             reason = " ".join(str(error).split()) or type(error).__name__
-            self._display.note(f"{callback.name} failed and is told no more: {reason[:300]}")
+            self._display.note(f"{callback.name} failed and is told no more: {redacted(reason)[:300]}")

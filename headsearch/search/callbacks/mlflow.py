@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Mapping
 
+import yaml
+
 from headsearch.errors import RunError
 from headsearch.results.records import State
-from headsearch.runs.storages import without_password
 from headsearch.search.callbacks.tracker import Subject, Tracker, Trial, parameters, title
 from headsearch.search.observer import SearchStatus
+from headsearch.secrecy import redacted, resolved
 
 # Read when MLflow is imported or used. A server that has gone is given up after seconds, where MLflow itself would try for minutes; and
 # nothing but the ranking goes to stdout.
@@ -20,7 +22,9 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
+
+MOST_PARAMS, MOST_CHARACTERS = 100, 500
+"""That every MLflow server takes: parameters at a time, and characters of one."""
 
 SEARCH_TAG, TRIAL_TAG, PARENT_TAG = "headsearch.search", "headsearch.trial", "mlflow.parentRunId"
 _STATUS: Mapping[State, str] = {
@@ -44,16 +48,24 @@ class MlflowCallback(Tracker):
         """
         super().__init__()
         self._key = subject.key
+        self._folder = subject.folder
         self._runs: dict[int, str] = {}
         try:
+            if tracking_uri is not None:
+                tracking_uri = resolved(tracking_uri, "search.callbacks: tracking_uri")
             self._client = MlflowClient(tracking_uri=tracking_uri)
             name = experiment or subject.name
             known = self._client.get_experiment_by_name(name)
             self._experiment = self._client.create_experiment(name) if known is None else known.experiment_id
             self._search = self._run(SEARCH_TAG, subject.key, subject.name, {})
             self._client.set_tag(self._search, "mlflow.note.content", f"```yaml\n{subject.experiment}```")
-        except (MlflowException, OSError) as error:
-            reason = without_password(" ".join(str(error).split()))[:300]
+            self._describe(self._search, _flat(yaml.safe_load(subject.experiment)))
+        except RunError:
+            raise
+        except Exception as error:  # noqa: BLE001 - SQLAlchemy, requests and MLflow's own, as the address has it
+            reason = redacted(" ".join(str(error).split()))[:300]
+            if "MLFLOW_ALLOW_FILE_STORE" in str(error):
+                reason = "this MLflow keeps no runs in folders; expected a database (tracking_uri: sqlite:///mlflow.db) or a server (http://host:5000)"
             raise RunError(f"search.callbacks: mlflow cannot be written to: {reason}") from None
 
     def begin(self, trial: Trial) -> None:
@@ -64,8 +76,7 @@ class MlflowCallback(Tracker):
             {PARENT_TAG: self._search, "headsearch.head_id": trial.head_id},
         )
         self._runs[trial.number] = run
-        described = {**parameters(trial), "seed": trial.seed}
-        self._client.log_batch(run, params=[Param(name, str(value)) for name, value in described.items()])
+        self._describe(run, {**parameters(trial), "seed": trial.seed})
 
     def log(self, number: int, epoch: int, values: Mapping[str, float]) -> None:
         now = int(1000 * time.time())
@@ -80,6 +91,7 @@ class MlflowCallback(Tracker):
         self._client.set_terminated(run, _STATUS[state])
 
     def search_ended(self, status: SearchStatus) -> None:
+        self._conclude()
         self._client.set_terminated(self._search, "FINISHED")
         self._search = ""
 
@@ -89,6 +101,43 @@ class MlflowCallback(Tracker):
                 self._client.set_terminated(run, "KILLED")
         self._runs.clear()
 
+    def _conclude(self) -> None:
+        """What the search came to: figures of the winner, the verdict, and the report."""
+        from headsearch.report.markdown import markdown_report
+        from headsearch.runs.run import read_run
+
+        found = read_run(self._folder)
+        winner = found.ranked[0] if found.ranked else None
+        now, noted = int(1000 * time.time()), {"headsearch.verdict": found.verdict}
+        figures: dict[str, float] = {
+            "trials": len(found.records),
+            "ranked": len(found.ranked),
+        }
+        if winner is not None:
+            noted["headsearch.winner"] = winner.head_id
+            figures |= {
+                f"winner/{name}": float(value)
+                for name, value in winner.to_dict().items()
+                if isinstance(value, int | float) and not isinstance(value, bool)
+            }
+        self._client.log_batch(
+            self._search,
+            metrics=[Metric(name, value, now, 0) for name, value in figures.items()],
+            tags=[RunTag(key, value) for key, value in noted.items()],
+        )
+        self._client.log_text(self._search, markdown_report(found), "report.md")
+
+    def _describe(self, run: str, described: Mapping[str, object]) -> None:
+        """Parameters of a run; those that it has from a former session stay, as MLflow wants it."""
+        known = self._client.get_run(run).data.params
+        params = [
+            Param(name, str(value)[:MOST_CHARACTERS])
+            for name, value in described.items()
+            if name not in known
+        ]
+        for start in range(0, len(params), MOST_PARAMS):
+            self._client.log_batch(run, params=params[start : start + MOST_PARAMS])
+
     def _run(self, tag: str, value: str, name: str, tags: Mapping[str, str]) -> str:
         """The run with this tag, of a former session or new."""
         found = self._client.search_runs([self._experiment], f"tags.`{tag}` = '{value}'", max_results=1)
@@ -97,3 +146,14 @@ class MlflowCallback(Tracker):
             return str(found[0].info.run_id)
         made = self._client.create_run(self._experiment, tags={tag: value, **tags}, run_name=name)
         return str(made.info.run_id)
+
+
+def _flat(content: Mapping[str, object], path: str = "") -> dict[str, object]:
+    """Nested plain data by dotted keys; lists as they are."""
+    flat: dict[str, object] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{path}{key}.")
+        else:
+            flat[f"{path}{key}"] = value
+    return flat
