@@ -91,10 +91,11 @@ def test_a_search_is_followed_while_it_runs(tmp_path: Path) -> None:
 
 def test_an_interrupted_search_is_told_from_one_at_work(tmp_path: Path) -> None:
     class Interrupting(ToyEvaluator):
-        def __call__(self, config, context):  # type: ignore[no-untyped-def]
+        def __call__(self, training, context):  # type: ignore[no-untyped-def]
+            config = training.candidates[0].config
             if config.stages and config.family != "vit" and config.family != "mlp":
                 raise KeyboardInterrupt
-            return super().__call__(config, context)
+            return super().__call__(training, context)
 
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
