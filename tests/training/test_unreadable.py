@@ -13,10 +13,9 @@ from PIL import Image
 from headsearch.data import load_data
 from headsearch.errors import DataError
 from headsearch.heads.config import HeadConfig
-from headsearch.testing.tiny import Context, tiny_experiment
+from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.training import materials
 from headsearch.training.proxy import ProxyEvaluator
-from headsearch.training.trial import TrialResult
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProxyEvaluator:
         tiny_experiment(tmp_path, data=data, proxy={"epochs": 1, "rungs": [1], "batch_size": 16})
     )
     evaluate.prepare()
-    assert not evaluate.images().left_out
+    assert not evaluate.inputs.images[0].left_out
     return evaluate
 
 
@@ -45,14 +44,12 @@ def cut_short(folder: Path, count: int) -> None:
 
 def test_a_trial_says_which_files_broke_under_it(streamed: ProxyEvaluator, tmp_path: Path) -> None:
     cut_short(tmp_path / "pics", 5)
-    result = streamed(HeadConfig(), Context(tmp_path / "trial"))
-    assert isinstance(result, TrialResult)
+    result = streamed(training(tmp_path / "trial", HeadConfig()), Context())
     [line] = result.left_out
     assert line.startswith("5 files left out, cannot be read: a/")
     log = [json.loads(line) for line in (tmp_path / "trial/metrics.jsonl").read_text().splitlines()]
     assert any(record.get("unreadable", 0) > 0 for record in log)
-    again = streamed(HeadConfig(), Context(tmp_path / "other"))
-    assert isinstance(again, TrialResult)
+    again = streamed(training(tmp_path / "other", HeadConfig()), Context())
     assert again.left_out == ()
 
 
@@ -61,4 +58,4 @@ def test_a_trial_ends_where_a_fifth_of_the_files_breaks_under_it(
 ) -> None:
     cut_short(tmp_path / "pics", 40)
     with pytest.raises(DataError, match=r"files of 'folder' in .* cannot be read"):
-        streamed(HeadConfig(), Context(tmp_path / "trial"))
+        streamed(training(tmp_path / "trial", HeadConfig()), Context())
