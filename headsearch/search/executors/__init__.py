@@ -12,7 +12,9 @@ another process or another machine, where `attempt` runs a job just as it does h
 from __future__ import annotations
 
 import errno
+import gc
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from typing import Literal, Protocol
 from headsearch.errors import HeadError, InfeasibleHead, TrialStopped, UserError
 from headsearch.heads.config import HeadConfig
 from headsearch.training.trial import Evaluate, RungScores, ScreenResult, Stage, TrialResult
+
+FULL_DEVICE_SECONDS = 5.0
+"""Between a trial that found its device full and its second attempt."""
 
 
 @dataclass(frozen=True)
@@ -137,15 +142,20 @@ def attempt(evaluate: Evaluate, job: Job, report: Report, progress: Progress) ->
             raised_by_search.append(error)
             raise
 
-    try:
-        return evaluate(job.config, JobContext(job, guarded, progress))
-    except TrialStopped:
-        return Stopped()
-    except Exception as error:
-        if error in raised_by_search:
-            # The study could not be written: that is no outcome of the trial.
-            raise
-        return failure(error)
+    for again in (False, True):
+        try:
+            return evaluate(job.config, JobContext(job, guarded, progress))
+        except TrialStopped:
+            return Stopped()
+        except Exception as error:
+            if error in raised_by_search:
+                # The study could not be written: that is no outcome of the trial.
+                raise
+            if again or not _device_was_full(error):
+                return failure(error)
+        # Outside the handler, whose error holds the trial's tensors. Others on the same device may have been the cause.
+        _free_device_memory()
+    raise AssertionError("the second attempt returns")
 
 
 def failure(error: Exception) -> Failed:
@@ -163,12 +173,22 @@ def failure(error: Exception) -> Failed:
     return Failed(f"{type(error).__name__}: {reason}"[:300], "failed", details)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError):
-        return True
+def _device_was_full(error: Exception) -> bool:
     # Only a trial that imported torch can have raised its error; the toy objective and its workers must do without.
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def _free_device_memory() -> None:
+    """Give back what the trial held, and leave others on the device time to end theirs."""
+    gc.collect()
+    if sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
+    time.sleep(FULL_DEVICE_SECONDS)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or _device_was_full(error):
         return True
     # torch has no type of its own for the host's memory.
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
