@@ -26,13 +26,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from headsearch.errors import RunError
 from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import State, Taken, TrialRecord, finite
-from headsearch.runs.attributes import attributes, decode, for_people, identity, outcome
+from headsearch.runs.attributes import attributes, decode, for_people, identity, known_at_the_end, outcome
 from headsearch.runs.failures import NumberTaken, in_one_line
 from headsearch.search.draws import Draw
 from headsearch.search.patience import Patience
@@ -283,7 +284,7 @@ class Ledger:
             datetime_complete=now if state.is_finished() else None,
             params=dict(draw.params) if draw else {},
             distributions=dict(draw.distributions) if draw else {},
-            user_attrs=for_people(record),
+            user_attrs=for_people(record) | known_at_the_end(record),
             system_attrs=identity(record)
             | ({"sampler": dict(draw.sampler_state)} if draw and draw.sampler_state else {})
             | ({} if record.state == "running" else {"outcome": outcome(record)}),
@@ -339,8 +340,8 @@ class Ledger:
         if record.state == "infeasible":
             # Optuna's way to say so: a constraint above 0 is violated.
             self._note(record.number, "constraints", [1.0])
-        if record.reason is not None:
-            self._patiently(lambda: self._storage.set_trial_user_attr(trial, "reason", record.reason))
+        for key, noted in known_at_the_end(record).items():
+            self._patiently(partial(self._storage.set_trial_user_attr, trial, key, noted))
 
         def close() -> None:
             self._storage.set_trial_state_values(trial, state, values)
