@@ -55,7 +55,7 @@ def make_study(path: Path, trials: int) -> None:
 
 def add_trial(path: Path) -> None:
     """One more trial, as a search would write it."""
-    from headsearch.heads import canonical, head_id, parse_head
+    from headsearch.heads import Candidate, parse_head
     from headsearch.runs.directory import RunDirectory
     from headsearch.runs.storages import close_storage, open_storage, sqlite_url
     from headsearch.search.ledger import Ledger
@@ -66,11 +66,11 @@ def add_trial(path: Path) -> None:
     directory = RunDirectory.open(path)
     storage = open_storage(sqlite_url(directory.study_path))
     ledger = Ledger(storage, directory.facts().study, labels=True)
-    config = canonical(parse_head({"mixer": {"mlp_ratio": 1 + time.time() % 1}}), TOY_BASE)
-    record = ledger.start(config, head_id(config), seed=1, replicate=0)
+    candidate = Candidate.of(parse_head({"mixer": {"mlp_ratio": 1 + time.time() % 1}}), TOY_BASE)
+    record = ledger.start(candidate, seed=1, replicate=0)
     toy = ToyEvaluator()
-    rungs = tuple(toy.scores(config, epoch, 1) for epoch in toy.rungs)
-    ledger.complete(record.number, TrialResult(rungs, toy_cost(config), 1.0))
+    rungs = tuple(toy.scores(candidate.config, epoch, 1) for epoch in toy.rungs)
+    ledger.end(record.number, TrialResult("complete", rungs, toy_cost(candidate.config)), seconds=1.0)
     close_storage(storage)
 
 

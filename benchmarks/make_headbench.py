@@ -27,10 +27,9 @@ from headbench.table import OVERHEAD, PARTS, collect, write_headbench
 
 from headsearch.commands.progress import progress_display
 from headsearch.experiment import Experiment, load_experiment
-from headsearch.heads import HeadConfig
 from headsearch.scoring.zero_cost_scores import FILE_NAME
 from headsearch.search.materials import gather, read_space
-from headsearch.search.run import run_search
+from headsearch.search.session import run_search
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
 from headsearch.training.proxy import ProxyEvaluator
 
@@ -101,11 +100,8 @@ def joint_overhead(experiment: Experiment) -> float:
     heads = gather(experiment).distinct(experiment.search.screen.heads, seed=experiment.seed)
     each = experiment.search.screen.in_each_step(len(heads))
     evaluate = ProxyEvaluator(experiment)
-    sets = [
-        HeadConfig(members=tuple(head.config for head in heads[start :: -(-len(heads) // each)]))
-        for start in range(-(-len(heads) // each))
-    ]
-    return statistics.fmean(evaluate.overhead(members) for members in sets)
+    sets = -(-len(heads) // each)
+    return statistics.fmean(evaluate.overhead(heads[start::sets]) for start in range(sets))
 
 
 def main() -> None:

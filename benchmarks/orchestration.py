@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from headsearch.search.run import conduct
+from headsearch.search.session import conduct
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import toy_experiment, toy_materials
 

@@ -57,26 +57,12 @@ class Setting:
         return None if self.head is None else {self.head: {"depth": 3}}
 
 
-class Context:
-    """A trial's context that nobody listens to."""
-
-    seed = 0
-
-    def __init__(self, workdir: Path) -> None:
-        self.workdir = workdir
-
-    def report(self, scores: object) -> None:
-        """No rung is reached."""
-
-    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
-        """Called as in a search."""
-
-
 def make_run(setting: Setting, workdir: Path) -> Any:
     """A proxy on the first images of the data set, as many as a round takes."""
     from headsearch.data.sets import MemoryImages
     from headsearch.experiment import parse_experiment
     from headsearch.heads.registry import parse_head
+    from headsearch.testing.tiny import Context, training
     from headsearch.training.proxy import ProxyEvaluator
 
     source = (
@@ -90,7 +76,7 @@ def make_run(setting: Setting, workdir: Path) -> Any:
             "proxy": {"epochs": 1000, "batch_size": BATCH_SIZE},
         }
     )
-    run = ProxyEvaluator(experiment).start(parse_head(setting.head_config), Context(workdir))
+    run = ProxyEvaluator(experiment).start(training(workdir, parse_head(setting.head_config)), Context())
     run.images = MemoryImages(run.images.images[: STEPS * BATCH_SIZE])
     return run
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from headsearch.experiment import load_experiment
 from headsearch.search.materials import gather
-from headsearch.search.run import conduct
+from headsearch.search.session import conduct
 
 
 def trials_per_hour(

@@ -29,7 +29,7 @@ from headsearch.heads.config import HeadConfig
 from headsearch.scoring.cost import head_cost
 from headsearch.space import load_space
 from headsearch.space.drawing import distinct_heads
-from headsearch.testing.tiny import Context
+from headsearch.testing.tiny import Context, training
 from headsearch.training.proxy import ProxyEvaluator
 
 BASE = "{patch_size: 4, embed_dim: 64, depth: 12, num_heads: 4}"
@@ -64,11 +64,10 @@ def train(epochs: int, heads: list[HeadConfig], heads_per_step: int | None, thre
     torch.set_num_threads(threads)
     evaluate = ProxyEvaluator(experiment(epochs, heads_per_step))
     evaluate.prepare()
-    config = heads[0] if len(heads) == 1 else HeadConfig(members=tuple(heads))
     with tempfile.TemporaryDirectory() as folder:
-        context = Context(Path(folder), stage="proxy" if len(heads) == 1 else "screen")
+        wanted = training(Path(folder), *heads, stage="proxy" if len(heads) == 1 else "screen")
         began = time.perf_counter()
-        evaluate(config, context)
+        evaluate(wanted, Context())
         seconds = time.perf_counter() - began
     return Measured(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

@@ -26,24 +26,8 @@ from headsearch.scoring.cost import head_cost
 from headsearch.search.zero_cost import ZeroCostScorer
 from headsearch.space import load_space
 from headsearch.space.drawing import distinct_heads
+from headsearch.testing.tiny import Context, training
 from headsearch.training.proxy import ProxyEvaluator
-from headsearch.training.trial import RungScores, Stage
-
-
-class _Context:
-    """A trial that nobody watches."""
-
-    seed = 0
-    stage: Stage = "proxy"
-
-    def __init__(self, workdir: Path) -> None:
-        self.workdir = workdir
-
-    def report(self, scores: RungScores) -> None:
-        pass
-
-    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
-        pass
 
 
 def main() -> None:
@@ -73,7 +57,7 @@ def main() -> None:
     evaluator = ProxyEvaluator(experiment)
     evaluator.prepare()
     with tempfile.TemporaryDirectory() as folder:
-        proxy_seconds = evaluator(space.default(), _Context(Path(folder))).seconds
+        proxy_seconds = evaluator(training(Path(folder), space.default()), Context()).seconds
     result = {
         "experiment": "digits",
         "space": "paper without constraints",

@@ -15,25 +15,13 @@ from headsearch.results.ranking import rank
 from headsearch.runs.directory import RunDirectory
 from headsearch.runs.run import read_records
 from headsearch.scoring.discrepancy import MEASURES
-from headsearch.search.observer import SilentObserver
-from headsearch.search.run import run_search
+from headsearch.search.observer import Observer
+from headsearch.search.session import run_search
+from headsearch.testing.tiny import Context, training
 from headsearch.training.proxy import ProxyEvaluator
-from headsearch.training.trial import RungScores, Stage, TrialResult
+from headsearch.training.trial import TrialResult
 
 SMALL = "base.kwargs={patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}"
-
-
-class Alone:
-    """A trial context without a search around it."""
-
-    def __init__(self, workdir: Path) -> None:
-        self.seed = 0
-        self.workdir = workdir
-        self.stage: Stage = "proxy"
-
-    def report(self, scores: RungScores) -> None: ...
-
-    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None: ...
 
 
 def digits(*overrides: str) -> Experiment:
@@ -42,11 +30,16 @@ def digits(*overrides: str) -> Experiment:
 
 
 def train(experiment: Experiment, head: object, folder: Path) -> TrialResult:
-    return ProxyEvaluator(experiment)(parse_head(head), Alone(folder))
+    return trained(ProxyEvaluator(experiment), head, folder)
+
+
+def trained(evaluator: ProxyEvaluator, head: object, folder: Path) -> TrialResult:
+    (result,) = evaluator(training(folder, parse_head(head)), Context()).trials
+    return result
 
 
 def is_scored(result: TrialResult, *, head: bool) -> None:
-    final = result.final
+    final = result.rungs[-1]
     assert set(final.measures) <= set(MEASURES)
     assert bool(final.measures) is head
     assert (final.discrepancy is not None) is head
@@ -64,14 +57,14 @@ def evaluator() -> ProxyEvaluator:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_trains(family: str, evaluator: ProxyEvaluator, tmp_path: Path) -> None:
-    result = evaluator(parse_head({family: {"depth": 2, "first_shortcut": False}}), Alone(tmp_path))
+    result = trained(evaluator, {family: {"depth": 2, "first_shortcut": False}}, tmp_path)
     is_scored(result, head=True)
     assert result.cost.params > 0
 
 
 def test_a_stack_of_families_trains(evaluator: ProxyEvaluator, tmp_path: Path) -> None:
     is_scored(
-        evaluator(parse_head([{"convnext": {"depth": 1}}, {"mixer": {"depth": 1}}]), Alone(tmp_path)),
+        trained(evaluator, [{"convnext": {"depth": 1}}, {"mixer": {"depth": 1}}], tmp_path),
         head=True,
     )
 
@@ -101,8 +94,8 @@ def test_every_method_trains(method: str, head: object, tmp_path: Path) -> None:
 def test_bases_of_every_kind_train(model: str, kwargs: str, tmp_path: Path) -> None:
     experiment = digits(f"base.model={model}", f"base.kwargs={kwargs}", "data.image_size=32")
     result = train(experiment, {"vit": {"depth": 1}}, tmp_path)
-    assert result.final.discrepancy is not None
-    assert result.final.linear is not None
+    assert result.rungs[-1].discrepancy is not None
+    assert result.rungs[-1].linear is not None
 
 
 def test_a_funnel_without_labels_reads_none_and_ranks_by_discrepancy(tmp_path: Path) -> None:
@@ -222,7 +215,7 @@ def test_a_folder_of_images_is_searched_and_what_is_corrupt_is_left_out(tmp_path
     assert not list((tmp_path / "run").rglob("checkpoint*"))
 
 
-class Notes(SilentObserver):
+class Notes(Observer):
     """Keeps what is noted."""
 
     def __init__(self) -> None:

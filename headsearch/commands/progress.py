@@ -7,16 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from headsearch.results.records import TrialRecord
 from headsearch.results.text import duration
-from headsearch.search.executors import Job
-from headsearch.search.observer import Observer, SearchStatus, SilentObserver
-from headsearch.training.trial import RungScores
+from headsearch.search.observer import Observer, SearchStatus
+from headsearch.training.trial import RungScores, Training
 
 STAGES = {
     "controls": "controls",
@@ -30,26 +29,8 @@ SILENCE = 60.0
 """Seconds after which a log is told that a training still goes on, and how far it is."""
 
 
-class Display(Observer, Protocol):
-    """An observer that has something to put away when the search ends, however it ends."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-def progress_display(*, quiet: bool) -> Display:
-    """The display that suits where stderr goes."""
-    console = Console(stderr=True, highlight=False)
-    if quiet:
-        return SilentDisplay()
-    return BarDisplay(console) if console.is_terminal else LineDisplay(console)
-
-
-class SilentDisplay(SilentObserver):
-    """Shows nothing."""
+class Display(Observer):
+    """Something that is put away when the search ends, however it ends. This one shows nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +41,15 @@ class SilentDisplay(SilentObserver):
         return None
 
 
-class LineDisplay(SilentDisplay):
+def progress_display(*, quiet: bool) -> Display:
+    """The display that suits where stderr goes."""
+    console = Console(stderr=True, highlight=False)
+    if quiet:
+        return Display()
+    return BarDisplay(console) if console.is_terminal else LineDisplay(console)
+
+
+class LineDisplay(Display):
     """A line for each thing that happens: for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
@@ -76,34 +65,35 @@ class LineDisplay(SilentDisplay):
         else:
             self._line(f"about {status.expected} trainings, controls first")
 
-    def trial_started(self, job: Job, status: SearchStatus) -> None:
-        self._of(job.number, f"{_named(job)} starts  ({_counted(status)})")
+    def training_started(self, training: Training, status: SearchStatus) -> None:
+        self._of(training.number, f"{_named(training)} starts  ({_counted(status)})")
 
-    def trial_progress(
-        self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float
+    def training_progress(
+        self, training: Training, epoch: float, epochs: int, loss: float, images_per_second: float
     ) -> None:
-        self._speeds[job.number] = images_per_second
-        if time.monotonic() - self._told.get(job.number, -math.inf) >= SILENCE:
+        self._speeds[training.number] = images_per_second
+        if time.monotonic() - self._told.get(training.number, -math.inf) >= SILENCE:
             self._of(
-                job.number,
+                training.number,
                 f"epoch {epoch:.1f} of {epochs}: loss {loss:.3f}, {images_per_second:,.0f} images/s",
             )
 
-    def rung_reached(self, job: Job, scores: RungScores) -> None:
-        speed = self._speeds.get(job.number, 0.0)
-        self._of(job.number, f"epoch {scores.epoch}: {_scored(scores)}, {speed:,.0f} images/s")
+    def rung_reached(self, training: Training, place: int, scores: RungScores) -> None:
+        if training.stage == "screen":
+            # A line for each of its heads would say little.
+            return
+        speed = self._speeds.get(training.number, 0.0)
+        self._of(training.number, f"epoch {scores.epoch}: {_scored(scores)}, {speed:,.0f} images/s")
 
-    def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
-        self._of(record.number, _ended(record))
-        self._forget(record.number)
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+        number = records[0].number
+        self._of(number, _ended(records))
+        self._told.pop(number, None)
+        self._speeds.pop(number, None)
 
     def candidates_scored(self, done: int, total: int) -> None:
         if done == total or done % 100 == 0:
             self._line(f"scored {done} of {total} heads before any training")
-
-    def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
-        self._of(records[0].number, _screened(records))
-        self._forget(records[0].number)
 
     def note(self, text: str) -> None:
         self._line(text)
@@ -112,15 +102,11 @@ class LineDisplay(SilentDisplay):
         self._told[trial] = time.monotonic()
         self._line(f"trial {trial}: {text}")
 
-    def _forget(self, trial: int) -> None:
-        self._told.pop(trial, None)
-        self._speeds.pop(trial, None)
-
     def _line(self, text: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, soft_wrap=True)
 
 
-class BarDisplay(SilentDisplay):
+class BarDisplay(Display):
     """A bar for the search, one for each running trial, and a line for each that has ended."""
 
     def __init__(self, console: Console) -> None:
@@ -148,26 +134,23 @@ class BarDisplay(SilentDisplay):
         self._search = self._bars.add_task("search", total=status.expected, told="")
         self._show(status)
 
-    def trial_started(self, job: Job, status: SearchStatus) -> None:
-        self._trials[job.number] = self._bars.add_task(f"trial {job.number}", total=1.0, told=_named(job))
+    def training_started(self, training: Training, status: SearchStatus) -> None:
+        number = training.number
+        self._trials[number] = self._bars.add_task(f"trial {number}", total=1.0, told=_named(training))
         self._show(status)
 
-    def trial_progress(
-        self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float
+    def training_progress(
+        self, training: Training, epoch: float, epochs: int, loss: float, images_per_second: float
     ) -> None:
-        told = (
-            f"{_named(job)}  epoch {epoch:.1f}/{epochs}  loss {loss:.3f}  {images_per_second:,.0f} images/s"
-        )
-        self._bars.update(self._trials[job.number], completed=epoch / epochs, told=told)
+        told = f"{_named(training)}  epoch {epoch:.1f}/{epochs}  loss {loss:.3f}  {images_per_second:,.0f} images/s"
+        self._bars.update(self._trials[training.number], completed=epoch / epochs, told=told)
 
-    def rung_reached(self, job: Job, scores: RungScores) -> None:
-        return None
-
-    def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
-        bar = self._trials.pop(record.number, None)
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+        number = records[0].number
+        bar = self._trials.pop(number, None)
         if bar is not None:
             self._bars.remove_task(bar)
-        self._bars.console.print(f"trial {record.number}: {_ended(record)}", markup=False, soft_wrap=True)
+        self._bars.console.print(f"trial {number}: {_ended(records)}", markup=False, soft_wrap=True)
         self._show(status)
 
     def candidates_scored(self, done: int, total: int) -> None:
@@ -180,15 +163,6 @@ class BarDisplay(SilentDisplay):
             self._bars.remove_task(self._candidates)
             self._candidates = None
 
-    def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
-        bar = self._trials.pop(records[0].number, None)
-        if bar is not None:
-            self._bars.remove_task(bar)
-        self._bars.console.print(
-            f"trial {records[0].number}: {_screened(records)}", markup=False, soft_wrap=True
-        )
-        self._show(status)
-
     def note(self, text: str) -> None:
         self._bars.console.print(text, markup=False, soft_wrap=True)
 
@@ -199,9 +173,12 @@ class BarDisplay(SilentDisplay):
             )
 
 
-def _named(job: Job) -> str:
-    again = f", seed {job.replicate + 1}" if job.replicate else ""
-    return f"control {job.control}{again}" if job.control else f"{job.head_id}{again}"
+def _named(training: Training) -> str:
+    again = f", seed {training.replicate + 1}" if training.replicate else ""
+    trial = training.trials[0]
+    if training.stage == "screen":
+        return f"screen of {len(training.trials)} heads{again}"
+    return f"control {trial.control}{again}" if trial.control else f"{trial.candidate.head_id}{again}"
 
 
 def _counted(status: SearchStatus) -> str:
@@ -221,7 +198,10 @@ def _scored(scores: RungScores) -> str:
     return ", ".join(parts)
 
 
-def _ended(record: TrialRecord) -> str:
+def _ended(records: Sequence[TrialRecord]) -> str:
+    record = records[0]
+    if record.stage == "screen":
+        return _screened(records)
     name = f"control {record.control}" if record.control else record.head_id
     if record.state == "duplicate":
         return f"{name} is the head of trial {record.duplicate_of}: answered from there"

@@ -59,7 +59,7 @@ def run(
     from headsearch.data.names import data_named
     from headsearch.experiment import load_experiment
     from headsearch.runs.run import read_run
-    from headsearch.search.run import run_search
+    from headsearch.search.session import run_search
 
     shorthand = []
     if base is not None:

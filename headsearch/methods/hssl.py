@@ -198,8 +198,9 @@ class HSSL(nn.Module):
 
     def begin_step(self, epoch: float, epochs: int) -> None:
         """Tell the method how far training is: called before every step."""
-        for index in self.pairings:
-            self.methods[index].begin_step(epoch, epochs)
+        # Also where a head was dropped: what hides positions, and compares patches, is the first method, whatever becomes of its head.
+        for method in self.methods:
+            method.begin_step(epoch, epochs)
 
     def after_backward(self, epoch: float) -> None:
         """Let the method look at the gradients: called between the backward pass and the optimiser's step."""
@@ -228,7 +229,7 @@ class HSSL(nn.Module):
         masks: Tensor | None = None,
     ) -> Tensor:
         """The training loss of one batch, the mean of `losses`; a float32 scalar."""
-        return self.losses(views, global_views, active, masks).mean()
+        return torch.stack(self.losses(views, global_views, active, masks)).mean()
 
     def losses(
         self,
@@ -236,8 +237,10 @@ class HSSL(nn.Module):
         global_views: int = 2,
         active: Sequence[int] | None = None,
         masks: Tensor | None = None,
-    ) -> Tensor:
-        """The training loss of every active head on one batch, in float32; without heads the single loss of the base.
+    ) -> list[Tensor]:
+        """The training loss of every active head on one batch, scalars in float32; without heads the single loss of the base.
+
+        Heads have only the base in common: the gradient of some of the losses is free of what is not finite in others.
 
         Views of the same size go through a network in one pass, so its batch norms normalise over all of them together.
 
@@ -268,7 +271,8 @@ class HSSL(nn.Module):
         student_outputs = _split(self.student.project(seen, active), global_views)
         student_outputs += _by_view(self.student, views[global_views:], active)
         image_losses = self._image_losses(student_outputs, teacher_outputs, active)
-        return image_losses + self._patch_loss(seen, whole, hidden_M, mask_BHW)
+        patch_loss = self._patch_loss(seen, whole, hidden_M, mask_BHW)
+        return [loss + patch_loss for loss in image_losses]
 
     def _patch_loss(self, seen: BaseOutput, whole: BaseOutput, hidden_M: Tensor, mask_BHW: Tensor) -> Tensor:
         """Base against base at the hidden positions, whatever the heads."""
@@ -287,7 +291,7 @@ class HSSL(nn.Module):
         whole: BaseOutput,
         hidden_M: Tensor,
         active: Sequence[int],
-    ) -> Tensor:
+    ) -> list[Tensor]:
         """Both students of every head against the pixels and the teacher's features at the hidden positions of the same view."""
         outputs = self.student.project_tokens(seen, active, hidden_M)
         features = self.teacher.project_tokens(whole, active, hidden_M)
@@ -300,14 +304,17 @@ class HSSL(nn.Module):
                 )
                 for place, output in enumerate(outputs)
             ]
-            return torch.stack(losses).view(len(active), branches).mean(dim=1)
+        return [
+            torch.stack(losses[branches * place : branches * (place + 1)]).mean()
+            for place in range(len(active))
+        ]
 
     def _image_losses(
         self,
         student_outputs: Sequence[Sequence[Tensor]],
         teacher_outputs: Sequence[Sequence[Tensor]],
         active: Sequence[int],
-    ) -> Tensor:
+    ) -> list[Tensor]:
         """Of every head the mean over all pairs of different views; outputs by view, then by head."""
         branches = 2 if self.student.heads else 1
         losses_of: list[Tensor] = []
@@ -324,7 +331,7 @@ class HSSL(nn.Module):
                     for output in outputs[own]
                 ]
                 losses_of.append(torch.stack(losses).mean())
-            return torch.stack(losses_of)
+        return losses_of
 
     @torch.no_grad()
     def update_teacher(self, momentum: float, active: Sequence[int] | None = None) -> None:

@@ -71,7 +71,7 @@ def prepare(spec: PretrainSpec, place: Place) -> Setup:
     _check_fit(config, expected, base.info)
     config = canonical(config, base.info)
     dataset, views = read_images(spec.data, base, batch_size=recipe.batch_size, seed=spec.seed)
-    pair = build_pair(lambda: _again(base, spec), config, spec.method, spec.seed)
+    pair = build_pair(lambda: _again(base, spec), config.heads, spec.method, spec.seed)
     check_local_crops(views, pair)
     synchronise_batch_norms(pair, place.device)
     trainer = Trainer(

@@ -15,7 +15,7 @@ from headsearch.experiment import Experiment, load_experiment, parse_experiment
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import is_count
 from headsearch.runs.directory import changed_keys, refuse_changes
-from headsearch.search.seeds import derived_seed
+from headsearch.search.seeds import search_seed
 from headsearch.space import Space, load_space
 
 VERSION = "headsearch/reproduction@1"
@@ -72,7 +72,7 @@ class Plan:
         content = self._search(SCREEN, "screen", {"replicates": 1}).model_dump(mode="json")
         content["search"]["screen"]["heads"] = number
         content["data"]["labels"] = "none"
-        content["seed"] = derived_seed("reproduction", SCREEN, self.experiment.seed)
+        content["seed"] = search_seed("reproduction", SCREEN, self.experiment.seed)
         return parse_experiment(content)
 
     def to_dict(self) -> dict[str, Any]:

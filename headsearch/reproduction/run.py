@@ -26,7 +26,7 @@ from headsearch.search.checks import check_experiment, check_grids
 from headsearch.search.materials import Materials
 from headsearch.search.materials import gather as gather_materials
 from headsearch.search.observer import Observer
-from headsearch.search.run import conduct
+from headsearch.search.session import conduct
 
 Tell = Callable[[str], None]
 

@@ -29,7 +29,7 @@ from headsearch.results.records import TrialRecord, finite
 from headsearch.scoring.discrepancy import MEASURES
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
-from headsearch.training.trial import RungScores, Stage
+from headsearch.training.trial import RungScores, TrialStage
 
 Score = Callable[[RungScores], float | None]
 
@@ -104,7 +104,7 @@ def audit(
     *,
     labels: bool,
     measure: str,
-    stage: Stage = "proxy",
+    stage: TrialStage = "proxy",
     screen_order: Sequence[str] = (),
     by_chance: frozenset[str] = frozenset(),
     chance_is_told: bool = True,
@@ -148,7 +148,7 @@ def audit(
     )
 
 
-def _full_budget(records: Sequence[TrialRecord], stage: Stage) -> list[_Head]:
+def _full_budget(records: Sequence[TrialRecord], stage: TrialStage) -> list[_Head]:
     """The heads that are compared: at full budget, never infeasible, by name; the control without a head has no discrepancy."""
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:

@@ -18,7 +18,7 @@ from headsearch.errors import RunError
 from headsearch.results.noise import pooled_noise
 from headsearch.results.records import TrialRecord, finite
 from headsearch.scoring.score import head_score
-from headsearch.training.trial import RungScores, Stage
+from headsearch.training.trial import RungScores, TrialStage
 
 By = Literal["pareto", "probe", "discrepancy", "score"]
 
@@ -80,7 +80,9 @@ def heads_tried(records: Iterable[TrialRecord]) -> int:
     return len({r.head_id for r in records if r.control is None and r.rungs and r.stage == "proxy"})
 
 
-def rank(records: Iterable[TrialRecord], *, by: By, labels: bool, stage: Stage = "proxy") -> list[RankRow]:
+def rank(
+    records: Iterable[TrialRecord], *, by: By, labels: bool, stage: TrialStage = "proxy"
+) -> list[RankRow]:
     """The ranking: one row per head that ran its full budget or is infeasible.
 
     Args:

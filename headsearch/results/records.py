@@ -12,7 +12,7 @@ from headsearch.heads import Candidate, parse_head
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.cost import HeadCost
 from headsearch.scoring.score import head_score
-from headsearch.training.trial import RungScores, Stage
+from headsearch.training.trial import RungScores, TrialStage
 
 State = Literal["running", "complete", "stopped", "infeasible", "failed", "duplicate"]
 """`complete` ran its full budget; `stopped` was ended at a rung; `infeasible` collapsed or cannot be built; `failed` broke for a
@@ -51,7 +51,7 @@ class TrialRecord:
     """Why it is infeasible, stopped or failed, in one line."""
     duplicate_of: int | None
     """Number of the trial that answered a duplicate."""
-    stage: Stage = "proxy"
+    stage: TrialStage = "proxy"
     """A head may be screened first and get a proxy of its own later: those are two trials."""
     taken: Taken | None = None
     """Of a head's first proxy in a funnel; None of any other trial, and in runs that do not say."""

@@ -28,7 +28,7 @@ from headsearch.runs.epochs import EpochPoint, last_epoch, read_epochs
 from headsearch.runs.sqlite import stamp
 from headsearch.runs.study import NoStudy, StudyReader, Times
 from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, readable_scores
-from headsearch.training.trial import EMBEDDINGS, Stage
+from headsearch.training.trial import EMBEDDINGS, TrialStage
 
 if TYPE_CHECKING:
     from headsearch.results.audit import Audit, BasePair
@@ -87,7 +87,7 @@ class Run:
         return bool(self.records) and all(record.stage == "screen" for record in self.records)
 
     @property
-    def ranked_stage(self) -> Stage:
+    def ranked_stage(self) -> TrialStage:
         """Whose trials are ranked."""
         return "screen" if self.screen_alone else "proxy"
 

@@ -6,79 +6,58 @@ What comes next follows from the records alone (`stages.py`), so that a search t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from headsearch.errors import RunError
-from headsearch.experiment import Strategy
+from headsearch.experiment import Experiment
 from headsearch.files import write_atomically
 from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
-from headsearch.results.records import State, TrialRecord
+from headsearch.results.records import TrialRecord, training_of
 from headsearch.search.board import Board
-from headsearch.search.executors import Failed, Job, Outcome, Stopped
+from headsearch.search.executors import Failed, Outcome, Stopped
 from headsearch.search.funnel import Promotions, Screening
 from headsearch.search.ledger import Ledger, finite_scores
+from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.proposer import Proposer
-from headsearch.search.stages import Controls, Proposals, Replicates, Stage
+from headsearch.search.stages import Controls, Proposals, Replicates, SearchStage
 from headsearch.search.stopping import Decision, Objectives, SuccessiveHalving
-from headsearch.training.trial import CHECKPOINTS, MemberScores, RungScores, ScreenResult, TrialResult
+from headsearch.training.trial import CHECKPOINTS, RungScores, Training, TrainingResult, TrialResult
 
 FAILURES_BEFORE_GIVING_UP = 3
 """Trials that fail unexpectedly before any has succeeded, after which more of them would teach nothing."""
 
 
-@dataclass(frozen=True)
-class SearchPlan:
-    """What a search does, apart from which heads it tries."""
-
-    seed: int
-    trials: int
-    """Heads to train."""
-    finalists: int
-    replicates: int
-    controls: Mapping[str, Candidate]
-    """By name; run in this order."""
-    labels: bool
-    """Whether trials have a probe."""
-    rungs: tuple[int, ...]
-    """Epochs at which trials report; the last is the full budget."""
-    reduction: int | None
-    """At every rung the best one of so many goes on; None: trials are never stopped."""
-    strategy: Strategy = "proxies"
-    screened: Sequence[Candidate] = ()
-    """Heads to screen, for `screen` and `funnel`."""
-    anchors: Mapping[str, Candidate] = field(default_factory=dict)
-    """Heads that tie several joint runs together, by the name of their control."""
-    batch: int = 24
-    """Most heads in a joint run."""
-    audit: int = 0
-    """Of the funnel's trials, heads that are taken by chance."""
-    keep_checkpoints: bool = False
-    """Whether a trial's checkpoint stays when the trial has ended."""
-
-
 class Coordinator:
-    """One search, from the records so far to its end. Implements `JobSource`."""
+    """One search, from the records so far to its end. Implements `TrainingSource`."""
 
     def __init__(
         self,
-        plan: SearchPlan,
+        experiment: Experiment,
+        materials: Materials,
+        screened: Sequence[Candidate],
         ledger: Ledger,
         proposer: Proposer,
         folder: Callable[[int], Path],
         observer: Observer,
     ) -> None:
-        """`folder` gives a trial's folder by its number. Trials that the ledger has as running are taken up first."""
-        self._plan = plan
+        """`screened` heads are screened where the strategy is to; `folder` gives a training's folder by its number. Trials that the ledger has
+        as running are taken up first."""
+        self._labels = experiment.probes
+        self._rungs = experiment.proxy.rungs
+        self._keep_checkpoints = experiment.proxy.keep_checkpoints
         self._ledger = ledger
         self._observer = observer
-        self._board = board = Board(ledger, folder, observer, self.status, seed=plan.seed)
-        self._stages = tuple(_stages(plan, board, proposer))
-        self._stopping = None if plan.reduction is None else SuccessiveHalving(plan.rungs, plan.reduction)
-        self._settled = 0
+        self._board = Board(ledger, folder, observer, self.status, seed=experiment.seed)
+        self._stages = tuple(_stages(experiment, materials, screened, self._board, proposer))
+        stopping = experiment.search.stopping
+        self._stopping = (
+            SuccessiveHalving(self._rungs, stopping.reduction) if stopping.kind == "asha" else None
+        )
+        self._settled: set[tuple[str, int]] = set()
+        """Trainings that have ended."""
         self._succeeded = False
         self._failed_in_a_row = 0
         self._seconds: list[float] = []
@@ -89,111 +68,83 @@ class Coordinator:
 
     @property
     def done(self) -> bool:
-        """Whether nothing runs and nothing is left to start. Valid after `next_job` has returned None."""
-        return (
-            self._board.at_rest
-            and not self._board.interrupted
-            and all(stage.finished for stage in self._stages)
-        )
+        """Whether nothing runs and nothing is left to start. Valid after `next_training` has returned None."""
+        return not self._board.running and all(stage.finished for stage in self._stages)
 
-    def next_job(self) -> Job | None:
+    def next_training(self) -> Training | None:
         """The next training. Duplicates are answered on the way."""
         while self._board.interrupted:
-            record = self._board.interrupted.popleft()
-            if all(said.go_on for said in self._ledger.decisions(record.number).values()):
-                return self._board.hand_out(record)
+            training = self._board.interrupted.popleft()
+            if all(said.go_on for said in self._ledger.decisions(training.number).values()):
+                return self._board.hand_out(training)
             # Killed between the decision to stop it and its end.
-            self._conclude(self._stopped(record.number))
+            self.settle(training, Stopped())
         for stage in self._stages:
-            job = stage.next_job()
-            if job is not None or stage.holds:
-                return job
+            following = stage.next_training()
+            if following is not None or stage.holds:
+                return following
         return None
 
-    def report(self, job: Job, scores: RungScores) -> bool:
-        """Record a rung, and whether the trial goes on to the next. Both are written before the answer is given.
-
-        A joint run drops heads by itself: its rungs are recorded, no more.
-        """
-        if isinstance(scores, MemberScores):
-            self._ledger.report(self._board.joint(job.seed)[scores.member], scores.alone())
-            return True
-        decision = None
-        if scores.epoch < self._plan.rungs[-1]:
-            decision = self._decide(job, scores)
-            # The last rung comes with the result.
-            self._ledger.report(job.number, scores, decision)
-        self._observer.rung_reached(job, scores)
+    def report(self, training: Training, place: int, scores: RungScores) -> bool:
+        """Record a rung, and whether the training goes on to the next. Both are written before the answer is given."""
+        decision = self._decide(training, scores)
+        # The last rung of a proxy comes with the result.
+        if training.stage == "screen" or scores.epoch < self._rungs[-1]:
+            self._ledger.report(training.trials[place].number, scores, decision)
+        self._observer.rung_reached(training, place, scores)
         return decision is None or decision.go_on
 
-    def progress(self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
+    def progress(
+        self, training: Training, epoch: float, epochs: int, loss: float, images_per_second: float
+    ) -> None:
         """Pass on to the observer."""
-        self._observer.trial_progress(job, epoch, epochs, loss, images_per_second)
+        self._observer.training_progress(training, epoch, epochs, loss, images_per_second)
 
     def note(self, text: str) -> None:
         """Pass on to the observer."""
         self._observer.note(text)
 
-    def settle(self, job: Job, outcome: Outcome) -> None:
-        """Record how a job ended, and tell the proposer.
+    def settle(self, training: Training, outcome: Outcome) -> None:
+        """Record how a training ended, trial by trial, and tell the stages.
 
         Raises:
-            RunError: the search cannot go on. What is finished is safe; a trial that was halted resumes.
+            RunError: the search cannot go on. What is finished is safe; a training that was halted resumes.
         """
-        if isinstance(outcome, TrialResult | ScreenResult):
+        seconds = speed = None
+        if isinstance(outcome, TrainingResult):
             for line in outcome.left_out:
-                self.note(f"data: while trial {job.number} was trained: {line}")
-        if job.stage == "screen":
-            self._settle_joint(job, outcome)
-            return
-        assert not isinstance(outcome, ScreenResult), "only a joint run gives one"
-        if isinstance(outcome, TrialResult):
-            outcome = self._checked(outcome)
-        if isinstance(outcome, Failed) and outcome.kind == "halt":
-            raise RunError(
-                f"stopped at trial {job.number}: {outcome.reason}; mend that and go on with --resume"
-            )
-        if isinstance(outcome, TrialResult):
-            record = self._ledger.complete(job.number, outcome)
-        elif isinstance(outcome, Stopped):
-            record = self._stopped(job.number)
+                self.note(f"data: while trial {training.number} was trained: {line}")
+            results = [
+                self._checked(training, trial.number, result)
+                for trial, result in zip(training.trials, outcome.trials, strict=True)
+            ]
+            seconds, speed = outcome.seconds / len(results), outcome.images_per_second
         else:
-            self._keep_details(job, outcome)
-            kind: State = "infeasible" if outcome.kind == "infeasible" else "failed"
-            record = self._ledger.end(job.number, kind, outcome.reason, None)
-        self._conclude(record)
-        self._give_up_if_nothing_works(record)
-
-    def _settle_joint(self, job: Job, outcome: Outcome) -> None:
-        numbers = self._board.joint(job.seed)
-        if not isinstance(outcome, ScreenResult):
-            reason = outcome.reason if isinstance(outcome, Failed) else "it was stopped"
-            if isinstance(outcome, Failed):
-                self._keep_details(job, outcome)
-            raise RunError(
-                f"the screen of {len(numbers)} heads (trial {job.number} and on) gave no result: {reason}; mend that, or screen fewer heads "
-                f"at once (search.screen.batch), and go on with --resume"
-            )
-        self._board.end_joint(job.seed)
-        for number, head in zip(numbers, outcome.heads, strict=True):
+            results = [self._without_result(training, outcome)]
+        for trial, result in zip(training.trials, results, strict=True):
             # A session that was killed while it wrote this may have written part of it.
-            if self._ledger.record(number).state == "running":
-                record = self._ledger.screened(number, head, outcome.seconds / len(numbers))
-                for stage in self._stages:
-                    stage.ended(record)
-        self._settled += 1
-        self._succeeded = True
-        self._discard_checkpoint(self._ledger.record(numbers[0]))
-        self._observer.screen_ended([self._ledger.record(number) for number in numbers], self.status())
+            if self._ledger.record(trial.number).state == "running":
+                self._ledger.end(trial.number, result, seconds=seconds, images_per_second=speed)
+        del self._board.running[training.number]
+        records = [self._ledger.record(trial.number) for trial in training.trials]
+        for record in records:
+            self._absorb(record)
+            if record.state == "infeasible" and self._stopping is not None:
+                self._stopping.withdraw(record.number)
+            for stage in self._stages:
+                stage.ended(record)
+        self._discard_checkpoint(training.number)
+        self._observer.training_ended(records, self.status())
+        self._give_up_if_nothing_works(records)
 
     def status(self) -> SearchStatus:
         """How far the search is."""
         stage = next((stage for stage in self._stages if not stage.finished), self._stages[-1])
-        running = self._board.trainings
+        running, settled = len(self._board.running), len(self._settled)
         return SearchStatus(
             stage=stage.name,
-            settled=self._settled,
-            expected=max(self._settled + running, sum(stage.expected for stage in self._stages)),
+            settled=settled,
+            expected=max(settled + running, sum(stage.expected for stage in self._stages)),
             seconds_per_trial=self._seconds_per_trial(),
             at_work=running,
         )
@@ -203,129 +154,153 @@ class Coordinator:
             return None
         return sum(self._seconds) / len(self._seconds) * sum(self._shares) / len(self._shares)
 
-    def _decide(self, job: Job, scores: RungScores) -> Decision | None:
-        """What the policy says; None where it is not asked: controls and replicates are wanted in full, and compared with nobody."""
-        objectives = self._objectives(scores)
-        if self._stopping is None or job.control is not None or job.replicate > 0 or objectives is None:
+    def _decide(self, training: Training, scores: RungScores) -> Decision | None:
+        """What the policy says; None where it is not asked: a screen drops heads by itself, and controls and replicates are wanted in full,
+        and compared with nobody."""
+        trial = training.trials[0]
+        if (
+            self._stopping is None
+            or training.stage == "screen"
+            or training.replicate > 0
+            or trial.control is not None
+            or scores.epoch >= self._rungs[-1]
+            or (objectives := self._objectives(scores)) is None
+        ):
             return None
-        go_on = self._stopping.decide(job.number, scores.epoch, objectives)
-        return Decision(job.number, scores.epoch, objectives, go_on)
+        go_on = self._stopping.decide(trial.number, scores.epoch, objectives)
+        return Decision(trial.number, scores.epoch, objectives, go_on)
 
     def _objectives(self, scores: RungScores) -> Objectives | None:
         """What trials are compared by before their full budget; None where that is not measured or not a number."""
         # An empty head has no discrepancy, being the identity.
-        known = (scores.discrepancy or 0.0, *((probe_score(scores),) if self._plan.labels else ()))
+        known = (scores.discrepancy or 0.0, *((probe_score(scores),) if self._labels else ()))
         objectives = tuple(value for value in known if value is not None and math.isfinite(value))
         return objectives if len(objectives) == len(known) else None
 
-    def _stopped(self, number: int) -> TrialRecord:
-        """Record that a trial was told to stop."""
-        epoch = self._ledger.record(number).rungs[-1].epoch
-        reason = f"not among the best 1/{self._plan.reduction} so far at epoch {epoch}"
-        return self._ledger.end(number, "stopped", reason, None)
+    def _without_result(self, training: Training, outcome: Stopped | Failed) -> TrialResult:
+        """How the only trial of a training ended that was told to stop or gave no result."""
+        rungs = self._ledger.record(training.number).rungs
+        if isinstance(outcome, Stopped):
+            assert self._stopping is not None, "nobody else stops a training"
+            reason = f"not among the best 1/{self._stopping.reduction} so far at epoch {rungs[-1].epoch}"
+            return TrialResult("stopped", rungs, reason=reason)
+        if len(training.trials) > 1:
+            self._keep_details(training, outcome)
+            raise RunError(
+                f"the screen of {len(training.trials)} heads (trial {training.number} and on) gave no result: {outcome.reason}; mend that, "
+                f"or screen fewer heads at once (search.screen.batch), and go on with --resume"
+            )
+        if outcome.kind == "halt":
+            raise RunError(
+                f"stopped at trial {training.number}: {outcome.reason}; mend that and go on with --resume"
+            )
+        self._keep_details(training, outcome)
+        return TrialResult(outcome.kind, rungs, reason=outcome.reason)
 
-    def _conclude(self, record: TrialRecord) -> None:
-        """All that follows from the end of a trial, once it is written down."""
-        del self._board.running[record.number]
-        self._absorb(record)
-        if record.state == "infeasible" and self._stopping is not None:
-            self._stopping.withdraw(record.number)
-        for stage in self._stages:
-            stage.ended(record)
-        self._discard_checkpoint(record)
-        self._observer.trial_ended(record, self.status())
+    def _checked(self, training: Training, number: int, result: TrialResult) -> TrialResult:
+        """The result, unless it is worthless: an objective that is missing or not finite must not reach the study."""
+        if result.state != "complete":
+            return result
+        reported = self._ledger.record(number).rungs
+        if not all(finite_scores(scores) for scores in result.rungs):
+            return TrialResult("infeasible", reported, reason="scores are not finite")
+        if self._labels and training.stage == "proxy" and probe_score(result.rungs[-1]) is None:
+            reason = "the trial gave no probe, though the experiment has labels"
+            return TrialResult("failed", reported, reason=reason)
+        return result
 
-    def _discard_checkpoint(self, record: TrialRecord) -> None:
-        """Remove what the trial would have been resumed from. Only now: until its end was written down it could have been needed."""
-        if self._plan.keep_checkpoints or record.state == "duplicate":
-            return
-        for file in self._board.folder(record.number).glob(CHECKPOINTS):
-            file.unlink(missing_ok=True)
+    def _discard_checkpoint(self, number: int) -> None:
+        """Remove what a training would have been resumed from. Only now: until its end was written down it could have been needed."""
+        if not self._keep_checkpoints:
+            for file in self._board.folder(number).glob(CHECKPOINTS):
+                file.unlink(missing_ok=True)
 
     def _load(self) -> None:
         """Take over the records of former sessions, in the order in which they were made."""
-        board = self._board
-        screened: set[int] = set()
-        for record in self._ledger.records:
+        board, records = self._board, self._ledger.records
+        unfinished = {training_of(record) for record in records if record.state == "running"}
+        for record in records:
             if self._stopping is not None and record.state != "infeasible":
                 self._stopping.remember(self._ledger.decisions(record.number).values())
             for stage in self._stages:
                 stage.remember(record)
-            if record.stage == "screen":
-                self._settled += record.state != "running" and record.seed not in screened
-                screened.add(record.seed)
-                continue
             if record.state == "running":
-                board.interrupted.append(record)
-                board.begin(record)
-                board.running[record.number] = record
+                # A screen is taken up by its stage, which knows of heads that were not written down.
+                if record.stage == "proxy":
+                    board.interrupted.append(board.take_up([record]))
                 continue
-            # A session that was killed may have left it.
-            self._discard_checkpoint(record)
+            if record.state != "duplicate" and training_of(record) not in unfinished:
+                # A session that was killed may have left it.
+                self._discard_checkpoint(record.number)
             if record.state == "failed" and self._ledger.draw(record.number) is None:
                 # Whatever went wrong with a control or a replicate may have been mended since: it is run again.
-                self._settled += 1
+                self._settled.add(training_of(record))
             else:
-                board.begin(record)
                 self._absorb(record)
 
     def _absorb(self, record: TrialRecord) -> None:
         """Count a trial that has ended."""
         if record.state == "duplicate":
             return
-        self._settled += 1
+        self._settled.add(training_of(record))
+        if record.stage == "screen":
+            return
+        self._board.covered.add((record.head_id, record.replicate))
         if record.replicate == 0:
             self._board.first[record.head_id] = record
         if record.state == "complete" and record.seconds is not None:
             self._seconds.append(record.seconds)
             self._shares.append(1.0)
         elif record.state == "stopped":
-            self._shares.append(record.rungs[-1].epoch / self._plan.rungs[-1])
+            self._shares.append(record.rungs[-1].epoch / self._rungs[-1])
 
-    def _checked(self, result: TrialResult) -> TrialResult | Failed:
-        """The result, unless it is worthless: an objective that is missing or not finite must not reach the study."""
-        final = result.final
-        if not all(finite_scores(scores) for scores in result.rungs):
-            return Failed("scores are not finite", "infeasible")
-        if self._plan.labels and probe_score(final) is None:
-            return Failed("the trial gave no probe, though the experiment has labels", "failed")
-        return result
-
-    def _keep_details(self, job: Job, outcome: Failed) -> None:
+    def _keep_details(self, training: Training, outcome: Failed) -> None:
         if not outcome.details:
             return
         try:
-            write_atomically(job.workdir / "error.txt", outcome.details)
+            write_atomically(training.workdir / "error.txt", outcome.details)
         except OSError as error:
             raise RunError(
-                f"{job.workdir}: cannot be written: {error.strerror}; mend that and go on with --resume"
+                f"{training.workdir}: cannot be written: {error.strerror}; mend that and go on with --resume"
             ) from None
 
-    def _give_up_if_nothing_works(self, record: TrialRecord) -> None:
-        if record.state == "failed" and not self._succeeded:
-            self._failed_in_a_row += 1
-        elif record.state != "infeasible":
-            self._succeeded = True
+    def _give_up_if_nothing_works(self, records: Sequence[TrialRecord]) -> None:
+        states = {record.state for record in records}
+        self._succeeded = self._succeeded or not states <= {"failed", "infeasible"}
+        self._failed_in_a_row += states == {"failed"}
         if self._failed_in_a_row >= FAILURES_BEFORE_GIVING_UP and not self._succeeded:
             raise RunError(
-                f"the first {self._failed_in_a_row} trials failed, the last with: {record.reason}; "
-                f"see {self._board.folder(record.number) / 'error.txt'}"
+                f"the first {self._failed_in_a_row} trials failed, the last with: {records[-1].reason}; "
+                f"see {self._board.folder(records[0].number) / 'error.txt'}"
             )
 
 
-def _stages(plan: SearchPlan, board: Board, proposer: Proposer) -> Iterator[Stage]:
-    """The stages of the plan's strategy, in order."""
-    if plan.strategy == "screen":
-        yield Screening(board, plan.screened, plan.anchors, batch=plan.batch, replicates=plan.replicates)
-        return
-    yield Controls(board, plan.controls)
-    if plan.strategy == "funnel":
-        screening = Screening(board, plan.screened, plan.anchors, batch=plan.batch)
+def _stages(
+    experiment: Experiment,
+    materials: Materials,
+    screened: Sequence[Candidate],
+    board: Board,
+    proposer: Proposer,
+) -> Iterator[SearchStage]:
+    """The stages of the experiment's strategy, in order."""
+    search, controls = experiment.search, materials.controls
+    if search.strategy != "proxies":
+        # In a funnel it is the finalists that have several seeds.
+        seeds = search.replicates if search.strategy == "screen" else 1
+        screening = Screening(board, screened, materials.anchors, batch=search.screen.batch, replicates=seeds)
+    if search.strategy == "screen":
         yield screening
-        yield Promotions(board, lambda: screening.standings, trials=plan.trials, audit=plan.audit)
+        return
+    yield Controls(board, controls)
+    if search.strategy == "funnel":
+        yield screening
+        yield Promotions(board, lambda: screening.standings, trials=search.trials, audit=search.audit)
     else:
-        yield Proposals(board, proposer, plan.trials)
-    controls = list(plan.controls.values())
+        yield Proposals(board, proposer, search.trials)
     yield Replicates(
-        board, controls, finalists=plan.finalists, replicates=plan.replicates, labels=plan.labels
+        board,
+        list(controls.values()),
+        finalists=search.finalists,
+        replicates=search.replicates,
+        labels=experiment.probes,
     )

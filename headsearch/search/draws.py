@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from headsearch.heads.config import Scalar
-from headsearch.space.tree import walk
+from headsearch.space.tree import enumerate_walks, walk
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -64,38 +64,4 @@ def default_decisions(space: Space) -> dict[str, Scalar]:
 
 def all_decisions(space: Space) -> Iterator[dict[str, Scalar]]:
     """The decisions behind every head of a finite space, in the order of `space.enumerate()`."""
-    names: list[str] = []
-    values: list[Iterator[Scalar]] = []
-    current: list[Scalar] = []
-    position = 0
-
-    def count(name: str, domain: Domain, fallback: Scalar) -> Scalar:
-        nonlocal position
-        if position == len(current):
-            names.append(name)
-            values.append(iter(domain.values()))
-            current.append(next(values[-1]))
-        position += 1
-        return current[position - 1]
-
-    while True:
-        position = 0
-        walk(space.head, count)
-        yield dict(zip(names, current, strict=True))
-        while values:
-            following = list(_at_most_one(values[-1]))
-            if following:
-                current[-1] = following[0]
-                break
-            names.pop()
-            values.pop()
-            current.pop()
-        if not values:
-            return
-
-
-def _at_most_one(values: Iterator[Scalar]) -> Iterator[Scalar]:
-    """The next value, if any; None is a value too."""
-    for value in values:
-        yield value
-        return
+    return (decisions for _, decisions in enumerate_walks(space.head))

@@ -1,4 +1,4 @@
-"""The stages of a funnel that come before the finalists: joint runs of many heads, and proxies for the best of them."""
+"""The stages of a funnel that come before the finalists: joint trainings of many heads, and proxies for the best of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from headsearch.heads import Candidate
 from headsearch.results.records import Taken, TrialRecord
 from headsearch.results.standings import Standing, standings
 from headsearch.search.board import Board
-from headsearch.search.executors import Job
 from headsearch.search.observer import StageName
-from headsearch.search.seeds import derived_seed
+from headsearch.search.seeds import search_seed
 from headsearch.search.selection import joint_runs, promoted
+from headsearch.search.stages import SearchStage
+from headsearch.training.trial import Training
 
 
-class Screening:
-    """Joint runs of all heads to be screened. A run is one training and as many trials as it has heads."""
+class Screening(SearchStage):
+    """Joint trainings of all heads to be screened, in each as many trials as it has heads."""
 
     name: StageName = "screen"
 
@@ -28,19 +29,19 @@ class Screening:
         batch: int,
         replicates: int = 1,
     ) -> None:
-        """`heads` in runs of at most `batch`, which share the `anchors` (by the name of their control) where there are several. Every
-        run is repeated until it has had `replicates` seeds."""
+        """At most `batch` of the `heads` are trained at once; where several trainings are needed, all have the `anchors` (by the name of
+        their control). Every training is repeated until it has had `replicates` seeds."""
         self._board = board
-        self._names = {candidate.head_id: name for name, candidate in anchors.items()}
         runs = joint_runs(heads, list(anchors.values()), batch=batch)
-        self._anchored = len(runs) > 1
+        self._controls = {head.head_id: name for name, head in anchors.items()} if len(runs) > 1 else {}
+        """Names of the anchors that there are, by head."""
         self._runs = {
-            derived_seed("screen", board.seed, index, replicate): (members, replicate)
+            search_seed("screen", board.seed, index, replicate): (members, replicate)
             for replicate in range(replicates)
             for index, members in enumerate(runs)
         }
         self._records: dict[int, dict[str, TrialRecord]] = {seed: {} for seed in self._runs}
-        """The trials of every run by head, as they were when they were last heard of."""
+        """The trials of every training by head, as they were when they were last heard of."""
 
     @property
     def holds(self) -> bool:
@@ -48,7 +49,7 @@ class Screening:
 
     @property
     def finished(self) -> bool:
-        return all(self._settled(seed) or self._board.joint(seed) for seed in self._runs)
+        return all(self._settled(seed) or self._at_work(seed) for seed in self._runs)
 
     @property
     def expected(self) -> int:
@@ -58,14 +59,26 @@ class Screening:
     def standings(self) -> list[Standing]:
         """The heads that went through, best first. Valid once this holds nobody up."""
         records = [record for run in self._records.values() for record in run.values()]
-        order = standings(records, list(self._names) if self._anchored else ())
-        return [s for s in order if not (self._anchored and s.candidate.head_id in self._names)]
+        order = standings(records, list(self._controls))
+        return [standing for standing in order if standing.candidate.head_id not in self._controls]
 
-    def next_job(self) -> Job | None:
+    def next_training(self) -> Training | None:
         for seed, (members, replicate) in self._runs.items():
-            if not self._settled(seed) and not self._board.joint(seed):
-                controls = [self._names.get(member.head_id) if self._anchored else None for member in members]
-                return self._board.start_joint(members, controls, self._records[seed], seed, replicate)
+            if not self._settled(seed) and not self._at_work(seed):
+                board, known = self._board, self._records[seed]
+                records = [
+                    # Of a session that was killed, all or some of them may be written down, and may have ended.
+                    known.get(member.head_id)
+                    or board.ledger.start(
+                        member,
+                        seed=seed,
+                        replicate=replicate,
+                        control=self._controls.get(member.head_id),
+                        stage="screen",
+                    )
+                    for member in members
+                ]
+                return board.hand_out(board.take_up(records))
         return None
 
     def remember(self, record: TrialRecord) -> None:
@@ -79,8 +92,11 @@ class Screening:
         records, (members, _) = self._records[seed], self._runs[seed]
         return len(records) == len(members) and all(record.state != "running" for record in records.values())
 
+    def _at_work(self, seed: int) -> bool:
+        return any(training.seed == seed for training in self._board.running.values())
 
-class Promotions:
+
+class Promotions(SearchStage):
     """Proxies for the best heads of a screen, and for a few taken by chance."""
 
     name: StageName = "heads"
@@ -101,24 +117,20 @@ class Promotions:
         return self._chosen is not None and all(head.head_id in self._begun for head, _ in self._chosen)
 
     @property
-    def holds(self) -> bool:
-        return not self.finished
-
-    @property
     def expected(self) -> int:
         return self._trials if self._chosen is None else len(self._chosen)
 
-    def next_job(self) -> Job | None:
+    def next_training(self) -> Training | None:
         board = self._board
         if self._chosen is None:
             self._chosen = promoted(
                 self._order(), trials=self._trials, audit=self._audit, seed=board.seed, begun=self._begun
             )
         for head, taken in self._chosen:
-            twin = board.trained(head.head_id)
-            if head.head_id in self._begun or (twin is None and board.at_work(head.head_id)):
+            if head.head_id in self._begun or head.head_id in board.heads_at_work:
                 continue
             self._begun[head.head_id] = taken
+            twin = board.first.get(head.head_id)
             if twin is None:
                 return board.start(head, taken=taken)
             board.duplicate(head, twin, taken=taken)
@@ -127,6 +139,3 @@ class Promotions:
     def remember(self, record: TrialRecord) -> None:
         if record.stage == "proxy" and record.control is None and record.replicate == 0:
             self._begun[record.head_id] = record.taken
-
-    def ended(self, record: TrialRecord) -> None:
-        return None

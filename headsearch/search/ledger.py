@@ -27,18 +27,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from headsearch.errors import RunError
 from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
-from headsearch.results.records import State, Taken, TrialRecord, finite
+from headsearch.results.records import Taken, TrialRecord, finite
 from headsearch.runs.attributes import attributes, decode, for_people, identity, known_at_the_end, outcome
 from headsearch.runs.failures import NumberTaken, in_one_line
 from headsearch.search.draws import Draw
 from headsearch.search.patience import Patience
 from headsearch.search.stopping import Decision
-from headsearch.training.trial import RungScores, ScreenedHead, Stage, TrialResult
+from headsearch.training.trial import RungScores, TrialResult, TrialStage
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -57,7 +57,7 @@ class Ledger:
         name: str,
         *,
         labels: bool,
-        valued: Stage = "proxy",
+        valued: TrialStage = "proxy",
         patience: Patience | None = None,
     ) -> None:
         """Open the study `name`, which exists. `labels` tells whether its trials have a probe, `valued` which stage's scores are values of
@@ -101,7 +101,7 @@ class Ledger:
         *,
         labels: bool,
         facts: Mapping[str, Any],
-        valued: Stage = "proxy",
+        valued: TrialStage = "proxy",
         patience: Patience | None = None,
     ) -> Ledger:
         """Make the study. `facts` about the run are kept with it. Raises `RunError` where the name is taken."""
@@ -174,10 +174,10 @@ class Ledger:
         replicate: int,
         control: str | None = None,
         draw: Draw | None = None,
-        stage: Stage = "proxy",
+        stage: TrialStage = "proxy",
         taken: Taken | None = None,
     ) -> TrialRecord:
-        """Record a training as running. The record has its number."""
+        """Record a trial as running. The record has its number."""
         record = TrialRecord(
             number=self._next_number,
             state="running",
@@ -238,36 +238,26 @@ class Ledger:
         rungs = [finite(rung.to_dict()) | _said(decided.get(rung.epoch)) for rung in record.rungs]
         self._note(number, "rungs", rungs)
 
-    def complete(self, number: int, result: TrialResult) -> TrialRecord:
-        """Record the result of a full budget."""
+    def end(
+        self,
+        number: int,
+        result: TrialResult,
+        *,
+        seconds: float | None = None,
+        images_per_second: float | None = None,
+    ) -> TrialRecord:
+        """Record how a trial ended, and how long it took: its share of the training's wall time."""
         return self._end(
             replace(
                 self._records[number],
-                state="complete",
+                state=result.state,
                 rungs=result.rungs,
                 cost=result.cost,
-                seconds=result.seconds,
-                images_per_second=result.images_per_second,
-            )
-        )
-
-    def screened(self, number: int, head: ScreenedHead, seconds: float) -> TrialRecord:
-        """Record how a head came out of its joint run, of whose wall time `seconds` are its share."""
-        return self._end(
-            replace(
-                self._records[number],
-                state=head.state,
-                rungs=head.rungs,
-                cost=head.cost,
                 seconds=seconds,
-                reason=head.reason,
+                images_per_second=images_per_second,
+                reason=result.reason,
             )
         )
-
-    def end(self, number: int, state: State, reason: str, seconds: float | None) -> TrialRecord:
-        """Record that a trial was `stopped`, is `infeasible`, or has `failed`. Rungs reported before are kept."""
-        assert state in ("stopped", "infeasible", "failed"), f"unexpected {state}, of {get_args(State)}"
-        return self._end(replace(self._records[number], state=state, reason=reason, seconds=seconds))
 
     def _create(self, record: TrialRecord, draw: Draw | None) -> None:
         from optuna.trial import FrozenTrial

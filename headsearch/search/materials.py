@@ -22,6 +22,10 @@ ScoreCandidates = Callable[[int, Path, Callable[[int, int], None]], Sequence[Zer
 """Scores so many heads of the space before any training, and keeps the scores in a file; told of its progress (done, in all)."""
 
 
+def _nothing() -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Materials:
     """What a search needs beside its experiment, all of it found good."""
@@ -44,49 +48,46 @@ class Materials:
     """All that is left out, a line each."""
     seconds_per_proxy: Callable[[], float] | None = None
     """Measures how long a proxy takes here; needed for a budget in hours."""
+    let_go: Callable[[], None] = _nothing
+    """Forgets the images, where workers read their own: called when nothing but trainings is left to do."""
 
     def distinct(self, number: int, *, seed: int) -> list[Candidate]:
         """Up to `number` different heads of the space that this base can carry."""
         return distinct_heads(self.space, number, seed=seed, base=self.base, cost_function=self.cost_function)
 
 
-def gather(experiment: Experiment) -> Materials:
-    """Read the space, the base and the images, and check that they go together. Imports torch.
+def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Materials:
+    """Read the base and the images, and check that the space goes with them, which is read too unless it is given. Imports torch.
 
     Raises:
         UserError: one line that says what is wrong.
     """
-    space, space_text = read_space(experiment.search.space)
-
     from headsearch.heads.controls import control_heads
     from headsearch.scoring.cost import head_cost
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
-    from headsearch.training.materials import new_base
     from headsearch.training.proxy import ProxyEvaluator
 
-    base = new_base(experiment.base, experiment.data.image_size).info
-    space.validate(base, head_cost)
-    evaluate = ProxyEvaluator(experiment)
-    images = evaluate.images()
     search = experiment.search
+    parsed, text = space or read_space(search.space)
+    evaluate = ProxyEvaluator(experiment)
+    base = evaluate.inputs.info
+    parsed.validate(base, head_cost)
+    evaluate.prepare()
+    images, _ = evaluate.inputs.images
     heads = control_heads(base)
     if search.strategy != "proxies":
         batch = min(search.screen.batch, search.screen.heads)
-        evaluate.check_screen(distinct_heads(space, batch, seed=0, base=base, cost_function=head_cost))
+        evaluate.check_screen(distinct_heads(parsed, batch, seed=0, base=base, cost_function=head_cost))
 
     def score_candidates(
         number: int, path: Path, told: Callable[[int, int], None]
     ) -> Sequence[ZeroCostScores]:
-        scorer = ZeroCostScorer(experiment)
-        return score_space(space, scorer, number=number, seed=experiment.seed, path=path, progress=told)
+        scorer = ZeroCostScorer(experiment, inputs=evaluate.inputs)
+        return score_space(parsed, scorer, number=number, seed=experiment.seed, path=path, progress=told)
 
-    seconds_per_proxy = evaluate.seconds_per_proxy
-    if experiment.search.executor.kind != "inline":
-        # Workers read images of their own: what was read here, to see that it is good, is let go.
-        evaluate = ProxyEvaluator(experiment)
     return Materials(
-        space=space,
-        space_text=space_text,
+        space=parsed,
+        space_text=text,
         base=base,
         controls={name: heads[name] for name in search.controls},
         evaluate=evaluate,
@@ -95,7 +96,8 @@ def gather(experiment: Experiment) -> Materials:
         score_candidates=score_candidates,
         data=tuple(images.told()),
         left_out=images.left_out.listed(),
-        seconds_per_proxy=seconds_per_proxy,
+        seconds_per_proxy=evaluate.seconds_per_proxy,
+        let_go=_nothing if search.executor.kind == "inline" else evaluate.let_go,
     )
 
 

@@ -1,16 +1,16 @@
-"""What a search tells those who watch it. Whoever writes a progress display or a logger implements `Observer`."""
+"""What a search tells those who watch it. Whoever writes a progress display or a logger extends `Observer`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from headsearch.results.records import TrialRecord
-from headsearch.search.executors import Job
-from headsearch.training.trial import RungScores
+from headsearch.training.trial import RungScores, Training
 
 StageName = Literal["controls", "zero-cost", "screen", "heads", "replicates"]
+"""What a stage of a search is called."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SearchStatus:
     seconds_per_trial: float | None
     """Mean wall time of those that ran their full budget, times the mean share of it that trials used; None before the first."""
     at_work: int
-    """Trials running now."""
+    """Trainings running now."""
 
     @property
     def seconds_left(self) -> float | None:
@@ -36,58 +36,31 @@ class SearchStatus:
         return max(0, self.expected - self.settled) * self.seconds_per_trial / max(1, self.at_work)
 
 
-class Observer(Protocol):
-    """Told what happens, in the coordinating process. Must be quick, and must not raise."""
+class Observer:
+    """Told what happens, in the coordinating process. This one does nothing; its methods must be quick, and must not raise."""
 
     def search_started(self, status: SearchStatus, *, resumed: bool) -> None:
         """The run directory is there and all input has been found good."""
 
-    def trial_started(self, job: Job, status: SearchStatus) -> None:
+    def training_started(self, training: Training, status: SearchStatus) -> None:
         """A training begins, or goes on from its checkpoint."""
 
-    def trial_progress(
-        self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float
+    def training_progress(
+        self, training: Training, epoch: float, epochs: int, loss: float, images_per_second: float
     ) -> None:
         """May be called at every training step."""
 
-    def rung_reached(self, job: Job, scores: RungScores) -> None:
-        """A trial has been scored at a rung."""
+    def rung_reached(self, training: Training, place: int, scores: RungScores) -> None:
+        """The candidate at `place` of a training has been scored at a rung."""
 
     def candidates_scored(self, done: int, total: int) -> None:
         """So many of the candidates have been scored before any training."""
 
-    def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
-        """A training has ended, however it did, or a duplicate was answered."""
-
-    def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
-        """A joint run has ended; `records` are its heads."""
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+        """A training has ended, however it did; `records` are its trials. Or a single duplicate was answered."""
 
     def note(self, text: str) -> None:
         """Something worth a line, e.g. that all heads of the space have been tried."""
 
     def search_ended(self, status: SearchStatus) -> None:
         """Nothing is left to do."""
-
-
-class SilentObserver:
-    """Watches nothing."""
-
-    def search_started(self, status: SearchStatus, *, resumed: bool) -> None: ...
-
-    def trial_started(self, job: Job, status: SearchStatus) -> None: ...
-
-    def trial_progress(
-        self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float
-    ) -> None: ...
-
-    def rung_reached(self, job: Job, scores: RungScores) -> None: ...
-
-    def candidates_scored(self, done: int, total: int) -> None: ...
-
-    def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None: ...
-
-    def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def search_ended(self, status: SearchStatus) -> None: ...

@@ -23,7 +23,7 @@ from headsearch.errors import ExperimentError, SpaceError
 from headsearch.heads import Candidate, HeadConfig
 from headsearch.heads.config import Scalar
 from headsearch.search.draws import Draw, OptunaChooser, all_decisions, default_decisions
-from headsearch.search.seeds import derived_seed
+from headsearch.search.seeds import search_seed
 
 if TYPE_CHECKING:
     from headsearch.heads.cost import HeadCost
@@ -191,7 +191,7 @@ class Proposer:
 
     def _drawn(self, attempt: int) -> optuna.Trial:
         """A trial that the sampler decides; by chance alone after many attempts."""
-        seed = derived_seed("proposal", self._seed, self._asked, attempt) % 2**32
+        seed = search_seed("proposal", self._seed, self._asked, attempt) % 2**32
         with _quiet():
             make = SAMPLERS[self._sampler] if attempt < SAMPLER_DRAWS else SAMPLERS["random"]
             self._study.sampler = make(seed)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from headsearch.heads import Candidate
 from headsearch.results.records import Taken
 from headsearch.results.standings import Standing
-from headsearch.search.seeds import derived_seed
+from headsearch.search.seeds import search_seed
 
 _T = TypeVar("_T")
 
@@ -60,7 +60,7 @@ def promoted(
     """
     best = [standing.candidate for standing in order[: trials - audit]]
     rest = sorted((standing.candidate for standing in order), key=lambda head: head.head_id)
-    random.Random(derived_seed("audit", seed)).shuffle(rest)
+    random.Random(search_seed("audit", seed)).shuffle(rest)
     chance = [head for head in rest if head not in best][:audit]
     sides: dict[Taken, list[Candidate]] = {"best": best, "chance": chance}
     chosen = {head.head_id for head in (*best, *chance)}

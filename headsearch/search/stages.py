@@ -1,53 +1,57 @@
 """The stages of a search: each says what is trained next. What comes next follows from the board alone, so that a search that was
 killed goes on as if it had not been.
 
-A stage is asked for a job until it has none now. It `holds` while the stages after it have to wait.
+A stage is asked for a training until it has none now. It `holds` while the stages after it have to wait.
 """
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from headsearch.heads import Candidate
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
 from headsearch.search.board import Board
-from headsearch.search.executors import Job
 from headsearch.search.observer import StageName
 from headsearch.search.proposer import Proposer
+from headsearch.training.trial import Training
 
 
-class Stage(Protocol):
+class SearchStage(abc.ABC):
     """Part of a search."""
 
-    @property
-    def name(self) -> StageName:
-        """What it is called."""
+    name: StageName
 
     @property
     def holds(self) -> bool:
-        """Whether later stages wait for this one."""
+        """Whether later stages wait for this one: until it is finished, unless it says otherwise."""
+        return not self.finished
 
     @property
+    @abc.abstractmethod
     def finished(self) -> bool:
         """Whether it has nothing left to start."""
 
     @property
+    @abc.abstractmethod
     def expected(self) -> int:
         """Trainings of this stage in all, as far as can be told now."""
 
-    def next_job(self) -> Job | None:
+    @abc.abstractmethod
+    def next_training(self) -> Training | None:
         """The next training, written down as running; None when there is none now. Duplicates are answered on the way."""
 
     def remember(self, record: TrialRecord) -> None:
         """Take over a trial of a former session, in the order in which they were made."""
+        return
 
     def ended(self, record: TrialRecord) -> None:
         """A trial has ended, and that is written down."""
+        return
 
 
-class Controls:
+class Controls(SearchStage):
     """The heads that a searched one must beat, one training each."""
 
     name: StageName = "controls"
@@ -67,10 +71,16 @@ class Controls:
     def expected(self) -> int:
         return len(self._controls)
 
-    def next_job(self) -> Job | None:
+    def next_training(self) -> Training | None:
+        board = self._board
         for name, candidate in self._controls.items():
-            if name not in self._begun and (job := self._next(name, candidate)) is not None:
-                return job
+            if name in self._begun or candidate.head_id in board.heads_at_work:
+                continue
+            self._begun.add(name)
+            twin = board.first.get(candidate.head_id)
+            if twin is None:
+                return board.start(candidate, control=name)
+            board.duplicate(candidate, twin, control=name)
         return None
 
     def remember(self, record: TrialRecord) -> None:
@@ -78,22 +88,8 @@ class Controls:
         if record.control is not None and record.state != "failed" and record.stage == "proxy":
             self._begun.add(record.control)
 
-    def ended(self, record: TrialRecord) -> None:
-        return None
 
-    def _next(self, name: str, candidate: Candidate) -> Job | None:
-        board = self._board
-        twin = board.trained(candidate.head_id)
-        if twin is None and board.at_work(candidate.head_id):
-            return None
-        self._begun.add(name)
-        if twin is None:
-            return board.start(candidate, control=name)
-        board.duplicate(candidate, twin, control=name)
-        return None
-
-
-class Proposals:
+class Proposals(SearchStage):
     """Heads that a sampler proposes, one after the other, until enough have been trained or none is left."""
 
     name: StageName = "heads"
@@ -113,31 +109,26 @@ class Proposals:
         return self._heads >= self._trials or self._exhausted
 
     @property
-    def holds(self) -> bool:
-        return not self.finished
-
-    @property
     def expected(self) -> int:
         return self._heads if self._exhausted else max(self._trials, self._heads)
 
-    def next_job(self) -> Job | None:
+    def next_training(self) -> Training | None:
         board = self._board
         while not self.finished:
-            running = {record.head_id for record in board.running.values() if record.replicate == 0}
-            proposal = self._proposer.propose(board.first, running)
+            proposal = self._proposer.propose(board.first, board.heads_at_work)
             if proposal is None:
-                if board.at_rest:
+                if not board.running:
                     self._exhausted = True
                     board.observer.note(
                         f"every head of the space has been tried; {self._heads} trained, {self._trials} were asked for"
                     )
                 return None
-            twin = board.trained(proposal.candidate.head_id)
+            twin = board.first.get(proposal.candidate.head_id)
             if twin is None:
-                job = board.start(proposal.candidate, draw=proposal.draw)
+                training = board.start(proposal.candidate, draw=proposal.draw)
                 self._heads += 1
-                self._positions[job.number] = proposal.position
-                return job
+                self._positions[training.number] = proposal.position
+                return training
             record = board.duplicate(proposal.candidate, twin, draw=proposal.draw)
             values = board.ledger.values(record)
             self._proposer.tell(proposal.position, values, stopped=twin.state == "stopped")
@@ -169,7 +160,7 @@ class Proposals:
             self._proposer.tell(position, ledger.values(record), stopped=ledger.stopped(record))
 
 
-class Replicates:
+class Replicates(SearchStage):
     """Further seeds for the best heads and for the controls. Who they are is decided by first trials alone, so that a replicate cannot
     change the choice."""
 
@@ -196,23 +187,17 @@ class Replicates:
         replicated = self._finalists + len(self._controls) if self._finalists else 0
         return replicated * (self._replicates - 1)
 
-    def next_job(self) -> Job | None:
+    def next_training(self) -> Training | None:
         if self._finalists == 0:
             return None
         if self._chosen is None:
-            if not self._board.at_rest:
+            if self._board.running:
                 # They are chosen when every head has been heard of.
                 return None
             self._chosen = self._choose()
         for identity, replicate in self._missing():
             first = self._board.first[identity]
             return self._board.start(first.candidate, replicate=replicate, control=first.control)
-        return None
-
-    def remember(self, record: TrialRecord) -> None:
-        return None
-
-    def ended(self, record: TrialRecord) -> None:
         return None
 
     def _missing(self) -> list[tuple[str, int]]:

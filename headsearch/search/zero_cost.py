@@ -33,8 +33,8 @@ from headsearch.scoring.zero_cost import BaseOutputs, measure_head, run_base
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ZeroCostScores, read_scores, write_scores
 from headsearch.space import Space
 from headsearch.space.drawing import distinct_heads
-from headsearch.training.devices import resolve_device
-from headsearch.training.materials import new_base, read_images
+from headsearch.training.devices import generators_kept, resolve_device
+from headsearch.training.materials import Inputs
 from headsearch.training.seeds import derived_generator, derived_seed
 
 _FEWEST_IMAGES = 4
@@ -65,6 +65,7 @@ class ZeroCostScorer:
         images: int = 256,
         tokens: int = 2048,
         baselines: bool = False,
+        inputs: Inputs | None = None,
     ) -> None:
         """Read nothing yet; see `prepare`.
 
@@ -74,12 +75,16 @@ class ZeroCostScorer:
             images: Most held-out images to look at.
             tokens: Most positions of their feature maps to compare.
             baselines: Compute synflow and NASWOT as well.
+            inputs: The experiment's base and images, where they have been read.
         """
         self.experiment = experiment
         self.seeds = seeds
         self.images = images
         self.tokens = tokens
         self.baselines = baselines
+        # No label is read, whatever the experiment allows; labels do not change which images are held out.
+        unlabelled = experiment.data.model_copy(update={"labels": "none"})
+        self._inputs = inputs or Inputs(experiment.base, unlabelled, batch_size=1, seed=experiment.seed)
         self._shared: _Shared | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,8 +130,7 @@ class ZeroCostScorer:
         except HeadError as error:
             return ZeroCostScores(candidate.head_id, config, self.seeds, reason=str(error))
         measured: list[dict[str, float]] = []
-        devices = [device] if (device := shared.outputs[0].maps[0].device).type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
+        with generators_kept(shared.outputs[0].maps[0].device):
             for number, outputs in enumerate(shared.outputs):
                 torch.manual_seed(derived_seed(self._seed(number), "head"))
                 try:
@@ -141,17 +145,13 @@ class ZeroCostScorer:
 
     def _prepared(self) -> _Shared:
         if self._shared is None:
-            with torch.random.fork_rng(devices=[]):
-                self._shared = self._load()
+            device = resolve_device(self.experiment.proxy.device)
+            with generators_kept(device):
+                self._shared = self._load(device)
         return self._shared
 
-    def _load(self) -> _Shared:
-        data = self.experiment.data
-        device = resolve_device(self.experiment.proxy.device)
-        base = self._base(0)
-        # No label is read, whatever the experiment allows.
-        unlabelled = data.model_copy(update={"labels": "none"})
-        dataset, views = read_images(unlabelled, base, batch_size=1, seed=self.experiment.seed)
+    def _load(self, device: torch.device) -> _Shared:
+        dataset, views = self._inputs.images
         images = self._some(dataset.held_out)
         outputs: list[BaseOutputs] = []
         for number in range(self.seeds):
@@ -162,7 +162,7 @@ class ZeroCostScorer:
             generator = derived_generator(self.experiment.seed, "quality views")
             outputs.append(
                 run_base(
-                    (base if number == 0 else self._base(number)).to(device),
+                    self._base(number).to(device),
                     images,
                     prepare=views.prepare,
                     views=partial(views, generator=generator, device=device),
@@ -172,13 +172,13 @@ class ZeroCostScorer:
             )
             if outputs[-1].reason is not None:
                 raise BaseModelError(
-                    f"{base.info.model}: heads cannot be compared with it: {outputs[-1].reason}"
+                    f"{self._inputs.info.model}: heads cannot be compared with it: {outputs[-1].reason}"
                 )
-        return _Shared(base.info, tuple(outputs), tuple(dataset.told()))
+        return _Shared(self._inputs.info, tuple(outputs), tuple(dataset.told()))
 
     def _base(self, number: int) -> Base:
         torch.manual_seed(derived_seed(self._seed(number), "base"))
-        return new_base(self.experiment.base, self.experiment.data.image_size)
+        return self._inputs.base()
 
     def _seed(self, number: int) -> int:
         return derived_seed(self.experiment.seed, "zero cost", number)

@@ -85,7 +85,7 @@ class Space:
             raise SpaceError(
                 f"{self.where}: the space is infinite (it has a float domain); expected a finite one to enumerate"
             )
-        return enumerate_walks(self.head)
+        return (head for head, _ in enumerate_walks(self.head))
 
     def count(self) -> int | None:
         """Exact number of descriptions, without applying constraints; None for a continuum.

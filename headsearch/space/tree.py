@@ -158,15 +158,16 @@ class _Walk:
         return HeadConfig(members=tuple(members))
 
 
-def enumerate_walks(root: HeadNode) -> Iterator[HeadConfig]:
-    """Every head, by depth-first replay: walk, advance the last decision that has values left, walk again.
+def enumerate_walks(root: HeadNode) -> Iterator[tuple[HeadConfig, dict[str, Scalar]]]:
+    """Every head with the decisions behind it, by depth-first replay: walk, advance the last decision that has values left, walk again.
 
     The number of heads is the number of distinct sequences of decisions; a domain is never held in memory as a list.
     """
     replay = _Replay()
     while True:
         replay.position = 0
-        yield walk(root, replay.pick)
+        head = walk(root, replay.pick)
+        yield head, dict(zip(replay.names, replay.current, strict=True))
         if not replay.advance():
             return
 
@@ -175,6 +176,7 @@ class _Replay:
     """Repeats the decisions it holds, and takes the first value of every decision after those."""
 
     def __init__(self) -> None:
+        self.names: list[str] = []
         self.values: list[Iterator[Scalar]] = []
         self.current: list[Scalar] = []
         self.position = 0
@@ -182,6 +184,7 @@ class _Replay:
     def pick(self, name: str, domain: Domain, fallback: Scalar) -> Scalar:
         if self.position == len(self.current):
             values = domain.values()
+            self.names.append(name)
             self.values.append(values)
             self.current.append(next(values))
         self.position += 1
@@ -193,6 +196,7 @@ class _Replay:
             for value in self.values[-1]:
                 self.current[-1] = value
                 return True
+            self.names.pop()
             self.values.pop()
             self.current.pop()
         return False

@@ -21,14 +21,13 @@ from typing import Any, Protocol
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
-from headsearch.heads.config import HeadConfig
 from headsearch.results.records import TrialRecord
 from headsearch.runs.run import read_records
-from headsearch.search.executors import Executor, Job
-from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.search.executors import Executor
+from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import Failure, ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
-from headsearch.training.trial import RungScores, ScreenResult, Stage, TrialContext, TrialResult
+from headsearch.training.trial import RungScores, Training, TrainingContext, TrainingResult
 
 MEETING_SECONDS = 300.0
 """For the first trials to find each other: workers may have to start."""
@@ -194,14 +193,15 @@ class DiaryToy:
     together: int = 1
     """So many trials wait for each other before any is trained."""
 
-    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult | ScreenResult:
+    def __call__(self, training: Training, context: TrainingContext) -> TrainingResult:
         """Train in words only, and write it down."""
-        file = self.diary / f"diary-{config.family or 'none'}-{context.seed}.txt"
+        family = training.candidates[0].config.family
+        file = self.diary / f"diary-{family}-{training.seed}.txt"
         again = file.exists()
         Diary.write(file, f"begin {os.getpid()}")
         self._meet()
-        death = None if again else self.deaths.get(config.family or "none")
-        return self.toy(config, _Noted(context, file, death))
+        death = None if again else self.deaths.get(family)
+        return self.toy(training, _Noted(context, file, death))
 
     def _meet(self) -> None:
         deadline = time.monotonic() + MEETING_SECONDS
@@ -213,26 +213,14 @@ class DiaryToy:
 
 @dataclass(frozen=True)
 class _Noted:
-    """A trial's context that writes down every epoch."""
+    """A training's context that writes down every epoch."""
 
-    context: TrialContext
+    context: TrainingContext
     file: Path
     death: int | None
 
-    @property
-    def seed(self) -> int:
-        return self.context.seed
-
-    @property
-    def workdir(self) -> Path:
-        return self.context.workdir
-
-    @property
-    def stage(self) -> Stage:
-        return self.context.stage
-
-    def report(self, scores: RungScores) -> None:
-        self.context.report(scores)
+    def report(self, place: int, scores: RungScores) -> None:
+        self.context.report(place, scores)
 
     def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
         Diary.write(self.file, str(int(epoch)))
@@ -265,7 +253,7 @@ class Diary:
         return sum(len(file.read_text(encoding="utf-8").split()) for file in folder.glob("diary-*"))
 
 
-class Watcher(SilentObserver):
+class Watcher(Observer):
     """Keeps what is said and how many trials are at work; as Ctrl-C, interrupts after so many rungs."""
 
     def __init__(self, interrupt_after: int | None = None) -> None:
@@ -273,10 +261,10 @@ class Watcher(SilentObserver):
         self.at_work: list[int] = []
         self._left = interrupt_after
 
-    def trial_started(self, job: Job, status: SearchStatus) -> None:
+    def training_started(self, training: Training, status: SearchStatus) -> None:
         self.at_work.append(status.at_work)
 
-    def rung_reached(self, job: Job, scores: RungScores) -> None:
+    def rung_reached(self, training: Training, place: int, scores: RungScores) -> None:
         if self._left is not None:
             self._left -= 1
             if self._left == 0:

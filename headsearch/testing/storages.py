@@ -23,13 +23,12 @@ from headsearch.runs.run import read_records
 from headsearch.runs.storages import close_storage, open_storage
 from headsearch.runs.study import StudyReader
 from headsearch.search.draws import Draw
-from headsearch.search.executors import Job
 from headsearch.search.ledger import Ledger
-from headsearch.search.observer import SilentObserver
+from headsearch.search.observer import Observer
 from headsearch.search.stopping import Decision
 from headsearch.testing.toy import ToyEvaluator, toy_cost
 from headsearch.testing.toy_search import TOY_BASE, results, run_toy, toy_experiment
-from headsearch.training.trial import RungScores, TrialResult
+from headsearch.training.trial import RungScores, Training, TrialResult
 
 StorageCheck = Callable[[str, Path], None]
 
@@ -43,19 +42,19 @@ def check_every_end_of_a_trial_is_read_back(url: str, folder: Path) -> None:
     with _ledger(url, name, new=True) as ledger:
         none = ledger.start(Candidate.of(HeadConfig()), seed=2**62 + 1, replicate=0, control="none")
         ledger.report(none.number, _scores(1))
-        ledger.complete(none.number, _result(HeadConfig()))
+        ledger.end(none.number, _result(HeadConfig()), seconds=1.25, images_per_second=800.0)
         draw = _draw()
         stopped = ledger.start(_head(1), seed=7, replicate=0, draw=draw)
         decision = Decision(stopped.number, 1, (0.25, 61.5), go_on=False)
         ledger.report(stopped.number, _scores(1), decision)
-        ledger.end(stopped.number, "stopped", "not among the best 1/3", 1.5)
+        stopped_at = TrialResult("stopped", (_scores(1),), reason="not among the best 1/3")
+        ledger.end(stopped.number, stopped_at, seconds=1.5)
         collapsed = ledger.start(_head(2), seed=8, replicate=1)
         ledger.report(collapsed.number, _scores(1, loss=math.inf))
-        ledger.end(
-            collapsed.number, "infeasible", "σ der Einbettungen ≈ 0 (崩壊) 🙂 'quoted' \"twice\" \\ %s", None
-        )
+        reason = "σ der Einbettungen ≈ 0 (崩壊) 🙂 'quoted' \"twice\" \\ %s"
+        ledger.end(collapsed.number, TrialResult("infeasible", (_scores(1, loss=math.inf),), reason=reason))
         failed = ledger.start(_head(3), seed=9, replicate=0)
-        ledger.end(failed.number, "failed", "x" * 300, 0.0)
+        ledger.end(failed.number, TrialResult("failed", (), reason="x" * 300), seconds=0.0)
         ledger.duplicate(_head(1), ledger.record(stopped.number), draw=draw)
         running = ledger.start(_head(4), seed=10, replicate=0, draw=draw)
         ledger.report(running.number, _scores(1), Decision(running.number, 1, (0.5, 60.0), go_on=True))
@@ -79,9 +78,9 @@ def check_optuna_sees_states_and_values(url: str, folder: Path) -> None:
     name = _new_name()
     with _ledger(url, name, new=True) as ledger:
         complete = ledger.start(_head(1), seed=0, replicate=0, draw=_draw())
-        ledger.complete(complete.number, _result(_head(1).config))
+        ledger.end(complete.number, _result(_head(1).config), seconds=1.25, images_per_second=800.0)
         collapsed = ledger.start(_head(2), seed=0, replicate=0)
-        ledger.end(collapsed.number, "infeasible", "collapsed", None)
+        ledger.end(collapsed.number, TrialResult("infeasible", (), reason="collapsed"))
         ledger.start(_head(3), seed=0, replicate=0)
     storage = open_storage(url)
     study = optuna.load_study(study_name=name, storage=storage)
@@ -101,8 +100,10 @@ def check_trials_keep_their_order(url: str, folder: Path) -> None:
             record = ledger.start(_head(number), seed=number, replicate=0)
             assert record.number == number
             if number % 10 == 9:
-                ledger.complete(number, _result(_head(number).config))
-                ledger.complete(number - 5, _result(_head(number - 5).config))
+                ledger.end(number, _result(_head(number).config), seconds=1.25, images_per_second=800.0)
+                ledger.end(
+                    number - 5, _result(_head(number - 5).config), seconds=1.25, images_per_second=800.0
+                )
         written = list(ledger.records)
     with _ledger(url, name) as ledger:
         assert [record.number for record in ledger.records] == list(range(MANY))
@@ -118,7 +119,7 @@ def check_studies_do_not_mix(url: str, folder: Path) -> None:
             for ledger, seed in ((one, 100), (other, 200)):
                 record = ledger.start(_head(number), seed=seed, replicate=0)
                 assert record.number == number, "numbers start at 0 in every study"
-                ledger.complete(number, _result(_head(number).config))
+                ledger.end(number, _result(_head(number).config), seconds=1.25, images_per_second=800.0)
     for name, seed in ((first, 100), (second, 200)):
         with _ledger(url, name) as ledger:
             assert [record.seed for record in ledger.records] == [seed] * 6
@@ -142,8 +143,8 @@ def check_an_interrupted_search_resumes(url: str, folder: Path) -> None:
     undisturbed = run_toy(folder / "undisturbed", experiment)
     countdown = 0
 
-    class Interrupting(SilentObserver):
-        def trial_progress(self, job: Job, *_: object) -> None:
+    class Interrupting(Observer):
+        def training_progress(self, training: Training, *_: object) -> None:
             nonlocal countdown
             countdown -= 1
             if countdown == 0:
@@ -205,7 +206,7 @@ def _scores(epoch: int, *, loss: float = 0.1 + 0.2) -> RungScores:
 
 
 def _result(config: HeadConfig) -> TrialResult:
-    return TrialResult((_scores(1), _scores(3)), toy_cost(config), seconds=1.25, images_per_second=800.0)
+    return TrialResult("complete", (_scores(1), _scores(3)), toy_cost(config))
 
 
 def _draw() -> Draw:

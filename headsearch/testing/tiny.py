@@ -9,24 +9,23 @@ import numpy as np
 
 from headsearch.errors import TrialStopped
 from headsearch.experiment import Experiment, parse_experiment
-from headsearch.training.trial import RungScores, Stage
+from headsearch.heads import Candidate, HeadConfig
+from headsearch.training.trial import RungScores, Training, Trial, TrialStage
 
 
 class Context:
-    """A `TrialContext` that keeps what is reported; `stop_at` is the rung at which the search has seen enough."""
+    """A `TrainingContext` that keeps what is reported; `stop_at` is the rung at which the search has seen enough."""
 
-    def __init__(
-        self, workdir: Path, seed: int = 0, stop_at: int | None = None, stage: Stage = "proxy"
-    ) -> None:
-        self.workdir = workdir
-        self.seed = seed
+    def __init__(self, stop_at: int | None = None) -> None:
         self.stop_at = stop_at
-        self.stage = stage
         self.reported: list[RungScores] = []
+        self.places: list[int] = []
+        """Of the candidates whose scores were reported."""
         self.told: list[tuple[float, int, float, float]] = []
 
-    def report(self, scores: RungScores) -> None:
+    def report(self, place: int, scores: RungScores) -> None:
         """Keep the scores; raises `TrialStopped` at the rung `stop_at`."""
+        self.places.append(place)
         self.reported.append(scores)
         if scores.epoch == self.stop_at:
             raise TrialStopped
@@ -34,6 +33,13 @@ class Context:
     def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
         """Keep what is told."""
         self.told.append((epoch, epochs, loss, images_per_second))
+
+
+def training(workdir: Path, *heads: HeadConfig, seed: int = 0, stage: TrialStage = "proxy") -> Training:
+    """A training of these heads in the folder `workdir`, which is made."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    trials = tuple(Trial(number, Candidate.of(head)) for number, head in enumerate(heads))
+    return Training(trials, seed, workdir, stage=stage)
 
 
 def write_two_colours(path: Path) -> Path:

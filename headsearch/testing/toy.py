@@ -20,11 +20,10 @@ from headsearch.errors import InfeasibleHead
 from headsearch.heads.config import HeadConfig, Stage
 from headsearch.heads.cost import HeadCost
 from headsearch.training.trial import (
-    MemberScores,
     RungScores,
-    ScreenedHead,
-    ScreenResult,
-    TrialContext,
+    Training,
+    TrainingContext,
+    TrainingResult,
     TrialResult,
 )
 
@@ -48,45 +47,51 @@ class ToyEvaluator:
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """How trials end whose first stage is of this family; `none` is the empty head. `die` takes the whole process along."""
 
-    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult | ScreenResult:
+    def __call__(self, training: Training, context: TrainingContext) -> TrainingResult:
         """Train in words only: one epoch after the other, from the checkpoint where there is one."""
-        if context.stage == "screen":
-            return self._screen(config, context)
         began = time.perf_counter()
-        checkpoint = context.workdir / "checkpoint.json"
-        epoch, seconds, rungs = 0, 0.0, list[RungScores]()
+        checkpoint = training.workdir / "checkpoint.json"
+        first, budget, screen = self.rungs[0], self.rungs[-1], training.stage == "screen"
+        heads = [candidate.config for candidate in training.candidates]
+        epoch, seconds = 0, 0.0
+        rungs: list[list[RungScores]] = [[] for _ in heads]
+        # What would fail alone is infeasible in a screen.
+        left = {place for place, head in enumerate(heads) if screen and _kind(head) in self.failures}
         if checkpoint.exists():
             saved: dict[str, Any] = json.loads(checkpoint.read_text(encoding="utf-8"))
-            epoch, seconds = saved["epoch"], saved["seconds"]
-            rungs = [RungScores(**scores) for scores in saved["rungs"]]
-        budget = self.rungs[-1]
+            epoch, seconds, left = saved["epoch"], saved["seconds"], set(saved["left"])
+            rungs = [[RungScores(**scores) for scores in of_head] for of_head in saved["rungs"]]
         while epoch < budget:
             epoch += 1
             if self.seconds_per_epoch:
                 time.sleep(self.seconds_per_epoch)
-            self._fail(config)
+            if not screen:
+                self._fail(heads[0])
             context.progress(epoch, budget, 1.0 / epoch, 1000.0)
             if self.checkpoints:
-                with (context.workdir / "epochs.txt").open("a", encoding="utf-8") as trained:
+                with (training.workdir / "epochs.txt").open("a", encoding="utf-8") as trained:
                     trained.write(f"{epoch}\n")
-            scores = self.scores(config, epoch, context.seed) if epoch in self.rungs else None
-            if scores is not None:
-                rungs.append(scores)
-                context.report(scores)
+            for place, head in enumerate(heads):
+                if epoch in self.rungs and place not in left:
+                    scores = self.scores(head, epoch, training.seed)
+                    rungs[place].append(replace(scores, knn=None, linear=None) if screen else scores)
+                    context.report(place, rungs[place][-1])
+            if screen and epoch == first:
+                # The half with the smaller discrepancy goes.
+                staying = [place for place in range(len(heads)) if place not in left]
+                staying.sort(key=lambda place: rungs[place][0].discrepancy or 0.0)
+                left |= set(staying[: len(staying) // 2])
             if self.checkpoints:
+                plain = [[scores.to_dict() for scores in of_head] for of_head in rungs]
                 spent = seconds + time.perf_counter() - began
-                saved = {"epoch": epoch, "seconds": spent, "rungs": [scores.to_dict() for scores in rungs]}
+                saved = {"epoch": epoch, "seconds": spent, "left": sorted(left), "rungs": plain}
                 # Renamed, so that a killed process leaves a whole one; not synced, which would cost more than all else here.
                 written = checkpoint.with_suffix(".new")
                 written.write_text(json.dumps(saved), encoding="utf-8")
                 written.replace(checkpoint)
         # The checkpoint stays: should the search be killed before it has written the result down, nothing is trained again.
-        return TrialResult(
-            rungs=tuple(rungs),
-            cost=toy_cost(config),
-            seconds=seconds + time.perf_counter() - began,
-            images_per_second=1000.0,
-        )
+        results = [_result(head, tuple(of_head), budget) for head, of_head in zip(heads, rungs, strict=True)]
+        return TrainingResult(tuple(results), seconds + time.perf_counter() - began, 1000.0)
 
     def scores(self, config: HeadConfig, epoch: int, seed: int) -> RungScores:
         """The scores at an epoch, in closed form."""
@@ -114,35 +119,8 @@ class ToyEvaluator:
             quality={"retrieval.head": knn} if config.heads else {},
         )
 
-    def _screen(self, config: HeadConfig, context: TrialContext) -> ScreenResult:
-        """A joint run: at its first rung the half with the smaller discrepancy is dropped; what would fail alone is infeasible."""
-        began = time.perf_counter()
-        first, last = self.rungs[0], self.rungs[-1]
-        scored: dict[int, list[RungScores]] = {}
-        for epoch in range(1, last + 1):
-            time.sleep(self.seconds_per_epoch)
-            context.progress(epoch, last, 1.0 / epoch, 1000.0)
-            by_first = sorted(scored, key=lambda index: scored[index][0].discrepancy or 0.0)
-            weak = by_first[: len(by_first) // 2]
-            for index, head in enumerate(config.heads):
-                fails = head.stages[0].family in self.failures
-                if epoch in self.rungs and not fails and not (epoch > first and index in weak):
-                    rung = replace(self.scores(head, epoch, context.seed), knn=None, linear=None)
-                    scored.setdefault(index, []).append(rung)
-                    context.report(MemberScores(**vars(rung), member=index))
-        heads = []
-        for index, head in enumerate(config.heads):
-            rungs = tuple(scored.get(index, ()))
-            state: Literal["complete", "stopped", "infeasible"] = (
-                "complete" if len(rungs) == len(self.rungs) else "stopped"
-            )
-            state = state if rungs else "infeasible"
-            reason = None if state == "complete" else f"toy: {state}"
-            heads.append(ScreenedHead(state, rungs, toy_cost(head), reason))
-        return ScreenResult(tuple(heads), time.perf_counter() - began, 1000.0)
-
     def _fail(self, config: HeadConfig) -> None:
-        match self.failures.get(config.heads[0].stages[0].family if config.heads else "none"):
+        match self.failures.get(_kind(config)):
             case "collapse":
                 raise InfeasibleHead("head embeddings collapsed (standard deviation 0.001)")
             case "error":
@@ -155,6 +133,19 @@ class ToyEvaluator:
                 os.kill(os.getpid(), signal.SIGKILL)
             case None:
                 return
+
+
+def _kind(config: HeadConfig) -> str:
+    """What `failures` calls a head."""
+    return config.heads[0].stages[0].family if config.heads else "none"
+
+
+def _result(head: HeadConfig, rungs: tuple[RungScores, ...], budget: int) -> TrialResult:
+    if rungs and rungs[-1].epoch == budget:
+        return TrialResult("complete", rungs, toy_cost(head))
+    if rungs:
+        return TrialResult("stopped", rungs, toy_cost(head), "toy: stopped")
+    return TrialResult("infeasible", rungs, toy_cost(head), "toy: infeasible")
 
 
 def limits(config: HeadConfig) -> tuple[float, float]:

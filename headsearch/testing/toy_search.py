@@ -14,7 +14,7 @@ from headsearch.scoring.zero_cost_scores import ZeroCostScores, write_scores
 from headsearch.search.executors import Executor
 from headsearch.search.materials import Materials, read_space
 from headsearch.search.observer import Observer
-from headsearch.search.run import conduct
+from headsearch.search.session import conduct
 from headsearch.space import Space, parse_space
 from headsearch.space.drawing import distinct_heads
 from headsearch.testing.toy import ToyEvaluator, limits, toy_cost

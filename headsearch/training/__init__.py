@@ -1,5 +1,6 @@
-"""The proxy: a short schedule that trains a base with a head and scores both.
+"""One kind of training: a short schedule that trains a base with one candidate or several, and scores each.
 
-`loop` is the one training loop, also of a pretraining; `trainer` takes its steps, `schedules` and `optimizer` hold the recipe, `checkpoint` the
-state on disk, `scorer` the scoring, and `proxy` puts them together into the `Evaluate` of a search.
+`trial` says what a training is and what comes out of it; `proxy` is the `Evaluate` of a search, which puts the rest together. `loop` is the one
+training loop, also of a pretraining, `candidates` that of a search with its rungs; `trainer` takes the steps, `schedules` and `optimizer` hold the
+recipe, `checkpoint` the state on disk, `scorer` the scoring.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 
 from headsearch.errors import ExperimentError
@@ -43,3 +45,8 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
             else None
         )
     return torch.bfloat16 if precision == "bfloat16" else None
+
+
+def generators_kept(device: torch.device) -> AbstractContextManager[None]:
+    """Whatever is drawn or seeded within, torch's global generators are afterwards as they were: the CPU's, and that of the device."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])

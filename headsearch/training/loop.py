@@ -119,6 +119,10 @@ class TrainingLoop(ABC, Generic[_State]):
         """Which positions of a batch this rank trains on."""
         return batch
 
+    def _state_of(self, saved: dict[str, Any]) -> _State:
+        """The state that a checkpoint holds."""
+        return replace(self._new_state(), **saved)
+
     def _restored(self) -> None:
         """The state is that of a checkpoint, whose weights are loaded next."""
 
@@ -219,7 +223,7 @@ class TrainingLoop(ABC, Generic[_State]):
         try:
             # Pretrainings of former versions keep the sum beside the rest of the state.
             former = {"loss_sum": saved["loss_sum"]} if "loss_sum" in saved else {}
-            self._state = replace(self._new_state(), **saved["run"], **former)
+            self._state = self._state_of({**saved["run"], **former})
             self._restored()
             self.trainer.load_state_dict(saved["trainer"])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:

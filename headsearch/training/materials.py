@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
+from headsearch.base.info import BaseInfo
 from headsearch.base.model import Base, check_size, load_base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
@@ -51,8 +54,57 @@ def read_images(data: DataSpec, base: Base, *, batch_size: int, seed: int) -> tu
     return dataset, views
 
 
-def build_pair(make_base: Callable[[], Base], head: HeadConfig, method: MethodSpec, seed: int) -> HSSL:
-    """A pair at its start, every part drawn from a stream of its own; seeds the global generator.
+class Inputs:
+    """Base and images of an experiment, each read once, when first needed. Picklable; what has been read stays behind."""
+
+    def __init__(self, base: BaseSpec, data: DataSpec, *, batch_size: int, seed: int) -> None:
+        """`seed` holds images out; at least `batch_size` must be left to train on."""
+        self._spec = base
+        self._data = data
+        self._batch_size = batch_size
+        self._seed = seed
+        self._first: Base | None = None
+        self._images: tuple[Dataset, Views] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_first": None, "_images": None}
+
+    def let_go(self) -> None:
+        """Forget what has been read; it is read again when it is needed."""
+        self._first, self._images = None, None
+
+    @property
+    def info(self) -> BaseInfo:
+        """Facts about the base. Raises `BaseModelError`."""
+        return self._read().info
+
+    @property
+    def images(self) -> tuple[Dataset, Views]:
+        """As `read_images`, which says what it raises."""
+        if self._images is None:
+            with torch.random.fork_rng(devices=[]):
+                self._images = read_images(
+                    self._data, self._read(), batch_size=self._batch_size, seed=self._seed
+                )
+        return self._images
+
+    def base(self) -> Base:
+        """A base at its start: with the given weights, or else new ones, drawn from torch's global generator."""
+        if self._spec.weights is not None:
+            return copy.deepcopy(self._read())
+        return new_base(self._spec, self._data.image_size)
+
+    def _read(self) -> Base:
+        if self._first is None:
+            with torch.random.fork_rng(devices=[]):
+                self._first = new_base(self._spec, self._data.image_size)
+        return self._first
+
+
+def build_pair(
+    make_base: Callable[[], Base], heads: Sequence[HeadConfig], method: MethodSpec, seed: int
+) -> HSSL:
+    """A pair with these single heads at its start, every part drawn from a stream of its own; seeds the global generator.
 
     Raises:
         HeadError: the base cannot carry the head.
@@ -60,9 +112,9 @@ def build_pair(make_base: Callable[[], Base], head: HeadConfig, method: MethodSp
     torch.manual_seed(derived_seed(seed, "base"))
     base = make_base()
     torch.manual_seed(derived_seed(seed, "head"))
-    heads = [build_head(single, base.info) for single in head.heads]
+    built = [build_head(head, base.info) for head in heads]
     torch.manual_seed(derived_seed(seed, "projectors"))
-    return HSSL(base, heads, build_method(method.name, width=base.info.width, **method.kwargs))
+    return HSSL(base, built, build_method(method.name, width=base.info.width, **method.kwargs))
 
 
 def check_local_crops(views: Views, pair: HSSL) -> None:

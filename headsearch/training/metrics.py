@@ -1,7 +1,7 @@
 """`metrics.jsonl`: what a trial saw while it trained, one JSON object a line, for people and plots.
 
 `{"kind": "epoch", "epoch", "loss", "learning_rate", "images_per_second"}` after every epoch, and
-`{"kind": "rung", ...}` with the fields of `RungScores` at every rung.
+`{"kind": "rung", "trial", ...}` at every rung, with the number of the trial and the fields of `RungScores`.
 """
 
 from __future__ import annotations

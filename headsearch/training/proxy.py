@@ -1,133 +1,111 @@
-"""The `Evaluate` of a search: trains a base with one head, or a set of them, on a short schedule and scores both.
+"""The `Evaluate` of a search: trains a base with one candidate, or with several, on a short schedule and scores each.
 
-Comes in: an experiment, then heads with their contexts. Goes out: a `TrialResult` each. What trials share (images, base
+Comes in: an experiment, then trainings with their contexts. Goes out: a `TrainingResult` each. What trainings share (images, base
 weights) is read once, when first needed; an evaluator that is sent to another process leaves it behind and reads it there.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from headsearch.base.model import Base, empty_base
-from headsearch.data.augment import Views
-from headsearch.data.sets import Dataset
+from headsearch.base.model import empty_base
 from headsearch.experiment import Experiment, ProxySpec
-from headsearch.heads.candidate import Candidate
-from headsearch.heads.canonical import canonical, head_id
-from headsearch.heads.config import HeadConfig
+from headsearch.heads import Candidate, head_id
 from headsearch.heads.controls import control_heads, same_head
 from headsearch.heads.cost import HeadCost
 from headsearch.methods import build_method
 from headsearch.scoring.cost import head_cost
-from headsearch.training.devices import resolve_device
-from headsearch.training.materials import build_pair, check_local_crops, new_base, read_images
+from headsearch.training.candidates import CHECKPOINT_SECONDS, CandidatesRun
+from headsearch.training.devices import generators_kept, resolve_device
+from headsearch.training.materials import Inputs, build_pair, check_local_crops
 from headsearch.training.memory import check_joint_memory, free_memory
 from headsearch.training.overhead import step_overhead, step_seconds
-from headsearch.training.run import CHECKPOINT_SECONDS, ProxyRun
 from headsearch.training.scorer import Scorer
-from headsearch.training.screen import ScreenRun
 from headsearch.training.seeds import derived_generator
 from headsearch.training.trainer import Trainer
-from headsearch.training.trial import ScreenResult, TrialContext, TrialResult
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """What all trials of an experiment have in common."""
-
-    device: torch.device
-    dataset: Dataset
-    views: Views
-    scorer: Scorer
-    base: Base | None
-    """The base with its weights, to be copied; None where every trial draws its own."""
+from headsearch.training.trial import Training, TrainingContext, TrainingResult
 
 
 class ProxyEvaluator:
-    """Scores heads by proxies. Picklable."""
+    """Scores candidates by short trainings. Picklable."""
 
     def __init__(self, experiment: Experiment, *, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> None:
         """Read nothing yet; see `prepare`. A checkpoint is written at every rung, and when `checkpoint_seconds` have passed."""
         self.experiment = experiment
         self.checkpoint_seconds = checkpoint_seconds
-        self._shared: _Shared | None = None
+        self.inputs = Inputs(
+            experiment.base, experiment.data, batch_size=experiment.proxy.batch_size, seed=experiment.seed
+        )
+        self._scorer: Scorer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_shared": None}
+        return vars(self) | {"_scorer": None}
 
     def prepare(self) -> None:
-        """Read images and base now, so that what is wrong with them is said before the first trial.
+        """Read images and base now, so that what is wrong with them is said before the first training.
 
         Raises:
             UserError: device, method, augmentation, data or base cannot be used.
         """
-        if self._shared is None:
-            with torch.random.fork_rng(devices=[]):
-                self._shared = self._load()
+        resolve_device(self.experiment.proxy.device)
+        self._prepared()
 
-    def images(self) -> Dataset:
-        """The images, read as `prepare` does."""
-        self.prepare()
-        assert self._shared is not None
-        return self._shared.dataset
+    def let_go(self) -> None:
+        """Forget base and images; they are read again when they are needed."""
+        self.inputs.let_go()
+        self._scorer = None
 
-    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult | ScreenResult:
-        """Train `config`'s head with the base and score it; resumes where the context's work directory holds a checkpoint.
+    def __call__(self, training: Training, context: TrainingContext) -> TrainingResult:
+        """Train the base with the candidates and score each; resumes where the training's folder holds a checkpoint.
 
-        Everything random follows from `context.seed`: on a CPU the same seed gives the same scores. Base, projectors of the base,
-        batches and views are the same for all heads with the same seed. The global random state is left as it was. The checkpoint stays,
-        for whoever has written down how the trial ended to remove: until then a crash would have it trained again.
+        Everything random follows from the training's seed: on a CPU the same seed gives the same scores. Base, projectors of the base,
+        batches and views are the same for all candidates with the same seed. The global random state is left as it was. The checkpoint stays,
+        for whoever has written down how the training ended to remove: until then a crash would have it trained again.
 
         Raises:
-            InfeasibleHead: it collapsed or became non-finite.
+            InfeasibleHead: every candidate collapsed or became non-finite.
             TrialStopped: the context's search wants no more of it.
-            UserError: what `prepare` raises; a head that the base cannot carry; a work directory that cannot be written.
+            UserError: what `prepare` raises; a head that the base cannot carry; a folder that cannot be written.
         """
-        self.prepare()
-        assert self._shared is not None
-        device, left_out = self._shared.device, self._shared.dataset.left_out
-        before = len(left_out.unreadable)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            if context.stage == "screen":
-                result = self._screen(config, context)
-                return replace(result, left_out=tuple(left_out.told_unreadable(before)))
-            run = self.start(config, context)
-            rungs = run.run()
-            cost = self._cost(config, run.trainer, context.seed, self._shared)
-        broken = tuple(left_out.told_unreadable(before))
-        return TrialResult(rungs, cost, run.seconds, run.images_per_second, broken)
+        with generators_kept(self._device):
+            left_out = self._prepared().dataset.left_out
+            before = len(left_out.unreadable)
+            run = self.start(training, context)
+            run.run()
+            result = run.result([self._cost(candidate, training, run) for candidate in training.candidates])
+            return replace(result, left_out=tuple(left_out.told_unreadable(before)))
 
-    def start(self, config: HeadConfig, context: TrialContext) -> ProxyRun:
-        """The run of a trial, resumed from its checkpoint where there is one, but not gone on with. Seeds the global generator.
+    def start(self, training: Training, context: TrainingContext) -> CandidatesRun:
+        """The run of a training, resumed from its checkpoint where there is one, but not gone on with. Seeds the global generator.
 
         Raises `UserError` as calling the evaluator does.
         """
-        self.prepare()
-        assert self._shared is not None
-        shared = self._shared
-        trainer = self._trainer(config, context.seed, shared)
-        context.workdir.mkdir(parents=True, exist_ok=True)
-        return ProxyRun(
-            trainer,
-            shared.scorer,
-            shared.dataset.train,
-            shared.views,
+        screen = self.experiment.search.screen
+        joint = training.stage == "screen"
+        schedule = screen_schedule(self.experiment) if joint else self.experiment.proxy
+        anchors = control_heads(self.inputs.info).values() if joint else ()
+        return CandidatesRun(
+            training,
             context,
-            rungs=self.experiment.proxy.rungs,
-            identity=self._identity(config, trainer.hssl.student.base, context.seed),
+            self._trainer(training.candidates, training.seed, schedule),
+            self._prepared(),
+            rungs=schedule.rungs,
+            identity=self._identity(training),
             checkpoint_seconds=self.checkpoint_seconds,
+            heads_per_step=screen.in_each_step(len(training.trials)),
+            reduction=screen.reduction,
+            kept=[place for place, candidate in enumerate(training.candidates) if candidate in anchors],
         )
 
     def check_screen(self, heads: Sequence[Candidate]) -> None:
-        """Refuse a joint run of these heads, or of others like them, that would not fit into memory, with an `ExperimentError`."""
+        """Refuse a joint training of these heads, or of others like them, that would not fit into memory, with an `ExperimentError`."""
         experiment = self.experiment
         spec, screen = experiment.base, experiment.search.screen
         base = empty_base(
@@ -144,108 +122,75 @@ class ProxyEvaluator:
 
     def seconds_per_proxy(self) -> float:
         """How long a proxy takes on this machine, about: that of the control `same`, from a few of its steps."""
-        self.prepare()
-        assert self._shared is not None
-        shared, seed = self._shared, self.experiment.seed
-        with torch.random.fork_rng(devices=[]):
-            info = self._new_base().info
-            trainer = self._trainer(same_head(info).config, seed, shared)
-            return trainer.steps * step_seconds(trainer, self._some_views(seed, shared))
+        seed = self.experiment.seed
+        with generators_kept(self._device):
+            trainer = self._trainer([same_head(self.inputs.info)], seed)
+            return trainer.steps * step_seconds(trainer, self._some_views(seed))
 
-    def start_screen(self, config: HeadConfig, context: TrialContext) -> ScreenRun:
-        """The joint run of a set's members, as `start` gives that of a trial."""
-        self.prepare()
-        assert self._shared is not None
-        shared, screen = self._shared, self.experiment.search.screen
-        schedule = screen_schedule(self.experiment)
-        trainer = self._trainer(config, context.seed, shared, schedule)
-        info = trainer.hssl.student.base.info
-        controls = control_heads(info)
-        anchors = {controls[name].head_id for name in ("same", "mlp")}
-        context.workdir.mkdir(parents=True, exist_ok=True)
-        return ScreenRun(
-            trainer,
-            shared.scorer,
-            shared.dataset.train,
-            shared.views,
-            context,
-            rungs=schedule.rungs,
-            identity=self._identity(config, trainer.hssl.student.base, context.seed),
-            checkpoint_seconds=self.checkpoint_seconds,
-            heads_per_step=screen.in_each_step(len(config.heads)),
-            reduction=screen.reduction,
-            kept=[index for index, head in enumerate(config.heads) if head_id(head) in anchors],
-        )
+    def overhead(self, candidates: Sequence[Candidate]) -> float:
+        """What a step with all these heads takes beyond one without, as a share of the latter. Trains a few steps of both, in turns."""
+        seed = self.experiment.seed
+        with generators_kept(self._device):
+            return self._overhead(self._trainer(candidates, seed), seed)
 
-    def _screen(self, config: HeadConfig, context: TrialContext) -> ScreenResult:
-        run = self.start_screen(config, context)
-        info = run.trainer.hssl.student.base.info
-        return run.screen([head_cost(head, info) for head in config.heads])
+    @property
+    def _device(self) -> torch.device:
+        return resolve_device(self.experiment.proxy.device)
 
-    def _load(self) -> _Shared:
-        experiment = self.experiment
-        data, proxy = experiment.data, experiment.proxy
-        device = resolve_device(proxy.device)
-        base = self._new_base()
-        dataset, views = read_images(data, base, batch_size=proxy.batch_size, seed=experiment.seed)
-        scorer = Scorer(
-            dataset,
-            views,
-            discrepancy=experiment.search.discrepancy,
-            labels=data.labels == "probe",
-            seed=experiment.seed,
-        )
-        return _Shared(device, dataset, views, scorer, base if experiment.base.weights is not None else None)
-
-    def _new_base(self) -> Base:
-        return new_base(self.experiment.base, self.experiment.data.image_size)
+    def _prepared(self) -> Scorer:
+        """What knows the images, and scores."""
+        if self._scorer is None:
+            experiment = self.experiment
+            dataset, views = self.inputs.images
+            self._scorer = Scorer(
+                dataset,
+                views,
+                discrepancy=experiment.search.discrepancy,
+                labels=experiment.data.labels == "probe",
+                seed=experiment.seed,
+            )
+        return self._scorer
 
     def _trainer(
-        self, config: HeadConfig, seed: int, shared: _Shared, proxy: ProxySpec | None = None
+        self, candidates: Sequence[Candidate], seed: int, schedule: ProxySpec | None = None
     ) -> Trainer:
-        """A pair at its start, every part drawn from a stream of its own. `proxy` is another schedule than the experiment's."""
-        given = shared.base
-        make_base = self._new_base if given is None else lambda: copy.deepcopy(given)
-        hssl = build_pair(make_base, config, self.experiment.method, seed)
-        check_local_crops(shared.views, hssl)
-        proxy = proxy or self.experiment.proxy
-        return Trainer(
-            hssl, proxy, steps_per_epoch=len(shared.dataset.train) // proxy.batch_size, device=shared.device
+        """A pair at its start, every part drawn from a stream of its own. `schedule` is another than the experiment's."""
+        scorer, schedule = self._prepared(), schedule or self.experiment.proxy
+        heads = [head for candidate in candidates for head in candidate.config.heads]
+        hssl = build_pair(self.inputs.base, heads, self.experiment.method, seed)
+        check_local_crops(scorer.views, hssl)
+        steps = len(scorer.dataset.train) // schedule.batch_size
+        return Trainer(hssl, schedule, steps_per_epoch=steps, device=self._device)
+
+    def _cost(self, candidate: Candidate, training: Training, run: CandidatesRun) -> HeadCost:
+        """Size, and of a proxy the time a step takes beyond one without a head; the trained pair is spoilt by measuring it."""
+        cost = head_cost(candidate.config, self.inputs.info)
+        if training.stage == "screen":
+            return cost
+        return replace(
+            cost, overhead=self._overhead(run.trainer, training.seed) if candidate.config.heads else 0.0
         )
 
-    def overhead(self, config: HeadConfig) -> float:
-        """What a step with these heads takes beyond one without, as a share of the latter. Trains a few steps of both, in turns."""
-        self.prepare()
-        assert self._shared is not None
-        with torch.random.fork_rng(devices=[]):
-            seed = self.experiment.seed
-            return self._overhead(self._trainer(config, seed, self._shared), seed, self._shared)
+    def _overhead(self, trainer: Trainer, seed: int) -> float:
+        return step_overhead(trainer, self._trainer([], seed), self._some_views(seed)).median
 
-    def _cost(self, config: HeadConfig, trainer: Trainer, seed: int, shared: _Shared) -> HeadCost:
-        """Size, and the time a step takes beyond one without a head; the trained pair is spoilt by measuring it."""
-        cost = head_cost(config, trainer.hssl.student.base.info)
-        return replace(cost, overhead=self._overhead(trainer, seed, shared) if config.heads else 0.0)
+    def _some_views(self, seed: int) -> Sequence[Tensor]:
+        scorer = self._prepared()
+        images, _ = next(iter(scorer.dataset.train.batches(self.experiment.proxy.batch_size, drop_last=True)))
+        return scorer.views(images, derived_generator(seed, "overhead"), self._device)
 
-    def _overhead(self, trainer: Trainer, seed: int, shared: _Shared) -> float:
-        without_head = self._trainer(HeadConfig(), seed, shared)
-        return step_overhead(trainer, without_head, self._some_views(seed, shared)).median
-
-    def _some_views(self, seed: int, shared: _Shared) -> Sequence[Tensor]:
-        images, _ = next(iter(shared.dataset.train.batches(self.experiment.proxy.batch_size, drop_last=True)))
-        return shared.views(images, derived_generator(seed, "overhead"), shared.device)
-
-    def _identity(self, config: HeadConfig, base: Base, seed: int) -> str:
-        """Whatever decides the course of a trial, as a hash."""
-        sections = self.experiment.model_dump(
-            mode="json", include={"base", "data", "method", "proxy", "seed"}
-        )
+    def _identity(self, training: Training) -> str:
+        """Whatever decides the course of a training, as a hash."""
+        experiment = self.experiment
+        sections = experiment.model_dump(mode="json", include={"base", "data", "method", "proxy", "seed"})
         del sections["data"]["unreadable"]
         if sections["proxy"]["weight_decay_end"] == sections["proxy"]["weight_decay"]:
             # Not yet a key when older trials were interrupted.
             del sections["proxy"]["weight_decay_end"]
-        sections["screen"] = self.experiment.search.screen.model_dump(mode="json") if config.members else None
-        heads = [head_id(canonical(head, base.info)) for head in config.heads]
-        described = {"heads": heads, "seed": seed, "experiment": sections}
+        heads = [head_id(head) for candidate in training.candidates for head in candidate.config.heads]
+        joint = training.stage == "screen" or len(heads) > 1
+        sections["screen"] = experiment.search.screen.model_dump(mode="json") if joint else None
+        described = {"heads": heads, "seed": training.seed, "experiment": sections}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 

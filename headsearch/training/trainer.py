@@ -57,7 +57,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         seen: list[Tensor] = []
         for views, masks in parts:
-            loss = self.losses(views, step, masks=masks).mean() / count
+            loss = torch.stack(self.losses(views, step, masks=masks)).mean() / count
             loss.backward()  # type: ignore[no-untyped-call]
             seen.append(loss.detach())
         self._move(step)
@@ -69,13 +69,13 @@ class Trainer:
         step: int,
         active: Sequence[int] | None = None,
         masks: Tensor | None = None,
-    ) -> Tensor:
+    ) -> list[Tensor]:
         """The first half of a step, for who wants to look at it: the loss of every head in `active`, None meaning all."""
         self.hssl.begin_step(step / self.steps_per_epoch, self.recipe.epochs)
         with torch.autocast(
             self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
         ):
-            losses: Tensor = self.hssl.losses(views, active=active, masks=masks)
+            losses: list[Tensor] = self.hssl.losses(views, active=active, masks=masks)
         return losses
 
     def update(self, loss: Tensor, step: int, active: Sequence[int] | None = None) -> None:

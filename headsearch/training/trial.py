@@ -1,6 +1,7 @@
-"""What passes between a search and a trial: the context it runs in, and the scores it gives back. No torch here.
+"""What passes between a search and a training: what is to be trained, what is reported meanwhile, and how it ended. No torch here.
 
-Every executor calls the same function, `evaluate(config, context) -> TrialResult`, and forwards what it reports.
+A training has one candidate (a proxy, of a head, a set or a control) or several on one base (a screen), and gives a result for each: a trial.
+Every executor calls the same function, `evaluate(training, context) -> TrainingResult`, and forwards what it reports.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from headsearch.heads.config import HeadConfig
+from headsearch.heads.candidate import Candidate
 from headsearch.heads.cost import HeadCost
 
 CHECKPOINTS = "checkpoint.*"
-"""What a trial that can be resumed keeps its state in, as a pattern of names in its work directory. The search removes these files, once
-the end of the trial is written down."""
+"""What a training that can be resumed keeps its state in, as a pattern of names in its folder. The search removes these files, once its end
+is written down."""
 
 EMBEDDINGS = "embeddings.safetensors"
-"""The file in its work directory in which a trial without a head keeps what its base makes of held-out images; it stays."""
+"""The file in its folder in which a trial without a head keeps what its base makes of held-out images; it stays."""
 
-Stage = Literal["screen", "proxy"]
-"""How a head was trained: jointly with others on one base, or with a base of its own."""
+TrialStage = Literal["screen", "proxy"]
+"""How a head was trained: jointly with others on one base and scored without labels, or with a base of its own."""
 
 
 @dataclass(frozen=True)
@@ -57,92 +58,81 @@ class RungScores:
 
 
 @dataclass(frozen=True)
-class TrialResult:
-    """The end of a trial that ran its full budget."""
+class Trial:
+    """A candidate of a training, as the study knows it."""
 
-    rungs: tuple[RungScores, ...]
-    """In order of epoch; the last is at the full budget."""
-    cost: HeadCost
-    seconds: float
-    """Wall time of this trial, over all its attempts."""
-    images_per_second: float | None = None
-    """Training throughput, scoring left out."""
-    left_out: tuple[str, ...] = ()
-    """What a person should know of images that could not be read meanwhile, a line each."""
+    number: int
+    """In the study."""
+    candidate: Candidate
+    control: str | None = None
+    """Which control this is; None for a searched head."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training to be done. The same trials, seed and folder again when it is resumed."""
+
+    trials: tuple[Trial, ...]
+    """One of each candidate, in the order of their places."""
+    seed: int
+    """hash(study seed, what is trained, replicate): the same on every executor and in any order."""
+    workdir: Path
+    """Its own folder: metrics and checkpoints go here and nowhere else. It exists."""
+    replicate: int = 0
+    stage: TrialStage = "proxy"
 
     @property
-    def final(self) -> RungScores:
-        """Scores at the full budget."""
-        return self.rungs[-1]
+    def number(self) -> int:
+        """What it is called by: the number of its first trial."""
+        return self.trials[0].number
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """What is trained, by place."""
+        return tuple(trial.candidate for trial in self.trials)
 
 
 @dataclass(frozen=True)
-class MemberScores(RungScores):
-    """What is measured at a rung of one head of a joint run."""
+class TrialResult:
+    """How a candidate came out of its training."""
 
-    member: int = 0
-    """Its place in the run."""
-
-    def alone(self) -> RungScores:
-        """The scores without the place."""
-        values = {name: value for name, value in vars(self).items() if name != "member"}
-        return RungScores(**values)
-
-
-@dataclass(frozen=True)
-class ScreenedHead:
-    """How one head of a joint run ended."""
-
-    state: Literal["complete", "stopped", "infeasible"]
-    """`stopped`: dropped at a rung, where others of the run did better."""
+    state: Literal["complete", "stopped", "infeasible", "failed"]
+    """`complete`: it ran its full budget. `stopped`: ended at a rung, where others did better."""
     rungs: tuple[RungScores, ...]
-    """In order of epoch."""
-    cost: HeadCost
+    """In order of epoch; of a complete trial, the last is at the full budget."""
+    cost: HeadCost | None = None
     reason: str | None = None
     """Why it did not stay to the end."""
 
 
 @dataclass(frozen=True)
-class ScreenResult:
-    """The end of a joint run of many heads on one base."""
+class TrainingResult:
+    """The end of a training that was not told to stop."""
 
-    heads: tuple[ScreenedHead, ...]
-    """In the order of the config's members."""
+    trials: tuple[TrialResult, ...]
+    """By place."""
     seconds: float
-    """Wall time of the whole run, over all its attempts."""
+    """Wall time, over all attempts."""
     images_per_second: float | None = None
     """Training throughput, scoring left out."""
     left_out: tuple[str, ...] = ()
-    """As in `TrialResult`."""
+    """What a person should know of images that could not be read meanwhile, a line each."""
 
 
-class TrialContext(Protocol):
-    """What a trial may ask of the executor that runs it."""
+class TrainingContext(Protocol):
+    """What a training may ask of the executor that runs it."""
 
-    @property
-    def seed(self) -> int:
-        """hash(study seed, head id, replicate): the same on every executor and in any order."""
+    def report(self, place: int, scores: RungScores) -> None:
+        """Hand over the scores at a rung of the candidate at `place`. Raises `TrialStopped` when the search wants no more of this training.
 
-    @property
-    def workdir(self) -> Path:
-        """The trial's own folder: metrics and checkpoints go here and nowhere else."""
-
-    @property
-    def stage(self) -> Stage:
-        """`screen`: the config's heads are trained jointly, each scored on its own; `proxy`: as one candidate."""
-
-    def report(self, scores: RungScores) -> None:
-        """Hand over the scores of a rung; in a joint run, of one of its heads (`MemberScores`). Raises `TrialStopped` when the search
-        wants no more of this trial.
-
-        A trial that is resumed reports a rung again unless it knows that the search has heard of it."""
+        A training that is resumed reports a rung again unless it knows that the search has heard of it."""
 
     def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
         """Tell how far training is, for people to look at. Cheap enough to call at every step; never raises."""
 
 
 class Evaluate(Protocol):
-    """Scores one head; the same callable under every executor."""
+    """Scores candidates; the same callable under every executor."""
 
-    def __call__(self, config: HeadConfig, context: TrialContext) -> TrialResult | ScreenResult:
-        """Train `config`'s head with the base on a short schedule and score it; a `ScreenResult` where the context's stage is `screen`."""
+    def __call__(self, training: Training, context: TrainingContext) -> TrainingResult:
+        """Train the base with the candidates on a short schedule and score each of them."""

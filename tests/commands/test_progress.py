@@ -9,7 +9,7 @@ from rich.console import Console
 
 from headsearch.commands import progress
 from headsearch.commands.progress import BarDisplay, LineDisplay
-from headsearch.search.run import conduct
+from headsearch.search.session import conduct
 from headsearch.testing.toy_search import toy_experiment, toy_materials
 
 

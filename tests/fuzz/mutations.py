@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -75,6 +76,73 @@ WORDS = [
     "x" * 5000,
 ]
 """Put between the bytes of a text."""
+
+SCALARS = [
+    *(
+        [
+            "2026-13-45",
+            "0000-00-00",
+            "2026-01-01T25:61:61Z",
+            "0x_",
+            "0b_",
+            "0o9",
+            "-0x",
+            "1_",
+            "1e",
+            "1e-3",
+            "+.e5",
+            "2:30",
+            "-190:20:30",
+            "=",
+            "<<",
+            "<<:",
+            "~",
+            "!",
+            "yes",
+        ]
+    ),
+    *(
+        '!!int "" !!int x !!float "" !!bool x !!null x !!timestamp x !!binary x'.replace(" !!", "\n!!").split(
+            "\n"
+        )
+    ),
+    *(
+        [
+            "!!python/name:os.system x",
+            "!!set {a}",
+            "!!omap [a: 1]",
+            "!!pairs [a]",
+            "!!map [1]",
+            "!!seq {}",
+            "!x y",
+            "!<a> b",
+        ]
+    ),
+    *(
+        [
+            "&a [*a]",
+            "&a {b: *a}",
+            "*gone",
+            "{<<: 3}",
+            "{<<: [1]}",
+            "{<<: &b {c: *b}}",
+            "{a: 1, a: 2}",
+            "{[1]: 2}",
+            "{{}: 1}",
+            "{? a}",
+        ]
+    ),
+    *(['"\\ud83d"', '"\\ude00\\ud83d"', '"\\UFFFFFFFF"', '"\\x0"', '"a\\', '"', "'a", "“a”"]),
+    "[" * 3000 + "]" * 3000,
+    "{a: " * 3000 + "1" + "}" * 3000,
+    "9" * 5000,
+    "0x" + "f" * 5000,
+    "1." + "0" * 5000,
+    "[&a [x], "
+    + ", ".join(f"&{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 9)}]" for n in range(20))
+    + "]",
+]
+"""Written in the place of a value."""
 
 VALUES: list[Any] = [
     *(
@@ -172,6 +240,19 @@ def mutated_bytes(content: bytes, rng: random.Random, words: bool = True) -> byt
             case _ if words:
                 data[start : start + rng.choice((0, length))] = rng.choice(WORDS).encode()
     return bytes(data)
+
+
+def mutated_values(text: str, rng: random.Random) -> str:
+    """A YAML text with one or two of its values written otherwise."""
+    for _ in range(rng.choice((1, 1, 2))):
+        found = list(_VALUE.finditer(text))
+        if found:
+            place = rng.choice(found)
+            text = text[: place.start(1)] + rng.choice(SCALARS) + text[place.end(1) :]
+    return text
+
+
+_VALUE = re.compile(r"(?:[:,\[] |- |\[)([^\s,\[\]{}#][^,\[\]{}\n#]*)")
 
 
 def mutated_data(data: Any, rng: random.Random) -> Any:

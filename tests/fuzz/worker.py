@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from images import archives, image, npz, pictures
-from mutations import VALUES, mutated_bytes, mutated_data
+from mutations import SCALARS, VALUES, mutated_bytes, mutated_data, mutated_values
 
 from headsearch.document import parse, plain, to_yaml
 from headsearch.errors import HeadsearchError
 
 SECONDS = 10
+"""Of the processor, for one input."""
+PATIENCE = 60
+"""Seconds on the clock: a machine may be busy."""
 MEMORY = 2 * 10**9
 ROOT = Path(__file__).parents[2]
 HEAD = Path(__file__).parents[1] / "fixtures" / "scores" / "head.yaml"
@@ -43,8 +46,11 @@ class Hangs(BaseException):
 def mutated_file(sources: list[Path], rng: random.Random, folder: Path) -> Path:
     """A mutated copy of one of the files."""
     text = rng.choice(sources).read_bytes()
-    if rng.random() < 0.5:
+    way = rng.random()
+    if way < 0.3:
         content = mutated_bytes(text, rng)
+    elif way < 0.6:
+        content = mutated_values(text.decode(), rng).encode()
     else:
         data = mutated_data(plain(parse(text.decode(), "source")), rng)
         content = (json.dumps(data) if rng.random() < 0.3 else to_yaml(data)).encode("utf-8", "surrogatepass")
@@ -208,7 +214,7 @@ def _override(rng: random.Random) -> str:
             (f"{key}.x", f"{key}.", f".{key}", key.rpartition(".")[0], key.upper(), " ", "", f"{key}..a")
         )
     value = rng.choice(VALUES)
-    text = rng.choice((json.dumps(value), str(value), to_yaml(value)))
+    text = rng.choice((json.dumps(value), str(value), to_yaml(value), rng.choice(SCALARS)))
     if rng.random() < 0.3:
         text = mutated_bytes(text.encode("utf-8", "surrogateescape"), rng).decode("utf-8", "surrogateescape")
     return f"{key}={text}" if rng.random() < 0.95 else f"{key}{text}"
@@ -252,13 +258,15 @@ def fuzz(name: str, count: int, seed: int) -> dict[str, Any]:
     counts: dict[str, Any] = {"refused": 0, "accepted": 0, "failures": []}
 
     def alarm(*_: object) -> None:
-        raise Hangs(f"more than {SECONDS} s")
+        raise Hangs
 
     signal.signal(signal.SIGALRM, alarm)
+    signal.signal(signal.SIGPROF, alarm)
     for number in range(seed, seed + count):
         with tempfile.TemporaryDirectory() as folder:
             read = TARGETS[name](random.Random(f"{name} {number}"), Path(folder))
-            signal.alarm(SECONDS)
+            signal.alarm(PATIENCE)
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
             try:
                 read()
                 counts["accepted"] += 1
@@ -270,6 +278,7 @@ def fuzz(name: str, count: int, seed: int) -> dict[str, Any]:
                 counts["failures"].append(f"{name} {number}: {traceback.format_exc(limit=-4)}")
             finally:
                 signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
         if len(counts["failures"]) > 20:
             break
     return counts

@@ -7,7 +7,7 @@ from headsearch.report.page import html_report
 from headsearch.report.picture import picture
 from headsearch.report.static import to_html
 from headsearch.runs.run import Run, read_run
-from headsearch.search.run import conduct
+from headsearch.search.session import conduct
 from headsearch.testing.toy_search import TOY_BASE, toy_experiment, toy_materials
 
 

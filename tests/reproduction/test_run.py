@@ -20,7 +20,7 @@ from headsearch.reproduction.text import Report
 from headsearch.results.records import TrialRecord
 from headsearch.runs.run import read_run
 from headsearch.search.materials import Materials
-from headsearch.search.observer import Observer, SearchStatus, SilentObserver
+from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import scores, toy_materials
 from headsearch.training.trial import RungScores
@@ -67,13 +67,13 @@ class Gather:
         return toy_materials(experiment, replace(self.evaluator, labels=experiment.probes))
 
 
-class Interrupting(SilentObserver):
+class Interrupting(Observer):
     """Presses Ctrl-C when so many trials have ended."""
 
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt
@@ -93,7 +93,7 @@ def run(
     told: list[str] | None = None,
 ) -> Report:
     def display() -> AbstractContextManager[Observer]:
-        return nullcontext(observer or SilentObserver())
+        return nullcontext(observer or Observer())
 
     lines: list[str] = [] if told is None else told
     return reproduce(
@@ -233,7 +233,7 @@ def test_data_without_labels_is_refused_before_anything_is_written(tmp_path: Pat
         )
 
     with pytest.raises(DataError, match=r"which is flat; the claims are about a probe, which needs labels$"):
-        reproduce(plan(), tmp_path / "out", display=lambda: nullcontext(SilentObserver()), gather=unlabelled)
+        reproduce(plan(), tmp_path / "out", display=lambda: nullcontext(Observer()), gather=unlabelled)
     assert not (tmp_path / "out").exists()
 
 

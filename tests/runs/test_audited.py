@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from typer.testing import CliRunner
 from headsearch.cli import app
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
+from headsearch.results.records import TrialRecord
 from headsearch.runs.run import read_run
 from headsearch.scoring.between_bases import kept_embeddings
-from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
 from headsearch.training.checkpoint import save_tensors
@@ -98,13 +100,13 @@ def test_a_run_without_labels_needs_none(tmp_path: Path) -> None:
     assert not [name for names in found.values() for name in names if "probe" in name or name == "linear"]
 
 
-class Interrupting(SilentObserver):
+class Interrupting(Observer):
     """Raises Ctrl-C when so many trials have ended."""
 
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def trial_ended(self, record: object, status: SearchStatus) -> None:
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from headsearch.heads.config import HeadConfig
 from headsearch.runs.frame import curves
-from headsearch.search.run import conduct
+from headsearch.search.session import conduct
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import toy_experiment, toy_materials
 from headsearch.training.trial import RungScores

@@ -30,12 +30,12 @@ NOBODY = 65534
 SEARCH = """
 import sys, time
 from pathlib import Path
-from headsearch.search.observer import SilentObserver
+from headsearch.search.observer import Observer
 from headsearch.testing.toy_search import run_toy, toy_experiment
 
-class Slow(SilentObserver):
-    def trial_ended(self, record, status):
-        if record.number == 6:
+class Slow(Observer):
+    def training_ended(self, records, status):
+        if records[0].number == 6:
             Path(sys.argv[2]).touch()
             time.sleep(600)
 

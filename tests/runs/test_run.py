@@ -13,10 +13,10 @@ from headsearch.errors import RunError
 from headsearch.results.ranking import rank
 from headsearch.runs.directory import RunDirectory
 from headsearch.runs.run import RunReader, look_at, read_records, read_run
-from headsearch.search.executors import Job
-from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
+from headsearch.training.trial import Training
 
 
 @pytest.fixture
@@ -71,11 +71,11 @@ def test_an_unchanged_run_is_not_read_again_and_a_changed_one_is(copy: Path) -> 
 def test_a_search_is_followed_while_it_runs(tmp_path: Path) -> None:
     out, seen = tmp_path / "run", []
 
-    class Watcher(SilentObserver):
+    class Watcher(Observer):
         def __init__(self) -> None:
             self.reader: RunReader | None = None
 
-        def trial_started(self, job: Job, status: SearchStatus) -> None:
+        def training_started(self, training: Training, status: SearchStatus) -> None:
             self.reader = self.reader or RunReader(out)
             view = self.reader.read()
             seen.append((view.condition, view.stage, view.settled, view.expected, status))

@@ -16,13 +16,12 @@ from headsearch.experiment import Experiment
 from headsearch.results.records import TrialRecord
 from headsearch.runs.run import read_records
 from headsearch.runs.storages import open_storage
-from headsearch.search.executors import Job
 from headsearch.search.ledger import Ledger
-from headsearch.search.observer import SilentObserver
+from headsearch.search.observer import Observer
 from headsearch.testing.servers import GrpcProxy, MariaServer, PostgresServer, Stop
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
-from headsearch.training.trial import RungScores
+from headsearch.training.trial import RungScores, Training
 
 
 def experiment(storage: str | None, *, patience: float = 60.0, **search: Any) -> Experiment:
@@ -37,7 +36,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, 
     return results(run_toy(tmp_path_factory.mktemp("undisturbed") / "run", experiment(None)))
 
 
-class Disturbing(SilentObserver):
+class Disturbing(Observer):
     """Does something when a trial has reached its first rung, and keeps the notes."""
 
     def __init__(self, disturb: Callable[[], None], trial: int = 3) -> None:
@@ -45,8 +44,8 @@ class Disturbing(SilentObserver):
         self._trial = trial
         self.notes: list[str] = []
 
-    def rung_reached(self, job: Job, scores: RungScores) -> None:
-        if job.number == self._trial and scores.epoch == 1:
+    def rung_reached(self, training: Training, place: int, scores: RungScores) -> None:
+        if training.number == self._trial and scores.epoch == 1:
             self._disturb()
 
     def note(self, text: str) -> None:

@@ -16,11 +16,11 @@ from headsearch.results.records import State, TrialRecord
 from headsearch.runs.run import read_run
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.callbacks.broadcast import Broadcast
-from headsearch.search.callbacks.tracker import Tracker, Trial, score_values
-from headsearch.search.executors import Job
-from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.search.callbacks.tracker import LoggedTrial, Tracker, score_values
+from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
+from headsearch.training.trial import Training
 
 SEARCH: dict[str, Any] = {
     "strategy": "proxies",
@@ -31,14 +31,14 @@ SEARCH: dict[str, Any] = {
 }
 
 
-class Interrupting(SilentObserver):
+class Interrupting(Observer):
     """Ctrl-C in the fifth epoch of a trial."""
 
     def __init__(self, trial: int) -> None:
         self._trial = trial
 
-    def trial_progress(self, job: Job, epoch: float, *_: object) -> None:
-        if job.number == self._trial and epoch == 5:
+    def training_progress(self, training: Training, epoch: float, *_: object) -> None:
+        if training.number == self._trial and epoch == 5:
             raise KeyboardInterrupt
 
 
@@ -262,7 +262,7 @@ class Recording(Tracker):
             raise ConnectionResetError("the server has gone\naway")
         self.told.append((what, number))
 
-    def begin(self, trial: Trial) -> None:
+    def begin(self, trial: LoggedTrial) -> None:
         self._tell("begin", trial.number)
 
     def log(self, number: int, epoch: int, values: Mapping[str, float]) -> None:
@@ -278,7 +278,7 @@ class Recording(Tracker):
 def told(tmp_path: Path, name: str, callbacks: list[Recording]) -> tuple[list[TrialRecord], list[str]]:
     notes: list[str] = []
 
-    class Notes(SilentObserver):
+    class Notes(Observer):
         def note(self, text: str) -> None:
             notes.append(text)
 
@@ -313,7 +313,7 @@ def test_every_trial_is_begun_logged_and_ended(tmp_path: Path) -> None:
 
 def test_heads_of_a_screen_are_logged_when_it_has_ended(tmp_path: Path) -> None:
     callback = Recording()
-    with Broadcast(SilentObserver(), [callback]) as broadcast:
+    with Broadcast(Observer(), [callback]) as broadcast:
         records = run_toy(
             tmp_path / "run",
             toy_experiment(strategy="screen", screen={"heads": 4, "batch": 4}, finalists=0, replicates=1),

@@ -10,14 +10,14 @@ from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 
 
-@pytest.mark.parametrize("lost", ["complete", "_close"])
+@pytest.mark.parametrize("lost", ["end", "_close"])
 def test_a_checkpoint_outlives_a_kill_between_the_end_of_a_trial_and_its_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     experiment = toy_experiment(trials=2, finalists=0, replicates=1)
     out = tmp_path / "run"
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -7,17 +7,15 @@ import pytest
 
 from headsearch.errors import InfeasibleHead, RunError
 from headsearch.experiment import Experiment
-from headsearch.heads import HeadConfig
 from headsearch.results.ranking import heads_tried, rank
 from headsearch.results.records import TrialRecord
 from headsearch.runs.run import read_records
-from headsearch.search.executors import Job
 from headsearch.search.ledger import Ledger
-from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.stopping import SuccessiveHalving
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
-from headsearch.training.trial import TrialContext, TrialResult
+from headsearch.training.trial import Training, TrainingContext, TrainingResult, TrialResult
 
 ASHA = {"kind": "asha", "reduction": 3}
 
@@ -101,8 +99,8 @@ def test_an_interruption_changes_no_decision(tmp_path: Path, sampler: str) -> No
     assert any(r.state == "stopped" for r in undisturbed)
     countdown = 0
 
-    class Interrupting(SilentObserver):
-        def trial_progress(self, job: Job, *_: object) -> None:
+    class Interrupting(Observer):
+        def training_progress(self, training: Training, *_: object) -> None:
             nonlocal countdown
             countdown -= 1
             if countdown == 0:
@@ -126,8 +124,12 @@ def test_told_to_stop_and_killed_before_that_took_effect_a_trial_is_not_trained_
 ) -> None:
     experiment = halving(trials=8, finalists=0, replicates=1)
 
-    def killed(*_: object) -> TrialRecord:
-        raise KeyboardInterrupt
+    unpatched = Ledger.end
+
+    def killed(ledger: Ledger, number: int, result: TrialResult, **times: float) -> TrialRecord:
+        if result.state == "stopped":
+            raise KeyboardInterrupt
+        return unpatched(ledger, number, result, **times)
 
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "end", killed)
@@ -145,12 +147,13 @@ def test_told_to_stop_and_killed_before_that_took_effect_a_trial_is_not_trained_
 def test_nobody_is_compared_with_a_head_that_turned_out_infeasible(tmp_path: Path) -> None:
     toy = ToyEvaluator()
 
-    def evaluate(config: HeadConfig, context: TrialContext) -> TrialResult:
+    def evaluate(training: Training, context: TrainingContext) -> TrainingResult:
+        config = training.candidates[0].config
         if config.family != "convnext":
-            return toy(config, context)
-        scores = toy.scores(config, 1, context.seed)
+            return toy(training, context)
+        scores = toy.scores(config, 1, training.seed)
         # As a head on its way to collapse may look: nobody beats it, on either objective.
-        context.report(type(scores)(**vars(scores) | {"discrepancy": 1.5, "knn": 101.0}))
+        context.report(0, type(scores)(**vars(scores) | {"discrepancy": 1.5, "knn": 101.0}))
         raise InfeasibleHead("collapsed")
 
     experiment = halving(trials=16, sampler="random", finalists=0, replicates=1)
@@ -179,7 +182,7 @@ def test_a_run_goes_on_with_its_own_stopping_only(tmp_path: Path) -> None:
 def test_the_time_left_allows_for_what_stopping_saves(tmp_path: Path) -> None:
     last: list[SearchStatus] = []
 
-    class Watcher(SilentObserver):
+    class Watcher(Observer):
         def search_ended(self, status: SearchStatus) -> None:
             last.append(status)
 

@@ -11,14 +11,15 @@ import pytest
 from headsearch.errors import RunError
 from headsearch.experiment import RaySpec
 from headsearch.runs.run import read_records
-from headsearch.search.executors import Executor, Job
+from headsearch.search.executors import Executor
 from headsearch.search.executors.inline import InlineExecutor
 from headsearch.search.executors.placement import Placement, available_cores
 from headsearch.search.executors.process import ProcessExecutor
-from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing import executors
 from headsearch.testing.executors import MakeExecutor
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
+from headsearch.training.trial import Training
 
 pytestmark = pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
 
@@ -86,15 +87,15 @@ def test_a_disk_that_is_full_ends_the_search_and_the_trial_resumes(
 ) -> None:
     disks: list[Path] = []
 
-    class Filling(SilentObserver):
-        def trial_started(self, job: Job, status: SearchStatus) -> None:
-            if job.number == 2 and not disks:
+    class Filling(Observer):
+        def training_started(self, training: Training, status: SearchStatus) -> None:
+            if training.number == 2 and not disks:
                 # A disk of one page: what was trained fits, the checkpoint beside it does not.
-                mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(job.workdir)]
+                mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(training.workdir)]
                 done = subprocess.run(mount, capture_output=True, text=True)
                 if done.returncode:
                     pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-                disks.append(job.workdir)
+                disks.append(training.workdir)
 
     experiment = toy_experiment(trials=2, finalists=0, replicates=1, sampler="grid")
     run = tmp_path / "run"

@@ -6,35 +6,36 @@ from pathlib import Path
 import pytest
 
 from headsearch.errors import DataError, HeadError, InfeasibleHead, RunError
-from headsearch.heads.config import HeadConfig, Stage
+from headsearch.heads import Candidate, HeadConfig, Stage
 from headsearch.search import executors
-from headsearch.search.executors import Failed, Job, Stopped, attempt, failure
+from headsearch.search.executors import Failed, Stopped, attempt, failure
 from headsearch.testing.toy import ToyEvaluator
-from headsearch.training.trial import RungScores, TrialContext, TrialResult
+from headsearch.training.trial import RungScores, Training, TrainingContext, TrainingResult, Trial
 
-CONFIG = HeadConfig((Stage("mixer", {"depth": 2}),))
+MIXER = Candidate.of(HeadConfig((Stage("mixer", {"depth": 2}),)))
 
 
-def job(tmp_path: Path) -> Job:
-    return Job(number=0, config=CONFIG, head_id="mixer", seed=3, replicate=0, control=None, workdir=tmp_path)
+def training(folder: Path) -> Training:
+    return Training((Trial(0, MIXER),), seed=3, workdir=folder)
 
 
 def silent(*_: object) -> None:
     pass
 
 
-def test_a_job_that_runs_through_gives_its_result_and_reports_every_rung(tmp_path: Path) -> None:
+def test_a_training_that_runs_through_gives_its_result_and_reports_every_rung(tmp_path: Path) -> None:
     reported: list[RungScores] = []
     outcome = attempt(
-        ToyEvaluator(), job(tmp_path), lambda _, scores: reported.append(scores) or True, silent
+        ToyEvaluator(), training(tmp_path), lambda _, place, scores: reported.append(scores) or True, silent
     )
-    assert isinstance(outcome, TrialResult)
-    assert list(outcome.rungs) == reported
+    assert isinstance(outcome, TrainingResult)
+    (result,) = outcome.trials
+    assert list(result.rungs) == reported
     assert [scores.epoch for scores in reported] == [1, 3, 9]
 
 
 def test_a_trial_ends_at_the_rung_where_the_search_wants_no_more_of_it(tmp_path: Path) -> None:
-    outcome = attempt(ToyEvaluator(), job(tmp_path), lambda _, scores: scores.epoch < 3, silent)
+    outcome = attempt(ToyEvaluator(), training(tmp_path), lambda _, place, scores: scores.epoch < 3, silent)
     assert outcome == Stopped()
     assert (tmp_path / "epochs.txt").read_text().split() == ["1", "2", "3"]
 
@@ -82,31 +83,29 @@ def test_a_device_that_was_full_is_tried_once_more_with_the_trial_s_memory_given
     monkeypatch.setattr(executors, "FULL_DEVICE_SECONDS", 0.0)
     held: list[weakref.ref[torch.Tensor]] = []
 
-    def evaluate(config: HeadConfig, context: TrialContext) -> TrialResult:
+    def evaluate(asked: Training, context: TrainingContext) -> TrainingResult:
         assert all(former() is None for former in held)
         tensor = torch.ones(3)
         held.append(weakref.ref(tensor))
         if len(held) <= failures:
             raise torch.OutOfMemoryError("CUDA out of memory, of which neighbours hold the most")
-        result = ToyEvaluator()(config, context)
-        assert isinstance(result, TrialResult)
-        return result
+        return ToyEvaluator()(asked, context)
 
-    outcome = attempt(evaluate, job(tmp_path), lambda *_: True, silent)
+    outcome = attempt(evaluate, training(tmp_path), lambda *_: True, silent)
     assert len(held) == 2
     if failures == 1:
-        assert isinstance(outcome, TrialResult)
+        assert isinstance(outcome, TrainingResult)
     else:
         assert isinstance(outcome, Failed)
         assert (outcome.kind, outcome.reason[:13]) == ("infeasible", "out of memory")
 
 
 def test_a_study_that_cannot_be_written_is_no_outcome_of_the_trial(tmp_path: Path) -> None:
-    def report(_: Job, scores: RungScores) -> bool:
+    def report(_: Training, place: int, scores: RungScores) -> bool:
         raise RunError("the study cannot be written")
 
     with pytest.raises(RunError, match="the study cannot be written"):
-        attempt(ToyEvaluator(), job(tmp_path), report, silent)
+        attempt(ToyEvaluator(), training(tmp_path), report, silent)
 
 
 def test_ctrl_c_passes_through(tmp_path: Path) -> None:
@@ -114,10 +113,10 @@ def test_ctrl_c_passes_through(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        attempt(ToyEvaluator(), job(tmp_path), lambda *_: True, interrupt)
+        attempt(ToyEvaluator(), training(tmp_path), lambda *_: True, interrupt)
 
 
-def test_jobs_and_outcomes_travel_between_processes(tmp_path: Path) -> None:
-    done = attempt(ToyEvaluator(), job(tmp_path), lambda *_: True, silent)
-    for thing in (job(tmp_path), done, Stopped(), Failed("why", "failed", "trace"), ToyEvaluator()):
+def test_trainings_and_outcomes_travel_between_processes(tmp_path: Path) -> None:
+    done = attempt(ToyEvaluator(), training(tmp_path), lambda *_: True, silent)
+    for thing in (training(tmp_path), done, Stopped(), Failed("why", "failed", "trace"), ToyEvaluator()):
         assert pickle.loads(pickle.dumps(thing)) == thing

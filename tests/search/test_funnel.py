@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -18,11 +20,12 @@ from headsearch.results.records import TrialRecord
 from headsearch.results.standings import standings
 from headsearch.runs.run import read_run
 from headsearch.scoring.zero_cost_scores import FILE_NAME, read_scores
-from headsearch.search.executors import Job
-from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.search.observer import Observer, SearchStatus
+from headsearch.search.session import sized_by_time
 from headsearch.testing.toy import ToyEvaluator
-from headsearch.testing.toy_search import results, toy_experiment
+from headsearch.testing.toy_search import results, toy_experiment, toy_materials
 from headsearch.testing.toy_search import run_toy as run
+from headsearch.training.trial import Training, TrainingContext, TrainingResult
 
 
 def funnel(**search: object) -> Experiment:
@@ -64,8 +67,11 @@ def test_the_better_half_and_every_family_are_screened(tmp_path: Path) -> None:
     candidates = sorted(read_scores(tmp_path / "run" / FILE_NAME), key=lambda row: -(row.score or 0.0))
     joint = {record.head_id for record in screened(records)}
     assert {candidate.head_id for candidate in candidates[:6]} <= joint
-    rest = {candidate.config.family for candidate in candidates[6:]}
-    assert {record.config.family for record in screened(records)} >= set(sorted(rest)[:1])
+    # Of the others the best of each family, as many as there is room for, those of the better families first.
+    best_of = {candidate.config.family: candidate.head_id for candidate in reversed(candidates[6:])}
+    families = list(dict.fromkeys(candidate.config.family for candidate in candidates[6:]))
+    assert len(families) > 1
+    assert {best_of[family] for family in families[:6]} <= joint
 
 
 def test_no_label_is_read_before_the_proxies(tmp_path: Path) -> None:
@@ -134,7 +140,7 @@ def test_a_screen_alone_is_ranked_by_score_and_repeated_with_other_seeds(tmp_pat
     assert max(row.replicates for row in ranked) == 3
 
 
-class Interrupting(SilentObserver):
+class Interrupting(Observer):
     """Raises Ctrl-C at the n-th thing that is reported or ends."""
 
     def __init__(self, at: int) -> None:
@@ -145,16 +151,13 @@ class Interrupting(SilentObserver):
         if self.left == 0:
             raise KeyboardInterrupt
 
-    def trial_progress(self, *_: object) -> None:
+    def training_progress(self, *_: object) -> None:
         self._count()
 
-    def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
         self._count()
 
-    def trial_started(self, job: Job, status: SearchStatus) -> None:
-        self._count()
-
-    def screen_ended(self, records: object, status: SearchStatus) -> None:
+    def training_started(self, training: Training, status: SearchStatus) -> None:
         self._count()
 
 
@@ -220,14 +223,14 @@ def test_a_run_that_does_not_say_how_a_head_was_taken_goes_by_the_present_score_
     assert results(run(tmp_path / "run", experiment, resume=True)) == results(list(old.records))
 
 
-class AfterProxies(SilentObserver):
+class AfterProxies(Observer):
     """Raises Ctrl-C when so many heads have had their proxy."""
 
     def __init__(self, heads: int) -> None:
         self.left = heads
 
-    def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
-        self.left -= record.control is None and record.stage == "proxy"
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+        self.left -= sum(record.control is None and record.stage == "proxy" for record in records)
         if self.left == 0:
             raise KeyboardInterrupt
 
@@ -241,8 +244,10 @@ def test_infeasible_heads_of_a_screen_get_no_proxy(tmp_path: Path) -> None:
 
 def test_a_screen_that_breaks_ends_the_search_and_can_be_resumed(tmp_path: Path) -> None:
     class Breaking(ToyEvaluator):
-        def _screen(self, config: object, context: object) -> object:
-            raise RuntimeError("toy failure")
+        def __call__(self, training: Training, context: TrainingContext) -> TrainingResult:
+            if training.stage == "screen":
+                raise RuntimeError("toy failure")
+            return super().__call__(training, context)
 
     with pytest.raises(
         RunError, match=r"the screen of 12 heads .* gave no result: RuntimeError: toy failure"
@@ -250,6 +255,38 @@ def test_a_screen_that_breaks_ends_the_search_and_can_be_resumed(tmp_path: Path)
         run(tmp_path / "run", funnel(), Breaking())
     records = run(tmp_path / "run", funnel(), resume=True)
     assert results(records) == results(run(tmp_path / "whole", funnel()))
+
+
+def test_hours_are_turned_into_sizes_by_how_long_a_proxy_takes_here(tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Notes(Observer):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    experiment = toy_experiment(strategy="funnel", budget="0.5 h")
+    # The toy's proxies take 60 s each.
+    materials = toy_materials(experiment)
+    sized = sized_by_time(experiment, materials, None, Notes())
+    assert sized.search == experiment.search.sized(30.0)
+    screen, trials = sized.search.screen.heads, sized.search.trials
+    assert notes == [
+        f"0.5 h are about 30 proxies of 60 s: {screen} heads screened, {trials} with a proxy of their own, "
+        f"{sized.search.finalists} finalists with {sized.search.replicates} seeds"
+    ]
+    records = run(tmp_path / "run", sized)
+    # Too many for one training: the anchors in each are no searched heads.
+    assert sum(record.control is None for record in screened(records)) == screen
+    # A resumed run keeps its sizes, though the machine is faster by now; with more time it gets larger ones.
+    faster = replace(materials, seconds_per_proxy=lambda: 20.0)
+    assert sized_by_time(experiment, faster, tmp_path / "run", None).search.trials == trials
+    longer = toy_experiment(strategy="funnel", budget="1 h")
+    assert sized_by_time(longer, faster, tmp_path / "run", None).search == longer.search.sized(180.0)
+    hasty = toy_experiment(strategy="funnel", budget="0.05 h")
+    with pytest.raises(
+        ExperimentError, match=r"^search.budget: 0.05 h, at 60 s a proxy: .*3 proxies are too few"
+    ):
+        sized_by_time(hasty, materials, None, None)
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,17 @@ import pytest
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, ProcessSpec, load_experiment
 from headsearch.runs.run import read_records
-from headsearch.search.executors import Job
 from headsearch.search.executors.placement import (
     Placement,
     available_cores,
     divide,
     visible_gpus,
 )
-from headsearch.search.observer import SilentObserver
-from headsearch.search.run import run_search
+from headsearch.search.observer import Observer
+from headsearch.search.session import run_search
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
+from headsearch.training.trial import Training
 
 two_cores = pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
 
@@ -77,8 +77,8 @@ def epochs_trained(out: Path) -> int:
 def test_workers_are_kept_from_trial_to_trial_and_end_with_the_search(tmp_path: Path) -> None:
     pids: set[int] = set()
 
-    class Watching(SilentObserver):
-        def rung_reached(self, job: Job, reached: object) -> None:
+    class Watching(Observer):
+        def rung_reached(self, training: Training, place: int, reached: object) -> None:
             pids.update(workers_of(os.getpid()))
 
     run_toy(tmp_path / "run", processes(trials=3, finalists=0, replicates=1), SLOW_TOY, observer=Watching())
@@ -92,10 +92,10 @@ def kill_at_random(tmp_path: Path, kills: int) -> None:
     rng = random.Random(1)
     killed: set[int] = set()
 
-    class Killer(SilentObserver):
+    class Killer(Observer):
         due = 0.0
 
-        def trial_progress(self, job: Job, *_: object) -> None:
+        def training_progress(self, training: Training, *_: object) -> None:
             now = time.monotonic()
             if now >= self.due and len(killed) < kills:
                 # The worker that speaks is at work; where in its trial it is by now is chance.
@@ -139,9 +139,9 @@ def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(tmp_path: Path) -
     notes: list[str] = []
     halted: list[int] = []
 
-    class Halting(SilentObserver):
-        def rung_reached(self, job: Job, reached: object) -> None:
-            if job.number == 1 and not halted:
+    class Halting(Observer):
+        def rung_reached(self, training: Training, place: int, reached: object) -> None:
+            if training.number == 1 and not halted:
                 # As a worker that waits for a broken device: it neither ends nor says anything.
                 halted.extend(workers_of(os.getpid()))
                 os.kill(halted[0], signal.SIGSTOP)

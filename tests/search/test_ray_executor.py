@@ -22,14 +22,14 @@ import pytest
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import RaySpec, load_experiment, parse_experiment
 from headsearch.runs.run import read_records
-from headsearch.search.executors import Job
 from headsearch.search.executors.placement import available_cores
 from headsearch.search.executors.ray_cluster import check_device, check_room, connected, room
-from headsearch.search.observer import SearchStatus, SilentObserver
-from headsearch.search.run import run_search
+from headsearch.search.observer import Observer, SearchStatus
+from headsearch.search.session import run_search
 from headsearch.testing.executors import Diary, DiaryToy, Watcher
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
+from headsearch.training.trial import Training
 
 two_cores = pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
 
@@ -160,7 +160,7 @@ def test_killed_workers_lose_nothing(tmp_path: Path, cluster: None) -> None:
     killed: list[int] = []
 
     class Killer(Watcher):
-        def rung_reached(self, job: Job, reached: object) -> None:
+        def rung_reached(self, training: Training, place: int, reached: object) -> None:
             # Some rungs on, a process that has written the diary is killed somewhere in its trial.
             if len(killed) < 2 and rng.random() < 0.3:
                 alive = [pid for pid in processes(tmp_path) if pid not in killed and is_alive(pid)]
@@ -187,9 +187,9 @@ def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(tmp_path: Path, c
     halted: list[int] = []
 
     class Halting(Watcher):
-        def rung_reached(self, job: Job, reached: object) -> None:
-            if job.number == 1 and not halted:
-                halted.extend(Diary(tmp_path, job.head_id, job.seed).processes)
+        def rung_reached(self, training: Training, place: int, reached: object) -> None:
+            if training.number == 1 and not halted:
+                halted.extend(Diary(tmp_path, training.candidates[0].head_id, training.seed).processes)
                 os.kill(halted[0], signal.SIGSTOP)
 
     halting = Halting()
@@ -213,8 +213,8 @@ def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(tmp_path: Path, c
 def test_a_node_that_does_not_see_the_passage_halts_the_search_with_advice(
     tmp_path: Path, cluster: None
 ) -> None:
-    class Removing(SilentObserver):
-        def trial_started(self, job: Job, status: SearchStatus) -> None:
+    class Removing(Observer):
+        def training_started(self, training: Training, status: SearchStatus) -> None:
             # As if the disk of the run directory were not that of the node.
             for passage in (tmp_path / "run").glob("ray-*"):
                 shutil.rmtree(passage)
@@ -229,8 +229,8 @@ def test_checkpoints_travel_through_the_storage_that_is_named(tmp_path: Path, cl
     storage = tmp_path / "elsewhere"
     seen: set[str] = set()
 
-    class Looking(SilentObserver):
-        def rung_reached(self, job: Job, reached: object) -> None:
+    class Looking(Observer):
+        def rung_reached(self, training: Training, place: int, reached: object) -> None:
             seen.update(path.name for path in storage.rglob("checkpoint.json"))
 
     executor = {"kind": "ray", "storage": storage.as_uri()}

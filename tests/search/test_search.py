@@ -2,30 +2,30 @@
 
 import contextlib
 import json
+import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
 import pytest
 
-from headsearch.errors import RunError, SpaceError
-from headsearch.heads import HeadConfig
+from headsearch.errors import ExperimentError, RunError, SpaceError
 from headsearch.results.records import TrialRecord
 from headsearch.runs.run import read_records
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
-from headsearch.search.executors import Job
 from headsearch.search.ledger import Ledger
-from headsearch.search.observer import SearchStatus, SilentObserver
+from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.seeds import trial_seed
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, toy_experiment, toy_materials
 from headsearch.testing.toy_search import run_toy as run
-from headsearch.training.trial import TrialContext, TrialResult
+from headsearch.training.trial import Training, TrainingContext, TrainingResult
 
 SMALL = """
 space: headsearch/space@1
@@ -97,7 +97,7 @@ def test_a_searched_head_that_is_a_control_is_answered_by_the_control(tmp_path: 
 def test_a_space_that_is_exhausted_ends_the_search_and_says_so(tmp_path: Path) -> None:
     notes: list[str] = []
 
-    class Listener(SilentObserver):
+    class Listener(Observer):
         def note(self, text: str) -> None:
             notes.append(text)
 
@@ -171,13 +171,13 @@ def test_a_result_that_is_not_finite_or_has_no_probe_never_reaches_the_ranking(t
 
     toy = ToyEvaluator()
 
-    def evaluate(config: HeadConfig, context: TrialContext) -> TrialResult:
-        result = toy(config, context)
-        if config.family == "vit":
-            return replace(result, rungs=(*result.rungs[:-1], replace(result.final, linear=float("nan"))))
-        if config.family == "mlp":
-            return replace(result, rungs=(*result.rungs[:-1], replace(result.final, linear=None, knn=None)))
-        return result
+    def evaluate(training: Training, context: TrainingContext) -> TrainingResult:
+        (result,) = toy(training, context).trials
+        last = {
+            "vit": replace(result.rungs[-1], linear=float("nan")),
+            "mlp": replace(result.rungs[-1], linear=None, knn=None),
+        }.get(training.candidates[0].config.family, result.rungs[-1])
+        return TrainingResult((replace(result, rungs=(*result.rungs[:-1], last)),), seconds=1.0)
 
     records = run(tmp_path / "run", toy_experiment(trials=1, finalists=0, replicates=1), evaluate)
     assert [(r.state, r.reason) for r in records[1:3]] == [
@@ -218,11 +218,11 @@ def test_a_full_disk_ends_the_search_and_the_trial_resumes(tmp_path: Path) -> No
 def test_a_study_that_breaks_ends_the_search_in_one_line(tmp_path: Path) -> None:
     toy = ToyEvaluator()
 
-    def evaluate(config: HeadConfig, context: TrialContext) -> TrialResult:
-        if config.family == "mlp":
+    def evaluate(training: Training, context: TrainingContext) -> TrainingResult:
+        if training.candidates[0].config.family == "mlp":
             with contextlib.closing(sqlite3.connect(tmp_path / "run" / "study.db")) as database:
                 database.execute("DROP TABLE trial_user_attributes")
-        return toy(config, context)
+        return toy(training, context)
 
     with pytest.raises(
         RunError,
@@ -240,6 +240,19 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SpaceError, match="neither a file nor a shipped space"):
         toy_materials(toy_experiment(space="tinny"))
+
+
+def test_a_storage_is_let_go_where_the_executor_cannot_be_had(tmp_path: Path) -> None:
+    shared = tmp_path / "shared.db"
+    executor = {"kind": "process", "workers": 10_000}
+    experiment = toy_experiment(trials=1, storage=f"sqlite:///{shared}", executor=executor)
+    # The caught error holds on to all that was there when it was raised.
+    with pytest.raises(ExperimentError, match="10000 workers") as caught:
+        run(tmp_path / "run", experiment)
+    opened = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert caught.value is not None
+    assert not [link for link in opened if os.path.realpath(link) == str(shared)]
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -282,7 +295,7 @@ def test_resuming_a_finished_search_does_nothing(tmp_path: Path) -> None:
     experiment = toy_experiment(trials=4, finalists=1, replicates=2)
     first = run(tmp_path / "run", experiment)
 
-    def never(config: HeadConfig, context: TrialContext) -> TrialResult:
+    def never(training: Training, context: TrainingContext) -> TrainingResult:
         raise AssertionError("nothing is left to train")
 
     assert results(run(tmp_path / "run", experiment, never, resume=True)) == results(first)
@@ -294,8 +307,8 @@ def test_ctrl_c_loses_nothing_that_is_finished(tmp_path: Path, sampler: str) -> 
     undisturbed = run(tmp_path / "undisturbed", experiment)
     countdown = 0
 
-    class Interrupting(SilentObserver):
-        def trial_progress(self, job: Job, *_: object) -> None:
+    class Interrupting(Observer):
+        def training_progress(self, training: Training, *_: object) -> None:
             nonlocal countdown
             countdown -= 1
             if countdown == 0:
@@ -395,18 +408,18 @@ def test_observers_see_every_training_and_can_tell_the_time_left(tmp_path: Path)
     seen: list[tuple[str, SearchStatus]] = []
     rungs: list[int] = []
 
-    class Watcher(SilentObserver):
+    class Watcher(Observer):
         def search_started(self, status: SearchStatus, *, resumed: bool) -> None:
             seen.append(("search_started", status))
 
-        def trial_started(self, job: Job, status: SearchStatus) -> None:
-            seen.append(("trial_started", status))
+        def training_started(self, training: Training, status: SearchStatus) -> None:
+            seen.append(("training_started", status))
 
-        def rung_reached(self, job: Job, scores: object) -> None:
-            rungs.append(job.number)
+        def rung_reached(self, training: Training, place: int, scores: object) -> None:
+            rungs.append(training.number)
 
-        def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
-            seen.append((f"trial_{record.state}", status))
+        def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+            seen.extend((f"trial_{record.state}", status) for record in records)
 
         def search_ended(self, status: SearchStatus) -> None:
             seen.append(("search_ended", status))
@@ -419,7 +432,7 @@ def test_observers_see_every_training_and_can_tell_the_time_left(tmp_path: Path)
     assert (last.stage, last.settled, last.expected, last.seconds_left) == ("replicates", 10, 10, 0.0)
     assert (
         sum(event == "trial_complete" for event, _ in seen)
-        == sum(event == "trial_started" for event, _ in seen)
+        == sum(event == "training_started" for event, _ in seen)
         == 10
     )
     assert len(rungs) == 30

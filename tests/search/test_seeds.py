@@ -1,6 +1,6 @@
 import hashlib
 
-from headsearch.search.seeds import derived_seed, trial_seed
+from headsearch.search.seeds import search_seed, trial_seed
 
 
 def test_a_seed_is_the_first_63_bits_of_a_sha256_of_its_parts() -> None:
@@ -15,4 +15,4 @@ def test_seeds_differ_in_every_part_and_fit_63_bits() -> None:
 
 
 def test_types_are_told_apart() -> None:
-    assert len({derived_seed("1"), derived_seed(1), derived_seed(True), derived_seed(None)}) == 4
+    assert len({search_seed("1"), search_seed(1), search_seed(True), search_seed(None)}) == 4

@@ -14,14 +14,16 @@ from safetensors.torch import load_file
 
 from headsearch.errors import DataError, InfeasibleHead, RunError, TrialStopped
 from headsearch.experiment import Experiment
+from headsearch.heads import Candidate
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
 from headsearch.scoring.between_bases import compare_bases
 from headsearch.scoring.discrepancy import MEASURES
 from headsearch.scoring.quality import QUALITIES
-from headsearch.testing.tiny import Context, tiny_experiment
+from headsearch.search.zero_cost import ZeroCostScorer
+from headsearch.testing.tiny import Context, tiny_experiment, training
+from headsearch.training.candidates import CandidatesRun
 from headsearch.training.proxy import ProxyEvaluator
-from headsearch.training.run import ProxyRun
 from headsearch.training.trainer import Trainer
 from headsearch.training.trial import CHECKPOINTS, EMBEDDINGS, TrialResult
 
@@ -33,16 +35,29 @@ def files_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
+def train(
+    evaluator: ProxyEvaluator,
+    config: HeadConfig,
+    workdir: Path,
+    seed: int = 0,
+    context: Context | None = None,
+) -> TrialResult:
+    (result,) = evaluator(training(workdir, config, seed=seed), context or Context()).trials
+    return result
+
+
 def evaluate(experiment: Experiment, config: HeadConfig, workdir: Path, seed: int = 0) -> TrialResult:
-    return ProxyEvaluator(experiment)(config, Context(workdir, seed))
+    return train(ProxyEvaluator(experiment), config, workdir, seed)
 
 
 def test_a_trial_with_a_head_has_every_score(images: Path, tmp_path: Path) -> None:
-    context = Context(tmp_path)
-    result = ProxyEvaluator(tiny_experiment(images))(CONVNEXT, context)
+    context = Context()
+    outcome = ProxyEvaluator(tiny_experiment(images))(training(tmp_path, CONVNEXT), context)
+    (result,) = outcome.trials
+    assert (result.state, result.reason, context.places) == ("complete", None, [0, 0])
     assert [scores.epoch for scores in result.rungs] == [2, 4]
     assert context.reported == list(result.rungs)
-    final = result.final
+    final = result.rungs[-1]
     assert set(final.measures) == set(MEASURES)
     assert set(final.quality) == set(QUALITIES)
     assert final.discrepancy == final.measures["cka.embedding.output"]
@@ -55,14 +70,14 @@ def test_a_trial_with_a_head_has_every_score(images: Path, tmp_path: Path) -> No
     assert result.cost.params > 0
     assert result.cost.overhead is not None
     assert result.cost.overhead > 0
-    assert result.images_per_second is not None
-    assert result.images_per_second > 0
+    assert outcome.images_per_second is not None
+    assert outcome.images_per_second > 0
     assert sorted(name.partition(".")[0] for name in files_in(tmp_path)) == ["checkpoint", "metrics"]
 
 
 def test_a_control_has_no_scores_of_a_head(images: Path, tmp_path: Path) -> None:
     result = evaluate(tiny_experiment(images), NONE, tmp_path)
-    final = result.final
+    final = result.rungs[-1]
     assert final.measures == {}
     assert (final.discrepancy, final.rankme_head, final.std_head) == (None, None, None)
     assert (result.cost.params, result.cost.flops, result.cost.overhead) == (0, 0, 0.0)
@@ -89,10 +104,10 @@ def test_without_labels_none_is_read(images: Path, tmp_path: Path) -> None:
     experiment = tiny_experiment(
         unlabelled, data={"dataset": "npz", "root": str(unlabelled), "image_size": 16, "labels": "none"}
     )
-    final = evaluate(experiment, CONVNEXT, tmp_path / "trial").final
+    final = evaluate(experiment, CONVNEXT, tmp_path / "trial").rungs[-1]
     assert (final.knn, final.linear) == (None, None)
     assert final.discrepancy is not None
-    with_labels = evaluate(tiny_experiment(images), CONVNEXT, tmp_path / "labelled").final
+    with_labels = evaluate(tiny_experiment(images), CONVNEXT, tmp_path / "labelled").rungs[-1]
     assert final.measures == with_labels.measures
 
 
@@ -107,12 +122,12 @@ def test_the_same_seed_gives_the_same_scores_and_another_seed_others(images: Pat
     experiment = tiny_experiment(images)
     evaluator = ProxyEvaluator(experiment)
     torch.manual_seed(5)
-    first = evaluator(CONVNEXT, Context(tmp_path / "a", seed=1))
+    first = train(evaluator, CONVNEXT, tmp_path / "a", 1)
     torch.manual_seed(6)
-    evaluator(NONE, Context(tmp_path / "b", seed=1))
-    again = evaluator(CONVNEXT, Context(tmp_path / "c", seed=1))
-    elsewhere = pickle.loads(pickle.dumps(evaluator))(CONVNEXT, Context(tmp_path / "d", seed=1))
-    other = evaluator(CONVNEXT, Context(tmp_path / "e", seed=2))
+    train(evaluator, NONE, tmp_path / "b", 1)
+    again = train(evaluator, CONVNEXT, tmp_path / "c", 1)
+    elsewhere = train(pickle.loads(pickle.dumps(evaluator)), CONVNEXT, tmp_path / "d", 1)
+    other = train(evaluator, CONVNEXT, tmp_path / "e", 2)
     assert first.rungs == again.rungs == elsewhere.rungs
     assert first.rungs != other.rungs
 
@@ -123,6 +138,36 @@ def test_the_global_random_state_is_left_as_it_was(images: Path, tmp_path: Path)
     torch.manual_seed(5)
     evaluate(tiny_experiment(images), CONVNEXT, tmp_path)
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+def test_the_device_s_random_state_is_left_as_it_was_too(images: Path, tmp_path: Path) -> None:
+    experiment = tiny_experiment(images, proxy={"epochs": 1, "batch_size": 32, "device": "cuda"})
+    evaluator = ProxyEvaluator(experiment)
+    expected = torch.cuda.get_rng_state()
+    for use in (
+        evaluator.prepare,
+        evaluator.seconds_per_proxy,
+        lambda: evaluator.overhead([Candidate.of(CONVNEXT)]),
+        lambda: train(evaluator, CONVNEXT, tmp_path),
+        lambda: ZeroCostScorer(experiment, seeds=2).score(Candidate.of(CONVNEXT)),
+    ):
+        use()
+        assert torch.equal(torch.cuda.get_rng_state(), expected)
+
+
+def test_how_long_a_proxy_takes_is_told_from_a_few_steps(images: Path) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    short, long = (
+        ProxyEvaluator(
+            tiny_experiment(images, proxy={"epochs": epochs, "batch_size": 32})
+        ).seconds_per_proxy()
+        for epochs in (1, 100)
+    )
+    assert 0 < short < long
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 class Killed(BaseException):
@@ -143,8 +188,9 @@ def test_a_killed_trial_resumes_bit_for_bit(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at_step: int
 ) -> None:
     experiment = tiny_experiment(images)
-    whole = Context(tmp_path / "whole")
-    expected = ProxyEvaluator(experiment, checkpoint_seconds=0.0)(CONVNEXT, whole)
+    whole, resumed = Context(), Context()
+    evaluator = ProxyEvaluator(experiment, checkpoint_seconds=0.0)
+    expected = train(evaluator, CONVNEXT, tmp_path / "whole", context=whole)
 
     unpatched = Trainer.step
 
@@ -153,22 +199,20 @@ def test_a_killed_trial_resumes_bit_for_bit(
             raise Killed
         return unpatched(trainer, views, step)
 
-    evaluator = ProxyEvaluator(experiment, checkpoint_seconds=0.0)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", step_until_killed)
         with pytest.raises(Killed):
-            evaluator(CONVNEXT, Context(tmp_path / "resumed"))
-    resumed = Context(tmp_path / "resumed")
-    result = evaluator(CONVNEXT, resumed)
+            train(evaluator, CONVNEXT, tmp_path / "resumed")
+    result = train(evaluator, CONVNEXT, tmp_path / "resumed", context=resumed)
 
     assert result.rungs == expected.rungs
     assert resumed.reported == whole.reported
-    weights, resumed_weights = final_weights(whole.workdir), final_weights(resumed.workdir)
+    weights, resumed_weights = final_weights(tmp_path / "whole"), final_weights(tmp_path / "resumed")
     assert weights.keys() == resumed_weights.keys()
     assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
     logs = [
-        [json.loads(line) for line in (context.workdir / "metrics.jsonl").read_text().splitlines()]
-        for context in (whole, resumed)
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "resumed")
     ]
     for log in logs:
         for record in log:
@@ -178,25 +222,43 @@ def test_a_killed_trial_resumes_bit_for_bit(
 
 def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) -> None:
     evaluator = ProxyEvaluator(tiny_experiment(images))
-    evaluator(CONVNEXT, Context(tmp_path, seed=1))
+    train(evaluator, CONVNEXT, tmp_path, 1)
     with pytest.raises(RunError, match="belongs to another training"):
-        evaluator(CONVNEXT, Context(tmp_path, seed=2))
+        train(evaluator, CONVNEXT, tmp_path, 2)
     with pytest.raises(RunError, match="belongs to another training"):
-        evaluator(NONE, Context(tmp_path, seed=1))
+        train(evaluator, NONE, tmp_path, 1)
 
 
-def test_an_interrupted_trial_of_a_former_version_is_known_again() -> None:
+def test_an_interrupted_trial_of_a_former_version_is_known_again(tmp_path: Path) -> None:
     proxy = {"epochs": 4, "rungs": [2, 4], "clip_gradient": None}
     evaluator = ProxyEvaluator(tiny_experiment(Path("images.npz"), proxy=proxy))
     head = parse_head({"convnext": {"depth": 1, "kernel_size": 3}})
-    known = evaluator._identity(head, evaluator._new_base(), 1)
+    known = evaluator._identity(training(tmp_path, head, seed=1))
     assert known == "50323932536c155d035906fe114ea0252523141e21ba15e5af2762bf800c079d"
 
 
+def test_the_state_of_a_former_version_is_taken_over(images: Path, tmp_path: Path) -> None:
+    evaluator = ProxyEvaluator(tiny_experiment(images))
+    expected = train(evaluator, CONVNEXT, tmp_path / "whole")
+    run = evaluator.start(training(tmp_path / "cut", CONVNEXT), Context())
+    for _ in range(3):
+        run._epoch_ended(run.train_epoch())
+    run._save()
+    (checkpoint,) = (tmp_path / "cut").glob(CHECKPOINTS)
+    content = torch.load(checkpoint, weights_only=True)
+    state = content["run"]
+    (state["rungs"],), (state["collapsed"],) = state.pop("scored"), state.pop("looked_collapsed")
+    for name in ("left", "reasons", "loss_sums", "turns", "queue", "rounds"):
+        del state[name]
+    checkpoint.unlink()
+    run.checkpoints.save(9, content)
+    assert train(evaluator, CONVNEXT, tmp_path / "cut").rungs == expected.rungs
+
+
 def test_a_stopped_trial_ends_at_its_rung(images: Path, tmp_path: Path) -> None:
-    context = Context(tmp_path, stop_at=2)
+    context = Context(stop_at=2)
     with pytest.raises(TrialStopped):
-        ProxyEvaluator(tiny_experiment(images))(CONVNEXT, context)
+        train(ProxyEvaluator(tiny_experiment(images)), CONVNEXT, tmp_path, context=context)
     assert [scores.epoch for scores in context.reported] == [2]
 
 
@@ -204,23 +266,19 @@ def test_a_trial_whose_end_nobody_wrote_down_is_not_trained_again(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluator = ProxyEvaluator(tiny_experiment(images))
-    first, second, stopped = (
-        Context(tmp_path / "a"),
-        Context(tmp_path / "a"),
-        Context(tmp_path / "b", stop_at=2),
-    )
-    expected = evaluator(CONVNEXT, first)
+    first, second = Context(), Context()
+    expected = train(evaluator, CONVNEXT, tmp_path / "a", context=first)
     with pytest.raises(TrialStopped):
-        evaluator(CONVNEXT, stopped)
+        train(evaluator, CONVNEXT, tmp_path / "b", context=Context(stop_at=2))
 
-    def no_epoch(_: ProxyRun) -> float:
+    def no_epoch(_: CandidatesRun) -> float:
         raise AssertionError("it was trained to its end before")
 
-    monkeypatch.setattr(ProxyRun, "train_epoch", no_epoch)
-    assert evaluator(CONVNEXT, second).rungs == expected.rungs
+    monkeypatch.setattr(CandidatesRun, "train_epoch", no_epoch)
+    assert train(evaluator, CONVNEXT, tmp_path / "a", context=second).rungs == expected.rungs
     assert second.reported == first.reported
     with pytest.raises(TrialStopped):
-        evaluator(CONVNEXT, Context(tmp_path / "b", stop_at=2))
+        train(evaluator, CONVNEXT, tmp_path / "b", context=Context(stop_at=2))
 
 
 def test_a_trial_that_blows_up_is_infeasible(images: Path, tmp_path: Path) -> None:
@@ -236,15 +294,16 @@ def test_a_trial_that_collapses_is_infeasible(images: Path, tmp_path: Path) -> N
     experiment = tiny_experiment(
         images, proxy={"epochs": 4, "rungs": [1, 2, 3, 4], "batch_size": 32, "weight_decay": 900.0}
     )
-    context = Context(tmp_path)
+    context = Context()
     with pytest.raises(InfeasibleHead, match="collapsed"):
-        ProxyEvaluator(experiment)(CONVNEXT, context)
+        train(ProxyEvaluator(experiment), CONVNEXT, tmp_path, context=context)
     assert len(context.reported) >= 1
 
 
 def test_progress_tells_how_far_training_is(images: Path, tmp_path: Path) -> None:
-    context = Context(tmp_path)
-    ProxyEvaluator(tiny_experiment(images, proxy={"epochs": 30, "batch_size": 32}))(NONE, context)
+    context = Context()
+    experiment = tiny_experiment(images, proxy={"epochs": 30, "batch_size": 32})
+    train(ProxyEvaluator(experiment), NONE, tmp_path, context=context)
     assert context.told
     epochs = [epoch for epoch, *_ in context.told]
     assert epochs == sorted(epochs)
@@ -262,15 +321,14 @@ def test_given_weights_are_where_every_trial_starts(images: Path, tmp_path: Path
     experiment = tiny_experiment(images)
     torch.manual_seed(3)
     evaluator = ProxyEvaluator(experiment)
-    weights = evaluator._new_base().model.state_dict()
+    weights = evaluator.inputs.base().model.state_dict()
     torch.save(weights, tmp_path / "base.pth")
     given = tiny_experiment(
         images, base={**experiment.base.model_dump(), "weights": str(tmp_path / "base.pth")}
     )
     evaluator = ProxyEvaluator(given)
-    evaluator.prepare()
     for seed in (0, 1):
-        started = evaluator._trainer(CONVNEXT, seed, evaluator._shared).hssl
+        started = evaluator.start(training(tmp_path / str(seed), CONVNEXT, seed=seed), Context()).trainer.hssl
         for network in (started.student, started.teacher):
             state = network.base.model.state_dict()
             assert all(torch.equal(state[name], weights[name]) for name in weights)

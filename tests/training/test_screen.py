@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
-from headsearch.errors import InfeasibleHead
+from headsearch.errors import ExperimentError, InfeasibleHead
 from headsearch.experiment import Experiment
+from headsearch.heads import Candidate
 from headsearch.heads.build import Head
-from headsearch.heads.config import HeadConfig
+from headsearch.heads.cost import HeadCost
 from headsearch.heads.registry import parse_head
 from headsearch.scoring.cost import head_cost
 from headsearch.scoring.score import head_score
-from headsearch.testing.tiny import Context, tiny_experiment
+from headsearch.testing.tiny import Context, tiny_experiment, training
+from headsearch.training import proxy
+from headsearch.training.candidates import CandidatesRun
 from headsearch.training.proxy import ProxyEvaluator
-from headsearch.training.screen import ScreenRun
-from headsearch.training.trial import MemberScores, ScreenResult
+from headsearch.training.trial import TrialResult
 
 HEADS = [
     parse_head(head)
@@ -30,43 +33,48 @@ HEADS = [
         {"resmlp": {"depth": 1}},
     )
 ]
-JOINT = HeadConfig(members=tuple(HEADS))
 
 
-def experiment(images: Path, **screen: object) -> Experiment:
+def experiment(images: Path, method: str = "mocov3", **screen: object) -> Experiment:
     return tiny_experiment(
-        images, search={"strategy": "screen", "screen": {"heads_per_step": 2, "reduction": 2, **screen}}
+        images,
+        method={"name": method},
+        search={"strategy": "screen", "screen": {"heads_per_step": 2, "reduction": 2, **screen}},
     )
 
 
-def start(images: Path, workdir: Path, seed: int = 0, **screen: object) -> ScreenRun:
-    evaluator = ProxyEvaluator(experiment(images, **screen))
-    return evaluator.start_screen(JOINT, Context(workdir, seed, stage="screen"))
+def start(images: Path, workdir: Path, seed: int = 0, **options: object) -> CandidatesRun:
+    wanted = training(workdir, *HEADS, seed=seed, stage="screen")
+    return ProxyEvaluator(experiment(images, **options)).start(wanted, Context())
 
 
-def screened(images: Path, workdir: Path, seed: int = 0, **screen: object) -> ScreenResult:
-    result = ProxyEvaluator(experiment(images, **screen))(JOINT, Context(workdir, seed, stage="screen"))
-    assert isinstance(result, ScreenResult)
-    return result
+def finished(run: CandidatesRun) -> tuple[TrialResult, ...]:
+    """How the heads of a screen ended; what they cost is no matter."""
+    run.run()
+    return run.result([HeadCost(0, 0)] * len(HEADS)).trials
+
+
+def screened(
+    images: Path, workdir: Path, seed: int = 0, context: Context | None = None, **screen: object
+) -> tuple[TrialResult, ...]:
+    wanted = training(workdir, *HEADS, seed=seed, stage="screen")
+    return ProxyEvaluator(experiment(images, **screen))(wanted, context or Context()).trials
 
 
 def test_every_head_is_scored_on_its_own_and_without_labels(images: Path, tmp_path: Path) -> None:
-    context = Context(tmp_path, stage="screen")
-    result = ProxyEvaluator(experiment(images, reduction=1))(JOINT, context)
-    assert isinstance(result, ScreenResult)
-    assert [head.state for head in result.heads] == ["complete"] * 5
-    for head in result.heads:
-        assert [scores.epoch for scores in head.rungs] == [2, 4]
-        assert all(scores.knn is None and scores.linear is None for scores in head.rungs)
-        assert set(head.rungs[-1].quality) >= {"retrieval.head", "alignment.head", "uniformity.head"}
+    context = Context()
+    results = screened(images, tmp_path, context=context, reduction=1)
+    assert [result.state for result in results] == ["complete"] * 5
+    for result in results:
+        assert [scores.epoch for scores in result.rungs] == [2, 4]
+        assert all(scores.knn is None and scores.linear is None for scores in result.rungs)
+        assert set(result.rungs[-1].quality) >= {"retrieval.head", "alignment.head", "uniformity.head"}
     info = start(images, tmp_path / "other").trainer.hssl.student.base.info
-    assert [head.cost for head in result.heads] == [head_cost(config, info) for config in HEADS]
-    assert len({head.rungs[-1].discrepancy for head in result.heads}) == 5
-    reported = [scores for scores in context.reported if isinstance(scores, MemberScores)]
-    assert [(scores.epoch, scores.member) for scores in reported] == [
-        (e, m) for e in (2, 4) for m in range(5)
-    ]
-    assert [scores.alone() for scores in reported[5:]] == [head.rungs[-1] for head in result.heads]
+    assert [result.cost for result in results] == [head_cost(config, info) for config in HEADS]
+    assert len({result.rungs[-1].discrepancy for result in results}) == 5
+    assert [scores.epoch for scores in context.reported] == [2] * 5 + [4] * 5
+    assert context.places == [0, 1, 2, 3, 4] * 2
+    assert context.reported[5:] == [result.rungs[-1] for result in results]
 
 
 def test_heads_take_turns_and_none_has_more_than_its_share(images: Path, tmp_path: Path) -> None:
@@ -84,16 +92,14 @@ def test_heads_take_turns_and_none_has_more_than_its_share(images: Path, tmp_pat
 def test_the_worse_half_is_dropped_at_a_rung_and_frees_its_memory(images: Path, tmp_path: Path) -> None:
     run = start(images, tmp_path)
     weights = sum(p.numel() for p in run.trainer.hssl.parameters())
-    result = run.screen([head_cost(head, run.trainer.hssl.student.base.info) for head in HEADS])
-    first = [head_score(h.rungs[0].measures, h.rungs[0].quality) or 0.0 for h in result.heads]
+    results = finished(run)
+    first = [head_score(h.rungs[0].measures, h.rungs[0].quality) or 0.0 for h in results]
     best = sorted(range(5), key=lambda index: -first[index])[:3]
     assert (
-        sorted(best)
-        == [index for index, head in enumerate(result.heads) if head.state == "complete"]
-        == run.alive
+        sorted(best) == [index for index, head in enumerate(results) if head.state == "complete"] == run.alive
     )
     for index in set(range(5)) - set(best):
-        dropped = result.heads[index]
+        dropped = results[index]
         assert dropped.state == "stopped"
         assert len(dropped.rungs) == 1
         assert dropped.reason is not None
@@ -111,16 +117,16 @@ def test_a_head_that_overflows_leaves_and_the_others_are_none_the_worse(images: 
     run = start(images, tmp_path, reduction=1)
     with torch.no_grad():
         next(run.trainer.hssl.student.heads[1].parameters()).fill_(float("inf"))
-    result = run.screen([head_cost(head, run.trainer.hssl.student.base.info) for head in HEADS])
-    assert [head.state for head in result.heads] == [
+    results = finished(run)
+    assert [head.state for head in results] == [
         "complete",
         "infeasible",
         "complete",
         "complete",
         "complete",
     ]
-    assert result.heads[1].reason is not None
-    assert "the loss is not finite" in result.heads[1].reason
+    assert results[1].reason is not None
+    assert "the loss is not finite" in results[1].reason
     assert all(torch.isfinite(p).all() for p in run.trainer.hssl.student.parameters())
 
 
@@ -128,10 +134,12 @@ def test_a_collapsed_head_is_infeasible_at_the_end(images: Path, tmp_path: Path)
     run = start(images, tmp_path, reduction=1)
     head = run.trainer.hssl.student.heads[2]
     head.norm.weight.requires_grad_(False).zero_()
-    result = run.screen([head_cost(head, run.trainer.hssl.student.base.info) for head in HEADS])
-    assert result.heads[2].state == "infeasible"
-    assert result.heads[2].reason is not None
-    assert "head" in result.heads[2].reason
+    results = finished(run)
+    assert [result.state for result in results] == ["complete"] * 2 + ["infeasible"] + ["complete"] * 2
+    assert (
+        results[2].reason
+        == "the head collapsed: its embeddings hardly differ between images (std 0, needs 0.01) (epoch 4)"
+    )
 
 
 def test_a_screen_without_heads_left_ends(images: Path, tmp_path: Path) -> None:
@@ -140,15 +148,15 @@ def test_a_screen_without_heads_left_ends(images: Path, tmp_path: Path) -> None:
         for head in run.trainer.hssl.student.heads:
             next(head.parameters()).fill_(float("nan"))
     with pytest.raises(InfeasibleHead, match="no head of the screen is left"):
-        run.screen([])
+        run.run()
 
 
 def test_the_same_seed_gives_the_same_scores_and_another_seed_others(images: Path, tmp_path: Path) -> None:
     first, again, other = (
         screened(images, tmp_path / name, seed) for name, seed in (("a", 3), ("b", 3), ("c", 4))
     )
-    assert first.heads == again.heads
-    assert [head.rungs for head in first.heads] != [head.rungs for head in other.heads]
+    assert first == again
+    assert [result.rungs for result in first] != [result.rungs for result in other]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
@@ -158,14 +166,81 @@ def test_a_screen_that_is_resumed_ends_as_if_it_had_not_been_interrupted(
     undisturbed = screened(images, tmp_path / "whole")
     run = start(images, tmp_path / "cut")
     for _ in range(epochs):
-        loss = run.train_epoch()
-        if run._state.epoch == 2:
-            run._score_heads(loss)
+        run._epoch_ended(run.train_epoch())
     run._save()
-    resumed = screened(images, tmp_path / "cut")
-    assert resumed.heads == undisturbed.heads
+    assert screened(images, tmp_path / "cut") == undisturbed
 
 
 def test_all_heads_in_every_step_is_a_choice(images: Path, tmp_path: Path) -> None:
     run = start(images, tmp_path, heads_per_step=5)
     assert run._take_turns() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("method", ["dino", "ibot"])
+def test_methods_with_state_go_on_when_heads_are_dropped(images: Path, tmp_path: Path, method: str) -> None:
+    results = screened(images, tmp_path / "whole", method=method)
+    assert sorted(result.state for result in results) == ["complete"] * 3 + ["stopped"] * 2
+    assert all(math.isfinite(rung.loss) for result in results for rung in result.rungs)
+    run = start(images, tmp_path / "cut", method=method)
+    for _ in range(3):
+        run._epoch_ended(run.train_epoch())
+    run._save()
+    assert screened(images, tmp_path / "cut", method=method) == results
+
+
+def test_the_temperature_of_patches_rises_whichever_heads_are_dropped(images: Path, tmp_path: Path) -> None:
+    temperatures = []
+    for dropped in (0, 4):
+        run = start(images, tmp_path / str(dropped), method="ibot")
+        run._leave(dropped, "stopped", "for the test")
+        run.train_epoch()
+        run.train_epoch()
+        # What the patch loss is computed with is the first method's, whatever becomes of its head.
+        temperatures.append(run.trainer.hssl.methods[0].patch_temperature)
+    options = run.trainer.hssl.methods[0].options
+    assert temperatures[0] == temperatures[1] > options.warmup_teacher_patch_temperature
+
+
+def test_a_head_that_overflows_moves_no_centre_of_the_others_twice(images: Path, tmp_path: Path) -> None:
+    run = start(images, tmp_path, method="ibot", heads_per_step=5, reduction=1)
+    with torch.no_grad():
+        next(run.trainer.hssl.student.heads[1].parameters()).fill_(float("inf"))
+    moved: list[str] = []
+    for place, method in enumerate(run.trainer.hssl.methods):
+        real = method.center.update
+        method.center.update = lambda x, real=real, place=place: (moved.append(f"{place}"), real(x))
+    follow = run.trainer.hssl.methods[0]._follow
+    run.trainer.hssl.methods[0]._follow = lambda x: (moved.append("patches"), follow(x))
+    images_ = next(iter(run.images.batches(32, drop_last=True)))[0]
+    run._train(images_, 0)
+    assert run.alive == [0, 2, 3, 4]
+    assert sorted(moved) == ["0", "1", "2", "3", "4", "patches"]
+    assert all(torch.isfinite(p).all() for p in run.trainer.hssl.student.parameters())
+
+
+def test_a_step_in_which_every_head_overflows_is_lost_and_nothing_else(images: Path, tmp_path: Path) -> None:
+    run = start(images, tmp_path, reduction=1)
+    first = run._take_turns()
+    run._state.queue, run._state.rounds = [], 0
+    with torch.no_grad():
+        for place in first:
+            next(run.trainer.hssl.student.heads[place].parameters()).fill_(float("inf"))
+    results = finished(run)
+    assert [place for place, result in enumerate(results) if result.state == "infeasible"] == first
+    assert all(results[place].reason.startswith("the loss is not finite") for place in first)
+    assert sum(result.state == "complete" for result in results) == 3
+
+
+def test_a_screen_that_does_not_fit_into_memory_is_refused_with_what_would(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator = ProxyEvaluator(experiment(images, heads_per_step=5))
+    heads = [Candidate.of(head) for head in HEADS]
+    evaluator.check_screen(heads)
+    # What is free decides, and it is the one thing that a test cannot arrange for.
+    monkeypatch.setattr(proxy, "free_memory", lambda device: 2**20)
+    with pytest.raises(
+        ExperimentError,
+        match=r"^search\.screen: 5 heads on one base, 5 in each step, need about .* of memory",
+    ):
+        evaluator.check_screen(heads)

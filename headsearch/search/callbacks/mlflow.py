@@ -10,7 +10,7 @@ import yaml
 
 from headsearch.errors import RunError
 from headsearch.results.records import State
-from headsearch.search.callbacks.tracker import Subject, Tracker, Trial, parameters, title
+from headsearch.search.callbacks.tracker import LoggedTrial, Subject, Tracker
 from headsearch.search.observer import SearchStatus
 from headsearch.secrecy import redacted, resolved
 
@@ -68,15 +68,15 @@ class MlflowCallback(Tracker):
                 reason = "this MLflow keeps no runs in folders; expected a database (tracking_uri: sqlite:///mlflow.db) or a server (http://host:5000)"
             raise RunError(f"search.callbacks: mlflow cannot be written to: {reason}") from None
 
-    def begin(self, trial: Trial) -> None:
+    def begin(self, trial: LoggedTrial) -> None:
         run = self._run(
             TRIAL_TAG,
             f"{self._key}/{trial.number}",
-            title(trial),
-            {PARENT_TAG: self._search, "headsearch.head_id": trial.head_id},
+            trial.title,
+            {PARENT_TAG: self._search, "headsearch.head_id": trial.candidate.head_id},
         )
         self._runs[trial.number] = run
-        self._describe(run, {**parameters(trial), "seed": trial.seed})
+        self._describe(run, {**trial.parameters, "seed": trial.seed})
 
     def log(self, number: int, epoch: int, values: Mapping[str, float]) -> None:
         now = int(1000 * time.time())

@@ -15,7 +15,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from headsearch.results.records import State
-from headsearch.search.callbacks.tracker import Subject, Tracker, Trial, parameters, title
+from headsearch.search.callbacks.tracker import LoggedTrial, Subject, Tracker
 
 FLUSH_SECONDS = 30
 """After which a reader sees what was logged, at the latest."""
@@ -31,14 +31,14 @@ class TensorBoardCallback(Tracker):
         self._subject = subject
         self._writers: dict[int, EventFileWriter] = {}
 
-    def begin(self, trial: Trial) -> None:
-        folder = self._subject.folder / "tensorboard" / title(trial)
+    def begin(self, trial: LoggedTrial) -> None:
+        folder = self._subject.folder / "tensorboard" / trial.title
         # One file more for every session.
         writer = EventFileWriter(str(folder), flush_secs=FLUSH_SECONDS)
         self._writers[trial.number] = writer
-        described = {name: "null" if value is None else value for name, value in parameters(trial).items()}
-        self._write(writer, 0, hparams_pb(described, trial_id=f"{self._subject.key}/{trial.number}"))
-        self._write(writer, 0, text_pb("head", _as_code(trial.head_id)))
+        parameters = {name: "null" if value is None else value for name, value in trial.parameters.items()}
+        self._write(writer, 0, hparams_pb(parameters, trial_id=f"{self._subject.key}/{trial.number}"))
+        self._write(writer, 0, text_pb("head", _as_code(trial.candidate.head_id)))
         self._write(writer, 0, text_pb("experiment", _as_code(self._subject.experiment)))
 
     def log(self, number: int, epoch: int, values: Mapping[str, float]) -> None:

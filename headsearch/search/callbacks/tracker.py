@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headsearch.heads.config import Scalar
+from headsearch.heads import Candidate, Scalar
 from headsearch.results.records import State, TrialRecord
-from headsearch.search.executors import Job
-from headsearch.search.observer import SearchStatus, SilentObserver
-from headsearch.training.trial import RungScores
+from headsearch.search.callbacks.broadcast import Callback
+from headsearch.search.observer import SearchStatus
+from headsearch.training.trial import RungScores, Training
 
 
 @dataclass(frozen=True)
@@ -32,45 +32,51 @@ class Subject:
     """The experiment as resolved, as YAML, without passwords."""
 
 
-Trial = Job | TrialRecord
-"""What a log is about: a trial as it starts, or one of a joint screen when it has ended."""
+@dataclass(frozen=True)
+class LoggedTrial:
+    """The trial that a log is about."""
+
+    number: int
+    candidate: Candidate
+    control: str | None
+    seed: int
+    replicate: int
+    stage: str
+
+    @property
+    def title(self) -> str:
+        """For people: `3-convnext-d3-k7-1a2b3c4d`, `0-control-none`; a replicate has `-seed2` behind it."""
+        again = f"-seed{self.replicate + 1}" if self.replicate else ""
+        return f"{self.number}-{f'control-{self.control}' if self.control else self.candidate.head_id}{again}"
+
+    @property
+    def parameters(self) -> dict[str, Scalar]:
+        """What to compare trials by: family, depth, and the parameters of the stages; those of a head with several by place."""
+        config = self.candidate.config
+        described: dict[str, Scalar] = {
+            "family": config.family,
+            "depth": config.depth,
+            "control": self.control or "",
+            "replicate": self.replicate,
+            "stage": self.stage,
+        }
+        for place, stage in enumerate(config.stages, start=1):
+            prefix = "" if len(config.stages) == 1 else f"slot{place}."
+            if prefix:
+                described[f"{prefix}family"] = stage.family
+            described |= {f"{prefix}{name}": value for name, value in stage.params.items()}
+        return described
 
 
-def title(trial: Trial) -> str:
-    """For people: `3-convnext-d3-k7-1a2b3c4d`, `0-control-none`; a replicate has `-seed2` behind it."""
-    again = f"-seed{trial.replicate + 1}" if trial.replicate else ""
-    return f"{trial.number}-{f'control-{trial.control}' if trial.control else trial.head_id}{again}"
-
-
-def parameters(trial: Trial) -> dict[str, Scalar]:
-    """What to compare trials by: family, depth, and the parameters of the stages; those of a head with several by place."""
-    stages = trial.config.stages
-    described: dict[str, Scalar] = {
-        "family": trial.config.family,
-        "depth": trial.config.depth,
-        "control": trial.control or "",
-        "replicate": trial.replicate,
-        "stage": trial.stage,
-    }
-    for place, stage in enumerate(stages, start=1):
-        prefix = "" if len(stages) == 1 else f"slot{place}."
-        if prefix:
-            described[f"{prefix}family"] = stage.family
-        described |= {f"{prefix}{name}": value for name, value in stage.params.items()}
-    return described
-
-
-class Tracker(SilentObserver, abc.ABC):
+class Tracker(Callback, abc.ABC):
     """Turns what happens into logs of trials."""
-
-    name: str
 
     def __init__(self) -> None:
         self._epochs: dict[int, int] = {}
-        """Of the trials that run, the last one logged."""
+        """Of the trials whose logs are open, the last one logged."""
 
     @abc.abstractmethod
-    def begin(self, trial: Trial) -> None:
+    def begin(self, trial: LoggedTrial) -> None:
         """A trial starts, or goes on."""
 
     @abc.abstractmethod
@@ -85,42 +91,71 @@ class Tracker(SilentObserver, abc.ABC):
     def close(self) -> None:
         """No more comes for now. Trials that have begun and not ended are resumed by a later search."""
 
-    def trial_started(self, job: Job, status: SearchStatus) -> None:
-        if job.stage == "screen":
+    def training_started(self, training: Training, status: SearchStatus) -> None:
+        if training.stage == "screen":
             return
-        self._epochs[job.number] = 0
-        self.begin(job)
+        for trial in training.trials:
+            self._epochs[trial.number] = 0
+            self.begin(
+                LoggedTrial(
+                    trial.number,
+                    trial.candidate,
+                    trial.control,
+                    training.seed,
+                    training.replicate,
+                    training.stage,
+                )
+            )
 
-    def trial_progress(
-        self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float
+    def training_progress(
+        self, training: Training, epoch: float, epochs: int, loss: float, images_per_second: float
     ) -> None:
-        done = int(epoch)
-        if done > self._epochs.get(job.number, done):
-            self._epochs[job.number] = done
-            self.log(job.number, done, {"train/loss": loss, "train/images_per_second": images_per_second})
+        done, number = int(epoch), training.number
+        if done > self._epochs.get(number, done):
+            self._epochs[number] = done
+            self.log(number, done, {"train/loss": loss, "train/images_per_second": images_per_second})
 
-    def rung_reached(self, job: Job, scores: RungScores) -> None:
-        if job.stage != "screen":
-            self.log(job.number, scores.epoch, score_values(scores))
+    def rung_reached(self, training: Training, place: int, scores: RungScores) -> None:
+        number = training.trials[place].number
+        if number in self._epochs:
+            self.log(number, scores.epoch, score_values(scores))
 
-    def trial_ended(self, record: TrialRecord, status: SearchStatus) -> None:
-        if record.state != "duplicate":
-            self._epochs.pop(record.number, None)
-            self.end(record.number, record.state, record.reason)
-
-    def screen_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
+    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
         for record in records:
-            self.begin(record)
-            for scores in record.rungs:
-                self.log(record.number, scores.epoch, score_values(scores))
+            if record.state == "duplicate":
+                continue
+            if self._epochs.pop(record.number, None) is None:
+                # Its log has not been begun: it is written as a whole.
+                self.begin(
+                    LoggedTrial(
+                        record.number,
+                        record.candidate,
+                        record.control,
+                        record.seed,
+                        record.replicate,
+                        record.stage,
+                    )
+                )
+                for scores in record.rungs:
+                    self.log(record.number, scores.epoch, score_values(scores))
             self.end(record.number, record.state, record.reason)
-
-
-_SINGLE = ("loss", "discrepancy", "knn", "linear", "rankme_base", "rankme_head", "std_base", "std_head")
 
 
 def score_values(scores: RungScores) -> dict[str, float]:
     """The scores of a rung by name, what is unknown left out."""
-    named = {f"score/{name}": value for name in _SINGLE if (value := getattr(scores, name)) is not None}
+    single = {
+        name: getattr(scores, name)
+        for name in (
+            "loss",
+            "discrepancy",
+            "knn",
+            "linear",
+            "rankme_base",
+            "rankme_head",
+            "std_base",
+            "std_head",
+        )
+    }
+    named = {f"score/{name}": value for name, value in single.items() if value is not None}
     named |= {f"measure/{name}": value for name, value in scores.measures.items()}
     return named | {f"quality/{name}": value for name, value in scores.quality.items()}

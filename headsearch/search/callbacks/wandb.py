@@ -11,7 +11,7 @@ import wandb
 
 from headsearch.errors import RunError
 from headsearch.results.records import State
-from headsearch.search.callbacks.tracker import Subject, Tracker, Trial, parameters, title
+from headsearch.search.callbacks.tracker import LoggedTrial, Subject, Tracker
 
 INIT_SECONDS = 30.0
 """For the server to take a new run, after which it is given up."""
@@ -39,14 +39,14 @@ class WandbCallback(Tracker):
                 "search.callbacks: wandb has no credentials; expected WANDB_API_KEY, a former `wandb login`, or mode: offline"
             )
 
-    def begin(self, trial: Trial) -> None:
+    def begin(self, trial: LoggedTrial) -> None:
         run = wandb.init(
             project=self._project,
             group=self._subject.key,
             job_type="control" if trial.control else trial.stage,
-            name=title(trial),
+            name=trial.title,
             id=_run_id(self._subject.key, trial.number),
-            config={**parameters(trial), "seed": trial.seed, "head_id": trial.head_id},
+            config={**trial.parameters, "seed": trial.seed, "head_id": trial.candidate.head_id},
             notes=self._subject.experiment,
             dir=self._subject.folder,
             mode=self._mode,

@@ -1,10 +1,10 @@
-"""Where trials run. An executor asks the coordinator for jobs, evaluates them, and hands back how they ended.
+"""Where trainings run. An executor asks the coordinator for trainings, evaluates them, and hands back how they ended.
 
-The coordinator decides and writes; an executor never sees the study. A job and an outcome are plain data, so that they can travel to
-another process or another machine, where `attempt` runs a job just as it does here:
+The coordinator decides and writes; an executor never sees the study. A training and an outcome are plain data, so that they can travel to
+another process or another machine, where `attempt` runs a training just as it does here:
 
-    while (job := jobs.next_job()) is not None:
-        jobs.settle(job, attempt(evaluate, job, report, progress))
+    while (training := source.next_training()) is not None:
+        source.settle(training, attempt(evaluate, training, report, progress))
 
 `inline.py` is exactly that loop; `process.py` keeps several worker processes busy, `ray.py` the nodes of a cluster.
 """
@@ -18,148 +18,119 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 from headsearch.errors import HeadError, InfeasibleHead, TrialStopped, UserError
-from headsearch.heads.config import HeadConfig
-from headsearch.training.trial import Evaluate, RungScores, ScreenResult, Stage, TrialResult
+from headsearch.training.trial import Evaluate, RungScores, Training, TrainingResult
 
 FULL_DEVICE_SECONDS = 5.0
-"""Between a trial that found its device full and its second attempt."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training to be done. The same number, seed and folder again when it is resumed."""
-
-    number: int
-    config: HeadConfig
-    head_id: str
-    seed: int
-    replicate: int
-    control: str | None
-    """Which control this is; None for a searched head."""
-    workdir: Path
-    """The trial's own folder; it exists."""
-    stage: Stage = "proxy"
-    """`screen`: `config` is a set of heads to be trained jointly, each of which is a trial; number and folder are those of the first."""
+"""Between a training that found its device full and its second attempt."""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """The search wanted no more of this trial after a rung. Its scores have been reported."""
+    """The search wanted no more of this training after a rung. Its scores have been reported."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The trial gave no result."""
+    """The training gave no result."""
 
     reason: str
     """One line."""
     kind: Literal["infeasible", "failed", "halt"]
     """`infeasible`: the head's own fault (collapsed, not finite, out of memory, cannot be built here); the search goes on.
     `failed`: unexpected; the search goes on, unless nothing works.
-    `halt`: nothing is wrong with the head, and every other trial would end the same (disk full, data gone); the search ends, and the
-    trial can be resumed."""
+    `halt`: nothing is wrong with the head, and every other training would end the same (disk full, data gone); the search ends, and the
+    training can be resumed."""
     details: str = ""
-    """Traceback, for the trial's folder."""
+    """Traceback, for the training's folder."""
 
 
-Outcome = TrialResult | ScreenResult | Stopped | Failed
+Outcome = TrainingResult | Stopped | Failed
 
 
-class JobSource(Protocol):
+class TrainingSource(Protocol):
     """What an executor sees of the coordinator. To be called from one thread of the coordinating process only."""
 
     @property
     def done(self) -> bool:
         """Whether there is nothing left to hand out and nothing to wait for."""
 
-    def next_job(self) -> Job | None:
-        """A job to run, recorded as running; None when there is none now: `done`, or others must be settled first."""
+    def next_training(self) -> Training | None:
+        """A training to run, recorded as running; None when there is none now: `done`, or others must be settled first."""
 
-    def report(self, job: Job, scores: RungScores) -> bool:
-        """Record the scores of a rung; whether the trial shall go on."""
+    def report(self, training: Training, place: int, scores: RungScores) -> bool:
+        """Record the scores of a rung of the candidate at `place`; whether the training shall go on."""
 
-    def progress(self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
-        """Pass on how far a trial is, for people to look at."""
+    def progress(
+        self, training: Training, epoch: float, epochs: int, loss: float, images_per_second: float
+    ) -> None:
+        """Pass on how far a training is, for people to look at."""
 
     def note(self, text: str) -> None:
         """Pass on something worth a line, e.g. that a worker was lost."""
 
-    def settle(self, job: Job, outcome: Outcome) -> None:
-        """Record how a job ended. Raises `RunError` where the search cannot go on."""
+    def settle(self, training: Training, outcome: Outcome) -> None:
+        """Record how a training ended. Raises `RunError` where the search cannot go on."""
 
 
 class Executor(Protocol):
-    """Runs jobs until the source is done."""
+    """Runs trainings until the source is done."""
 
-    def run(self, jobs: JobSource, evaluate: Evaluate) -> None:
-        """Evaluate every job that `jobs` hands out. On KeyboardInterrupt, let go of what runs without settling it."""
+    def run(self, source: TrainingSource, evaluate: Evaluate) -> None:
+        """Evaluate all that `source` hands out. On KeyboardInterrupt, let go of what runs without settling it."""
 
 
-Report = Callable[[Job, RungScores], bool]
-Progress = Callable[[Job, float, int, float, float], None]
+Report = Callable[[Training, int, RungScores], bool]
+Progress = Callable[[Training, float, int, float, float], None]
 
 
 @dataclass(frozen=True)
-class JobContext:
-    """The `TrialContext` of a job: forwards what the trial reports."""
+class Context:
+    """The `TrainingContext` of a training: forwards what it reports."""
 
-    job: Job
+    training: Training
     on_report: Report
     on_progress: Progress
 
-    @property
-    def seed(self) -> int:
-        return self.job.seed
-
-    @property
-    def workdir(self) -> Path:
-        return self.job.workdir
-
-    @property
-    def stage(self) -> Stage:
-        return self.job.stage
-
-    def report(self, scores: RungScores) -> None:
-        if not self.on_report(self.job, scores):
+    def report(self, place: int, scores: RungScores) -> None:
+        if not self.on_report(self.training, place, scores):
             raise TrialStopped(f"stopped at epoch {scores.epoch}")
 
     def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
-        self.on_progress(self.job, epoch, epochs, loss, images_per_second)
+        self.on_progress(self.training, epoch, epochs, loss, images_per_second)
 
 
-def attempt(evaluate: Evaluate, job: Job, report: Report, progress: Progress) -> Outcome:
-    """Run a job to its end, whatever that is. KeyboardInterrupt and SystemExit pass through; so does what `report` raises by itself."""
+def attempt(evaluate: Evaluate, training: Training, report: Report, progress: Progress) -> Outcome:
+    """Run a training to its end, whatever that is. KeyboardInterrupt and SystemExit pass through; so does what `report` raises by itself."""
     raised_by_search: list[BaseException] = []
 
-    def guarded(job: Job, scores: RungScores) -> bool:
+    def guarded(training: Training, place: int, scores: RungScores) -> bool:
         try:
-            return report(job, scores)
+            return report(training, place, scores)
         except BaseException as error:
             raised_by_search.append(error)
             raise
 
     for again in (False, True):
         try:
-            return evaluate(job.config, JobContext(job, guarded, progress))
+            return evaluate(training, Context(training, guarded, progress))
         except TrialStopped:
             return Stopped()
         except Exception as error:
             if error in raised_by_search:
-                # The study could not be written: that is no outcome of the trial.
+                # The study could not be written: that is no outcome of the training.
                 raise
             if again or not _device_was_full(error):
                 return failure(error)
-        # Outside the handler, whose error holds the trial's tensors. Others on the same device may have been the cause.
+        # Outside the handler, whose error holds the training's tensors. Others on the same device may have been the cause.
         _free_device_memory()
     raise AssertionError("the second attempt returns")
 
 
 def failure(error: Exception) -> Failed:
-    """What an exception raised by a trial says about it."""
+    """What an exception raised by a training says about it."""
     details = "".join(traceback.format_exception(error))
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, InfeasibleHead | HeadError):
@@ -174,7 +145,7 @@ def failure(error: Exception) -> Failed:
 
 
 def _device_was_full(error: Exception) -> bool:
-    # Only a trial that imported torch can have raised its error; the toy objective and its workers must do without.
+    # Only a training that imported torch can have raised its error; the toy objective and its workers must do without.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 

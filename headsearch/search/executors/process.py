@@ -1,7 +1,7 @@
-"""Trials in worker processes on this machine. The coordinating process hands out jobs, answers at rungs, and writes; workers train.
+"""Trainings in worker processes on this machine. The coordinating process hands them out, answers at rungs, and writes; workers train.
 
 Workers are spawned, not forked: CUDA and threads do not survive a fork. A worker that dies, or says nothing for too long and is killed,
-leaves a checkpoint behind, from which another takes up its trial.
+leaves a checkpoint behind, from which another takes up its training.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from headsearch.search.executors import Failed, Job, JobSource
+from headsearch.search.executors import Failed, TrainingSource
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.worker import Ended, Message, Progressed, Ready, Reported, work
 from headsearch.signals import interrupted_once
-from headsearch.training.trial import Evaluate
+from headsearch.training.trial import Evaluate, Training
 
 START_SECONDS = 300.0
 """A worker that has just been started may take so long, at least, to import what it needs."""
@@ -31,7 +31,7 @@ END_SECONDS = 5.0
 
 
 class ProcessExecutor:
-    """Evaluates jobs in worker processes, one per placement."""
+    """Evaluates trainings in worker processes, one per placement."""
 
     def __init__(self, placements: Sequence[Placement], *, max_retries: int, timeout: float) -> None:
         """A trial whose worker is lost is given to another `max_retries` times. A worker is lost when it dies, or says nothing for
@@ -40,58 +40,58 @@ class ProcessExecutor:
         self._max_retries = max_retries
         self._timeout = timeout
 
-    def run(self, jobs: JobSource, evaluate: Evaluate) -> None:
-        """Evaluate every job that `jobs` hands out. However this ends, no worker outlives it."""
+    def run(self, source: TrainingSource, evaluate: Evaluate) -> None:
+        """Evaluate all that `source` hands out. However this ends, no worker outlives it."""
         packed = pickle.dumps(evaluate)
         team = [_Worker(place, packed, self._timeout) for place in self._placements]
         with interrupted_once():
             try:
-                self._lead(team, jobs)
+                self._lead(team, source)
             finally:
                 for worker in team:
                     worker.strike()
                 for worker in team:
                     worker.kill()
 
-    def _lead(self, team: Sequence[_Worker], jobs: JobSource) -> None:
-        again: deque[Job] = deque()
+    def _lead(self, team: Sequence[_Worker], source: TrainingSource) -> None:
+        again: deque[Training] = deque()
         losses: Counter[int] = Counter()
         while True:
             for worker in team:
-                if worker.job is None:
-                    job = again.popleft() if again else jobs.next_job()
-                    if job is None:
+                if worker.training is None:
+                    training = again.popleft() if again else source.next_training()
+                    if training is None:
                         break
-                    worker.start(job)
-            busy = [worker for worker in team if worker.job is not None]
+                    worker.start(training)
+            busy = [worker for worker in team if worker.training is not None]
             if not busy:
-                assert jobs.done, "nobody is at work, so there is nothing to wait for"
+                assert source.done, "nobody is at work, so there is nothing to wait for"
                 break
             for worker in _heard(busy):
                 try:
-                    _attend(worker, jobs)
+                    _attend(worker, source)
                 except _Gone:
-                    self._lose(worker, f"ended unexpectedly ({worker.kill()})", jobs, again, losses)
+                    self._lose(worker, f"ended unexpectedly ({worker.kill()})", source, again, losses)
             for worker in busy:
                 if worker.overdue:
                     worker.kill()
-                    self._lose(worker, f"gave no sign of life for {self._timeout:g} s", jobs, again, losses)
+                    self._lose(worker, f"gave no sign of life for {self._timeout:g} s", source, again, losses)
         for worker in team:
             worker.dismiss()
 
     def _lose(
-        self, worker: _Worker, how: str, jobs: JobSource, again: deque[Job], losses: Counter[int]
+        self, worker: _Worker, how: str, source: TrainingSource, again: deque[Training], losses: Counter[int]
     ) -> None:
         """Have a lost worker's trial run again, or give it up."""
-        job, worker.job = worker.job, None
-        assert job is not None, "only busy workers are listened to"
-        losses[job.number] += 1
-        if losses[job.number] <= self._max_retries:
-            jobs.note(f"trial {job.number}: its worker {how}; another takes it up from its checkpoint")
-            again.append(job)
+        training, worker.training = worker.training, None
+        assert training is not None, "only busy workers are listened to"
+        losses[training.number] += 1
+        if losses[training.number] <= self._max_retries:
+            source.note(f"trial {training.number}: its worker {how}; another takes it up from its checkpoint")
+            again.append(training)
         else:
-            times = f", {losses[job.number]} times" if losses[job.number] > 1 else ""
-            jobs.settle(job, Failed(f"its worker {how}{times}", "failed"))
+            times = f", {losses[training.number]} times" if losses[training.number] > 1 else ""
+            source.settle(training, Failed(f"its worker {how}{times}", "failed"))
 
 
 class _Gone(Exception):
@@ -105,7 +105,7 @@ class _Worker:
     placement: Placement
     packed: bytes
     timeout: float
-    job: Job | None = None
+    training: Training | None = None
     process: SpawnProcess | None = None
     pipe: Connection | None = None
     until: float = 0.0
@@ -114,16 +114,16 @@ class _Worker:
     @property
     def overdue(self) -> bool:
         """Whether a busy worker has been silent for too long."""
-        if self.job is None or self.pipe is None or time.monotonic() <= self.until:
+        if self.training is None or self.pipe is None or time.monotonic() <= self.until:
             return False
         # What it has said may be waiting, where it was the coordinator that had no time.
         return not self.pipe.poll()
 
-    def start(self, job: Job) -> None:
-        """Hand over a job."""
+    def start(self, training: Training) -> None:
+        """Hand over a training."""
         if self.pipe is not None:
             try:
-                self.pipe.send(job)
+                self.pipe.send(training)
             except OSError:
                 # It died while it was idle: nobody's trial is lost.
                 self.kill()
@@ -134,11 +134,11 @@ class _Worker:
             self.process = context.Process(target=work, args=(theirs, self.placement, self.packed))
             self.process.start()
             theirs.close()
-            self.pipe.send(job)
+            self.pipe.send(training)
             self.until = time.monotonic() + max(self.timeout, START_SECONDS)
         else:
             self.until = time.monotonic() + self.timeout
-        self.job = job
+        self.training = training
 
     def receive(self) -> Message:
         """The next message. Raises `_Gone`."""
@@ -194,18 +194,18 @@ def _heard(busy: Sequence[_Worker]) -> list[_Worker]:
     return [pipes[pipe] for pipe in wait(list(pipes), timeout=max(0.0, min(patience, 1.0)))]  # type: ignore[index]
 
 
-def _attend(worker: _Worker, jobs: JobSource) -> None:
+def _attend(worker: _Worker, source: TrainingSource) -> None:
     """Act on one message. Raises `_Gone`."""
     message = worker.receive()
-    job = worker.job
-    assert job is not None, "a worker speaks of its job"
+    training = worker.training
+    assert training is not None, "a worker speaks of its training"
     match message:
         case Ready():
             return
         case Progressed(epoch, epochs, loss, images_per_second):
-            jobs.progress(job, epoch, epochs, loss, images_per_second)
-        case Reported(scores):
-            worker.answer(jobs.report(job, scores))
+            source.progress(training, epoch, epochs, loss, images_per_second)
+        case Reported(place, scores):
+            worker.answer(source.report(training, place, scores))
         case Ended(outcome):
-            worker.job = None
-            jobs.settle(job, outcome)
+            worker.training = None
+            source.settle(training, outcome)

@@ -1,9 +1,9 @@
-"""Trials on a Ray cluster, through Ray Tune. Tune places trials, carries their checkpoints and replaces lost workers; nothing else.
+"""Trainings on a Ray cluster, through Ray Tune. Tune places trials, carries their checkpoints and replaces lost workers; nothing else.
 
 What is tried next, which trials go on past a rung, and what is written down is the coordinator's business here as everywhere:
 
-    Tune asks its searcher     → `JobSource.next_job`        Tune's scheduler hears a rung → `JobSource.report` decides
-    Tune's searcher hears an end → `JobSource.settle`        a worker's folder arrives     → the trial's folder in the run directory
+    Tune asks its searcher     → `TrainingSource.next_training`    Tune's scheduler hears a rung → `TrainingSource.report` decides
+    Tune's searcher hears an end → `TrainingSource.settle`         a worker's folder arrives     → the training's folder in the run directory
 
 All of it is called from the thread that runs Tune's loop. Tune's own record of the experiment is thrown away at the end, and never
 restored: the study and the trials' folders hold all that a resumed search needs (docs/decisions/010-ray-without-restore.md).
@@ -31,38 +31,38 @@ from ray.tune.search import Searcher
 
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import RaySpec
-from headsearch.search.executors import Failed, Job, JobSource, Outcome, Stopped
+from headsearch.search.executors import Failed, Outcome, Stopped, TrainingSource
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.process import START_SECONDS
 from headsearch.search.executors.ray_cluster import cluster_nodes, room
 from headsearch.search.executors.ray_trial import MARKER, MESSAGE, Assignment, run_trial
 from headsearch.search.executors.worker import Ended, Progressed, Reported
-from headsearch.training.trial import CHECKPOINTS, Evaluate
+from headsearch.training.trial import CHECKPOINTS, Evaluate, Training
 
 LISTENING_SECONDS = 1.0
 """Between two looks at the cluster, where nothing holds the coordinating process up."""
 
 
 class RayExecutor:
-    """Evaluates jobs on the cluster that this process is connected to."""
+    """Evaluates trainings on the cluster that this process is connected to."""
 
     def __init__(self, spec: RaySpec, run: Path) -> None:
         """`run` is the run directory that the search writes. Checkpoints travel through a folder in it, or in the storage of `spec`."""
         self._spec = spec
         self._run = run
 
-    def run(self, jobs: JobSource, evaluate: Evaluate) -> None:
-        """Evaluate every job that `jobs` hands out. However this ends, no trial is left at work."""
+    def run(self, source: TrainingSource, evaluate: Evaluate) -> None:
+        """Evaluate all that `source` hands out. However this ends, no trial is left at work."""
         spec = self._spec
         with _passage(spec.storage or str(self._run), self._run) as passage:
-            search = _Search(jobs, spec, passage)
+            search = _Search(source, spec, passage)
             tuner = tune.Tuner(
                 tune.with_resources(
                     tune.with_parameters(run_trial, packed=pickle.dumps(evaluate)),
                     {"cpu": spec.cpus_per_trial, "gpu": spec.gpus_per_trial},
                 ),
                 tune_config=tune.TuneConfig(
-                    search_alg=_Jobs(search),
+                    search_alg=_Suggestions(search),
                     scheduler=_Decisions(search),
                     num_samples=-1,
                     reuse_actors=True,
@@ -161,10 +161,10 @@ def _passage(storage: str, run: Path) -> Iterator[_Passage]:
 class _Search:
     """What the three parts that Tune is given have in common."""
 
-    jobs: JobSource
+    source: TrainingSource
     spec: RaySpec
     passage: _Passage
-    running: dict[str, Job] = field(default_factory=dict)
+    running: dict[str, Training] = field(default_factory=dict)
     """By Tune's name of the trial."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     """Of trials that have told how they ended, or were told to stop."""
@@ -185,17 +185,17 @@ class _Search:
         workers = self.spec.workers
         return len(self.running) >= (room(self.spec, cluster_nodes()) if workers is None else workers)
 
-    def assignment(self, job: Job) -> Assignment:
-        """What a worker is told of a job. Where an earlier session has left a checkpoint, it is sent."""
-        begun = any(job.workdir.glob(CHECKPOINTS))
+    def assignment(self, training: Training) -> Assignment:
+        """What a worker is told of a training. Where an earlier session has left a checkpoint, it is sent."""
+        begun = any(training.workdir.glob(CHECKPOINTS))
         return Assignment(
-            job=job,
+            training=training,
             placement=Placement(
                 max(1, int(self.spec.cpus_per_trial)), None if self.spec.gpus_per_trial else ""
             ),
             directory=Path.cwd(),
             passage=self.passage.address,
-            resume=self.passage.send(job.workdir, job.number) if begun else None,
+            resume=self.passage.send(training.workdir, training.number) if begun else None,
         )
 
     def alive(self, trial: Trial, seconds: float) -> None:
@@ -240,7 +240,7 @@ def _kill(trial: Trial) -> None:
 
 
 def _name(trial: Trial) -> str:
-    return str(trial.config["assignment"].job.number)
+    return str(trial.config["assignment"].training.number)
 
 
 class _Stateless:
@@ -250,34 +250,34 @@ class _Stateless:
         return {}
 
 
-class _Jobs(_Stateless, Searcher):
-    """Tune's searcher: the coordinator's jobs."""
+class _Suggestions(_Stateless, Searcher):
+    """Tune's searcher: the coordinator's trainings."""
 
     def __init__(self, search: _Search) -> None:
         super().__init__()
         self._search = search
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """The next job, as the configuration of a trial; None when there is none now."""
+        """The next training, as the configuration of a trial; None when there is none now."""
         search = self._search
         with _own_errors():
             if search.full:
                 return None
-            job = search.jobs.next_job()
-            if job is None:
-                assert search.running or search.jobs.done, (
+            training = search.source.next_training()
+            if training is None:
+                assert search.running or search.source.done, (
                     "nobody is at work, so there is nothing to wait for"
                 )
-                return Searcher.FINISHED if search.jobs.done else None
-            search.running[trial_id] = job
-            return {"assignment": search.assignment(job)}
+                return Searcher.FINISHED if search.source.done else None
+            search.running[trial_id] = training
+            return {"assignment": search.assignment(training)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """A trial has ended by itself, was stopped, or has lost its last worker."""
         search = self._search
-        job = search.running.pop(trial_id)
+        training = search.running.pop(trial_id)
         trial = search.trials.pop(trial_id)
         search.until.pop(trial_id, None)
         outcome = search.outcomes.pop(trial_id, None)
@@ -287,7 +287,7 @@ class _Jobs(_Stateless, Searcher):
             outcome = Failed(f"its worker {how}{times}", "failed", details)
         search.losses.pop(trial_id, None)
         with _own_errors():
-            search.jobs.settle(job, outcome)
+            search.source.settle(training, outcome)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the study is saved already."""
@@ -303,14 +303,14 @@ class _Decisions(_Stateless, TrialScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Act on one message."""
         search = self._search
-        job = search.running[trial.trial_id]
+        training = search.running[trial.trial_id]
         search.alive(trial, search.spec.timeout)
         with _own_errors():
             match result[MESSAGE]:
                 case Progressed(epoch, epochs, loss, images_per_second):
-                    search.jobs.progress(job, epoch, epochs, loss, images_per_second)
-                case Reported(scores):
-                    if not search.jobs.report(job, scores):
+                    search.source.progress(training, epoch, epochs, loss, images_per_second)
+                case Reported(place, scores):
+                    if not search.source.report(training, place, scores):
                         search.outcomes[trial.trial_id] = Stopped()
                 case Ended(outcome):
                     search.outcomes[trial.trial_id] = outcome
@@ -356,16 +356,18 @@ class _Folders(_Stateless, tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **_: Any
     ) -> None:
         """Unpack a folder into the run directory."""
-        job = self._search.running[trial.trial_id]
+        training = self._search.running[trial.trial_id]
         with _own_errors(), checkpoint.as_directory() as folder:
-            shutil.copytree(folder, job.workdir, copy_function=_replace, dirs_exist_ok=True)
+            shutil.copytree(folder, training.workdir, copy_function=_replace, dirs_exist_ok=True)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A lost worker's trial waits for another."""
         search = self._search
-        job, (how, _details) = search.running[trial.trial_id], search.losses.pop(trial.trial_id)
+        training, (how, _details) = search.running[trial.trial_id], search.losses.pop(trial.trial_id)
         with _own_errors():
-            search.jobs.note(f"trial {job.number}: its worker {how}; another takes it up from its checkpoint")
+            search.source.note(
+                f"trial {training.number}: its worker {how}; another takes it up from its checkpoint"
+            )
 
 
 def _replace(source: str, target: str) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 import pyarrow.fs
 from ray import tune
 
-from headsearch.search.executors import Failed, Job, attempt, failure
+from headsearch.search.executors import Failed, attempt, failure
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.worker import Ended, Message, Progressed, Reported
-from headsearch.training.trial import CHECKPOINTS, Evaluate, MemberScores, RungScores
+from headsearch.training.trial import CHECKPOINTS, Evaluate, RungScores, Training
 
 MESSAGE = "message"
 """Under which key of a Tune result a message is found."""
@@ -34,9 +34,9 @@ PROGRESS_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker is told of a trial."""
+    """What a worker is told of a training."""
 
-    job: Job
+    training: Training
     placement: Placement
     directory: Path
     """Where the coordinating process runs; relative paths of the experiment start there."""
@@ -70,7 +70,7 @@ def run_trial(config: dict[str, Any], packed: bytes) -> None:
         assignment.placement.apply()
         evaluate = _unpacked(packed)
         assignment.placement.apply()
-        _Conversation(Path(folder)).hold(evaluate, assignment.job)
+        _Conversation(Path(folder)).hold(evaluate, assignment.training)
 
 
 def _sees(passage: str) -> bool:
@@ -95,22 +95,24 @@ class _Conversation:
         self._sent = self._checkpoints()
         self._told = 0.0
 
-    def hold(self, evaluate: Evaluate, job: Job) -> None:
-        """Run the job to its end and tell about it."""
+    def hold(self, evaluate: Evaluate, training: Training) -> None:
+        """Run the training to its end and tell about it."""
         try:
-            outcome = attempt(evaluate, replace(job, workdir=self._folder), self._report, self._progress)
+            outcome = attempt(evaluate, replace(training, workdir=self._folder), self._report, self._progress)
             self._tell(Ended(outcome), folder=True)
         except OSError as error:
             # The folder could not be sent.
             self._tell(Ended(failure(error)), folder=False)
 
-    def _report(self, job: Job, scores: RungScores) -> bool:
-        # Here a trial may end, and its folder must have arrived; the heads of a joint run share one, which travels once a rung.
-        alone = not isinstance(scores, MemberScores)
-        self._tell(Reported(scores), folder=alone or self._checkpoints() != self._sent)
+    def _report(self, training: Training, place: int, scores: RungScores) -> bool:
+        # Here the training may end, and its folder must have arrived; that of several candidates travels once a rung.
+        alone = len(training.trials) == 1
+        self._tell(Reported(place, scores), folder=alone or self._checkpoints() != self._sent)
         return True
 
-    def _progress(self, job: Job, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
+    def _progress(
+        self, training: Training, epoch: float, epochs: int, loss: float, images_per_second: float
+    ) -> None:
         now = time.monotonic()
         if now - self._told >= PROGRESS_SECONDS:
             self._told = now

@@ -1,7 +1,7 @@
-"""What runs in a worker process: trials, one after the other, and messages about them over a pipe. Light until the evaluator is unpacked.
+"""What runs in a worker process: trainings, one after the other, and messages about them over a pipe. Light until the evaluator is unpacked.
 
-coordinator → worker    a `Job`, then the answer (bool) to each `Reported`; None when there are no more jobs
-worker → coordinator    `Ready` once, then per job any number of `Progressed` and `Reported`, and one `Ended`
+coordinator → worker    a `Training`, then the answer (bool) to each `Reported`; None when there are no more
+worker → coordinator    `Ready` once, then per training any number of `Progressed` and `Reported`, and one `Ended`
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
-from headsearch.search.executors import Job, Outcome, attempt
+from headsearch.search.executors import Outcome, attempt
 from headsearch.search.executors.placement import Placement
-from headsearch.training.trial import Evaluate, RungScores
+from headsearch.training.trial import Evaluate, RungScores, Training
 
 PROGRESS_SECONDS = 0.1
 """Between two messages about progress; a trial may tell more often."""
@@ -41,8 +41,9 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Reported:
-    """The worker's trial has reached a rung, and waits to be told whether it goes on."""
+    """A candidate of the worker's training has been scored at a rung; the training waits to be told whether it goes on."""
 
+    place: int
     scores: RungScores
 
 
@@ -57,7 +58,7 @@ Message = Ready | Progressed | Reported | Ended
 
 
 def work(pipe: Connection, placement: Placement, packed: bytes) -> None:
-    """Run the jobs that come through `pipe` with the pickled evaluator in `packed`, which is unpacked here: it may import torch."""
+    """Run the trainings that come through `pipe` with the pickled evaluator in `packed`, which is unpacked here: it may import torch."""
     # A group of its own: Ctrl-C in the terminal is the coordinator's business, and what a trial starts (loaders) ends with the worker.
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_the_coordinator, daemon=True).start()
@@ -71,21 +72,23 @@ def work(pipe: Connection, placement: Placement, packed: bytes) -> None:
 def _serve(pipe: Connection, evaluate: Evaluate) -> None:
     last = 0.0
 
-    def progress(job: Job, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
+    def progress(
+        training: Training, epoch: float, epochs: int, loss: float, images_per_second: float
+    ) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= PROGRESS_SECONDS:
             last = now
             pipe.send(Progressed(epoch, epochs, loss, images_per_second))
 
-    def report(job: Job, scores: RungScores) -> bool:
-        pipe.send(Reported(scores))
+    def report(training: Training, place: int, scores: RungScores) -> bool:
+        pipe.send(Reported(place, scores))
         go_on: bool = pipe.recv()
         return go_on
 
     pipe.send(Ready())
-    while (job := pipe.recv()) is not None:
-        pipe.send(Ended(attempt(evaluate, job, report, progress)))
+    while (training := pipe.recv()) is not None:
+        pipe.send(Ended(attempt(evaluate, training, report, progress)))
 
 
 def _end_with_the_coordinator() -> None:

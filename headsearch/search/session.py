@@ -1,10 +1,10 @@
-"""From an experiment to a finished run directory: reads and checks everything first, then searches."""
+"""One session of a run: from an experiment to a finished run directory. Reads and checks everything first, then searches."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,6 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.budget import SIZES, hours
 from headsearch.experiment.callbacks import MlflowSpec
-from headsearch.heads import Candidate
 from headsearch.results.records import TrialRecord
 from headsearch.runs.directory import RunDirectory, RunFacts
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
@@ -23,19 +22,19 @@ from headsearch.search.callbacks.broadcast import Broadcast
 from headsearch.search.callbacks.tracker import Subject
 from headsearch.search.candidates import check_candidates, heads_to_screen
 from headsearch.search.checks import check_experiment, check_grids, check_sets
-from headsearch.search.coordinator import Coordinator, SearchPlan
+from headsearch.search.coordinator import Coordinator
 from headsearch.search.executors import Executor
 from headsearch.search.executors.inline import InlineExecutor
 from headsearch.search.executors.placement import place_workers
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.ledger import Ledger
 from headsearch.search.materials import Materials, gather, read_space
-from headsearch.search.observer import Observer, SilentObserver
+from headsearch.search.observer import Observer
 from headsearch.search.patience import Patience
 from headsearch.search.proposer import Proposer
 from headsearch.secrecy import kept_out, redacted
 from headsearch.space import Space
-from headsearch.training.trial import Stage
+from headsearch.training.trial import TrialStage
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -69,30 +68,35 @@ def run_search(
         KeyboardInterrupt: passed on. What is finished is safe, what was running is resumed from its checkpoint.
     """
     check_experiment(experiment)
-    space, _ = read_space(experiment.search.space)
+    read = read_space(experiment.search.space)
+    space, _ = read
     check_sets(experiment, space)
     check_grids(experiment, space)
     _check_target(experiment, space, out, resume=resume)
     if experiment.search.storage is not None:
         # Before the seconds that base and images take.
         close_storage(open_storage(experiment.search.storage))
-    materials = gather(experiment)
+    materials = gather(experiment, read)
     for line in materials.data:
-        (observer or SilentObserver()).note(line)
+        (observer or Observer()).note(line)
     if observer is not None and materials.base.grid == (1, 1):
         observer.note(
             f"{materials.base.model} ends on a map of 1x1 at {materials.base.image_size} pixels: there is nothing to mix, so families hardly "
             f"differ; take an earlier map (--set base.stage=-2) or larger images"
         )
     if isinstance(experiment.search.budget, str):
-        experiment = _sized(experiment, materials, out if resume else None, observer)
+        experiment = sized_by_time(experiment, materials, out if resume else None, observer)
     return conduct(experiment, materials, out, resume=resume, observer=observer)
 
 
-def _sized(
+def sized_by_time(
     experiment: Experiment, materials: Materials, resumed: Path | None, observer: Observer | None
 ) -> Experiment:
-    """The experiment with a budget in hours turned into sizes: by how fast this machine is, or as a resumed run has them."""
+    """The experiment with a budget in hours turned into sizes: by how fast this machine is, or as the run `resumed` has them.
+
+    Raises:
+        ExperimentError: so few hours that a funnel cannot be made of them.
+    """
     search = experiment.search
     assert isinstance(search.budget, str)
     if (
@@ -137,7 +141,7 @@ def conduct(
     _check_target(experiment, materials.space, out, resume=resume)
     if not resume:
         check_candidates(experiment, materials)
-    watcher = observer if observer is not None else SilentObserver()
+    watcher = observer or Observer()
     experiment = _without_passwords(experiment, watcher)
     proposer = Proposer(
         materials.space,
@@ -148,43 +152,40 @@ def conduct(
         cost_function=materials.cost_function,
     )
     url = experiment.search.storage
-    shared = None if url is None else open_storage(url)
     with contextlib.ExitStack() as stack:
+        shared = None if url is None else _opened(url, stack)
         if executor is None:
             executor = stack.enter_context(open_executor(experiment, out))
         directory = RunDirectory(out) if resume else _create(experiment, materials, out)
         stack.enter_context(directory.lock())
-        watcher = stack.enter_context(_told_too(experiment, directory, watcher, new=not resume))
-        ledger = stack.enter_context(_study(experiment, directory, shared, new=not resume, note=watcher.note))
+        try:
+            watcher = stack.enter_context(_with_callbacks(experiment, directory, watcher))
+            storage = shared or _opened(sqlite_url(directory.study_path), stack)
+            patience = Patience(experiment.search.storage_patience, watcher.note)
+            ledger = _open_ledger(experiment, directory, storage, patience)
+        except BaseException:
+            # A new run that cannot begin leaves nothing behind.
+            if not resume:
+                directory.remove()
+            raise
         if resume:
             directory.extend(experiment)
         screened = heads_to_screen(experiment, materials, directory.path / FILE_NAME, watcher)
-        plan = _plan(experiment, materials, screened)
-        coordinator = Coordinator(plan, ledger, proposer, directory.trial_folder, watcher)
+        coordinator = Coordinator(
+            experiment, materials, screened, ledger, proposer, directory.trial_folder, watcher
+        )
+        materials.let_go()
         watcher.search_started(coordinator.status(), resumed=resume)
         executor.run(coordinator, materials.evaluate)
         watcher.search_ended(coordinator.status())
         return RunSummary(directory.path, tuple(ledger.records))
 
 
-def _plan(experiment: Experiment, materials: Materials, screened: Sequence[Candidate]) -> SearchPlan:
-    search = experiment.search
-    return SearchPlan(
-        seed=experiment.seed,
-        strategy=search.strategy,
-        trials=search.trials,
-        finalists=search.finalists,
-        replicates=search.replicates,
-        controls=materials.controls,
-        labels=experiment.probes,
-        rungs=tuple(experiment.proxy.rungs),
-        reduction=search.stopping.reduction if search.stopping.kind == "asha" else None,
-        screened=screened,
-        anchors=materials.anchors,
-        batch=search.screen.batch,
-        audit=search.audit,
-        keep_checkpoints=experiment.proxy.keep_checkpoints,
-    )
+def _opened(url: str, stack: contextlib.ExitStack) -> BaseStorage:
+    """The storage at a URL, which is closed with the `stack`, however that ends."""
+    storage = open_storage(url)
+    stack.callback(close_storage, storage)
+    return storage
 
 
 @contextlib.contextmanager
@@ -246,18 +247,7 @@ def _create(experiment: Experiment, materials: Materials, out: Path) -> RunDirec
     return RunDirectory.create(out, experiment, materials.space_text, facts, materials.left_out)
 
 
-@contextlib.contextmanager
-def _removed_on_failure(directory: RunDirectory, *, new: bool) -> Iterator[None]:
-    """Remove a new run that cannot begin."""
-    try:
-        yield
-    except BaseException:
-        if new:
-            directory.remove()
-        raise
-
-
-def _told_too(experiment: Experiment, directory: RunDirectory, watcher: Observer, *, new: bool) -> Broadcast:
+def _with_callbacks(experiment: Experiment, directory: RunDirectory, watcher: Observer) -> Broadcast:
     """The watcher together with the callbacks of the experiment."""
     subject = Subject(
         name=experiment.name,
@@ -265,35 +255,14 @@ def _told_too(experiment: Experiment, directory: RunDirectory, watcher: Observer
         folder=directory.path,
         experiment=redacted(experiment.to_yaml()),
     )
-    with _removed_on_failure(directory, new=new):
-        return Broadcast(watcher, build_callbacks(experiment.search.callbacks, subject))
-
-
-@contextlib.contextmanager
-def _study(
-    experiment: Experiment,
-    directory: RunDirectory,
-    shared: BaseStorage | None,
-    *,
-    new: bool,
-    note: Callable[[str], None],
-) -> Iterator[Ledger]:
-    """The ledger of a run, in the storage `shared` or a file of the run's own. A new run that cannot have one is removed."""
-    with _removed_on_failure(directory, new=new):
-        storage = shared or open_storage(sqlite_url(directory.study_path))
-        patience = Patience(experiment.search.storage_patience, note)
-        ledger = _open_ledger(experiment, directory, storage, patience)
-    try:
-        yield ledger
-    finally:
-        close_storage(storage)
+    return Broadcast(watcher, build_callbacks(experiment.search.callbacks, subject))
 
 
 def _open_ledger(
     experiment: Experiment, directory: RunDirectory, storage: BaseStorage, patience: Patience
 ) -> Ledger:
     labels = experiment.probes
-    valued: Stage = "screen" if experiment.search.strategy == "screen" else "proxy"
+    valued: TrialStage = "screen" if experiment.search.strategy == "screen" else "proxy"
     facts = directory.facts()
     if Ledger.exists(storage, facts.study):
         return Ledger(storage, facts.study, labels=labels, valued=valued, patience=patience)
