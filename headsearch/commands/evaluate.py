@@ -171,7 +171,7 @@ def compare(
         again += ["--probes", probes] if probes is not None else []
         again += [part for override in overrides or [] for part in ("--set", override)]
         line = shlex.join([*again, "--resume"])
-        typer.echo(f"headsearch: {interrupted}. Go on with:  {line}", err=True)
+        typer.echo(f"headsearch: {interrupted}. Resume with:  {line}", err=True)
         raise typer.Exit(128 + interrupted.signal) from None
     if output is ReportFormat.json:
         typer.echo(comparison.to_json())

@@ -67,7 +67,7 @@ def pretrain(
             again += [part for override in overrides or [] for part in ("--set", override)]
             again += [] if with_head else ["--no-head"]
             line = shlex.join([*again, "--resume"])
-            typer.echo(f"headsearch: {ended}. Go on with:  {line}", err=True)
+            typer.echo(f"headsearch: {ended}. Resume with:  {line}", err=True)
         raise typer.Exit(128 + ended.signal if isinstance(ended, PretrainInterrupted) else 1) from None
     if first:
         accuracy = "" if result.knn is None else f", k-NN {result.knn:.1f} %"

@@ -69,7 +69,7 @@ def paper(
         again += ["--epochs", str(epochs)] if epochs is not None else []
         again += [part for override in overrides or [] for part in ("--set", override)]
         line = redacted(shlex.join([*again, "--resume"]))
-        typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {line}", err=True)
+        typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {line}", err=True)
         raise typer.Exit(exit_code()) from None
     if output is ReportFormat.json:
         typer.echo(report.to_json())

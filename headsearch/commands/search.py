@@ -88,7 +88,7 @@ def run(
             "--resume",
         ]
         hint = redacted(shlex.join(again))
-        typer.echo(f"headsearch: interrupted; everything finished is safe. Go on with:  {hint}", err=True)
+        typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
     found = read_run(where)
     print_ranking(found, found.rows)

@@ -89,7 +89,7 @@ class _Arrays:
         if dtype.hasobject:
             raise ValueError(f"'{key}' holds Python objects, which are never unpickled")
         if min(shape, default=0) < 0 or start.tell() + math.prod(shape) * dtype.itemsize != info.file_size:
-            raise ValueError(f"'{key}' is said to have shape {shape}, but holds {info.file_size:,} bytes")
+            raise ValueError(f"'{key}' declares shape {shape}, but holds {info.file_size:,} bytes")
         return shape, fortran, dtype, start.tell()
 
     def read(self, key: str) -> NDArray[Any]:

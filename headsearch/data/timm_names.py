@@ -21,6 +21,7 @@ from torch.utils.data import IterableDataset
 from headsearch.data.collection import Collection, Part
 from headsearch.data.decode import canvas_side, to_canvas
 from headsearch.data.names import held_out_names
+from headsearch.data.opening import reason
 from headsearch.data.sources import ArraySource, FileSource, ReaderSource
 from headsearch.errors import DataError, LabelsMissing
 
@@ -34,9 +35,6 @@ _DOWNLOADABLE = {
     "mnist": "MNIST",
     "qmnist": "QMNIST",
 }
-
-_ABSENT = (RuntimeError, ValueError, KeyError, OSError)
-"""What the libraries behind timm raise for a data set or a split that is not there."""
 
 
 def timm_collection(
@@ -70,7 +68,8 @@ def timm_collection(
         raise DataError(f"data.root: '{dataset}' needs the folder that holds it")
     try:
         opened = create_dataset(dataset, root=root, split="train")
-    except _ABSENT as error:
+    except Exception as error:
+        # The libraries behind timm raise whatever they like for a data set that is not there.
         raise DataError(_not_found(dataset, name, root, error)) from error
     held_out = _open_held_out(dataset, root, opened, prefer)
 
@@ -83,13 +82,13 @@ def timm_collection(
 
 
 def _not_found(dataset: str, name: str, root: str | None, error: Exception) -> str:
-    reason = " ".join(str(error).split())
+    why = reason(error)
     place = "" if root is None else f" in '{root}'"
     if dataset.startswith("torch/") and name in _DOWNLOADABLE:
         loader = _DOWNLOADABLE[name]
         command = f'python -c "from torchvision.datasets import {loader}; {loader}({root!r}, download=True)"'
         return f"data.root: no '{dataset}'{place}; torchvision fetches it with: {command}"
-    return f"data.dataset: cannot open '{dataset}'{place}: {reason}"
+    return f"data.dataset: cannot open '{dataset}'{place}: {why}"
 
 
 def _open_held_out(dataset: str, root: str | None, train: Any, prefer: Literal["val", "test"]) -> Any | None:
@@ -97,7 +96,7 @@ def _open_held_out(dataset: str, root: str | None, train: Any, prefer: Literal["
     for split in held_out_names(prefer):
         try:
             opened = create_dataset(dataset, root=root, split=split)
-        except _ABSENT:
+        except Exception:  # noqa: BLE001 (a split that is not there, in whatever way that is said)
             continue
         # timm answers a split that an image folder lacks with the whole folder.
         if dataset == "torch/image_folder" and Path(opened.root) in (Path(str(root)), Path(train.root)):
@@ -156,9 +155,18 @@ def _class_names(data: Any, labels: list[int]) -> list[str]:
     return names if len(names) >= count else [str(number) for number in range(count)]
 
 
+def _to_the_end(items: Iterator[tuple[Any, Any]], label: str) -> Iterator[tuple[Any, Any]]:
+    """The items; what the library behind them raises on the way is an error in one line, since none can be left out."""
+    try:
+        yield from items
+    except Exception as error:
+        raise DataError(f"data.dataset: '{label}' cannot be read to its end: {reason(error)}") from error
+
+
 def _sequential(
     items: Iterator[tuple[Any, Any]], label: str, with_labels: bool, image_size: int, memory_limit: int
 ) -> Part:
+    items = _to_the_end(items, label)
     first = list(itertools.islice(items, 33))
     canvas = canvas_side([min(image.size) for image, _ in first], image_size)
     most = memory_limit // (3 * canvas * canvas)

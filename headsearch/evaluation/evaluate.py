@@ -100,7 +100,7 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     if base.model is None:
         if trained is None:
             raise ExperimentError(
-                "--base: which timm model are these weights of? (a pretraining directory would say)"
+                "--base: expected the timm model of these weights (only a pretraining directory names its own)"
             )
         base = EvaluatedBase(model=trained.base.model, kwargs=trained.base.kwargs | base.kwargs)
     assert base.model is not None

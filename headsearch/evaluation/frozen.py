@@ -101,7 +101,8 @@ def _found_views(subject: Subject, spec: EvaluationSpec, seed: int) -> Tensor:
         raise BaseModelError(
             f"weights '{subject.name}': retrieval needs finite embeddings of two held-out images or more"
         )
-    return found_views(*views)
+    there_N, back_N = found_views(*views)
+    return 50.0 * (there_N + back_N)
 
 
 def stratified_rows(

@@ -44,7 +44,7 @@ class LineDisplay(PretrainObserver):
 
     def started(self, *, epochs: int, epoch: float, steps: int) -> None:
         self._line(
-            f"{'going on' if epoch else 'starting'} at epoch {epoch:.2f} of {epochs}, {steps:,} steps in all"
+            f"{'resuming' if epoch else 'starting'} at epoch {epoch:.2f} of {epochs}, {steps:,} steps in all"
         )
 
     def epoch_ended(self, record: Mapping[str, Any]) -> None:

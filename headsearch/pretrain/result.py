@@ -43,7 +43,7 @@ class RankLost(HeadsearchError):
     """Another rank has ended, or cannot be reached any more, and this one cannot go on without it."""
 
     def __str__(self) -> str:
-        return "another rank is gone, killed perhaps or out of memory"
+        return "another rank is gone; it may have been killed or run out of memory"
 
 
 class TrainingFailed(HeadsearchError):

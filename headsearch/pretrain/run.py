@@ -180,7 +180,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
 
     def _not_finite(self, message: str) -> Exception:
         return TrainingFailed(
-            f"{message}; a lower recipe.learning_rate may help, and {self.out} with --resume goes on from its last checkpoint"
+            f"{message}; a lower recipe.learning_rate may help, and {self.out} with --resume continues from its last checkpoint"
         )
 
     def _rows(self) -> list[slice]:

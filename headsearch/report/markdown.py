@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headsearch.report.views.overview import CONDITIONS, SHOWN, subtitle
-from headsearch.results.ranking import RankRow
 from headsearch.results.spending import PART_NAMES
-from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
+from headsearch.results.tables import rank_cells
+from headsearch.results.text import duration
 from headsearch.runs.run import Run
 
 
@@ -45,24 +45,13 @@ def _ranking(view: Run) -> list[str]:
     header = ["rank", "head", "discrepancy"]
     header += ["probe %", "gain [95%]", "linear %", "layer"] if view.labels else []
     header += ["params", "step time", "seeds"]
-    rows = [_row(row, labels=view.labels) for row in shown]
+    rows = [rank_cells(row, labels=view.labels) for row in shown]
     hidden = len(view.ranked) - sum(row.rank is not None for row in shown)
     rest = [f"{hidden} further heads are not shown.", ""] if hidden else []
     broken = [
         f"- infeasible: {plain(row.head_id)}: {plain(row.reason)}" for row in view.rows if not row.feasible
     ]
     return [*_table(header, rows, left=(1,)), "", *rest, *broken]
-
-
-def _row(row: RankRow, *, labels: bool) -> list[str]:
-    cells = [str(row.rank) if row.rank is not None else row.control or UNKNOWN, row.head_id]
-    cells.append(number(row.discrepancy, ".3f"))
-    if labels:
-        spread = "" if row.probe_sd is None else f" ± {row.probe_sd:.1f}"
-        cells += [number(row.probe, ".1f") + spread, gain(row.gain, row.gain_low, row.gain_high)]
-        cells += [number(row.linear, ".1f"), number(row.pareto_layer, "d")]
-    overhead = UNKNOWN if row.overhead is None else f"{100 * row.overhead:+.0f}%"
-    return [*cells, scaled(row.params), overhead, str(row.replicates)]
 
 
 def _cost(view: Run) -> list[str]:

@@ -85,7 +85,10 @@ def status_panel(view: Run) -> RenderableType:
         for running in view.running:
             epoch = f"{number(running.epoch, 'g')} of {view.budget}"
             table.add_row(
-                str(running.record.number), Text(_named(running.record)), epoch, Text(_scores(running.record))
+                str(running.record.number),
+                Text(trial_name(running.record)),
+                epoch,
+                Text(last_scores(running.record)),
             )
         parts += [Text(), table]
     parts += [Text(), Text(view.verdict)]
@@ -156,14 +159,16 @@ def _facts(view: Run) -> list[tuple[str, str]]:
     return told
 
 
-def _named(record: TrialRecord) -> str:
+def trial_name(record: TrialRecord) -> str:
+    """What people call a trial: its head or its control, and its seed."""
     name = f"control {record.control}" if record.control else record.head_id
     return f"{name}, seed {record.replicate + 1}" if record.replicate else name
 
 
-def _scores(record: TrialRecord) -> str:
+def last_scores(record: TrialRecord) -> str:
+    """What was measured at the last rung."""
     if not record.rungs:
-        return "-"
+        return "no rung yet"
     last = record.rungs[-1]
     return (
         f"epoch {last.epoch}: discrepancy {number(last.discrepancy, '.3f')}, k-NN {number(last.knn, '.1f')}"

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 _VERSION = "headsearch/claims@1"
 
 LIMITS = (
-    "Seeds are what the intervals in points cover: the base's start, batches, views. Not other images, another schedule, another base, nor full pretraining.",
-    "The claims about an order (tau) are about heads. The heads are no random sample of all there are, so another list may say otherwise.",
-    "Discrepancy and gain are of the same trainings: what moves both in one of them is part of their relation, and not cause of one by the other.",
-    "One screen was run. With another seed it may put other heads first.",
-    "Three claims are judged, each with 95%: that at least one of three verdicts is wrong has a higher chance than that one is.",
-    "The proxy's schedule, the probe (k-NN), the discrepancy measure and the data are choices made beforehand, and not varied here.",
+    "The intervals in points cover seeds: the start of the base, batches and views. They do not cover other images, another schedule, another base or full pretraining.",
+    "The claims about an order (tau) are about heads. The heads are not a random sample of all heads, so another list may give another result.",
+    "Discrepancy and gain come from the same trainings. Something that moves both in one training adds to their correlation without either causing the other.",
+    "Only one screen was run. With another seed it may put other heads first.",
+    "Each of the three claims is judged at 95%. The chance that at least one of the three verdicts is wrong is higher than for a single one.",
+    "The proxy's schedule, the probe (k-NN), the discrepancy measure and the data were chosen beforehand and are not varied here.",
 )
 """What no verdict covers."""
 
@@ -86,7 +86,7 @@ class Report:
             sections.append(f"Left out, without figures:\n\n{listed}")
         sections.append("## What this cannot show\n\n" + "\n".join(f"- {limit}" for limit in LIMITS))
         sections.append(
-            f"`holds`: a 95% interval above 0. `does not hold`: one that ends below {RELEVANT_POINTS} points, or below tau {RELEVANT_TAU}. Else there is not enough "
+            f"`holds`: a 95% interval above 0. `does not hold`: one that ends below {RELEVANT_POINTS} points, or below tau {RELEVANT_TAU}. Otherwise there is not enough "
             "data to tell. The runs are in `heads/` and `screen/`: `headsearch rank`, `audit`, `report` and `dashboard` open them. All figures: `claims.json`."
         )
         return "\n\n".join(sections) + "\n"
@@ -108,8 +108,8 @@ class Report:
         found = self.claims
         if claim.name == "pairs":
             yield (
-                "The average is over all heads of another architecture, none of them chosen by its score. The part about the MLP head says whether it is more than "
-                "a deeper projector, and does not decide."
+                "The average is over all heads of another architecture, none of them chosen by its score. The part about the MLP head shows whether the gain is more than that of "
+                "a deeper projector. It does not decide the verdict."
             )
             others = [head for head in found.heads if head.kind == "other" and head.searched]
             if others:
@@ -117,9 +117,9 @@ class Report:
         if claim.name == "search" and found.choices:
             yield _markdown(_CHOICES, map(_choice_cells, found.choices))
             yield (
-                "Regret: the best head of all less the best of those taken, in points. The best of all was picked after looking, so that its mean is partly luck: the "
-                "interval allows for it, the number does not. Random: the expected regret of as many heads taken at random; as good: the chance that they do as well. "
-                "So few picks cannot be told from luck: that is what the agreement of the orders is for."
+                "Regret: the best head of all minus the best of the heads taken, in points. The best of all was picked after looking, so its mean is partly luck. The "
+                "interval allows for this, but the number does not. Random: the expected regret of as many heads taken at random. As good: the chance that they do as well. "
+                "So few picks may be luck, which is why the agreement of the orders counts too."
             )
 
 
@@ -159,7 +159,7 @@ def _beaten(others: Sequence[HeadFigures]) -> str:
             told.append(f"`{control}`: {better} better, {worse} worse")
     return (
         f"By themselves, of {len(others)} heads of another architecture, over {'; '.join(told)}; with intervals that hold for all heads at once. "
-        f"The best of them, {others[0].head_id}, is named after looking."
+        f"The best of them, {others[0].head_id}, was picked after looking."
     )
 
 

@@ -6,12 +6,13 @@ import json
 from typing import TYPE_CHECKING
 
 from headsearch.results.audit import Audit, Section
+from headsearch.results.tables import new_table, plain
+from headsearch.results.text import UNKNOWN, number
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_UNKNOWN = "-"
-_FORMATS = {"noise": "{:.3g}", "spread": "{:.3g}", "enough": "{:d}"}
+_FORMATS = {"noise": ".3g", "spread": ".3g", "enough": "d"}
 
 
 def audit_json(audit: Audit) -> str:
@@ -21,19 +22,13 @@ def audit_json(audit: Audit) -> str:
 
 def section_table(section: Section) -> Table | None:
     """The lines of a section for a terminal; None where there are none. Columns that no line of it has are left out; p is in JSON only."""
-    from rich.markup import escape
-    from rich.table import Table
-
     if not section.lines:
         return None
-    (first, *numbers, last), rows = section_cells(section)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first, no_wrap=True)
-    for header in numbers:
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column(last, overflow="fold")
+    headings, rows = section_cells(section)
+    table = new_table((name, 0 < place < len(headings) - 1) for place, name in enumerate(headings))
+    table.columns[0].no_wrap = True
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(plain, row))
     return table
 
 
@@ -52,12 +47,8 @@ def section_cells(section: Section) -> tuple[list[str], list[list[str]]]:
     headings = ["", "n", "value", bounded, *(extra[key] for key in shown), "verdict"]
     rows = []
     for line in section.lines:
-        bounds = _UNKNOWN if line.low is None or line.high is None else f"[{line.low:.2f}, {line.high:.2f}]"
-        cells = [line.name, str(line.n), _number(line.value), bounds]
-        cells += [_number(getattr(line, key), _FORMATS.get(key, "{:.2f}")) for key in shown]
+        bounds = UNKNOWN if line.low is None or line.high is None else f"[{line.low:.2f}, {line.high:.2f}]"
+        cells = [line.name, str(line.n), number(line.value, ".2f"), bounds]
+        cells += [number(getattr(line, key), _FORMATS.get(key, ".2f")) for key in shown]
         rows.append([*cells, line.verdict])
     return headings, rows
-
-
-def _number(value: float | None, how: str = "{:.2f}") -> str:
-    return _UNKNOWN if value is None else how.format(value)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from headsearch.heads.config import HeadConfig
-from headsearch.heads.cost import HeadCost
 from headsearch.results.ranking import RankRow
 from headsearch.results.records import TrialRecord
 from headsearch.scoring.zero_cost_scores import ZeroCostScores, ordered
@@ -79,68 +77,32 @@ def departures(
 
 
 def _trial_row(record: TrialRecord, reason: str) -> RankRow:
-    last = record.last
-    return _row(
-        record.head_id,
-        record.config,
+    last, cost = record.last, record.cost
+    return RankRow(
+        head_id=record.head_id,
+        family=record.config.family,
+        config=record.config.to_dict(),
         stage=record.stage,
         score=record.score,
         discrepancy=last.discrepancy if last else None,
+        probe=last.knn if last else None,
         knn=last.knn if last else None,
-        cost=record.cost,
+        params=cost.params if cost else None,
+        flops=cost.flops if cost else None,
         feasible=record.state != "infeasible",
         reason=reason,
     )
 
 
 def _candidate_row(candidate: ZeroCostScores, reason: str) -> RankRow:
-    return _row(
-        candidate.head_id,
-        candidate.config,
+    return RankRow(
+        head_id=candidate.head_id,
+        family=candidate.config.family,
+        config=candidate.config.to_dict(),
         stage="zero-cost",
         score=candidate.score,
-        discrepancy=None,
-        knn=None,
-        cost=candidate.cost,
+        params=candidate.cost.params if candidate.cost else None,
+        flops=candidate.cost.flops if candidate.cost else None,
         feasible=candidate.reason is None,
-        reason=reason,
-    )
-
-
-def _row(
-    head_id: str,
-    config: HeadConfig,
-    *,
-    stage: str,
-    score: float | None,
-    discrepancy: float | None,
-    knn: float | None,
-    cost: HeadCost | None,
-    feasible: bool,
-    reason: str,
-) -> RankRow:
-    return RankRow(
-        rank=None,
-        head_id=head_id,
-        family=config.family,
-        config=config.to_dict(),
-        control=None,
-        stage=stage,
-        score=score,
-        discrepancy=discrepancy,
-        discrepancy_sd=None,
-        probe=knn,
-        probe_sd=None,
-        knn=knn,
-        linear=None,
-        gain=None,
-        gain_low=None,
-        gain_high=None,
-        params=cost.params if cost else None,
-        flops=cost.flops if cost else None,
-        overhead=None,
-        replicates=0,
-        pareto_layer=None,
-        feasible=feasible,
         reason=reason,
     )

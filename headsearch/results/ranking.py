@@ -23,45 +23,45 @@ from headsearch.training.trial import RungScores, TrialStage
 By = Literal["pareto", "probe", "discrepancy", "score"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankRow:
     """One head, averaged over its replicates. Unknown is None."""
 
-    rank: int | None
+    rank: int | None = None
     """From 1; None for controls that the search did not draw itself, and for infeasible heads."""
     head_id: str
     family: str
     config: dict[str, Any] | list[dict[str, Any]] | None
     """As `HeadConfig.to_dict` gives it."""
-    control: str | None
+    control: str | None = None
     """`none`, `same` or `mlp`."""
     stage: str
     """Where the scores are from: `proxy`, `screen` or, before any training, `zero-cost`."""
-    score: float | None
+    score: float | None = None
     """The label-free score (`headsearch.scoring.score`)."""
-    discrepancy: float | None
-    discrepancy_sd: float | None
+    discrepancy: float | None = None
+    discrepancy_sd: float | None = None
     """Sample standard deviation over replicates; None with fewer than two."""
-    probe: float | None
+    probe: float | None = None
     """Percent: k-NN accuracy of the frozen base."""
-    probe_sd: float | None
-    knn: float | None
-    linear: float | None
-    gain: float | None
+    probe_sd: float | None = None
+    knn: float | None = None
+    linear: float | None = None
+    gain: float | None = None
     """`probe` less that of the control `none`, in points."""
-    gain_low: float | None
+    gain_low: float | None = None
     """95% interval of the gain, for this head alone; None without replicates anywhere."""
-    gain_high: float | None
-    params: int | None
-    flops: int | None
-    overhead: float | None
-    replicates: int
+    gain_high: float | None = None
+    params: int | None = None
+    flops: int | None = None
+    overhead: float | None = None
+    replicates: int = 0
     """Trials that ran their full budget."""
-    pareto_layer: int | None
+    pareto_layer: int | None = None
     """From 1, in (discrepancy, probe) among ranked heads; None without labels and without a rank."""
-    feasible: bool
+    feasible: bool = True
     """False where any of its trials was infeasible: a head that collapses for some seeds is not to be relied on."""
-    reason: str | None
+    reason: str | None = None
     """Why it is infeasible, or why the search let it go."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -188,7 +188,6 @@ def _row(group: Sequence[TrialRecord]) -> RankRow | None:
     if infeasible and complete:
         reason = f"{len(infeasible)} of {len(infeasible) + len(complete)} replicates: {reason}"
     return RankRow(
-        rank=None,
         head_id=group[0].head_id,
         family=group[0].config.family,
         config=group[0].config.to_dict(),
@@ -201,14 +200,10 @@ def _row(group: Sequence[TrialRecord]) -> RankRow | None:
         probe_sd=_deviation(probes),
         knn=_mean(_known(score.knn for score in scores)),
         linear=_mean(_known(score.linear for score in scores)),
-        gain=None,
-        gain_low=None,
-        gain_high=None,
         params=cost.params if cost else None,
         flops=cost.flops if cost else None,
         overhead=_mean(_known(record.cost.overhead for record in complete if record.cost is not None)),
         replicates=len(complete),
-        pareto_layer=None,
         feasible=not infeasible,
         reason=reason,
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from headsearch.results.ranking import RankRow
 from headsearch.results.records import TrialRecord, trial_rows
-from headsearch.results.text import UNKNOWN, gain, number, scaled
+from headsearch.results.text import UNKNOWN, gain, number, overhead, scaled
 from headsearch.scoring.zero_cost_scores import ORDERS, ZeroCostScores
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
             deviation = "" if row.probe_sd is None else f" ±{row.probe_sd:.1f}"
             cells += [number(row.probe, ".1f") + deviation, gain(row.gain, row.gain_low, row.gain_high)]
             cells += [number(row.linear, ".1f"), number(row.pareto_layer, "d")]
-        overhead = UNKNOWN if row.overhead is None else f"{100.0 * row.overhead:+.0f}%"
-        table.add_row(*map(plain, [*cells, scaled(row.params), overhead, str(row.replicates)]))
+        table.add_row(*map(plain, [*cells, scaled(row.params), overhead(row.overhead), str(row.replicates)]))
     infeasible = [
         f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in rows if not row.feasible
     ]
@@ -69,6 +68,17 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
         table.caption = plain("\n".join(infeasible))
         table.caption_justify = "left"
     return table
+
+
+def rank_cells(row: RankRow, *, labels: bool) -> list[str]:
+    """A row of the ranking as pages and Markdown have it: place, head, discrepancy, what needs labels, cost, seeds."""
+    place = str(row.rank) if row.rank is not None else row.control or UNKNOWN
+    cells = [place, row.head_id, number(row.discrepancy, ".3f")]
+    if labels:
+        spread = "" if row.probe_sd is None else f" ± {row.probe_sd:.1f}"
+        cells += [number(row.probe, ".1f") + spread, gain(row.gain, row.gain_low, row.gain_high)]
+        cells += [number(row.linear, ".1f"), number(row.pareto_layer, "d")]
+    return [*cells, scaled(row.params), overhead(row.overhead), str(row.replicates)]
 
 
 def departure_table(rows: Sequence[RankRow]) -> Table:

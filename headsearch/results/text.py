@@ -43,3 +43,8 @@ def gain(value: float | None, low: float | None = None, high: float | None = Non
     """A gain with its sign, and its interval where there is one: `+1.2 [0.3, 2.1]`."""
     interval = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
     return UNKNOWN if value is None else f"{value:+.1f}{interval}"
+
+
+def overhead(share: float | None) -> str:
+    """What a head adds to the time of a training step: `+12%`."""
+    return UNKNOWN if share is None else f"{100.0 * share:+.0f}%"

@@ -9,7 +9,7 @@ from headsearch.results.ranking import RankRow
 
 SCREEN_VERDICT = (
     "Cannot tell whether a head helps: heads were screened without labels, and are ordered by a score that predicts it weakly; "
-    "the strategies funnel and proxies tell."
+    "the strategies funnel and proxies can show it."
 )
 """What there is to say where nothing but a screen was run."""
 

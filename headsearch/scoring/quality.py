@@ -44,19 +44,23 @@ def view_retrieval(first_ND: Tensor, second_ND: Tensor) -> float:
     Raises:
         ValueError: shapes that do not pair up, or values that are not finite.
     """
-    return float(found_views(first_ND, second_ND).mean()) if len(first_ND) > 1 else math.nan
+    if len(first_ND) < 2:
+        _normalised(first_ND, second_ND)
+        return math.nan
+    there_N, back_N = found_views(first_ND, second_ND)
+    return 50.0 * float(there_N.mean() + back_N.mean())
 
 
-def found_views(first_ND: Tensor, second_ND: Tensor) -> Tensor:
-    """What each image contributes to `view_retrieval`, in percent (N,): 100 where it is found in both directions, 50 in one.
+def found_views(first_ND: Tensor, second_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """What is behind `view_retrieval`: 1 for each image whose view finds the other, 0 for the rest, in both directions (N,), float64.
 
     Raises `ValueError` as it does.
     """
     first, second = _normalised(first_ND, second_ND)
     similarity_NN = first @ second.T
     own_N = torch.arange(len(first), device=first.device)
-    found_N = [(similarity_NN.argmax(dim=dim) == own_N).double() for dim in (0, 1)]
-    return 50.0 * (found_N[0] + found_N[1])
+    there_N, back_N = ((similarity_NN.argmax(dim=dim) == own_N).double() for dim in (0, 1))
+    return there_N, back_N
 
 
 def alignment(first_ND: Tensor, second_ND: Tensor) -> float:

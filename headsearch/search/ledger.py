@@ -23,11 +23,11 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from headsearch.errors import RunError
 from headsearch.heads import Candidate
@@ -36,6 +36,7 @@ from headsearch.results.records import Taken, TrialRecord, finite
 from headsearch.runs.attributes import attributes, decode, for_people, identity, known_at_the_end, outcome
 from headsearch.runs.failures import NumberTaken, in_one_line
 from headsearch.search.draws import Draw
+from headsearch.search.lease import Lease, StudyLost
 from headsearch.search.patience import Patience
 from headsearch.search.stopping import Decision
 from headsearch.training.trial import RungScores, TrialResult, TrialStage
@@ -46,6 +47,12 @@ if TYPE_CHECKING:
 
 METRICS = ("discrepancy", "probe")
 """Names of the objectives, in order; without labels only the first."""
+
+
+INFEASIBLE = [1.0]
+"""Optuna's constraints of an infeasible trial: one above 0 is violated."""
+
+Result = TypeVar("Result")
 
 
 class Ledger:
@@ -59,9 +66,11 @@ class Ledger:
         labels: bool,
         valued: TrialStage = "proxy",
         patience: Patience | None = None,
+        lease: Lease | None = None,
     ) -> None:
         """Open the study `name`, which exists. `labels` tells whether its trials have a probe, `valued` which stage's scores are values of
-        the study: those of another do not compare with them; `patience` is for a database that goes away.
+        the study: those of another do not compare with them; `patience` is for a database that goes away; `lease` is held, and
+        is looked at before every write.
 
         Raises:
             RunError: the storage fails.
@@ -69,7 +78,8 @@ class Ledger:
         self._storage = storage
         self._labels = labels
         self._valued = valued
-        self._patiently = patience or Patience()
+        self._patience = patience or Patience()
+        self._lease = lease
         self._records: dict[int, TrialRecord] = {}
         self._draws: dict[int, Draw] = {}
         self._decisions: dict[int, dict[int, Decision]] = {}
@@ -102,26 +112,10 @@ class Ledger:
         labels: bool,
         facts: Mapping[str, Any],
         valued: TrialStage = "proxy",
-        patience: Patience | None = None,
     ) -> Ledger:
-        """Make the study. `facts` about the run are kept with it. Raises `RunError` where the name is taken."""
-        import optuna
-
-        metrics = METRICS if labels else METRICS[:1]
-        with in_one_line("the study cannot be written"):
-            try:
-                study = optuna.create_study(
-                    storage=storage, study_name=name, directions=["maximize"] * len(metrics)
-                )
-            except optuna.exceptions.DuplicatedStudyError:
-                raise RunError(
-                    f"search.storage: it has a study '{name}' already; expected another name"
-                ) from None
-            study.set_user_attr("headsearch", dict(facts))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names(list(metrics))
-        return cls(storage, name, labels=labels, valued=valued, patience=patience)
+        """A study that is made, by `make_study`, and opened."""
+        make_study(storage, name, labels=labels, facts=facts)
+        return cls(storage, name, labels=labels, valued=valued)
 
     @staticmethod
     def exists(storage: BaseStorage, name: str) -> bool:
@@ -235,8 +229,7 @@ class Ledger:
             decided.setdefault(decision.epoch, decision)
         earlier = tuple(rung for rung in record.rungs if rung.epoch < scores.epoch)
         self._records[number] = record = replace(record, rungs=(*earlier, scores))
-        rungs = [finite(rung.to_dict()) | _said(decided.get(rung.epoch)) for rung in record.rungs]
-        self._note(number, "rungs", rungs)
+        self._note(number, "rungs", self._rungs(record))
 
     def end(
         self,
@@ -259,28 +252,25 @@ class Ledger:
             )
         )
 
-    def _create(self, record: TrialRecord, draw: Draw | None) -> None:
-        from optuna.trial import FrozenTrial
+    def confirm(self) -> None:
+        """Check that the study is still there and ours. Raises `StudyLost`."""
+        if self._lease is not None:
+            self._patience(self._lease.confirm)
 
-        values = self.values(record)
-        state = self._optuna_state(record)
-        now = datetime.now()
-        trial = FrozenTrial(
-            number=record.number,
-            state=state,
-            value=None,
-            values=values,
-            datetime_start=now,
-            datetime_complete=now if state.is_finished() else None,
-            params=dict(draw.params) if draw else {},
-            distributions=dict(draw.distributions) if draw else {},
-            user_attrs=for_people(record) | known_at_the_end(record),
-            system_attrs=identity(record)
-            | ({"sampler": dict(draw.sampler_state)} if draw and draw.sampler_state else {})
-            | ({} if record.state == "running" else {"outcome": outcome(record)}),
-            intermediate_values={},
-            trial_id=-1,
-        )
+    def copy_to(self, storage: BaseStorage, name: str, facts: Mapping[str, Any]) -> None:
+        """Write everything that is known, anew, into an empty storage. Raises `RunError`."""
+        make_study(storage, name, labels=self._labels, facts=facts)
+        with in_one_line("the study cannot be written"):
+            study = storage.get_study_id_from_name(name)
+            for number in range(self._next_number):
+                # Somebody else's trial is not known; its number is kept.
+                known = self._records.get(number)
+                trial = self._frozen(known, self._draws.get(number)) if known else _foreign(number)
+                storage.create_new_trial(study, template_trial=trial)
+
+    def _create(self, record: TrialRecord, draw: Draw | None) -> None:
+        self.confirm()
+        trial = self._frozen(record, draw)
         self._ids[record.number] = self._patiently(
             lambda: self._append(trial), lambda: self._append_again(trial)
         )
@@ -288,6 +278,50 @@ class Ledger:
         if draw is not None:
             self._draws[record.number] = draw
         self._next_number += 1
+
+    def _frozen(self, record: TrialRecord, draw: Draw | None) -> FrozenTrial:
+        """A trial as Optuna has it."""
+        from optuna.trial import FrozenTrial
+
+        state, now = self._optuna_state(record), datetime.now()
+        noted = identity(record)
+        if draw and draw.sampler_state:
+            noted["sampler"] = dict(draw.sampler_state)
+        if record.rungs and record.duplicate_of is None:
+            noted["rungs"] = self._rungs(record)
+        if record.state != "running":
+            noted["outcome"] = outcome(record)
+        if record.state == "infeasible":
+            noted["constraints"] = INFEASIBLE
+        return FrozenTrial(
+            number=record.number,
+            state=state,
+            value=None,
+            values=self.values(record),
+            datetime_start=now,
+            datetime_complete=now if state.is_finished() else None,
+            params=dict(draw.params) if draw else {},
+            distributions=dict(draw.distributions) if draw else {},
+            user_attrs=for_people(record) | known_at_the_end(record),
+            system_attrs=noted,
+            intermediate_values={},
+            trial_id=-1,
+        )
+
+    def _rungs(self, record: TrialRecord) -> list[dict[str, Any]]:
+        decided = self._decisions.get(record.number, {})
+        return [finite(rung.to_dict()) | _said(decided.get(rung.epoch)) for rung in record.rungs]
+
+    def _patiently(self, write: Callable[[], Result], again: Callable[[], Result] | None = None) -> Result:
+        """Write to the study as `Patience` does, where it is still ours. Raises `StudyLost` where it is not."""
+        if self._lease is not None:
+            self._patience(self._lease.check)
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            return self._patience(write, again)
+        except (KeyError, UpdateFinishedTrialError):
+            raise StudyLost("the study no longer holds the trials of this search") from None
 
     def _append(self, trial: FrozenTrial) -> int:
         """Create a trial under its number; its id. Nothing is done where that is there already."""
@@ -328,8 +362,7 @@ class Ledger:
 
         trial, state, values = self._ids[record.number], self._optuna_state(record), self.values(record)
         if record.state == "infeasible":
-            # Optuna's way to say so: a constraint above 0 is violated.
-            self._note(record.number, "constraints", [1.0])
+            self._note(record.number, "constraints", INFEASIBLE)
         for key, noted in known_at_the_end(record).items():
             self._patiently(partial(self._storage.set_trial_user_attr, trial, key, noted))
 
@@ -355,6 +388,34 @@ class Ledger:
             "infeasible": TrialState.FAIL,
             "failed": TrialState.FAIL,
         }[answer.state]
+
+
+def make_study(storage: BaseStorage, name: str, *, labels: bool, facts: Mapping[str, Any]) -> None:
+    """Make the study. `facts` about the run are kept with it. Raises `RunError` where the name is taken, or the storage fails."""
+    import optuna
+
+    metrics = METRICS if labels else METRICS[:1]
+    with in_one_line("the study cannot be written"):
+        try:
+            study = optuna.create_study(
+                storage=storage, study_name=name, directions=["maximize"] * len(metrics)
+            )
+        except optuna.exceptions.DuplicatedStudyError:
+            raise RunError(
+                f"search.storage: it has a study '{name}' already; expected another name"
+            ) from None
+        study.set_user_attr("headsearch", dict(facts))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(metrics))
+
+
+def _foreign(number: int) -> FrozenTrial:
+    from optuna.trial import TrialState, create_trial
+
+    trial = create_trial(state=TrialState.FAIL)
+    trial.number = number
+    return trial
 
 
 def finite_scores(scores: RungScores) -> bool:

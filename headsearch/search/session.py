@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +27,13 @@ from headsearch.search.executors import Executor
 from headsearch.search.executors.inline import InlineExecutor
 from headsearch.search.executors.placement import place_workers
 from headsearch.search.executors.process import ProcessExecutor
-from headsearch.search.ledger import Ledger
+from headsearch.search.lease import Lease
+from headsearch.search.ledger import Ledger, make_study
 from headsearch.search.materials import Materials, gather, read_space
 from headsearch.search.observer import Observer
 from headsearch.search.patience import Patience
 from headsearch.search.proposer import Proposer
+from headsearch.search.rescue import rescued
 from headsearch.secrecy import kept_out, redacted
 from headsearch.space import Space
 from headsearch.training.trial import TrialStage
@@ -161,8 +163,7 @@ def conduct(
         try:
             watcher = stack.enter_context(_with_callbacks(experiment, directory, watcher))
             storage = shared or _opened(sqlite_url(directory.study_path), stack)
-            patience = Patience(experiment.search.storage_patience, watcher.note)
-            ledger = _open_ledger(experiment, directory, storage, patience)
+            ledger = _open_ledger(experiment, directory, storage, watcher.note, stack)
         except BaseException:
             # A new run that cannot begin leaves nothing behind.
             if not resume:
@@ -176,7 +177,9 @@ def conduct(
         )
         materials.let_go()
         watcher.search_started(coordinator.status(), resumed=resume)
-        executor.run(coordinator, materials.evaluate)
+        with rescued(directory, ledger, storage) if shared is None else contextlib.nullcontext():
+            executor.run(coordinator, materials.evaluate)
+            ledger.confirm()
         watcher.search_ended(coordinator.status())
         return RunSummary(directory.path, tuple(ledger.records))
 
@@ -259,17 +262,24 @@ def _with_callbacks(experiment: Experiment, directory: RunDirectory, watcher: Ob
 
 
 def _open_ledger(
-    experiment: Experiment, directory: RunDirectory, storage: BaseStorage, patience: Patience
+    experiment: Experiment,
+    directory: RunDirectory,
+    storage: BaseStorage,
+    note: Callable[[str], None],
+    stack: contextlib.ExitStack,
 ) -> Ledger:
-    labels = experiment.probes
+    """The study of the run, made where it has not begun; nobody else writes it until the `stack` ends."""
+    facts, url = directory.facts(), experiment.search.storage
+    if not Ledger.exists(storage, facts.study):
+        if directory.begun:
+            raise RunError(
+                f"{directory.path}: its study '{facts.study}' is not in the storage; copy it there, or go on with the former storage"
+            )
+        make_study(storage, facts.study, labels=experiment.probes, facts=facts.to_dict())
+    lease = Lease(storage, facts.study, directory.study_path if url is None else None)
+    stack.enter_context(lease.held(shared=url is not None, note=note))
     valued: TrialStage = "screen" if experiment.search.strategy == "screen" else "proxy"
-    facts = directory.facts()
-    if Ledger.exists(storage, facts.study):
-        return Ledger(storage, facts.study, labels=labels, valued=valued, patience=patience)
-    if directory.begun:
-        raise RunError(
-            f"{directory.path}: its study '{facts.study}' is not in the storage; copy it there, or go on with the former storage"
-        )
-    return Ledger.create(
-        storage, facts.study, labels=labels, facts=facts.to_dict(), valued=valued, patience=patience
+    patience = Patience(experiment.search.storage_patience, note)
+    return Ledger(
+        storage, facts.study, labels=experiment.probes, valued=valued, patience=patience, lease=lease
     )

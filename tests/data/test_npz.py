@@ -189,9 +189,9 @@ print(peak() - before)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (member((4, 5, 6)), "is said to have shape"),
-        (member((4, 5, 6)) + bytes(119), "is said to have shape"),
-        (member((4, 5, -6)) + bytes(120), "is said to have shape"),
+        (member((4, 5, 6)), "declares shape"),
+        (member((4, 5, 6)) + bytes(119), "declares shape"),
+        (member((4, 5, -6)) + bytes(120), "declares shape"),
         (member((4, 5, 6), "|O") + bytes(120), "Python objects"),
         (member((4, 5, 6))[:20], "cannot read"),
         (b"no array", "cannot read"),

@@ -10,6 +10,7 @@ import json
 import pickle
 import struct
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torchvision.datasets import CIFAR10
 
 from headsearch.data import load_data
 from headsearch.data.sets import Dataset, MemoryImages
+from headsearch.data.timm_names import _sequential
 from headsearch.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -169,3 +171,12 @@ def test_hugging_face(tmp_path: Path) -> None:
     assert data.train.labels is not None
     first = pixels_of(data)[:, 0, 0, 0] % 2
     assert torch.equal(first.long(), data.train.labels)
+
+
+def test_a_sequential_data_set_that_breaks_off_is_told_in_one_line() -> None:
+    def items() -> Iterator[tuple[Image.Image, int]]:
+        yield Image.new("RGB", (8, 8)), 0
+        raise struct.error("unpack\nrequires a buffer")
+
+    with pytest.raises(DataError, match="'wds/x train' cannot be read to its end: unpack requires a buffer"):
+        _sequential(items(), "wds/x train", True, 8, 10**6)

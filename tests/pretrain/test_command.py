@@ -113,7 +113,7 @@ def test_sigterm_exits_with_143_and_tells_how_to_go_on(head: Path, images: Path,
         finally:
             process.kill()
     assert process.returncode == 143
-    assert f"Go on with:  headsearch pretrain {head} --out {out}" in told.splitlines()[-1]
+    assert f"Resume with:  headsearch pretrain {head} --out {out}" in told.splitlines()[-1]
     assert told.splitlines()[-1].endswith("--resume")
 
 
@@ -163,7 +163,7 @@ def test_where_a_rank_is_killed_the_others_tell_how_to_go_on(
     own = [line for line in told.splitlines() if line.startswith("headsearch:")]
     assert len(own) == 1
     assert (
-        f"another rank is gone, killed perhaps or out of memory. Go on with:  headsearch pretrain {head}"
+        f"another rank is gone; it may have been killed or run out of memory. Resume with:  headsearch pretrain {head}"
         in own[0]
     )
     assert own[0].endswith("--resume")

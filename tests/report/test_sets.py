@@ -40,4 +40,4 @@ def test_the_report_names_the_sets_and_how_to_load_them(run: Run) -> None:
     best = next(row for row in run.rows if row.rank == 1)
     assert best.head_id in page
     assert "load_heads" in page
-    assert "plain self-supervised learning, what every head is compared with" not in page
+    assert "plain self-supervised learning. Every head is compared with it" not in page

@@ -16,7 +16,7 @@ from headsearch.runs.run import RunReader, look_at, read_records, read_run
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
-from headsearch.training.trial import Training
+from headsearch.training.trial import Training, TrainingContext, TrainingResult
 
 
 @pytest.fixture
@@ -91,10 +91,11 @@ def test_a_search_is_followed_while_it_runs(tmp_path: Path) -> None:
 
 def test_an_interrupted_search_is_told_from_one_at_work(tmp_path: Path) -> None:
     class Interrupting(ToyEvaluator):
-        def __call__(self, config, context):  # type: ignore[no-untyped-def]
+        def __call__(self, training: Training, context: TrainingContext) -> TrainingResult:
+            config = training.candidates[0].config
             if config.stages and config.family != "vit" and config.family != "mlp":
                 raise KeyboardInterrupt
-            return super().__call__(config, context)
+            return super().__call__(training, context)
 
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headsearch.errors import ExperimentError, RunError
+from headsearch.errors import ExperimentError, MissingPackage, RunError
 from headsearch.experiment import parse_experiment
 from headsearch.experiment.callbacks import MlflowSpec, TensorBoardSpec, WandbSpec
 from headsearch.results.records import State, TrialRecord
@@ -241,7 +241,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.M
             monkeypatch.delitem(sys.modules, module)
     sys.path_importer_cache.clear()
     with pytest.raises(
-        ExperimentError,
+        MissingPackage,
         match=r"^search.callbacks: mlflow is not installed; install it with: pip install 'headsearch\[mlflow\]'$",
     ):
         check_callbacks((MlflowSpec(),))

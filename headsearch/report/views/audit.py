@@ -15,16 +15,14 @@ TITLE = "Audit"
 def audit(view: Run) -> Child:
     """The section of it. The audit takes seconds, so it waits until nobody is at work: every new trial would change it."""
     if view.at_work:
-        told = "While the search runs, ask for it in a terminal: headsearch audit " + str(view.path)
+        told = "While the search runs, use a terminal: headsearch audit " + str(view.path)
         return card(TITLE, empty(told), wide=True)
     if view.experiment is None:
-        return card(
-            TITLE, empty("The experiment cannot be read, and with it what was to be compared."), wide=True
-        )
+        return card(TITLE, empty("The experiment cannot be read, so nothing can be compared."), wide=True)
     return card(
         TITLE,
         *map(_section, view.audit.sections),
-        note="The run held against itself, with intervals from a bootstrap over heads; docs/audit.md says what every line means.",
+        note="Comparisons within the run, with intervals from a bootstrap over heads. docs/audit.md explains every line.",
         wide=True,
     )
 

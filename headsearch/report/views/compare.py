@@ -99,7 +99,7 @@ def _runs(views: Sequence[Run]) -> Child:
         "Runs",
         table("Runs", [*columns, Column("First in the ranking"), Column("Verdict")], rows),
         drawn,
-        note="Scores of two runs compare only where base, images, method and schedule are the same.",
+        note="Scores of two runs are comparable only if base, images, method and schedule are the same.",
         wide=True,
     )
 
@@ -194,6 +194,6 @@ def _configs(heads: Sequence[Chosen]) -> Child:
     return card(
         "Difference of configs",
         table("Configs side by side", columns, rows),
-        note="What differs is bold and marked with ≠.",
+        note="Differences are bold and marked with ≠.",
         wide=True,
     )

@@ -60,7 +60,7 @@ def cost(view: Run) -> list[Child]:
                 "spent",
             ),
             table("Cost by stage", columns, rows),
-            note="Time is that of each training, added up: with several workers the search itself is over sooner. Saved time is epochs not trained, at the mean "
+            note="Times of all trainings are added up. With several workers the search itself takes less time. Saved time is epochs not trained, at the mean "
             "time of an epoch.",
             wide=True,
         ),
@@ -73,7 +73,7 @@ def _broken(view: Run) -> Child:
     if not found.broken:
         return card("What went wrong", empty("Nothing: no trial failed and none was infeasible."), wide=True)
     again = (
-        html.P(f"{found.again} trainings were run again after they had failed.", className="note")
+        html.P(f"{found.again} trainings were repeated after a failure.", className="note")
         if found.again
         else None
     )

@@ -94,7 +94,7 @@ def _parameters(config: HeadConfig) -> Child:
         return html.Div([_parameters(member) for member in config.members])
     if not config.stages:
         return html.P(
-            "No head: plain self-supervised learning, what every head is compared with.", className="note"
+            "No head: plain self-supervised learning. Every head is compared with it.", className="note"
         )
     rows: list[Sequence[Child]] = []
     for place, stage in enumerate(config.stages, start=1):
@@ -222,7 +222,7 @@ def _cost(view: Run, head_id: str, records: Sequence[TrialRecord]) -> Child:
     cost = next((record.cost for record in records if record.cost is not None), None)
     row = view.row_of.get(head_id)
     if cost is None:
-        return card("Cost", empty("Measured when a trial has run its full budget."))
+        return card("Cost", empty("Measured at the end of a trial that runs its full budget."))
     overhead = row.overhead if row is not None else cost.overhead
     base = view.facts.base if view.facts else None
     return card(
@@ -270,6 +270,6 @@ def _use(view: Run, head_id: str, config: HeadConfig, links: Links) -> Child:
             ],
             className="note",
         ),
-        note="The head's config in its canonical form. head.yaml holds it with the base, the scores and where they come from.",
+        note="The head's config in its canonical form. head.yaml holds it with the base, the scores and their provenance.",
         wide=True,
     )

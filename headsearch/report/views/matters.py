@@ -22,7 +22,7 @@ def matters(view: Run) -> list[Child]:
         return [
             empty(
                 f"Too few to tell: {heads} of the searched heads ran their full budget. Importance needs a dozen or more; "
-                "those stopped early do not count, having no final score."
+                "heads that were stopped early do not count, because they have no final score."
             )
         ]
     found = {name: items for name, scores in _scores(view).items() if (items := importances(scores))}
@@ -38,14 +38,12 @@ def matters(view: Run) -> list[Child]:
         ),
         _table(found),
         note=[
-            html.Strong(f"{heads} heads stand behind this. "),
-            html.Span("All of it is too few to tell: hatched bars are noise as likely as not. ")
-            if unsure
-            else None,
+            html.Strong(f"{heads} heads support this. "),
+            html.Span("These are too few to tell: hatched bars may well be noise. ") if unsure else None,
             "The share of the variance between heads that a parameter alone explains, corrected for chance (adjusted R² of its "
-            "group means): 100% explains everything, 0 is what a parameter without effect reads on average, less than that is "
-            f"chance. Hatched: fewer than {ENOUGH} heads beyond one per value, too few to tell. What two parameters do only "
-            "together does not show, and what goes along with another parameter shares its credit.",
+            "group means): 100% explains everything, 0 is the average for a parameter without effect, and lower values are "
+            f"chance. Hatched: fewer than {ENOUGH} heads beyond one per value, too few to tell. Effects of two parameters "
+            "together do not show, and parameters that vary together share their credit.",
         ],
         wide=True,
     )

@@ -24,9 +24,10 @@ from headsearch.report.parts import (
     table,
     tiles,
 )
+from headsearch.report.status import last_scores, trial_name
 from headsearch.results.ranking import RankRow
-from headsearch.results.records import TrialRecord
-from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
+from headsearch.results.tables import rank_cells
+from headsearch.results.text import UNKNOWN, duration, number
 from headsearch.runs.run import Run, Running
 
 STAGE_NAMES = {"controls": "Controls", "screen": "Screen", "heads": "Heads", "replicates": "Replicates"}
@@ -174,24 +175,10 @@ def _running_row(running: Running, budget: int, links: Links) -> Sequence[Child]
     )
     return [
         str(record.number),
-        link(_named(record), links.head(record.head_id)),
+        link(trial_name(record), links.head(record.head_id)),
         html.Span([f"{number(epoch, 'g')} of {budget}", share]),
-        _scores(record),
+        last_scores(record),
     ]
-
-
-def _named(record: TrialRecord) -> str:
-    name = f"control {record.control}" if record.control else record.head_id
-    return f"{name}, seed {record.replicate + 1}" if record.replicate else name
-
-
-def _scores(record: TrialRecord) -> str:
-    if not record.rungs:
-        return "no rung yet"
-    last = record.rungs[-1]
-    return (
-        f"epoch {last.epoch}: discrepancy {number(last.discrepancy, '.3f')}, k-NN {number(last.knn, '.1f')}"
-    )
 
 
 def _picture(view: Run) -> Child:
@@ -286,13 +273,6 @@ def _scored(rows: Sequence[RankRow]) -> bool:
 
 
 def _rank_row(row: RankRow, view: Run, links: Links, *, scored: bool) -> Sequence[Child]:
-    place = str(row.rank) if row.rank is not None else (row.control or UNKNOWN)
-    cells: list[Child] = [place, link(html.Code(row.head_id), links.head(row.head_id))]
-    cells += [number(row.score, ".3f")] if scored else []
-    cells.append(number(row.discrepancy, ".3f"))
-    if view.labels:
-        spread = "" if row.probe_sd is None else f" ± {row.probe_sd:.1f}"
-        cells += [number(row.probe, ".1f") + spread, gain(row.gain, row.gain_low, row.gain_high)]
-        cells += [number(row.linear, ".1f"), number(row.pareto_layer, "d")]
-    overhead = UNKNOWN if row.overhead is None else f"{100 * row.overhead:+.0f}%"
-    return [*cells, scaled(row.params), overhead, str(row.replicates)]
+    place, head_id, *numbers = rank_cells(row, labels=view.labels)
+    score = [number(row.score, ".3f")] if scored else []
+    return [place, link(html.Code(head_id), links.head(head_id)), *score, *numbers]
