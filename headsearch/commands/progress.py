@@ -61,7 +61,7 @@ class LineDisplay(Display):
 
     def search_started(self, status: SearchStatus, *, resumed: bool) -> None:
         if resumed:
-            self._line(f"going on: {status.settled} of {status.expected} trainings are done")
+            self._line(f"resuming: {status.settled} of {status.expected} trainings are done")
         else:
             self._line(f"about {status.expected} trainings, controls first")
 

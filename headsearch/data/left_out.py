@@ -43,7 +43,7 @@ class LeftOut:
         if self.rule == "refuse" and count and of and count >= TOO_MANY * of:
             raise DataError(
                 f"data: {count:,} of {of:,} files of {self.place} cannot be read: {_some(self.unreadable)}; "
-                "mend or remove them, or set data.unreadable to accept"
+                "fix or remove them, or set data.unreadable to accept"
             )
 
     def told(self) -> list[str]:

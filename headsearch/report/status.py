@@ -18,7 +18,7 @@ _WIDTH = 40
 """Characters of the sparkline."""
 _CONDITIONS = {
     "at work": "at work",
-    "interrupted": "not at work, and not at its end: go on with --resume",
+    "interrupted": "interrupted: continue with --resume",
     "ended": "finished",
     "empty": "nothing has been trained yet",
 }

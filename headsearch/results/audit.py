@@ -204,7 +204,9 @@ def _stages(
         line = next(line for line in lines if line.name == wanted)
         conclusion = _sentence(line, subject, "the proxies")
         conclusion += f" {len(chance)} of the {len(heads)} heads with a proxy were taken by chance"
-        conclusion += "." if chance_is_told else ", going by today's score: the run does not say."
+        conclusion += (
+            "." if chance_is_told else ", judged by the present score, because the run does not record it."
+        )
     return Section(
         "stages", "Do the stages that choose agree with what comes after them?", tuple(lines), conclusion
     )

@@ -112,7 +112,7 @@ class RunDirectory:
         if path.is_dir() and not any(path.iterdir()):
             return
         if path.exists():
-            raise RunError(f"{path} exists; add --resume to go on with it, or choose another --out")
+            raise RunError(f"{path} exists; add --resume to continue it, or choose another --out")
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:

@@ -93,7 +93,7 @@ class Board:
             training.workdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(
-                f"{training.workdir}: cannot be made: {error.strerror}; mend that and go on with --resume"
+                f"{training.workdir}: cannot be made: {error.strerror}; fix that and continue with --resume"
             ) from None
         self.observer.training_started(training, self.status())
         return training

@@ -187,12 +187,12 @@ class Coordinator:
         if len(training.trials) > 1:
             self._keep_details(training, outcome)
             raise RunError(
-                f"the screen of {len(training.trials)} heads (trial {training.number} and on) gave no result: {outcome.reason}; mend that, "
-                f"or screen fewer heads at once (search.screen.batch), and go on with --resume"
+                f"the screen of {len(training.trials)} heads (trial {training.number} and on) gave no result: {outcome.reason}; fix that, "
+                f"or screen fewer heads at once (search.screen.batch), and continue with --resume"
             )
         if outcome.kind == "halt":
             raise RunError(
-                f"stopped at trial {training.number}: {outcome.reason}; mend that and go on with --resume"
+                f"stopped at trial {training.number}: {outcome.reason}; fix that and continue with --resume"
             )
         self._keep_details(training, outcome)
         return TrialResult(outcome.kind, rungs, reason=outcome.reason)
@@ -261,7 +261,7 @@ class Coordinator:
             write_atomically(training.workdir / "error.txt", outcome.details)
         except OSError as error:
             raise RunError(
-                f"{training.workdir}: cannot be written: {error.strerror}; mend that and go on with --resume"
+                f"{training.workdir}: cannot be written: {error.strerror}; fix that and continue with --resume"
             ) from None
 
     def _give_up_if_nothing_works(self, records: Sequence[TrialRecord]) -> None:

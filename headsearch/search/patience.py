@@ -35,7 +35,9 @@ class Patience:
         Raises:
             RunError: the database stayed away, or the storage failed in another way.
         """
-        with in_one_line("the study cannot be written", "; what is finished is safe, go on with --resume"):
+        with in_one_line(
+            "the study cannot be written", "; everything finished is safe, continue with --resume"
+        ):
             return self._attempt(write, again or write)
 
     def _attempt(self, write: Callable[[], Result], again: Callable[[], Result]) -> Result:

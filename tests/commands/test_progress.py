@@ -40,7 +40,7 @@ def test_a_log_is_told_that_a_long_training_goes_on(tmp_path: Path, monkeypatch:
 
 def test_lines_say_when_a_search_goes_on(tmp_path: Path) -> None:
     shown(LineDisplay, tmp_path / "run")
-    assert "going on: " in shown(LineDisplay, tmp_path / "run", resume=True)
+    assert "resuming: " in shown(LineDisplay, tmp_path / "run", resume=True)
 
 
 def test_bars_leave_a_line_for_every_trial_that_ended(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_a_funnel_shows_the_way_of_its_heads_and_whom_it_let_go(tmp_path: Path) 
     assert view.condition == "ended"
     page = to_html(as_static(overview(view, Links(0))))
     assert str(view.passage) in Elements(page).text
-    assert f"{len(view.departed)} heads were let go" in page
+    assert f"{len(view.departed)} heads were dropped" in page
     assert view.departed[-1].stage == "zero-cost"
     for parts in all_views(view):
         assert Elements(to_html(as_static(parts))).text.strip()

@@ -44,9 +44,7 @@ def test_the_written_experiment_starts_another_run(tmp_path: Path) -> None:
 def test_an_existing_directory_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("dear")
-    with pytest.raises(
-        RunError, match=r"mine exists; add --resume to go on with it, or choose another --out"
-    ):
+    with pytest.raises(RunError, match=r"mine exists; add --resume to continue it, or choose another --out"):
         create(tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 

@@ -102,7 +102,7 @@ def test_a_database_that_stays_away_ends_the_search_in_one_line_and_it_resumes(
     watcher = Disturbing(server.stop)
     with pytest.raises(
         RunError,
-        match=r"^the study cannot be written: .*; what is finished is safe, go on with --resume$",
+        match=r"^the study cannot be written: .*; everything finished is safe, continue with --resume$",
     ) as raised:
         run_toy(tmp_path / "run", experiment(server.url, patience=1.0), observer=watcher)
     assert "\n" not in str(raised.value)

@@ -290,7 +290,7 @@ def told(tmp_path: Path, name: str, callbacks: list[Recording]) -> tuple[list[Tr
 def test_a_callback_that_fails_is_dropped_with_a_note_and_the_search_goes_on(tmp_path: Path) -> None:
     good, bad = Recording(), Recording(breaks_at=30)
     records, notes = told(tmp_path, "run", [bad, good])
-    assert notes == ["recording failed and is told no more: the server has gone away"]
+    assert notes == ["recording failed and is switched off: the server has gone away"]
     assert len(bad.told) == 30
     assert [number for what, number in good.told if what == "complete"] == [
         record.number for record in records if record.state == "complete"

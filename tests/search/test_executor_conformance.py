@@ -101,7 +101,7 @@ def test_a_disk_that_is_full_ends_the_search_and_the_trial_resumes(
     run = tmp_path / "run"
     try:
         with (
-            pytest.raises(RunError, match=r"(?i)no space left on (the )?device.*go on with --resume"),
+            pytest.raises(RunError, match=r"(?i)no space left on (the )?device.*continue with --resume"),
             make(run, 2) as executor,
         ):
             run_toy(run, experiment, observer=Filling(), executor=executor)

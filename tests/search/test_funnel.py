@@ -198,7 +198,7 @@ def test_how_a_head_was_taken_is_written_down_and_outlasts_a_change_of_score(
         after = read_run(tmp_path / name)
         assert Counter(after.taken.values()) == {"best": 4, "chance": 2}
         assert after.by_chance == {head for head, taken in after.taken.items() if taken == "chance"}
-        assert "going by today's score" not in after.audit.sections[0].conclusion
+        assert "judged by the present score" not in after.audit.sections[0].conclusion
     assert read_run(tmp_path / "whole").taken == whole.taken
     assert after.taken.items() >= before.items()
 
@@ -217,7 +217,7 @@ def test_a_run_that_does_not_say_how_a_head_was_taken_goes_by_the_present_score_
     assert set(old.taken.values()) == {None}
     assert old.by_chance == told.by_chance
     assert (
-        "2 of the 6 heads with a proxy were taken by chance, going by today's score"
+        "2 of the 6 heads with a proxy were taken by chance, judged by the present score"
         in old.audit.sections[0].conclusion
     )
     assert results(run(tmp_path / "run", experiment, resume=True)) == results(list(old.records))

@@ -207,7 +207,7 @@ def test_a_full_disk_ends_the_search_and_the_trial_resumes(tmp_path: Path) -> No
     experiment = toy_experiment(trials=3, finalists=0, replicates=1)
     full = ToyEvaluator(failures={"mlp": "disk"})
     with pytest.raises(
-        RunError, match=r"stopped at trial 2: no space left on the device \(checkpoint.json\); mend that"
+        RunError, match=r"stopped at trial 2: no space left on the device \(checkpoint.json\); fix that"
     ):
         run(tmp_path / "run", experiment, full)
     assert [r.state for r in read_records(tmp_path / "run")] == ["complete", "complete", "running"]

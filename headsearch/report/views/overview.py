@@ -99,8 +99,8 @@ def _answer(view: Run, links: Links) -> Child:
         left = "" if view.expected is None else f" {max(0, view.expected - view.settled)} trainings are left."
         told.append(
             html.P(
-                f"Nobody is at work on this run.{left} Go on with headsearch run … --out {shlex.quote(str(view.path))} --resume; what is "
-                "finished is safe. (Where the space has no more heads, there is nothing left.)",
+                f"No search is at work on this run.{left} Continue with headsearch run … --out {shlex.quote(str(view.path))} --resume; everything "
+                "finished is safe. (If the space has no more heads, nothing is left to do.)",
                 className="note",
             )
         )
@@ -238,8 +238,8 @@ def _departed(view: Run, links: Links) -> Child:
     rest = len(view.departed) - len(shown)
     return html.Details(
         [
-            html.Summary(f"{len(view.departed)} heads were let go before they could be ranked"),
-            table("Heads that were let go", columns, rows),
+            html.Summary(f"{len(view.departed)} heads were dropped before they could be ranked"),
+            table("Dropped heads", columns, rows),
             html.P(f"and {rest} more: headsearch rank {shlex.quote(str(view.path))} --all", className="note")
             if rest
             else None,

@@ -75,4 +75,4 @@ class Broadcast(Observer):
         except Exception as error:  # noqa: BLE001 - whatever a client of somebody's server raises
             self._callbacks.remove(callback)
             reason = " ".join(str(error).split()) or type(error).__name__
-            self._display.note(f"{callback.name} failed and is told no more: {redacted(reason)[:300]}")
+            self._display.note(f"{callback.name} failed and is switched off: {redacted(reason)[:300]}")

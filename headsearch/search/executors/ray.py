@@ -100,7 +100,7 @@ def _own_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise _Raised(
-            RunError(f"the run directory cannot be written: {error}; go on with --resume")
+            RunError(f"the run directory cannot be written: {error}; continue with --resume")
         ) from error
     except Exception as error:
         raise _Raised(error) from error
