@@ -57,7 +57,7 @@ class RaySpec(Section):
     cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
     """Also the threads of a trial, rounded down, but no fewer than one."""
     gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
-    """A share of one, or a whole number; 0: trials see none."""
+    """1, or a share of one; 0: trials see none."""
     max_retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial whose worker was lost is taken up by another."""
     timeout: Annotated[float, Field(gt=0)] = 1800.0
@@ -67,9 +67,9 @@ class RaySpec(Section):
 
     @model_validator(mode="after")
     def _can_be_asked_of_ray(self) -> RaySpec:
-        if self.gpus_per_trial > 1 and not self.gpus_per_trial.is_integer():
+        if self.gpus_per_trial > 1:
             raise ValueError(
-                f"gpus_per_trial: {self.gpus_per_trial:g} is neither a share of one GPU nor a whole number"
+                f"gpus_per_trial: a trial trains on one GPU, expected at most 1, got {self.gpus_per_trial:g}"
             )
         if self.address not in (None, "auto") and not re.fullmatch(r"[^/:\s]+:\d{1,5}", str(self.address)):
             raise ValueError(

@@ -27,15 +27,25 @@ def identity(record: TrialRecord) -> dict[str, Any]:
 
 
 def for_people(record: TrialRecord) -> dict[str, Any]:
-    """What Optuna's dashboard shows beside parameters and values. A reason is known at the end only, but for duplicates."""
+    """What Optuna's dashboard shows of a trial from its start, beside its parameters."""
     noted = {
         "head_id": record.head_id,
         "control": record.control,
         "replicate": record.replicate or None,
         "stage": record.stage if record.stage != "proxy" else None,
-        "reason": record.reason,
     }
     return {key: value for key, value in noted.items() if value is not None}
+
+
+def known_at_the_end(record: TrialRecord) -> dict[str, Any]:
+    """What Optuna's dashboard is shown of a trial that has ended, beside `for_people`."""
+    scores = record.rungs[-1] if record.rungs else None
+    noted = {
+        "reason": record.reason,
+        "knn": scores.knn if scores is not None else None,
+        "linear": scores.linear if scores is not None else None,
+    }
+    return {key: value for key, value in finite(noted).items() if value is not None}
 
 
 def outcome(record: TrialRecord) -> dict[str, Any]:

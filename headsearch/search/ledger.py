@@ -26,13 +26,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headsearch.errors import RunError
 from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import Taken, TrialRecord, finite
-from headsearch.runs.attributes import attributes, decode, for_people, identity, outcome
+from headsearch.runs.attributes import attributes, decode, for_people, identity, known_at_the_end, outcome
 from headsearch.runs.failures import NumberTaken, in_one_line
 from headsearch.search.draws import Draw
 from headsearch.search.lease import Lease, StudyLost
@@ -301,7 +302,7 @@ class Ledger:
             datetime_complete=now if state.is_finished() else None,
             params=dict(draw.params) if draw else {},
             distributions=dict(draw.distributions) if draw else {},
-            user_attrs=for_people(record),
+            user_attrs=for_people(record) | known_at_the_end(record),
             system_attrs=noted,
             intermediate_values={},
             trial_id=-1,
@@ -362,8 +363,8 @@ class Ledger:
         trial, state, values = self._ids[record.number], self._optuna_state(record), self.values(record)
         if record.state == "infeasible":
             self._note(record.number, "constraints", INFEASIBLE)
-        if record.reason is not None:
-            self._patiently(lambda: self._storage.set_trial_user_attr(trial, "reason", record.reason))
+        for key, noted in known_at_the_end(record).items():
+            self._patiently(partial(self._storage.set_trial_user_attr, trial, key, noted))
 
         def close() -> None:
             self._storage.set_trial_state_values(trial, state, values)

@@ -1,14 +1,16 @@
 import pickle
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 
 from headsearch.errors import DataError, HeadError, InfeasibleHead, RunError
 from headsearch.heads import Candidate, HeadConfig, Stage
+from headsearch.search import executors
 from headsearch.search.executors import Failed, Stopped, attempt, failure
 from headsearch.testing.toy import ToyEvaluator
-from headsearch.training.trial import RungScores, Training, TrainingResult, Trial
+from headsearch.training.trial import RungScores, Training, TrainingContext, TrainingResult, Trial
 
 MIXER = Candidate.of(HeadConfig((Stage("mixer", {"depth": 2}),)))
 
@@ -70,6 +72,32 @@ def test_running_out_of_a_device_s_memory_is_the_head_s_fault(monkeypatch: pytes
 
     monkeypatch.setitem(sys.modules, "torch", FakeTorch)
     assert failure(FakeTorch.OutOfMemoryError("CUDA out of memory")).kind == "infeasible"
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_device_that_was_full_is_tried_once_more_with_the_trial_s_memory_given_back(
+    failures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(executors, "FULL_DEVICE_SECONDS", 0.0)
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def evaluate(asked: Training, context: TrainingContext) -> TrainingResult:
+        assert all(former() is None for former in held)
+        tensor = torch.ones(3)
+        held.append(weakref.ref(tensor))
+        if len(held) <= failures:
+            raise torch.OutOfMemoryError("CUDA out of memory, of which neighbours hold the most")
+        return ToyEvaluator()(asked, context)
+
+    outcome = attempt(evaluate, training(tmp_path), lambda *_: True, silent)
+    assert len(held) == 2
+    if failures == 1:
+        assert isinstance(outcome, TrainingResult)
+    else:
+        assert isinstance(outcome, Failed)
+        assert (outcome.kind, outcome.reason[:13]) == ("infeasible", "out of memory")
 
 
 def test_a_study_that_cannot_be_written_is_no_outcome_of_the_trial(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ def test_attributes_are_few_and_short(shown: tuple[Answer, list[TrialRecord]]) -
         "control",
         "replicate",
         "reason",
+        "knn",
+        "linear",
     }
     for trial, record in zip(answer["trials"], records, strict=True):
         expected = {"head_id": record.head_id}
@@ -93,7 +95,11 @@ def test_attributes_are_few_and_short(shown: tuple[Answer, list[TrialRecord]]) -
             expected["replicate"] = str(record.replicate)
         if record.reason is not None:
             expected["reason"] = record.reason
-        assert attributes(trial) == expected
+        found = attributes(trial)
+        for key in ("knn", "linear"):
+            score = getattr(record.rungs[-1], key) if record.rungs else None
+            assert (float(found.pop(key)) if key in found else None) == score
+        assert found == expected
 
 
 def test_trials_that_are_infeasible_violate_a_constraint_and_say_why(

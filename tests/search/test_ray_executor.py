@@ -55,7 +55,6 @@ def grid(**search: Any) -> Any:
         ({"gpus_per_trial": 1}, [node(16, 4), node(2, 4), node(64)], 6),
         # 0.3 of a GPU fits three times on one, and not ten times on three.
         ({"gpus_per_trial": 0.3}, [node(16, 3)], 9),
-        ({"gpus_per_trial": 2}, [node(16, 5)], 2),
         ({}, [node(4, alive=False), node(3)], 3),
     ],
 )
@@ -73,12 +72,12 @@ def test_a_cluster_has_room_for_as_many_trials_as_fit_on_its_nodes(
             r"cpus_per_trial: 9 CPU\(s\) per trial, but no node of this machine has more than 8; expected at most 8",
         ),
         (
-            {"address": "auto", "gpus_per_trial": 3},
-            r"gpus_per_trial: 3 GPU\(s\) per trial, but no node of the cluster has more than 2; expected at most 2",
+            {"address": "auto", "cpus_per_trial": 9},
+            r"cpus_per_trial: 9 CPU\(s\) per trial, but no node of the cluster has more than 8; expected at most 8",
         ),
         (
-            {"cpus_per_trial": 8, "gpus_per_trial": 2},
-            r"no node of this machine has 8 CPU\(s\) and 2 GPU\(s\) at once",
+            {"cpus_per_trial": 8, "gpus_per_trial": 1},
+            r"no node of this machine has 8 CPU\(s\) and 1 GPU\(s\) at once",
         ),
     ],
 )
@@ -90,7 +89,8 @@ def test_a_trial_that_fits_nowhere_is_refused(asked: dict[str, Any], message: st
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"gpus_per_trial": 1.5}, "1.5 is neither a share of one GPU nor a whole number"),
+        ({"gpus_per_trial": 1.5}, "a trial trains on one GPU, expected at most 1, got 1.5"),
+        ({"gpus_per_trial": 2}, "a trial trains on one GPU, expected at most 1, got 2"),
         ({"address": "ray://head:10001"}, "expected null, auto or host:port of the cluster's head"),
         ({"address": "head"}, "expected null, auto or host:port"),
         ({"cpus_per_trial": 0}, "greater than 0"),

@@ -12,7 +12,9 @@ another process or another machine, where `attempt` runs a training just as it d
 from __future__ import annotations
 
 import errno
+import gc
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from typing import Literal, Protocol
 
 from headsearch.errors import HeadError, InfeasibleHead, TrialStopped, UserError
 from headsearch.training.trial import Evaluate, RungScores, Training, TrainingResult
+
+FULL_DEVICE_SECONDS = 5.0
+"""Between a training that found its device full and its second attempt."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +113,20 @@ def attempt(evaluate: Evaluate, training: Training, report: Report, progress: Pr
             raised_by_search.append(error)
             raise
 
-    try:
-        return evaluate(training, Context(training, guarded, progress))
-    except TrialStopped:
-        return Stopped()
-    except Exception as error:
-        if error in raised_by_search:
-            # The study could not be written: that is no outcome of the training.
-            raise
-        return failure(error)
+    for again in (False, True):
+        try:
+            return evaluate(training, Context(training, guarded, progress))
+        except TrialStopped:
+            return Stopped()
+        except Exception as error:
+            if error in raised_by_search:
+                # The study could not be written: that is no outcome of the training.
+                raise
+            if again or not _device_was_full(error):
+                return failure(error)
+        # Outside the handler, whose error holds the training's tensors. Others on the same device may have been the cause.
+        _free_device_memory()
+    raise AssertionError("the second attempt returns")
 
 
 def failure(error: Exception) -> Failed:
@@ -134,12 +144,22 @@ def failure(error: Exception) -> Failed:
     return Failed(f"{type(error).__name__}: {reason}"[:300], "failed", details)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError):
-        return True
+def _device_was_full(error: Exception) -> bool:
     # Only a training that imported torch can have raised its error; the toy objective and its workers must do without.
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def _free_device_memory() -> None:
+    """Give back what the trial held, and leave others on the device time to end theirs."""
+    gc.collect()
+    if sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
+    time.sleep(FULL_DEVICE_SECONDS)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or _device_was_full(error):
         return True
     # torch has no type of its own for the host's memory.
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
