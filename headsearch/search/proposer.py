@@ -8,6 +8,7 @@ proposal, with a seed of its own, so that proposal k depends on the history, the
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,6 +36,8 @@ SAMPLER_DRAWS = 50
 """Draws by the sampler for one proposal. A sampler that keeps proposing what the constraints refuse is then replaced by chance."""
 MAX_DRAWS = 1000
 """Draws in all for one proposal."""
+FEW_DRAWS = 5
+"""Random draws for an untried head, before a finite space is looked through."""
 PATIENCE = 5
 """Duplicates in a row after which untried heads are looked for: one, and twice as many each time the sampler repeats itself again."""
 POPULATION = 10
@@ -171,25 +174,20 @@ class Proposer:
         return self._find_untried(tried, running)
 
     def _find_untried(self, tried: Collection[str], running: Collection[str]) -> Proposal | None:
-        """A head that nobody has tried: the first in the order of enumeration, or any where there is no such order."""
-        if self._untried is not None:
-            # Never started over: what has been tried stays tried.
-            for decisions in self._untried:
-                proposal = self._allowed(self._given(decisions))
-                if proposal is not None:
-                    if proposal.candidate.head_id not in tried and proposal.candidate.head_id not in running:
-                        return proposal
-                    self._forget(proposal)
-            return None
+        """A head that nobody has tried, drawn at random. Where a few draws find none in a finite space, the next in the order of enumeration."""
+        draws = range(SAMPLER_DRAWS, SAMPLER_DRAWS + (MAX_DRAWS if self._untried is None else FEW_DRAWS))
+        random = () if self._sampler == "grid" else (self._drawn(attempt) for attempt in draws)
+        # Never started over: what has been tried stays tried.
+        in_order = (self._given(decisions) for decisions in self._untried or ())
         found = 0
-        for attempt in range(SAMPLER_DRAWS, SAMPLER_DRAWS + MAX_DRAWS):
-            proposal = self._allowed(self._drawn(attempt))
+        for trial in itertools.chain(random, in_order):
+            proposal = self._allowed(trial)
             if proposal is not None:
                 found += 1
                 if proposal.candidate.head_id not in tried and proposal.candidate.head_id not in running:
                     return proposal
                 self._forget(proposal)
-        if found == 0:
+        if found == 0 and self._untried is None:
             refused = ", ".join(f"{count} by '{reason}'" for reason, count in self._refusals.most_common(3))
             raise SpaceError(
                 f"{self._space.name}: {self._refusals.total()} draws in a row were refused ({refused}); expected looser constraints"
