@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from headsearch.errors import RunError
 from headsearch.runs.failures import in_one_line, telling_when_away
+from headsearch.search.patience import Patience
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -34,6 +35,10 @@ SETTLE_SECONDS = 0.5
 """Two that take a lease at the same time both see, after so long, who wrote last."""
 
 
+_held: set[str] = set()
+"""Tokens of the leases that this process holds."""
+
+
 class StudyLost(RunError):
     """The study is not there any more, or is not ours any more."""
 
@@ -41,16 +46,15 @@ class StudyLost(RunError):
 class Lease:
     """The right to write one study, as long as `held` lasts."""
 
-    def __init__(self, storage: BaseStorage, study: str, file: Path | None) -> None:
-        """`file` is the study's, where it is one file of SQLite.
+    def __init__(self, storage: BaseStorage, study: str, file: Path | None, patience: Patience) -> None:
+        """`file` is the study's, where it is one file of SQLite; `patience` is for a database that is away meanwhile.
 
         Raises:
             RunError: the storage fails.
             KeyError: it has no such study.
         """
-        self._storage, self._name, self._file = storage, study, file
-        with in_one_line(CANNOT_BE_READ):
-            self._study = storage.get_study_id_from_name(study)
+        self._storage, self._name, self._file, self._patience = storage, study, file, patience
+        self._study = patience(lambda: storage.get_study_id_from_name(study))
         self._content: dict[str, Any] = {
             "token": secrets.token_hex(8),
             "host": socket.gethostname(),
@@ -71,12 +75,12 @@ class Lease:
         Raises:
             RunError: another process holds it.
         """
-        with in_one_line(CANNOT_BE_READ):
-            self._wait_for_a_dead_one(note)
-            self._write()
-            if shared:
-                time.sleep(SETTLE_SECONDS)
-            self.confirm()
+        self._patience(lambda: self._wait_for_a_dead_one(note))
+        self._patience(self._write)
+        if shared:
+            time.sleep(SETTLE_SECONDS)
+        self._patience(self.confirm)
+        _held.add(self._content["token"])
         beats = threading.Thread(target=self._beat, name="lease", daemon=True)
         beats.start()
         try:
@@ -84,6 +88,7 @@ class Lease:
         finally:
             self._released.set()
             beats.join()
+            _held.discard(self._content["token"])
             # Where the study is lost or away, there is nothing to give back.
             with contextlib.suppress(RunError), in_one_line(CANNOT_BE_READ):
                 self.confirm()
@@ -156,8 +161,10 @@ def _named(content: dict[str, Any]) -> str:
 
 
 def _is_gone(content: dict[str, Any]) -> bool:
-    """Whether the holder is a process of this machine that is no more."""
+    """Whether the holder is a process of this machine that is no more, or this one, which could not give it back."""
     here: bool = content["machine"] == _machine()
+    if here and content["pid"] == os.getpid() and content["started"] == _started(os.getpid()):
+        return content["token"] not in _held
     return here and content["started"] != _started(content["pid"])
 
 

@@ -276,10 +276,10 @@ def _open_ledger(
                 f"{directory.path}: its study '{facts.study}' is not in the storage; copy it there, or go on with the former storage"
             )
         make_study(storage, facts.study, labels=experiment.probes, facts=facts.to_dict())
-    lease = Lease(storage, facts.study, directory.study_path if url is None else None)
+    patience = Patience(experiment.search.storage_patience, note)
+    lease = Lease(storage, facts.study, directory.study_path if url is None else None, patience)
     stack.enter_context(lease.held(shared=url is not None, note=note))
     valued: TrialStage = "screen" if experiment.search.strategy == "screen" else "proxy"
-    patience = Patience(experiment.search.storage_patience, note)
     return Ledger(
         storage, facts.study, labels=experiment.probes, valued=valued, patience=patience, lease=lease
     )

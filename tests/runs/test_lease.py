@@ -22,6 +22,7 @@ from headsearch.runs.storages import open_storage
 from headsearch.search import lease as module
 from headsearch.search.lease import KEY, Lease, StudyLost
 from headsearch.search.observer import Observer
+from headsearch.search.patience import Patience
 from headsearch.testing.servers import MariaServer, PostgresServer
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
@@ -198,7 +199,7 @@ def test_a_holder_on_another_machine_is_waited_for_and_taken_for_dead_when_it_is
     storage, name = study
     notes: list[str] = []
     elsewhere(storage, 7)
-    with Lease(storage, name, None).held(shared=True, note=notes.append):
+    with Lease(storage, name, None, Patience()).held(shared=True, note=notes.append):
         assert notes == [
             "the study 's' is held by another headsearch run (process 1 on far, since noon); waiting 1 s for a sign of life"
         ]
@@ -209,7 +210,7 @@ def test_a_holder_on_another_machine_is_waited_for_and_taken_for_dead_when_it_is
     beating.start()
     with (
         pytest.raises(RunError, match="process 1 on far, since noon"),
-        Lease(storage, name, None).held(shared=True, note=notes.append),
+        Lease(storage, name, None, Patience()).held(shared=True, note=notes.append),
     ):
         raise AssertionError("it was given to two")
     beating.join()
@@ -219,7 +220,7 @@ def test_whoever_was_taken_for_dead_stops_at_its_next_write(
     study: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage, name = study
-    lease = Lease(storage, name, None)
+    lease = Lease(storage, name, None, Patience())
     with lease.held(shared=False, note=print):
         lease.confirm()
         elsewhere(storage, 1)
@@ -237,7 +238,7 @@ def test_two_that_take_a_lease_at_once_do_not_both_get_it(study: tuple[Any, str]
 
     def take() -> None:
         storage = open_storage(f"sqlite:///{tmp_path}/studies.db")
-        lease = Lease(storage, "s", None)
+        lease = Lease(storage, "s", None, Patience())
         # Both have found it free.
         lease._wait_for_a_dead_one = lambda note: None  # type: ignore[method-assign]
         try:
