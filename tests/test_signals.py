@@ -11,6 +11,9 @@ from headsearch.signals import ENDING
 WAITING = """
 import signal, sys, time
 from headsearch.signals import exit_code, interrupted_once, like_ctrl_c
+# Whatever the process that runs the tests ignores.
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_DFL)
 if sys.argv[1] == "ignored":
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 with like_ctrl_c():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from headsearch.data.names import check_data
-from headsearch.errors import ExperimentError, SpaceError, did_you_mean
+from headsearch.errors import ExperimentError, SpaceError, did_you_mean, require
 from headsearch.experiment import Experiment
 from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
@@ -32,6 +32,7 @@ def check_experiment(experiment: Experiment) -> None:
     if executor.kind == "process":
         divide(executor, available_cores(), None, os.environ)
     elif executor.kind == "ray":
+        require("ray", extra="ray", where="search.executor")
         check_device(executor, experiment.proxy.device)
         if executor.address not in (None, "auto"):
             reach(str(executor.address))

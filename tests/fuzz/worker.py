@@ -12,6 +12,7 @@ import importlib
 import io
 import json
 import random
+import re
 import resource
 import signal
 import sys
@@ -253,11 +254,19 @@ TARGETS: dict[str, Target] = {
 }
 
 
+def _rest() -> None:
+    """No alarm any more."""
+    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+
+
 def fuzz(name: str, count: int, seed: int) -> dict[str, Any]:
     """Try `count` inputs."""
     counts: dict[str, Any] = {"refused": 0, "accepted": 0, "failures": []}
 
     def alarm(*_: object) -> None:
+        # One is enough.
+        _rest()
         raise Hangs
 
     signal.signal(signal.SIGALRM, alarm)
@@ -271,14 +280,15 @@ def fuzz(name: str, count: int, seed: int) -> dict[str, Any]:
                 read()
                 counts["accepted"] += 1
             except HeadsearchError as error:
+                _rest()
                 counts["refused"] += 1
                 if not str(error).strip():
                     counts["failures"].append(f"{name} {number}: nothing is said")
             except (Exception, Hangs):  # noqa: BLE001, anything at all is what is looked for
+                _rest()
                 counts["failures"].append(f"{name} {number}: {traceback.format_exc(limit=-4)}")
             finally:
-                signal.alarm(0)
-                signal.setitimer(signal.ITIMER_PROF, 0)
+                _rest()
         if len(counts["failures"]) > 20:
             break
     return counts
@@ -286,7 +296,9 @@ def fuzz(name: str, count: int, seed: int) -> dict[str, Any]:
 
 def limit_memory() -> None:
     """From now on this process gets `MEMORY` more than it has."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not the peak of getrusage, which is that of the process that started this one, where that was larger.
+    status = Path("/proc/self/status").read_text()
+    used = 1024 * int(re.findall(r"VmData:\s*(\d+) kB", status)[0])
     resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
 
 

@@ -11,12 +11,11 @@ import pytest
 
 from headsearch.errors import ExperimentError
 from headsearch.experiment import load_experiment
-from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
 from headsearch.methods import METHODS, check_method
 from headsearch.pretrain import PretrainSpec, pretrain
 from headsearch.testing.pretraining import small_spec
-from headsearch.testing.tiny import Context, tiny_experiment, write_two_colours
+from headsearch.testing.tiny import Context, tiny_experiment, training, write_two_colours
 from headsearch.training.proxy import ProxyEvaluator
 
 TOY = """
@@ -84,9 +83,10 @@ def test_it_is_trained_in_proxies_screens_and_pretrainings(toy: Path, tmp_path: 
         parse_head(head) for head in ({"convnext": {"depth": 1, "kernel_size": 3}}, {"mixer": {"depth": 1}})
     ]
     evaluator = ProxyEvaluator(tiny_experiment(toy, method={"name": "toy"}))
-    assert len(evaluator(heads[0], Context(tmp_path / "proxy")).rungs) == 2
-    screened = evaluator(HeadConfig(members=tuple(heads)), Context(tmp_path / "screen", stage="screen"))
-    assert len(screened.heads) == 2
+    alone = evaluator(training(tmp_path / "proxy", heads[0]), Context())
+    assert [len(trial.rungs) for trial in alone.trials] == [2]
+    screened = evaluator(training(tmp_path / "screen", *heads, stage="screen"), Context())
+    assert len(screened.trials) == 2
     assert pretrain(small_spec(toy, method="toy"), tmp_path / "out").weights.is_file()
 
 

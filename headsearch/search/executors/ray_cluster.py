@@ -61,6 +61,7 @@ def connected(spec: RaySpec) -> Iterator[None]:
     require("ray", extra="ray", where="search.executor")
     with _environment(_SETTINGS | (_OWN_CLUSTER if spec.address is None else {}) | _authentication(spec)):
         import ray
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
         if ray.is_initialized():
             if spec.address not in (None, "auto"):
@@ -68,6 +69,9 @@ def connected(spec: RaySpec) -> Iterator[None]:
             check_room(spec, cluster_nodes())
             yield
             return
+        # Ray reads such settings once: it may have been imported before, or have been elsewhere.
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
         try:
             with kept_handlers():
                 # Ray's own handler of SIGTERM would leave without a word.
