@@ -17,12 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from typer.testing import CliRunner
 
 from headsearch.cli import app
 from headsearch.dashboard.runs import Runs
 from headsearch.runs.run import RunReader, look_at, read_records, read_run
 from headsearch.runs.sqlite import look
+from headsearch.runs.storages import open_storage
+from headsearch.testing.servers import MariaServer, PostgresServer
 from headsearch.testing.toy_search import run_toy, toy_experiment
 
 NOBODY = 65534
@@ -31,7 +34,11 @@ SEARCH = """
 import sys, time
 from pathlib import Path
 from headsearch.search.observer import Observer
+from headsearch.search import lease
 from headsearch.testing.toy_search import run_toy, toy_experiment
+
+# The sign of life that a search writes is not what is looked for.
+lease.BEAT_SECONDS = 1000.0
 
 class Slow(Observer):
     def training_ended(self, records, status):
@@ -136,6 +143,39 @@ def test_looking_at_a_running_or_killed_run_changes_nothing_and_shows_its_newest
         assert run.settled == TRIALS
         assert run.condition == ("at work" if alive else "interrupted")
         assert run.problems == ()
+
+
+def content(url: str) -> dict[str, list[str]]:
+    """Every table of a database, and what PostgreSQL counts of writes to it."""
+    engine = sqlalchemy.create_engine(open_storage(url, reading=True).engine.url)
+    names = sqlalchemy.inspect(engine).get_table_names()
+    with engine.connect() as connection:
+        tables = {
+            name: sorted(map(str, connection.execute(sqlalchemy.text(f"SELECT * FROM {name}"))))
+            for name in names
+        }
+        if engine.dialect.name == "postgresql":
+            counted = "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
+            tables["counted"] = sorted(map(str, connection.execute(sqlalchemy.text(counted))))
+    engine.dispose()
+    return tables
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_looking_writes_nothing_to_a_database(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    server: PostgresServer | MariaServer = request.getfixturevalue(kind)
+    records = run_toy(tmp_path / "run", toy_experiment(trials=6, sampler="random", storage=server.url))
+    if kind == "postgresql":
+        # Counters are written down when a session is idle for a second.
+        time.sleep(1.5)
+    before = states(tmp_path / "run"), content(server.url)
+    looked_at(tmp_path / "run", tmp_path)
+    if kind == "postgresql":
+        time.sleep(1.5)
+    assert (states(tmp_path / "run"), content(server.url)) == before
+    assert read_records(tmp_path / "run") == records
 
 
 def test_half_a_line_at_the_end_of_a_live_journal_is_left_to_its_writer(tmp_path: Path) -> None:
