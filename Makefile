@@ -44,6 +44,7 @@ bench: $(READY)  ## Run the benchmarks of speed, an hour in all; each prints a t
 	$(BIN)/python benchmarks/proxy_step.py
 	$(BIN)/python benchmarks/orchestration.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/proposals.py
 	$(BIN)/python benchmarks/stopping.py
 	$(BIN)/python benchmarks/zero_cost.py
 	$(BIN)/python benchmarks/screening.py --epochs 3 --proxies 4 --threads 1
