@@ -10,7 +10,7 @@ import os
 import platform
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_PACKAGES = ("headsearch", "torch", "torchvision", "timm", "lightly", "optuna", "numpy")
+PACKAGES = ("headsearch", "torch", "torchvision", "timm", "lightly", "optuna", "numpy")
+"""Those that decide the scores."""
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -151,10 +152,10 @@ def write_bytes_atomically(path: Path, content: bytes | memoryview) -> None:
         raise
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the scores, without importing them."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions of Python and of these packages, without importing them; those that are not installed are left out."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

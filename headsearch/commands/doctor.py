@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -13,18 +12,9 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Literal
 
-PACKAGES = (
-    "headsearch",
-    "torch",
-    "torchvision",
-    "timm",
-    "lightly",
-    "optuna",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pandas",
-)
+from headsearch.files import PACKAGES, versions
+
+_PACKAGES = (*PACKAGES, "scipy", "scikit-learn", "pandas")
 
 
 @dataclass(frozen=True)
@@ -36,17 +26,6 @@ class Finding:
     text: str
 
 
-def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """Installed versions by package, with Python's; packages that are not installed are left out."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def examine(folder: Path) -> list[Finding]:
     """Look at this machine. `folder` is where runs would be written. Imports torch, which takes seconds."""
     return [*_packages(), *_devices(), *_processor(), *_storage(folder)]
@@ -54,12 +33,12 @@ def examine(folder: Path) -> list[Finding]:
 
 def report(findings: list[Finding]) -> dict[str, Any]:
     """Plain data for `--format json`."""
-    return {"versions": versions(), "findings": [asdict(finding) for finding in findings]}
+    return {"versions": versions(_PACKAGES), "findings": [asdict(finding) for finding in findings]}
 
 
 def _packages() -> list[Finding]:
-    found = versions()
-    missing = [package for package in PACKAGES if package not in found]
+    found = versions(_PACKAGES)
+    missing = [package for package in _PACKAGES if package not in found]
     findings = [Finding("packages", "wrong", f"{package} is not installed") for package in missing]
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
     return [Finding("packages", "ok", listed), *findings, *_bytecode(importlib.util.find_spec("torch"))]

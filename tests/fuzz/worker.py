@@ -280,12 +280,10 @@ def fuzz(name: str, count: int, seed: int) -> dict[str, Any]:
                 read()
                 counts["accepted"] += 1
             except HeadsearchError as error:
-                _rest()
                 counts["refused"] += 1
                 if not str(error).strip():
                     counts["failures"].append(f"{name} {number}: nothing is said")
             except (Exception, Hangs):  # noqa: BLE001, anything at all is what is looked for
-                _rest()
                 counts["failures"].append(f"{name} {number}: {traceback.format_exc(limit=-4)}")
             finally:
                 _rest()

@@ -1,36 +1,40 @@
 """Database servers, started once for all tests of a session that want one, and stopped at its end."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from headsearch.testing.servers import GrpcProxy, MariaServer, PostgresServer, ServerMissing, server_folder
 
+Server = TypeVar("Server", PostgresServer, MariaServer)
 
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgresServer]:
+
+@contextlib.contextmanager
+def serving(make: Callable[[Path], Server]) -> Iterator[Server]:
     with server_folder() as folder:
         try:
-            server = PostgresServer(folder)
+            server = make(folder)
         except ServerMissing as missing:
             pytest.skip(str(missing))
         try:
             yield server
         finally:
             server.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    with serving(PostgresServer) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def mysql() -> Iterator[MariaServer]:
-    with server_folder() as folder:
-        try:
-            server = MariaServer(folder)
-        except ServerMissing as missing:
-            pytest.skip(str(missing))
-        try:
-            yield server
-        finally:
-            server.stop("immediate")
+    with serving(MariaServer) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

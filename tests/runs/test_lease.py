@@ -143,9 +143,6 @@ def test_of_two_copies_of_a_run_on_one_study_one_works_and_a_killed_one_is_follo
         url = f"{kind}:///{tmp_path}/studies.{'db' if kind == 'sqlite' else 'log'}"
     first, second = tmp_path / "first", tmp_path / "second"
 
-    class Stop(Exception):
-        pass
-
     def stop() -> None:
         raise KeyboardInterrupt
 
