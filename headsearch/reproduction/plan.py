@@ -43,6 +43,7 @@ _DECIDED = (
     "search.trials",
     "search.finalists",
     "search.replicates",
+    "search.certainty",
     "search.audit",
     "search.candidates",
     "search.budget",
@@ -64,7 +65,7 @@ class Plan:
 
     def heads(self, number: int) -> Experiment:
         """The search by proxies: all `number` heads and the controls run their full budget with every seed."""
-        sizes = {"trials": number, "finalists": number, "replicates": self.seeds}
+        sizes = {"trials": number, "finalists": number, "replicates": self.seeds, "certainty": 1.0}
         return self._search(HEADS, "proxies", sizes)
 
     def screen(self, number: int) -> Experiment:
