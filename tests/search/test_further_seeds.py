@@ -22,13 +22,7 @@ NOISY = ToyEvaluator(noise=3.0)
 
 
 def unsure(**search: Any) -> Experiment:
-    asked: dict[str, Any] = {
-        "trials": 6,
-        "sampler": "grid",
-        "finalists": 4,
-        "replicates": 4,
-        "certainty": 0.9,
-    }
+    asked: dict[str, Any] = {"trials": 8, "sampler": "random", "finalists": 4, "replicates": 4}
     return toy_experiment(**(asked | {"certainty": 0.9} | search))
 
 
