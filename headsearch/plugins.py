@@ -98,14 +98,18 @@ def short_name(reference: str) -> str:
 
 
 def located(reference: str, beside: Path | None = None) -> str:
-    """A reference that means the same everywhere on this machine: a file as an absolute path. It is looked for in the folder `beside` and in
-    the working directory, in that order."""
+    """A reference that means the same everywhere on this machine: a file as an absolute path.
+
+    A relative path starts in the folder `beside`, or else in the working directory. A file that is gone from where it was is looked for
+    in the folder `beside`.
+    """
     path, colon, name = reference.rpartition(":") if not reference.endswith(".py") else (reference, "", "")
     if not path.endswith(".py"):
         return reference
     path = os.path.expanduser(path)  # noqa: PTH111 - raises where there is no such user
-    if beside is not None and (beside / path).is_file():
-        path = str(beside / path)
+    if beside is not None:
+        near = beside / os.path.basename(path)  # noqa: PTH119 - a text
+        path = str(next((file for file in (beside / path, near) if file.is_file()), path))
     return f"{os.path.abspath(path)}{colon}{name}"  # noqa: PTH100 - links stay
 
 

@@ -40,6 +40,14 @@ class ReportFormat(StrEnum):
     json = "json"
 
 
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="PLUGIN",
+        help="A plug-in: a .py file, or the name of an installed one. May be given several times.",
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by headsearch run.")]
 
 

@@ -20,6 +20,9 @@ FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
 Plugins = Annotated[list[Annotated[str, AfterValidator(located)]], Field(exclude_if=lambda named: not named)]
 """Plug-ins: `.py` files, or names of installed ones. They are loaded before anything else is read. Not written down where there are none."""
 
+Code = Annotated[dict[str, str], Field(exclude_if=lambda code: not code)]
+"""Digests of code that is not ours, by file or module (`headsearch.plugins.digests`). Not written down where there is none."""
+
 RECORDED = {"recorded": True}
 """The context of pydantic in which a file of a run is read: what it asks for has run, and the plug-ins that know it may be gone."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from headsearch.cores import cores
 from headsearch.data.names import check_data
 from headsearch.errors import ExperimentError, SpaceError, did_you_mean, require
 from headsearch.experiment import Experiment
@@ -12,7 +11,7 @@ from headsearch.heads import FAMILIES
 from headsearch.plugins import load_plugins
 from headsearch.scoring.discrepancy import measure_names
 from headsearch.search.callbacks import check_callbacks
-from headsearch.search.executors.placement import available_cores, divide
+from headsearch.search.executors.placement import divide
 from headsearch.search.executors.ray_cluster import check_device, reach
 from headsearch.space import Space
 from headsearch.training.augmentation import build_augmentation
@@ -34,7 +33,7 @@ def check_experiment(experiment: Experiment) -> None:
         )
     executor = experiment.search.executor
     if executor.kind == "process":
-        divide(executor, available_cores(), None, os.environ)
+        divide(executor, cores(), None)
     elif executor.kind == "ray":
         require("ray", extra="ray", where="search.executor")
         check_device(executor, experiment.proxy.device)
