@@ -150,13 +150,17 @@ def _from_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # What it imports may lie beside it; and a process that is started from this one finds it by name.
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
+    folder = str(path.parent)
+    known_folder = folder in sys.path
+    if not known_folder:
+        sys.path.append(folder)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
+        if not known_folder:
+            sys.path.remove(folder)
         raise
     _loaded[name] = digest
     return module
