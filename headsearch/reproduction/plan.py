@@ -65,7 +65,7 @@ class Plan:
 
     def heads(self, number: int) -> Experiment:
         """The search by proxies: all `number` heads and the controls run their full budget with every seed."""
-        sizes = {"trials": number, "finalists": number, "replicates": self.seeds, "certainty": 1.0}
+        sizes = {"trials": number, "finalists": number, "replicates": self.seeds, "certainty": 1}
         return self._search(HEADS, "proxies", sizes)
 
     def screen(self, number: int) -> Experiment:
