@@ -125,9 +125,7 @@ def sized_by_time(
     try:
         sized = search.sized(proxies)
     except ValueError as error:
-        raise ExperimentError(
-            f"search.budget: {budget}, at {seconds:.0f} s a proxy: {error}"
-        ) from None
+        raise ExperimentError(f"search.budget: {budget}, at {seconds:.0f} s a proxy: {error}") from None
     observer.note(
         f"{budget} are about {proxies:.0f} proxies of {seconds:.0f} s: {sized.screen.heads} heads screened, {sized.trials} "
         f"with a proxy of their own, {sized.finalists} finalists with {sized.replicates} seeds"
