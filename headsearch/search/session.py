@@ -111,7 +111,7 @@ def sized_by_time(
     seconds = materials.seconds_per_proxy()
     proxies = 3600.0 * hours(search.budget) / seconds
     try:
-        sized = search.sized(proxies)
+        sized = search.sized(proxies, trunk=experiment.trunk_cost)
     except ValueError as error:
         raise ExperimentError(
             f"search.budget: {search.budget}, at {seconds:.0f} s a proxy: {error}"
