@@ -142,7 +142,7 @@ def sized_by_time(
         data = data.model_copy(update={"subset": share})
         seconds, proxies = seconds * (share or 1.0), proxies / (share or 1.0)
     try:
-        sized = search.sized(proxies)
+        sized = search.sized(proxies, trunk=experiment.trunk_cost)
     except ValueError as error:
         raise ExperimentError(f"search.budget: {budget}, at {seconds:.0f} s a proxy: {error}") from None
     observer.note(
