@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from headsearch.commands.common import ReportFormat, RunPath, console, tell_problems
+from headsearch.commands.common import ReportFormat, ReportOutput, RunPath, console, tell_problems
 
 app = typer.Typer()
 
@@ -14,7 +12,7 @@ app = typer.Typer()
 @app.command(epilog="Example:  headsearch audit runs/digits --format json > audit.json")
 def audit(
     run: RunPath,
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
+    output: ReportOutput = ReportFormat.table,
 ) -> None:
     """Check how far the ranking of a run can be trusted, by comparing its stages, rungs, seeds and measures."""
     from headsearch.results.audit_tables import audit_json, section_table

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from headsearch.secrecy import redacted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +44,10 @@ class ReportFormat(StrEnum):
 
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by headsearch run.")]
+TableOutput = Annotated[TableFormat, typer.Option("--format", help="Output format.")]
+ReportOutput = Annotated[ReportFormat, typer.Option("--format", help="Output format.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 def print_ranking(run: Run, rows: Sequence[RankRow]) -> None:
@@ -58,6 +65,19 @@ def tell_problems(run: Run) -> None:
     """Name what cannot be read of a run, on stderr, a line each."""
     for line in run.problems:
         typer.echo(f"headsearch: not shown: {line}", err=True)
+
+
+def resume_line(*command: object, overrides: Sequence[str] | None, **options: object) -> str:
+    """The line that goes on with an interrupted command, fit for a shell. Options that are None were not given."""
+    given = [("--" + name, str(value)) for name, value in options.items() if value is not None]
+    given += [("--set", override) for override in overrides or ()]
+    words = ["headsearch", *map(str, command), *(word for pair in given for word in pair), "--resume"]
+    return redacted(shlex.join(words))
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """What prints progress on stderr, a line at a time."""
+    return (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
 
 
 def console() -> Console:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from headsearch.commands.common import ReportFormat, console
+from headsearch.commands.common import (
+    Overrides,
+    Quiet,
+    ReportFormat,
+    ReportOutput,
+    console,
+    resume_line,
+    teller,
+)
 from headsearch.errors import ExperimentError, RunError
 
 app = typer.Typer()
@@ -60,12 +67,10 @@ def evaluate(
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds for everything random.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
-    ] = None,
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
+    overrides: Overrides = None,
+    output: ReportOutput = ReportFormat.table,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Probe weights of a base side by side, with intervals: k-NN, linear, few labels, fine-tuning, segmentation, detection."""
     from headsearch.data.names import check_data, data_named
@@ -138,8 +143,8 @@ def compare(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue the comparison in --out.")] = False,
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    output: ReportOutput = ReportFormat.table,
+    quiet: Quiet = False,
 ) -> None:
     """Pretrain with and without the heads, with several seeds each, evaluate all, and report whether a head is worth it."""
     from headsearch.comparison.plan import make_plan
@@ -165,12 +170,9 @@ def compare(
             tell=teller(quiet),
         )
     except PretrainInterrupted as interrupted:
-        again = ["headsearch", "compare", *map(str, heads), "--out", str(out), "--seeds", str(seeds)]
-        again += ["--budget", budget.value] if budget is not BudgetName.epochs else []
-        again += ["--data", data] if data is not None else []
-        again += ["--probes", probes] if probes is not None else []
-        again += [part for override in overrides or [] for part in ("--set", override)]
-        line = shlex.join([*again, "--resume"])
+        shared = None if budget is BudgetName.epochs else budget.value
+        given = {"out": out, "seeds": seeds, "budget": shared, "data": data, "probes": probes}
+        line = resume_line("compare", *heads, overrides=overrides, **given)
         typer.echo(f"headsearch: {interrupted}. Resume with:  {line}", err=True)
         raise typer.Exit(128 + interrupted.signal) from None
     if output is ReportFormat.json:
@@ -188,11 +190,6 @@ def given(**options: Any) -> dict[str, Any]:
 def listed(text: str | None) -> list[str] | None:
     """A list written with commas."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def teller(quiet: bool) -> Any:
-    """What prints progress on stderr, a line at a time."""
-    return (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
 
 
 def _keywords(text: str | None) -> dict[str, Any] | None:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import RankBy, RunPath, TableFormat, console, print_ranking, tell_problems
+from headsearch.commands.common import (
+    RankBy,
+    RunPath,
+    TableFormat,
+    TableOutput,
+    console,
+    print_ranking,
+    tell_problems,
+)
 from headsearch.errors import RunError
 
 app = typer.Typer()
@@ -28,7 +36,7 @@ def rank(
             "--all", help="Also list the heads that earlier stages dropped, with the stage and the reason."
         ),
     ] = False,
-    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
+    output: TableOutput = TableFormat.table,
 ) -> None:
     """Print the ranked heads of a run, with their gain over the control."""
     from headsearch.results import tables
@@ -51,7 +59,7 @@ def rank(
 @app.command(epilog="Example:  headsearch trials runs/digits --format json")
 def trials(
     run: RunPath,
-    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
+    output: TableOutput = TableFormat.table,
 ) -> None:
     """Print every trial of a run: state, head, seed, replicate, rungs, seconds, reason."""
     from headsearch.results import tables

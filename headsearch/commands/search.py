@@ -8,10 +8,16 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import ReportFormat, console, print_ranking
+from headsearch.commands.common import (
+    Overrides,
+    ReportFormat,
+    ReportOutput,
+    console,
+    print_ranking,
+    resume_line,
+)
 from headsearch.errors import RunError
 from headsearch.files import read_text, write_result
-from headsearch.secrecy import redacted
 from headsearch.signals import exit_code
 
 app = typer.Typer()
@@ -29,9 +35,7 @@ def run(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<name>.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
-    ] = None,
+    overrides: Overrides = None,
     base: Annotated[str | None, typer.Option(help="timm model; the same as --set base.model=...")] = None,
     data: Annotated[
         str | None,
@@ -77,17 +81,8 @@ def run(
     except KeyboardInterrupt:
         if not where.exists():
             raise
-        chosen = [part for item in (*shorthand, *(overrides or [])) for part in ("--set", item)]
-        again = [
-            "headsearch",
-            "run",
-            *([experiment] if experiment else []),
-            *chosen,
-            "--out",
-            str(where),
-            "--resume",
-        ]
-        hint = redacted(shlex.join(again))
+        named = (experiment,) if experiment else ()
+        hint = resume_line("run", *named, overrides=[*shorthand, *(overrides or [])], out=where)
         typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
     found = read_run(where)
@@ -117,7 +112,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
 
 @app.command()
 def doctor(
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
+    output: ReportOutput = ReportFormat.table,
 ) -> None:
     """Report versions, devices and storage, and what would be slow and why."""
     import json

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import ReportFormat, RunPath, console, tell_problems
+from headsearch.commands.common import ReportFormat, ReportOutput, RunPath, console, tell_problems
 from headsearch.errors import RunError, require
 
 app = typer.Typer()
@@ -24,7 +24,7 @@ class PageFormat(StrEnum):
 @app.command(epilog="Example:  headsearch status runs/digits   |   watch -n 5 headsearch status runs/digits")
 def status(
     run: RunPath,
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
+    output: ReportOutput = ReportFormat.table,
 ) -> None:
     """Show the progress of a search: its stage, what runs now, the best heads so far, and the time left."""
     import json

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headsearch.commands.common import TableFormat, console
+from headsearch.commands.common import TableFormat, TableOutput, console
 from headsearch.errors import SpaceError, did_you_mean
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def score(
             help="Also compute synflow and NASWOT, for comparison. On with --by synflow or naswot.",
         ),
     ] = False,
-    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
+    output: TableOutput = TableFormat.table,
     out: Annotated[
         Path | None,
         typer.Option(help="A JSON-lines file for the scores. If it exists, its heads are not scored again."),
