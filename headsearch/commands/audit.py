@@ -10,10 +10,7 @@ app = typer.Typer()
 
 
 @app.command(epilog="Example:  headsearch audit runs/digits --format json > audit.json")
-def audit(
-    run: RunPath,
-    output: ReportOutput = ReportFormat.table,
-) -> None:
+def audit(run: RunPath, output: ReportOutput = ReportFormat.table) -> None:
     """Check how far the ranking of a run can be trusted, by comparing its stages, rungs, seeds and measures."""
     from headsearch.results.audit_tables import audit_json, section_table
     from headsearch.runs.run import read_run

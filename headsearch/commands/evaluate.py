@@ -150,12 +150,7 @@ def compare(
     from headsearch.comparison.plan import make_plan
 
     plan = make_plan(
-        heads,
-        data=data,
-        seeds=seeds,
-        budget=budget.value,
-        probes=listed(probes),
-        overrides=overrides or [],
+        heads, data=data, seeds=seeds, budget=budget.value, probes=listed(probes), overrides=overrides or []
     )
     from headsearch.comparison.compare import compare as run
     from headsearch.pretrain.display import pretrain_display
@@ -163,11 +158,7 @@ def compare(
 
     try:
         comparison = run(
-            plan,
-            out,
-            resume=resume,
-            display=lambda: pretrain_display(quiet=quiet),
-            tell=teller(quiet),
+            plan, out, resume=resume, display=lambda: pretrain_display(quiet=quiet), tell=teller(quiet)
         )
     except PretrainInterrupted as interrupted:
         shared = None if budget is BudgetName.epochs else budget.value

@@ -35,8 +35,7 @@ def pretrain(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint in --out.")] = False,
     with_head: Annotated[
-        bool,
-        typer.Option("--head/--no-head", help="--no-head trains the control: the same without a head."),
+        bool, typer.Option("--head/--no-head", help="--no-head trains the control: the same without a head.")
     ] = True,
     quiet: Quiet = False,
 ) -> None:

@@ -57,7 +57,7 @@ def paper(
 
     plan = make_plan(base=base, data=data, seeds=seeds, epochs=epochs, overrides=overrides or [])
     from headsearch.commands.progress import progress_display
-    from headsearch.reproduction.run import reproduce
+    from headsearch.reproduction.reproduce import reproduce
 
     try:
         report = reproduce(

@@ -57,10 +57,7 @@ def rank(
 
 
 @app.command(epilog="Example:  headsearch trials runs/digits --format json")
-def trials(
-    run: RunPath,
-    output: TableOutput = TableFormat.table,
-) -> None:
+def trials(run: RunPath, output: TableOutput = TableFormat.table) -> None:
     """Print every trial of a run: state, head, seed, replicate, rungs, seconds, reason."""
     from headsearch.results import tables
     from headsearch.runs.run import read_run

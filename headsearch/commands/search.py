@@ -111,9 +111,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
 
 
 @app.command()
-def doctor(
-    output: ReportOutput = ReportFormat.table,
-) -> None:
+def doctor(output: ReportOutput = ReportFormat.table) -> None:
     """Report versions, devices and storage, and what would be slow and why."""
     import json
 

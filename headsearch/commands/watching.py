@@ -22,10 +22,7 @@ class PageFormat(StrEnum):
 
 
 @app.command(epilog="Example:  headsearch status runs/digits   |   watch -n 5 headsearch status runs/digits")
-def status(
-    run: RunPath,
-    output: ReportOutput = ReportFormat.table,
-) -> None:
+def status(run: RunPath, output: ReportOutput = ReportFormat.table) -> None:
     """Show the progress of a search: its stage, what runs now, the best heads so far, and the time left."""
     import json
 

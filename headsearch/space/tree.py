@@ -86,11 +86,6 @@ class SharedHead:
 HeadNode = Blocks | OneOf | Stack | SetOf | SharedHead
 
 
-def families_of(node: HeadNode) -> frozenset[str]:
-    """Every family that a head below `node` may have."""
-    return frozenset(found.family for found in distinct_nodes(node) if isinstance(found, Blocks))
-
-
 Pick = Callable[[str, Domain, Scalar], Scalar]
 """Decides: (name, domain, the value to try first where the domain names none) → value."""
 

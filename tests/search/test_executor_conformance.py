@@ -11,8 +11,7 @@ import pytest
 from headsearch.errors import RunError
 from headsearch.experiment import RaySpec
 from headsearch.runs.run import read_records
-from headsearch.search.executors import Executor
-from headsearch.search.executors.inline import InlineExecutor
+from headsearch.search.executors import Executor, InlineExecutor
 from headsearch.search.executors.placement import Placement, available_cores
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.observer import Observer, SearchStatus
