@@ -10,6 +10,7 @@ import typer
 
 from headsearch.commands.common import (
     Overrides,
+    PluginOption,
     ReportFormat,
     ReportOutput,
     console,
@@ -49,6 +50,7 @@ def run(
             help="Budget of the funnel: a number of proxies (24) or a time ('2 h', '90 min'); the same as --set search.budget=..."
         ),
     ] = None,
+    plugins: PluginOption = None,
     resume: Annotated[
         bool, typer.Option(help="Continue an interrupted run, or extend a finished one.")
     ] = False,
@@ -73,7 +75,7 @@ def run(
     if budget is not None:
         shorthand.append(f"search.budget={budget}")
     source = experiment if experiment is not None or data is not None else "digits"
-    spec = load_experiment(source, [*shorthand, *(overrides or [])])
+    spec = load_experiment(source, [*shorthand, *(overrides or [])], plugins=plugins or [])
     where = out or Path("runs") / spec.name
     try:
         with progress_display(quiet=quiet) as display:
@@ -81,8 +83,9 @@ def run(
     except KeyboardInterrupt:
         if not where.exists():
             raise
-        named = (experiment,) if experiment else ()
-        hint = resume_line("run", *named, overrides=[*shorthand, *(overrides or [])], out=where)
+        words = [experiment] if experiment else []
+        words += [part for plugin in plugins or [] for part in ("--plugin", plugin)]
+        hint = resume_line("run", *words, overrides=[*shorthand, *(overrides or [])], out=where)
         typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
     found = read_run(where)
