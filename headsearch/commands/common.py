@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from headsearch.runs.run import Run
 
 
-class TableFormat(StrEnum):
-    """How a table is printed."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-
-
 class RankBy(StrEnum):
     """What orders the ranking."""
 
@@ -34,13 +26,6 @@ class RankBy(StrEnum):
     probe = "probe"
     discrepancy = "discrepancy"
     score = "score"
-
-
-class ReportFormat(StrEnum):
-    """How a report is printed."""
-
-    table = "table"
-    json = "json"
 
 
 def _load(named: list[str] | None) -> list[str]:
@@ -62,8 +47,8 @@ PluginOption = Annotated[
 ]
 """Loads what is named, before the command begins."""
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by headsearch run.")]
-TableOutput = Annotated[TableFormat, typer.Option("--format", help="Output format.")]
-ReportOutput = Annotated[ReportFormat, typer.Option("--format", help="Output format.")]
+TableOutput = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="Output format.")]
+ReportOutput = Annotated[Literal["table", "json"], typer.Option("--format", help="Output format.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from headsearch.commands.common import (
     Overrides,
     Quiet,
-    ReportFormat,
     ReportOutput,
     console,
     resume_line,
@@ -21,13 +19,6 @@ from headsearch.commands.common import (
 from headsearch.errors import ExperimentError, RunError
 
 app = typer.Typer()
-
-
-class BudgetName(StrEnum):
-    """What the arms of a comparison have in common."""
-
-    epochs = "epochs"
-    time = "time"
 
 
 @app.command(
@@ -68,7 +59,7 @@ def evaluate(
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds for everything random.")] = None,
     overrides: Overrides = None,
-    output: ReportOutput = ReportFormat.table,
+    output: ReportOutput = "table",
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -99,7 +90,7 @@ def evaluate(
             write_atomically(out, found.to_json() + "\n")
         except OSError as error:
             raise RunError(f"{out}: cannot be written: {error.strerror}") from None
-    if output is ReportFormat.json:
+    if output == "json":
         typer.echo(found.to_json())
         return
     if found.rows:
@@ -125,9 +116,9 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of every arm.")] = 3,
     budget: Annotated[
-        BudgetName,
+        Literal["epochs", "time"],
         typer.Option(help="What all arms share. With time, arms with a head train for fewer epochs."),
-    ] = BudgetName.epochs,
+    ] = "epochs",
     probes: Annotated[
         str | None,
         typer.Option(
@@ -143,14 +134,14 @@ def compare(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue the comparison in --out.")] = False,
-    output: ReportOutput = ReportFormat.table,
+    output: ReportOutput = "table",
     quiet: Quiet = False,
 ) -> None:
     """Pretrain with and without the heads, with several seeds each, evaluate all, and report whether a head is worth it."""
     from headsearch.comparison.plan import make_plan
 
     plan = make_plan(
-        heads, data=data, seeds=seeds, budget=budget.value, probes=listed(probes), overrides=overrides or []
+        heads, data=data, seeds=seeds, budget=budget, probes=listed(probes), overrides=overrides or []
     )
     from headsearch.comparison.compare import compare as run
     from headsearch.pretrain.display import pretrain_display
@@ -161,12 +152,12 @@ def compare(
             plan, out, resume=resume, display=lambda: pretrain_display(quiet=quiet), tell=teller(quiet)
         )
     except PretrainInterrupted as interrupted:
-        shared = None if budget is BudgetName.epochs else budget.value
+        shared = None if budget == "epochs" else budget
         given = {"out": out, "seeds": seeds, "budget": shared, "data": data, "probes": probes}
         line = resume_line("compare", *heads, overrides=overrides, **given)
         typer.echo(f"headsearch: {interrupted}. Resume with:  {line}", err=True)
         raise typer.Exit(128 + interrupted.signal) from None
-    if output is ReportFormat.json:
+    if output == "json":
         typer.echo(comparison.to_json())
         return
     console().print(comparison.to_table())

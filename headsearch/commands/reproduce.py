@@ -10,7 +10,6 @@ import typer
 from headsearch.commands.common import (
     Overrides,
     Quiet,
-    ReportFormat,
     ReportOutput,
     console,
     resume_line,
@@ -46,7 +45,7 @@ def paper(
         typer.Option(min=1, help="Epochs of a proxy and of the screen; the same as --set proxy.epochs=..."),
     ] = None,
     overrides: Overrides = None,
-    output: ReportOutput = ReportFormat.table,
+    output: ReportOutput = "table",
     resume: Annotated[
         bool, typer.Option(help="Continue the reproduction in --out. You may raise --seeds.")
     ] = False,
@@ -70,7 +69,7 @@ def paper(
         line = resume_line("reproduce", "paper", overrides=overrides, **given)
         typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {line}", err=True)
         raise typer.Exit(exit_code()) from None
-    if output is ReportFormat.json:
+    if output == "json":
         typer.echo(report.to_json())
         return
     screen = console()

@@ -11,7 +11,6 @@ import typer
 from headsearch.commands.common import (
     Overrides,
     PluginOption,
-    ReportFormat,
     ReportOutput,
     console,
     print_ranking,
@@ -114,7 +113,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
 
 
 @app.command()
-def doctor(output: ReportOutput = ReportFormat.table) -> None:
+def doctor(output: ReportOutput = "table") -> None:
     """Report versions, devices and storage, and what would be slow and why."""
     import json
 
@@ -123,7 +122,7 @@ def doctor(output: ReportOutput = ReportFormat.table) -> None:
     from headsearch.commands.doctor import examine, report
 
     findings = examine(Path("runs"))
-    if output is ReportFormat.json:
+    if output == "json":
         typer.echo(json.dumps(report(findings), indent=2))
         return
     table = Table("", "topic", "finding", box=None)

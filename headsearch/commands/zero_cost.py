@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headsearch.commands.common import PluginOption, TableFormat, TableOutput, console
+from headsearch.commands.common import PluginOption, TableOutput, console
 from headsearch.errors import SpaceError, did_you_mean
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def score(
         ),
     ] = False,
     plugins: PluginOption = None,
-    output: TableOutput = TableFormat.table,
+    output: TableOutput = "table",
     out: Annotated[
         Path | None,
         typer.Option(help="A JSON-lines file for the scores. If it exists, its heads are not scored again."),
@@ -101,10 +101,10 @@ def score(
     if len(rows) < number:
         typer.echo(f"{loaded.name} has {len(rows)} distinct heads that are allowed on this base", err=True)
     rows = ordered(rows, by)
-    if output is TableFormat.table:
+    if output == "table":
         console().print(tables.zero_cost_table(rows))
     else:
-        text = tables.zero_cost_json(rows) if output is TableFormat.json else tables.zero_cost_csv(rows)
+        text = tables.zero_cost_json(rows) if output == "json" else tables.zero_cost_csv(rows)
         typer.echo(text)
 
 
