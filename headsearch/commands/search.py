@@ -58,23 +58,16 @@ def run(
     ] = False,
 ) -> None:
     """Search for heads: train the base with each head on a short schedule, and rank the heads."""
-    import json
-
     from headsearch.commands.progress import progress_display
-    from headsearch.data.names import data_named
-    from headsearch.experiment import load_experiment
+    from headsearch.experiment import load_experiment, shorthand
     from headsearch.runs.run import read_run
     from headsearch.search.session import run_search
 
-    shorthand = []
-    if base is not None:
-        shorthand.append(f"base.model={json.dumps(base)}")
-    if data is not None:
-        shorthand += [f"data.{key}={json.dumps(value)}" for key, value in data_named(data).items()]
-    if budget is not None:
-        shorthand.append(f"search.budget={budget}")
+    given = shorthand(base, data)
+    given += [] if budget is None else [f"search.budget={budget}"]
+    given += overrides or []
     source = experiment if experiment is not None or data is not None else "digits"
-    spec = load_experiment(source, [*shorthand, *(overrides or [])], plugins=plugins or [])
+    spec = load_experiment(source, given, plugins=plugins or [])
     where = out or Path("runs") / spec.name
     try:
         with progress_display(quiet=quiet) as display:
@@ -84,7 +77,7 @@ def run(
             raise
         words = [experiment] if experiment else []
         words += [part for plugin in plugins or [] for part in ("--plugin", plugin)]
-        hint = resume_line("run", *words, overrides=[*shorthand, *(overrides or [])], out=where)
+        hint = resume_line("run", *words, overrides=given, out=where)
         typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
     found = read_run(where)
