@@ -82,14 +82,11 @@ def evaluate(
         check_data(spec.data.dataset, spec.data.root)
     from headsearch.evaluation.evaluate import evaluate as run
     from headsearch.evaluation.result import check_lines, evaluation_table
-    from headsearch.files import write_atomically
+    from headsearch.files import write_result
 
     found = run(spec, weights, tell=teller(quiet))
     if out is not None:
-        try:
-            write_atomically(out, found.to_json() + "\n")
-        except OSError as error:
-            raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+        write_result(out, found.to_json() + "\n")
     if output == "json":
         typer.echo(found.to_json())
         return

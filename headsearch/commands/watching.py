@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from headsearch.commands.common import ReportOutput, RunPath, console, tell_problems
-from headsearch.errors import RunError, require
+from headsearch.errors import require
 
 app = typer.Typer()
 
@@ -46,7 +46,7 @@ def report(
 ) -> None:
     """Write the results of a run as one file that can be mailed."""
     require("dash", extra="dashboard", where="a report")
-    from headsearch.files import write_atomically
+    from headsearch.files import write_result
     from headsearch.runs.run import look_at
 
     view = look_at(run)
@@ -62,10 +62,7 @@ def report(
         typer.echo(text, nl=False)
         return
     target = out or run / f"report.{output}"
-    try:
-        write_atomically(target, text)
-    except OSError as error:
-        raise RunError(f"{target}: cannot be written: {error.strerror or error}") from None
+    write_result(target, text)
     typer.echo(f"{target}: {len(text.encode()) / 1e6:.1f} MB", err=True)
     tell_problems(view)
 
