@@ -17,6 +17,10 @@ FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, or a name where that is said; `~` is the home directory."""
 
 
+Channels = Literal["rgb"] | Positive
+"""As `headsearch.data.names.Channels`."""
+
+
 def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -47,6 +51,8 @@ class DataSpec(Section):
     """Where the images lie."""
     image_size: Positive = 224
     """Side of the square image that the base sees, in pixels."""
+    channels: Annotated[Channels, Field(exclude_if=lambda channels: channels == "rgb")] = "rgb"
+    """`rgb`, or the number of bands, which are read as they are. Not written down where it is rgb, as of old."""
     labels: Literal["probe", "none"] = "probe"
     """`probe`: labels score the frozen base and nothing else. `none`: no label is read."""
     unreadable: Literal["refuse", "accept"] = "refuse"
