@@ -6,7 +6,6 @@ where they are large: room for random crops, and the usual 87.5 % centre crop fo
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from PIL import Image, ImageCms
 from PIL.Image import Resampling, Transpose
 from torch import Tensor
 
+from headsearch.cores import cores
 from headsearch.data.opening import ENDINGS, LARGE, CorruptImage, opened
 
 _EXIF_ORIENTATION = 0x0112
@@ -80,11 +80,6 @@ class Pixels(Protocol):
 
     def from_image(self, image: Image.Image, canvas: int, /) -> NDArray[Any]:
         """The centre square of an image. Raises `CorruptImage`."""
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def header_size(file: BinaryIO | str) -> tuple[int, int]:

@@ -20,8 +20,9 @@ from PIL import Image, ImageOps
 from PIL.Image import Resampling
 from torch import Tensor
 
+from headsearch.cores import cores
 from headsearch.data.collection import Part, cut
-from headsearch.data.decode import RGB, Pixels, cores
+from headsearch.data.decode import RGB, Pixels
 from headsearch.data.folder import image_files
 from headsearch.data.left_out import LeftOut
 from headsearch.data.load import pixels_of
