@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from headsearch.cli import app
-from headsearch.errors import BaseModelError
+from headsearch.errors import BaseModelError, ExperimentError
 from headsearch.evaluation.evaluate import evaluate
 from headsearch.evaluation.spec import evaluation_spec
+from headsearch.experiment import load_experiment
 from headsearch.heads import parse_head
 from headsearch.pretrain import PretrainSpec
 from headsearch.testing.tiny import Context, tiny_experiment, training
@@ -158,27 +158,16 @@ def test_a_base_of_other_channels_than_the_images_is_one_line(
     assert str(error.value) == message
 
 
-def test_channels_that_do_not_exist_are_one_line_and_leave_nothing(
-    sets: dict[str, Path], tmp_path: Path
-) -> None:
-    for channels in ("0", "grey", "2.5"):
-        result = run(
-            "run", "--data", sets["bands"], "--set", f"data.channels={channels}", "--out", tmp_path / "run", code=2
-        )  # fmt: skip
-        assert result.stderr.startswith("headsearch: --set data.channels=")
-        assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+def test_channels_that_do_not_exist_are_one_line() -> None:
+    for channels in ("0", "grey", "2.5", "true"):
+        with pytest.raises(ExperimentError) as error:
+            load_experiment("digits", [f"data.channels={channels}"])
+        assert "data.channels: got" in str(error.value)
+        assert "expected rgb, or the number of bands" in str(error.value)
+        assert "\n" not in str(error.value)
 
 
-def test_pretrained_weights_are_stretched_over_the_bands_as_timm_does(tmp_path: Path) -> None:
-    from headsearch.base.model import load_base
-
-    base = load_base("resnet10t", image_size=32, channels=5, kwargs={"channels": [8, 8, 8, 8]})
-    assert base.info.channels == 5
-    assert base(torch.zeros(1, 5, 32, 32)).embedding.ndim == 2
-
-
-def test_a_pretraining_of_former_versions_is_rgb(tmp_path: Path) -> None:
+def test_a_pretraining_of_former_versions_is_rgb() -> None:
     spec = PretrainSpec.parse({"recipe": {}}, "pretrain")
     assert spec.data.channels == "rgb"
     assert "channels" not in spec.to_yaml()

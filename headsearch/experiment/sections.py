@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from headsearch.data import names
 from headsearch.methods import METHODS, check_method
 
 _IMAGES_OF_A_RATE = 256
@@ -17,12 +18,17 @@ FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, or a name where that is said; `~` is the home directory."""
 
 
-Channels = Literal["rgb"] | Positive
-"""As `headsearch.data.names.Channels`."""
-
-
 def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are_channels(value: Any) -> Any:
+    if value != "rgb" and not is_count(value):
+        raise ValueError(f"got {value}; expected rgb, or the number of bands")
+    return value
+
+
+Channels = Annotated[names.Channels, BeforeValidator(_are_channels)]
 
 
 class Section(BaseModel):
