@@ -15,8 +15,9 @@ from pydantic import Field
 
 from headsearch.base.info import BaseInfo
 from headsearch.document import plain, read_mapping, to_yaml
-from headsearch.errors import HeadError, RunError, did_you_mean
-from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Section
+from headsearch.errors import HeadError, PluginError, RunError, did_you_mean
+from headsearch.experiment.sections import BaseSpec, Code, DataSpec, MethodSpec, Plugins, Section
+from headsearch.plugins import digests, load_plugins, located
 
 if TYPE_CHECKING:
     from headsearch.experiment import Experiment
@@ -81,6 +82,9 @@ class ExportedHead(Section):
     head: Literal["headsearch/head@1"] = VERSION
     head_id: str
     config: dict[str, Any] | list[dict[str, Any]]
+    plugins: Plugins = Field(default_factory=list)
+    code: Code = Field(default_factory=dict)
+    """Of plug-ins and base as they were in the search. What has changed since is not used, unless its line is deleted."""
     base: ExportedBase
     data: DataSpec
     """The images that it was chosen on."""
@@ -142,6 +146,8 @@ def describe_head(
     return ExportedHead(
         head_id=row.head_id,
         config=row.config,
+        plugins=experiment.plugins,
+        code=dict(facts.code),
         base=ExportedBase(
             **experiment.base.model_dump(),
             info=BaseFacts(**{**asdict(facts.base), "grid": list(facts.base.grid)}),
@@ -188,6 +194,7 @@ def read_head(path: str | Path) -> ExportedHead:
 
     root = read_mapping(Path(path), HeadError, "a head.yaml (headsearch export writes one)")
     exported = checked(ExportedHead, plain(root), str(path), HeadError, root=root)
+    exported = _with_its_code(exported, Path(path))
     try:
         actual = head_id(canonical(parse_head(exported.config), exported.base.base_info()))
     except HeadError as error:
@@ -197,6 +204,19 @@ def read_head(path: str | Path) -> ExportedHead:
             f"{path}: config describes {actual}, but head_id says {exported.head_id}; was one edited by hand?"
         )
     return exported
+
+
+def _with_its_code(exported: ExportedHead, path: Path) -> ExportedHead:
+    """The head with its plug-ins loaded, which lie where they did in the search, or beside the file. Raises `PluginError`."""
+    plugins = [located(name, path.parent) for name in exported.plugins]
+    load_plugins(plugins)
+    found = digests(plugins)
+    for name, digest in exported.code.items():
+        if found.get(name, digest) != digest:
+            raise PluginError(
+                f"{path}: {name} has changed since the search; restore it, or delete its line under code to take it as it is"
+            )
+    return exported.model_copy(update={"plugins": plugins})
 
 
 def load_head(path: str | Path) -> Head:

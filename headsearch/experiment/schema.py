@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from headsearch.document import to_yaml
 from headsearch.experiment.search import SearchSpec
@@ -12,12 +12,15 @@ from headsearch.experiment.sections import (
     BaseSpec,
     DataSpec,
     MethodSpec,
+    Plugins,
     ProxySpec,
     Section,
     default_rungs,
     is_count,
+    is_recorded,
     with_recipe,
 )
+from headsearch.plugins import digests
 
 
 class Experiment(Section):
@@ -25,6 +28,7 @@ class Experiment(Section):
 
     experiment: Literal["headsearch/experiment@1"] = "headsearch/experiment@1"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "headsearch"
+    plugins: Plugins = Field(default_factory=list)
     base: BaseSpec = Field(default_factory=BaseSpec)
     data: DataSpec = Field(default_factory=DataSpec)
     method: MethodSpec = Field(default_factory=MethodSpec)
@@ -34,8 +38,8 @@ class Experiment(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _take_the_methods_recipe(cls, data: Any) -> Any:
-        return with_recipe(data, "proxy", ProxySpec)
+    def _take_the_methods_recipe(cls, data: Any, info: ValidationInfo) -> Any:
+        return with_recipe(data, "proxy", ProxySpec, recorded=is_recorded(info))
 
     @model_validator(mode="before")
     @classmethod
@@ -56,6 +60,10 @@ class Experiment(Section):
     def probes(self) -> bool:
         """Whether trials have a probe: there are labels, and they may be read. A screen reads none."""
         return self.data.labels == "probe" and self.search.strategy != "screen"
+
+    def code(self) -> dict[str, str]:
+        """Digests of the code of others that it runs, by file or module. Raises `PluginError` where there is none."""
+        return digests(self.plugins)
 
     def to_yaml(self) -> str:
         """The experiment with every key, as YAML."""

@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 from headsearch.data import names
 from headsearch.methods import METHODS, check_method
+from headsearch.plugins import located
 
 _IMAGES_OF_A_RATE = 256
 """Papers give learning rates for a batch of this many images, and scale them in proportion to the batch."""
@@ -16,6 +25,19 @@ _IMAGES_OF_A_RATE = 256
 Positive = Annotated[int, Field(ge=1)]
 FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, or a name where that is said; `~` is the home directory."""
+
+Plugins = Annotated[list[Annotated[str, AfterValidator(located)]], Field(exclude_if=lambda named: not named)]
+"""Plug-ins: `.py` files, or names of installed ones. They are loaded before anything else is read. Not written down where there are none."""
+
+Code = Annotated[dict[str, str], Field(exclude_if=lambda code: not code)]
+"""Digests of code that is not ours, by file or module (`headsearch.plugins.digests`). Not written down where there is none."""
+
+RECORDED = {"recorded": True}
+"""The context of pydantic in which a file of a run is read: what it asks for has run, and the plug-ins that know it may be gone."""
+
+
+def is_recorded(info: ValidationInfo) -> bool:
+    return info.context is not None and info.context.get("recorded", False)
 
 
 def is_count(value: object) -> bool:
@@ -138,10 +160,10 @@ class ProxySpec(ScheduleSpec):
         return self
 
 
-def with_recipe(data: Any, section: str, schema: type[ScheduleSpec]) -> Any:
+def with_recipe(data: Any, section: str, schema: type[ScheduleSpec], *, recorded: bool = False) -> Any:
     """`data`, which holds a method and the schedule `section`, with the method's recipe where the schedule is silent.
 
-    What is not of the right kind is left for the schema to refuse.
+    What is not of the right kind is left for the schema to refuse. What is `recorded` is complete, and its method may be of a plug-in.
 
     Raises:
         ExperimentError: a method, or an option of it, that does not exist.
@@ -154,6 +176,8 @@ def with_recipe(data: Any, section: str, schema: type[ScheduleSpec]) -> Any:
     name = method.get("name", MethodSpec.model_fields["name"].default)
     options = method.get("kwargs", {})
     if not isinstance(name, str) or not isinstance(options, dict):
+        return data
+    if recorded and name not in METHODS:
         return data
     check_method(name, options)
     recipe = METHODS[name].recipe

@@ -246,7 +246,13 @@ def _create(experiment: Experiment, materials: Materials, out: Path) -> RunDirec
     study = (
         experiment.name if experiment.search.storage is None else f"{experiment.name}-{secrets.token_hex(4)}"
     )
-    facts = RunFacts(study=study, space_hash=materials.space.hash, base=materials.base, data=materials.data)
+    facts = RunFacts(
+        study=study,
+        space_hash=materials.space.hash,
+        base=materials.base,
+        data=materials.data,
+        code=experiment.code(),
+    )
     return RunDirectory.create(out, experiment, materials.space_text, facts, materials.left_out)
 
 
