@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -10,10 +10,10 @@ from headsearch.document import to_yaml
 from headsearch.experiment.search import SearchSpec
 from headsearch.experiment.sections import (
     BaseSpec,
-    DataSpec,
     MethodSpec,
     Plugins,
     ProxySpec,
+    SearchedData,
     Section,
     default_rungs,
     is_count,
@@ -30,7 +30,7 @@ class Experiment(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "headsearch"
     plugins: Plugins = Field(default_factory=list)
     base: BaseSpec = Field(default_factory=BaseSpec)
-    data: DataSpec = Field(default_factory=DataSpec)
+    data: SearchedData = Field(default_factory=SearchedData)
     method: MethodSpec = Field(default_factory=MethodSpec)
     proxy: ProxySpec
     search: SearchSpec = Field(default_factory=SearchSpec)
@@ -55,6 +55,12 @@ class Experiment(Section):
         if isinstance(stopping, dict) and stopping.get("kind") == "asha" and is_count(epochs):
             return {**data, "proxy": {**proxy, "rungs": default_rungs(epochs, stopping=True)}}
         return data
+
+    @model_validator(mode="after")
+    def _a_time_decides_on_the_subset(self) -> Self:
+        if self.data.subset == "auto" and not isinstance(self.search.budget, str):
+            raise ValueError("data.subset: auto needs search.budget to be a time, like '6 h'")
+        return self
 
     @property
     def probes(self) -> bool:

@@ -89,6 +89,17 @@ class DataSpec(Section):
     """Changes to the default augmentation of this kind of images."""
 
 
+class SearchedData(DataSpec):
+    """The images of a search, which may be fewer than those of the pretraining that it is for."""
+
+    subset: Annotated[
+        Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None,
+        Field(exclude_if=lambda subset: subset is None),
+    ] = None
+    """How many of the training images a search learns from: a number, or a share below 1; the same for every trial, and as many of each class
+    as can be where labels may be read. `auto`: as many as let `search.budget`, a time, be enough for a good funnel. null: all."""
+
+
 class MethodSpec(Section):
     """The self-supervised objective."""
 
