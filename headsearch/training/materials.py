@@ -114,6 +114,10 @@ class Inputs:
             return copy.deepcopy(self._read())
         return new_base(self._spec, self._data)
 
+    def branched(self, trunk: str) -> Base:
+        """A base with the weights of the file `trunk`. Raises `BaseModelError` where it is of another base."""
+        return new_base(self._spec.model_copy(update={"weights": trunk}), self._data.image_size)
+
     def _read(self) -> Base:
         if self._first is None:
             with torch.random.fork_rng(devices=[]):
