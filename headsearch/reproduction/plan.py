@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headsearch.data.names import data_named
 from headsearch.document import plain, read_mapping
 from headsearch.errors import DataError, ExperimentError, RunError, SpaceError
-from headsearch.experiment import Experiment, load_experiment, parse_experiment
+from headsearch.experiment import Experiment, load_experiment, parse_experiment, shorthand
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import is_count
 from headsearch.runs.directory import changed_keys, refuse_changes
@@ -145,10 +144,7 @@ def make_plan(
         )
     _refuse_decided(overrides)
     given = [f"search={json.dumps(_SEARCH)}", "name=paper"]
-    if base is not None:
-        given.append(f"base.model={json.dumps(base)}")
-    if data is not None and data != "digits":
-        given += [f"data.{key}={json.dumps(value)}" for key, value in data_named(data).items()]
+    given += shorthand(base, None if data == "digits" else data)
     if epochs is not None:
         given.append(f"proxy.epochs={epochs}")
     experiment = load_experiment("digits" if data in (None, "digits") else None, [*given, *overrides])
