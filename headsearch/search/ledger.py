@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headsearch.errors import RunError
@@ -302,7 +303,7 @@ class Ledger:
             datetime_complete=now if state.is_finished() else None,
             params=dict(draw.params) if draw else {},
             distributions=dict(draw.distributions) if draw else {},
-            user_attrs=for_people(record) | known_at_the_end(record),
+            user_attrs=for_people(record) | known_at_the_end(record, self._probe_of_none()),
             system_attrs=noted,
             intermediate_values={},
             trial_id=-1,
@@ -363,7 +364,7 @@ class Ledger:
         trial, state, values = self._ids[record.number], self._optuna_state(record), self.values(record)
         if record.state == "infeasible":
             self._note(record.number, "constraints", INFEASIBLE)
-        for key, noted in known_at_the_end(record).items():
+        for key, noted in known_at_the_end(record, self._probe_of_none()).items():
             self._patiently(partial(self._storage.set_trial_user_attr, trial, key, noted))
 
         def close() -> None:
@@ -374,6 +375,16 @@ class Ledger:
                 close()
 
         self._patiently(close, close_again)
+
+    def _probe_of_none(self) -> float | None:
+        """The mean probe of the controls without a head that have ended."""
+        probes = [
+            probe
+            for record in self._records.values()
+            if record.control == "none" and record.state == "complete" and record.stage == "proxy"
+            if (probe := probe_score(record.rungs[-1])) is not None
+        ]
+        return fmean(probes) if probes else None
 
     def _optuna_state(self, record: TrialRecord) -> TrialState:
         from optuna.trial import TrialState
