@@ -159,7 +159,7 @@ def describe_head(
             **experiment.base.model_dump(),
             info=BaseFacts(**{**asdict(facts.base), "grid": list(facts.base.grid)}),
         ),
-        data=experiment.data,
+        data=DataSpec(**experiment.data.model_dump(exclude={"subset"})),
         method=experiment.method,
         scores={key: value for key, value in row.to_dict().items() if key not in ("head_id", "config")},
         provenance=Provenance(
