@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headsearch.base.model import Base, empty_base
+from headsearch.data.names import channel_count
 from headsearch.errors import BaseModelError, ExperimentError, PluginError
 from headsearch.experiment import Experiment, ProxySpec
 from headsearch.heads import Candidate, head_id
@@ -120,14 +121,18 @@ class ProxyEvaluator:
             kept=[place for place, candidate in enumerate(training.candidates) if candidate in anchors],
         )
 
-    def check_screen(self, heads: Sequence[Candidate]) -> None:
-        """Refuse a joint training of these heads, or of others like them, that would not fit into memory, with an `ExperimentError`."""
+    def check_screen(self, heads: Sequence[Candidate]) -> float:
+        """The bytes that a joint training of these heads, or of others like them, needs. Raises `ExperimentError` where it would not fit."""
         experiment = self.experiment
         spec, screen = experiment.base, experiment.search.screen
         base = empty_base(
-            spec.model, image_size=experiment.data.image_size, kwargs=spec.kwargs, stage=spec.stage
+            spec.model,
+            image_size=experiment.data.image_size,
+            channels=channel_count(experiment.data.channels),
+            kwargs=spec.kwargs,
+            stage=spec.stage,
         )
-        check_joint_memory(
+        return check_joint_memory(
             base,
             heads,
             build_method(experiment.method.name, width=base.info.width, **experiment.method.kwargs),
