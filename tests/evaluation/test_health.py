@@ -52,8 +52,7 @@ def test_the_same_weights_measure_the_same_again(spec: EvaluationSpec, weights: 
 def test_the_command_prints_a_row_and_a_sentence(weights: Path) -> None:
     result = CliRunner().invoke(
         app,
-        ["evaluate", str(weights), "--base", "vit_tiny_patch16_224", "--data", "digits", "--image-size", "16", "--probes", "label-free"]
-        + ["--base-kwargs", json.dumps(KWARGS), "--seeds", "1"],
+        ["evaluate", str(weights), "--base", "vit_tiny_patch16_224", "--data", "digits", "--image-size", "16", "--probes", "label-free", "--base-kwargs", json.dumps(KWARGS), "--seeds", "1"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "lidar" in result.stdout
