@@ -32,7 +32,12 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="timm model; the same as --set base.model=...")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="timm model, or a factory of yours, my_models.py:build; the same as --set base.model=..."
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.files import check_weights
+from headsearch.plugins import is_factory
 from headsearch.pretrain import PretrainSpec
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def load_weights(weights: Weights, spec: EvaluationSpec) -> Base:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(spec.seed, "base"))
         return load_base(
-            spec.base.model,
+            spec.base.module or spec.base.model,
             image_size=spec.data.image_size,
             kwargs=spec.base.kwargs,
             weights=weights.source,
@@ -105,6 +106,8 @@ def own_image_size(model: str, kwargs: Mapping[str, Any]) -> int:
     if isinstance(size, int):
         return size
 
+    if is_factory(model):
+        raise BaseModelError(f"--image-size: which? {model} does not tell")
     from headsearch.base.timm_models import configuration
 
     config = configuration(model)

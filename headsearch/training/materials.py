@@ -27,7 +27,7 @@ from headsearch.training.seeds import derived_seed
 def new_base(spec: BaseSpec, image_size: int) -> Base:
     """The base that `spec` describes. Raises `BaseModelError`."""
     return load_base(
-        spec.model, image_size=image_size, kwargs=spec.kwargs, weights=spec.weights, stage=spec.stage
+        spec.source, image_size=image_size, kwargs=spec.kwargs, weights=spec.weights, stage=spec.stage
     )
 
 
