@@ -73,6 +73,10 @@ def test_what_would_end_every_trial_ends_the_search(make: MakeExecutor, tmp_path
     executors.check_halt(make, tmp_path)
 
 
+def test_a_trunk_is_trained_once_by_every_executor(make: MakeExecutor, tmp_path: Path) -> None:
+    executors.check_trunk(make, tmp_path)
+
+
 def test_scores_do_not_depend_on_the_executor(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_scores(make, tmp_path, workers=1 if make is inline else 2)
 
