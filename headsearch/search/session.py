@@ -32,6 +32,7 @@ from headsearch.search.ledger import Ledger, make_study
 from headsearch.search.materials import Materials, gather, read_space
 from headsearch.search.observer import Observer
 from headsearch.search.patience import Patience
+from headsearch.search.plan import SearchPlan, plan_search
 from headsearch.search.proposer import Proposer
 from headsearch.search.rescue import rescued
 from headsearch.secrecy import kept_out, redacted
@@ -69,6 +70,25 @@ def run_search(
         UserError: bad input; a run directory that exists, is at work, or is of another experiment; a disk that is full.
         KeyboardInterrupt: passed on. What is finished is safe, what was running is resumed from its checkpoint.
     """
+    observer = observer or Observer()
+    experiment, materials = _prepare(experiment, out, resume=resume, observer=observer)
+    return conduct(experiment, materials, out, resume=resume, observer=observer)
+
+
+def dry_run(
+    experiment: Experiment, out: Path, *, resume: bool = False, observer: Observer | None = None
+) -> SearchPlan:
+    """What `run_search` would do, and about how long it would take. Nothing is written. Raises `UserError` as `run_search`."""
+    experiment, materials = _prepare(experiment, out, resume=resume, observer=observer or Observer())
+    if not resume:
+        check_candidates(experiment, materials)
+    return plan_search(experiment, materials, out)
+
+
+def _prepare(
+    experiment: Experiment, out: Path, *, resume: bool, observer: Observer
+) -> tuple[Experiment, Materials]:
+    """The experiment with all its sizes, and what it needs, found good. What was understood is told."""
     check_experiment(experiment)
     read = read_space(experiment.search.space)
     space, _ = read
@@ -78,7 +98,6 @@ def run_search(
     if experiment.search.storage is not None:
         # Before the seconds that base and images take.
         close_storage(open_storage(experiment.search.storage))
-    observer = observer or Observer()
     materials = gather(experiment, read)
     if isinstance(experiment.search.budget, str):
         sized = sized_by_time(experiment, materials, out if resume else None, observer)
@@ -92,7 +111,7 @@ def run_search(
             f"{materials.base.model} ends on a map of 1x1 at {materials.base.image_size} pixels: there is nothing to mix, so families hardly "
             f"differ; take an earlier map (--set base.stage=-2) or larger images"
         )
-    return conduct(experiment, materials, out, resume=resume, observer=observer)
+    return experiment, materials
 
 
 def sized_by_time(

@@ -120,14 +120,14 @@ class ProxyEvaluator:
             kept=[place for place, candidate in enumerate(training.candidates) if candidate in anchors],
         )
 
-    def check_screen(self, heads: Sequence[Candidate]) -> None:
-        """Refuse a joint training of these heads, or of others like them, that would not fit into memory, with an `ExperimentError`."""
+    def check_screen(self, heads: Sequence[Candidate]) -> float:
+        """The bytes that a joint training of these heads, or of others like them, needs. Raises `ExperimentError` where it would not fit."""
         experiment = self.experiment
         spec, screen = experiment.base, experiment.search.screen
         base = empty_base(
             spec.source, image_size=experiment.data.image_size, kwargs=spec.kwargs, stage=spec.stage
         )
-        check_joint_memory(
+        return check_joint_memory(
             base,
             heads,
             build_method(experiment.method.name, width=base.info.width, **experiment.method.kwargs),
