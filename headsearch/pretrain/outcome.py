@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headsearch.base.timm_models import model_options
+from headsearch.data.names import channel_count
 from headsearch.errors import RunError
 from headsearch.experiment import DataSpec
 from headsearch.files import versions, write_atomically
@@ -45,7 +46,12 @@ def model_card(spec: PretrainSpec, setup: Setup, result: PretrainResult) -> str:
         else f"`{spec.head_id}`, thrown away after training; its weights are in `head.safetensors`"
     )
     start = {None: "random", "pretrained": "timm's"}.get(spec.base.weights, f"`{spec.base.weights}`")
-    mean, std = (tuple(round(value, 4) for value in values) for values in (dataset.mean, dataset.std))
+    in_rgb = dataset.channels == "rgb"
+    mean, std = (
+        tuple(round(value, 4) if in_rgb else float(f"{value:.6g}") for value in values)
+        for values in (dataset.mean, dataset.std)
+    )
+    of = "of values from 0 to 1" if in_rgb else "of the bands as they are"
     rows = {
         "base": f"`{spec.base.model}`, from {start} weights",
         "head during training": head,
@@ -54,7 +60,7 @@ def model_card(spec: PretrainSpec, setup: Setup, result: PretrainResult) -> str:
         "images left out": f"{len(dataset.left_out):,}, listed in `{LEFT_OUT}`"
         if dataset.left_out
         else "none",
-        "normalisation": f"mean {mean}, standard deviation {std}, of values from 0 to 1",
+        "normalisation": f"mean {mean}, standard deviation {std}, {of}",
         "weights": f"of the {recipe.export}",
         "last epoch's loss": f"{result.loss:.4f}",
         "k-NN accuracy": "not measured"
@@ -96,7 +102,9 @@ def _loading(spec: PretrainSpec) -> str:
     """The lines of Python that load the weights."""
     base = spec.base
     if base.module is None:
-        options = model_options(base.model, spec.data.image_size, base.kwargs)
+        options = model_options(
+            base.model, spec.data.image_size, base.kwargs, channel_count(spec.data.channels)
+        )
         keywords = "".join(f", {name}={value!r}" for name, value in options.items())
         return (
             "import timm\n\n"
