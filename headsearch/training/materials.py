@@ -116,7 +116,7 @@ class Inputs:
 
     def branched(self, trunk: str) -> Base:
         """A base with the weights of the file `trunk`. Raises `BaseModelError` where it is of another base."""
-        return new_base(self._spec.model_copy(update={"weights": trunk}), self._data.image_size)
+        return new_base(self._spec.model_copy(update={"weights": trunk}), self._data)
 
     def _read(self) -> Base:
         if self._first is None:
