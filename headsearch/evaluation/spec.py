@@ -20,7 +20,9 @@ from headsearch.experiment.sections import (
     named_by_its_module,
 )
 
-ProbeName = Literal["knn", "linear", "few-shot", "finetune", "retrieval", "segmentation", "detection"]
+ProbeName = Literal[
+    "knn", "linear", "few-shot", "finetune", "retrieval", "label-free", "segmentation", "detection"
+]
 
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
 
