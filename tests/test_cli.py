@@ -52,6 +52,26 @@ def refused(result: subprocess.CompletedProcess[str], *expected: str) -> None:
     assert result.stdout == ""
 
 
+def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(tmp_path: Path) -> None:
+    told = headsearch(
+        "run", *TINY, "--dry-run", "--out", tmp_path / "run", "--set=data.subset=512", cwd=tmp_path
+    )
+    assert told.returncode == 0, told.stderr
+    assert [line.split()[:4] for line in told.stdout.splitlines()[1:3]] == [
+        ["controls", "1", "1", "512"],
+        ["heads", "2", "1", "1,024"],
+    ]
+    assert "nothing was trained or written" in told.stdout
+    assert "512 images to train on" in told.stderr
+    assert list(tmp_path.iterdir()) == []
+    refused(
+        headsearch("run", *TINY, "--dry-run", "--set=data.subset=5000", cwd=tmp_path), "data.subset", "1,280"
+    )
+    refused(
+        headsearch("run", *TINY, "--dry-run", "--set=data.subset=auto", cwd=tmp_path), "needs search.budget"
+    )
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the real thing: two heads and the control on digits, one epoch."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import ReportFormat, console, print_ranking
+from headsearch.commands.common import PluginOption, ReportFormat, console, print_ranking
 from headsearch.errors import RunError
 from headsearch.files import read_text, write_result
 from headsearch.secrecy import redacted
@@ -19,7 +19,7 @@ app = typer.Typer()
 
 @app.command(
     epilog="Examples:  headsearch run   |   headsearch run --base resnet18 --data ~/images --set data.image_size=64   |   "
-    "headsearch run --data ~/images --budget '2 h' --out runs/try   |   headsearch run my.yaml --resume"
+    "headsearch run --data ~/images --budget '2 h' --out runs/try   |   headsearch run my.yaml --dry-run   |   headsearch run my.yaml --resume"
 )
 def run(
     experiment: Annotated[
@@ -45,8 +45,15 @@ def run(
             help="Budget of the funnel: a number of proxies (24) or a time ('2 h', '90 min'); the same as --set search.budget=..."
         ),
     ] = None,
+    plugins: PluginOption = None,
     resume: Annotated[
         bool, typer.Option(help="Continue an interrupted run, or extend a finished one.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what the search would do and how long it would take. Writes nothing."
+        ),
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show no progress, only the ranked table.")
@@ -55,11 +62,12 @@ def run(
     """Search for heads: train the base with each head on a short schedule, and rank the heads."""
     import json
 
+    from headsearch.commands.plan import print_plan
     from headsearch.commands.progress import progress_display
     from headsearch.data.names import data_named
     from headsearch.experiment import load_experiment
     from headsearch.runs.run import read_run
-    from headsearch.search.session import run_search
+    from headsearch.search import session
 
     shorthand = []
     if base is not None:
@@ -69,11 +77,16 @@ def run(
     if budget is not None:
         shorthand.append(f"search.budget={budget}")
     source = experiment if experiment is not None or data is not None else "digits"
-    spec = load_experiment(source, [*shorthand, *(overrides or [])])
+    spec = load_experiment(source, [*shorthand, *(overrides or [])], plugins=plugins or [])
     where = out or Path("runs") / spec.name
+    if dry_run:
+        with progress_display(quiet=quiet) as display:
+            plan = session.dry_run(spec, where, resume=resume, observer=display)
+        print_plan(plan)
+        return
     try:
         with progress_display(quiet=quiet) as display:
-            run_search(spec, where, resume=resume, observer=display)
+            session.run_search(spec, where, resume=resume, observer=display)
     except KeyboardInterrupt:
         if not where.exists():
             raise
@@ -83,6 +96,7 @@ def run(
             "run",
             *([experiment] if experiment else []),
             *chosen,
+            *[part for plugin in plugins or [] for part in ("--plugin", plugin)],
             "--out",
             str(where),
             "--resume",

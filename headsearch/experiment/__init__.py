@@ -23,6 +23,7 @@ from headsearch.experiment.sections import (
     MethodSpec,
     ProxySpec,
     ScheduleSpec,
+    TrunkSpec,
     default_rungs,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "ScreenSpec",
     "SearchSpec",
     "Strategy",
+    "TrunkSpec",
     "default_rungs",
     "load_experiment",
     "parse_experiment",

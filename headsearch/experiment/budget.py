@@ -22,6 +22,8 @@ SCREENED_PER_TRIAL = 3
 """Heads screened for each that gets a proxy of its own."""
 STOPPED_SHARE = 0.6
 """Of its full schedule, what a head's proxy costs on average where heads are stopped early; all of it where they are not."""
+GOOD_FUNNEL = 24.0
+"""Proxies that are enough for three finalists with three seeds, out of eight heads with a proxy, out of 24 that were screened."""
 _ENDINGS = ((3, 3), (3, 2), (2, 2), (1, 2), (0, 1))
 """(finalists, replicates) from the surest to the cheapest."""
 
@@ -38,31 +40,34 @@ def hours(budget: str) -> float:
     return float(found[1] or 0) + float(found[2] or 0) / 60
 
 
-def least(controls: int) -> float:
-    """The smallest budget: the controls, a screen, and one head of its own."""
-    return controls + SCREEN_COST + 1.0
+def least(controls: int, trunk: float = 0.0) -> float:
+    """The smallest budget: the trunk, the controls, a screen, and one head of its own."""
+    return trunk + controls + SCREEN_COST + 1.0
 
 
-def with_budget(search: Mapping[str, Any], budget: float, *, controls: int) -> dict[str, Any]:
+def with_budget(
+    search: Mapping[str, Any], budget: float, *, controls: int, trunk: float = 0.0
+) -> dict[str, Any]:
     """`search` with what it leaves open of the funnel's sizes, so that the funnel costs about `budget` proxies.
 
     As many heads are tried as leave enough for replicates of the best, and of as many of them as possible: without replicates nothing can
-    be said about the top of a ranking. A third of the screened heads get a proxy.
+    be said about the top of a ranking. A third of the screened heads get a proxy. Every replicate has a trunk of its own, which costs `trunk` proxies.
 
     Raises:
         ValueError: a budget too small for one proxy beside controls and screen, or beyond all reason.
     """
     if budget > MOST:
         raise ValueError(f"budget: {budget:.3g} proxies are too many; expected at most {MOST:g}")
-    if budget < least(controls):
+    if budget < least(controls, trunk):
+        before = f"a trunk ({trunk:g}), " if trunk else ""
         raise ValueError(
-            f"budget: {budget:.3g} proxies are too few; expected at least {least(controls):g}: {controls} controls, a screen "
+            f"budget: {budget:.3g} proxies are too few; expected at least {least(controls, trunk):g}: {before}{controls} controls, a screen "
             f"(about {SCREEN_COST:g}) and one head"
         )
     stopping = search.get("stopping", {})
     share = 1.0 if isinstance(stopping, Mapping) and stopping.get("kind") == "none" else STOPPED_SHARE
     for finalists, replicates in _ENDINGS:
-        left = budget - controls - (finalists + controls) * (replicates - 1)
+        left = budget - controls - (finalists + controls) * (replicates - 1) - trunk * replicates
         trials = _affordable(left, share)
         if trials >= max(1, 2 * finalists):
             break
@@ -77,6 +82,17 @@ def with_budget(search: Mapping[str, Any], budget: float, *, controls: int) -> d
         "screen": {"heads": heads, **screen} if isinstance(screen, Mapping) else screen,
     }
     return {**sizes, **{key: value for key, value in search.items() if key != "screen"}}
+
+
+def subset_share(proxies: float) -> float | None:
+    """The share of the images of which a good funnel can be had, where `proxies` on all of them are affordable; None: all.
+
+    >>> subset_share(3.0), subset_share(30.0)
+    (0.125, None)
+    """
+    if proxies >= GOOD_FUNNEL:
+        return None
+    return float(f"{proxies / GOOD_FUNNEL:.3g}")
 
 
 SIZES = ("candidates", "screen", "trials", "audit", "finalists", "replicates")

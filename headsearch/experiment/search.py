@@ -177,14 +177,15 @@ class SearchSpec(Section):
             return with_budget(data, float(budget), controls=len(controls))
         return data
 
-    def sized(self, proxies: float) -> SearchSpec:
-        """This search with a budget in hours turned into sizes, where so many proxies fit into it.
+    def sized(self, proxies: float, *, trunk: float = 0.0) -> SearchSpec:
+        """This search with a budget in hours turned into sizes, where so many proxies fit into it; a trunk costs `trunk` of them.
 
         Raises:
             ValueError: too few for one head.
         """
         asked = self.model_dump(exclude_unset=True)
-        return SearchSpec.model_validate(with_budget(asked, proxies, controls=len(self.controls)))
+        sizes = with_budget(asked, proxies, controls=len(self.controls), trunk=trunk)
+        return SearchSpec.model_validate(sizes)
 
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from headsearch.methods import METHODS, check_method
+from headsearch.plugins import located
 
 _IMAGES_OF_A_RATE = 256
 """Papers give learning rates for a batch of this many images, and scale them in proportion to the batch."""
@@ -15,6 +17,19 @@ _IMAGES_OF_A_RATE = 256
 Positive = Annotated[int, Field(ge=1)]
 FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, or a name where that is said; `~` is the home directory."""
+
+Plugins = Annotated[list[Annotated[str, AfterValidator(located)]], Field(exclude_if=lambda named: not named)]
+"""Plug-ins: `.py` files, or names of installed ones. They are loaded before anything else is read. Not written down where there are none."""
+
+Code = Annotated[dict[str, str], Field(exclude_if=lambda code: not code)]
+"""Digests of code that is not ours, by file or module (`headsearch.plugins.digests`). Not written down where there is none."""
+
+RECORDED = {"recorded": True}
+"""The context of pydantic in which a file of a run is read: what it asks for has run, and the plug-ins that know it may be gone."""
+
+
+def is_recorded(info: ValidationInfo) -> bool:
+    return info.context is not None and info.context.get("recorded", False)
 
 
 def is_count(value: object) -> bool:
@@ -53,6 +68,17 @@ class DataSpec(Section):
     """Where a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` goes on without them."""
     augmentation: dict[str, Any] = Field(default_factory=dict)
     """Changes to the default augmentation of this kind of images."""
+
+
+class SearchedData(DataSpec):
+    """The images of a search, which may be fewer than those of the pretraining that it is for."""
+
+    subset: Annotated[
+        Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None,
+        Field(exclude_if=lambda subset: subset is None),
+    ] = None
+    """How many of the training images a search learns from: a number, or a share below 1; the same for every trial, and as many of each class
+    as can be where labels may be read. `auto`: as many as let `search.budget`, a time, be enough for a good funnel. null: all."""
 
 
 class MethodSpec(Section):
@@ -101,6 +127,30 @@ class ScheduleSpec(Section):
         return self
 
 
+class TrunkSpec(Section):
+    """What proxies and screens begin with in place of the base's own start. In an experiment also a path, which stands for `{file: path}`."""
+
+    epochs: Annotated[Positive | None, Field(exclude_if=lambda epochs: epochs is None)] = None
+    """The base is pretrained without a head for so long, once for every replicate."""
+    file: Annotated[FilePath | None, Field(exclude_if=lambda file: file is None)] = None
+    """Weights of such a base, safetensors or a plain state dict."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_path_is_a_file(cls, data: Any) -> Any:
+        return {"file": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _is_trained_or_given(self) -> Self:
+        if (self.epochs is None) == (self.file is None):
+            raise ValueError("expected {epochs: N}, a file of weights, auto or null")
+        return self
+
+
+TRUNK_PROXIES = 2.5
+"""Epochs of a trunk where `auto` asks for one, in those of a proxy (docs/evidence.md)."""
+
+
 class ProxySpec(ScheduleSpec):
     """The short schedule that scores a head."""
 
@@ -109,6 +159,13 @@ class ProxySpec(ScheduleSpec):
     """Epochs at which a trial is scored, and may be stopped; empty: `default_rungs`."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     keep_checkpoints: bool = False
+    trunk: Annotated[TrunkSpec | None, Field(exclude_if=lambda trunk: trunk is None)] = None
+    """`auto` is resolved when an experiment is read, see `with_trunk`. Not written down where it is null, as of old."""
+
+    @property
+    def trunk_epochs(self) -> int:
+        """Of the trunk that is trained first; 0 where there is none."""
+        return 0 if self.trunk is None else self.trunk.epochs or 0
 
     @model_validator(mode="before")
     @classmethod
@@ -126,10 +183,23 @@ class ProxySpec(ScheduleSpec):
         return self
 
 
-def with_recipe(data: Any, section: str, schema: type[ScheduleSpec]) -> Any:
+def with_trunk(data: Any) -> Any:
+    """`data` of an experiment with `proxy.trunk: auto` resolved: null where the base has weights, which are its trunk, else as long as evidence asks for."""
+    if not isinstance(data, dict):
+        return data
+    proxy, base = data.get("proxy"), data.get("base") or {}
+    if not isinstance(proxy, dict) or not isinstance(base, dict) or proxy.get("trunk") != "auto":
+        return data
+    epochs = proxy.get("epochs", ProxySpec.model_fields["epochs"].default)
+    trained = is_count(epochs) and base.get("weights") is None
+    trunk = {"epochs": math.ceil(TRUNK_PROXIES * epochs)} if trained else None
+    return {**data, "proxy": {**proxy, "trunk": trunk}}
+
+
+def with_recipe(data: Any, section: str, schema: type[ScheduleSpec], *, recorded: bool = False) -> Any:
     """`data`, which holds a method and the schedule `section`, with the method's recipe where the schedule is silent.
 
-    What is not of the right kind is left for the schema to refuse.
+    What is not of the right kind is left for the schema to refuse. What is `recorded` is complete, and its method may be of a plug-in.
 
     Raises:
         ExperimentError: a method, or an option of it, that does not exist.
@@ -142,6 +212,8 @@ def with_recipe(data: Any, section: str, schema: type[ScheduleSpec]) -> Any:
     name = method.get("name", MethodSpec.model_fields["name"].default)
     options = method.get("kwargs", {})
     if not isinstance(name, str) or not isinstance(options, dict):
+        return data
+    if recorded and name not in METHODS:
         return data
     check_method(name, options)
     recipe = METHODS[name].recipe

@@ -204,7 +204,11 @@ class Run:
 
     def _bases(self, seed: int) -> list[BasePair]:
         """The bases of the control `none` compared, where at least two seeds kept their embeddings."""
-        complete = {r.seed: r.number for r in self.records if r.control == "none" and r.state == "complete"}
+        complete = {
+            r.seed: r.number
+            for r in self.records
+            if r.control == "none" and r.state == "complete" and r.stage != "trunk"
+        }
         folder = RunDirectory(self.path).trial_folder
         kept = {n: file for n in complete.values() if (file := folder(n) / EMBEDDINGS).exists()}
         if len(kept) < 2:
@@ -219,10 +223,10 @@ class Run:
 
     @cached_property
     def by_head(self) -> Mapping[str, tuple[TrialRecord, ...]]:
-        """The trials of every head, duplicates left out."""
+        """The trials of every head, duplicates and trunks left out."""
         groups: dict[str, list[TrialRecord]] = {}
         for record in self.records:
-            if record.state != "duplicate":
+            if record.state != "duplicate" and record.stage != "trunk":
                 groups.setdefault(record.head_id, []).append(record)
         return {head: tuple(group) for head, group in groups.items()}
 
@@ -266,6 +270,8 @@ class Run:
             planned = max(joint, search.replicates)
         elif search.strategy == "funnel":
             planned += max(joint, 1)
+        if self.experiment.proxy.trunk_epochs:
+            planned += search.replicates
         return max(planned, len({training_of(record) for record in trained}))
 
     @cached_property

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
+from headsearch.cores import cores
 from headsearch.data.names import check_data
 from headsearch.errors import ExperimentError, SpaceError, did_you_mean, require
 from headsearch.experiment import Experiment
 from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
-from headsearch.scoring.discrepancy import MEASURES
+from headsearch.plugins import load_plugins
+from headsearch.scoring.discrepancy import measure_names
 from headsearch.search.callbacks import check_callbacks
-from headsearch.search.executors.placement import available_cores, divide
+from headsearch.search.executors.placement import divide
 from headsearch.search.executors.ray_cluster import check_device, reach
 from headsearch.space import Space
 from headsearch.training.augmentation import build_augmentation
@@ -24,13 +24,16 @@ def check_experiment(experiment: Experiment) -> None:
         UserError: one line that names the key, what it holds and what was expected.
     """
     measure = experiment.search.discrepancy
-    if measure not in MEASURES:
+    # Another experiment of this process may have had others of the same names.
+    load_plugins(experiment.plugins)
+    known = measure_names()
+    if measure not in known:
         raise ExperimentError(
-            f"search.discrepancy: unknown measure '{measure}'{did_you_mean(measure, MEASURES)}"
+            f"search.discrepancy: unknown measure '{measure}'{did_you_mean(measure, known)}"
         )
     executor = experiment.search.executor
     if executor.kind == "process":
-        divide(executor, available_cores(), None, os.environ)
+        divide(executor, cores(), None)
     elif executor.kind == "ray":
         require("ray", extra="ray", where="search.executor")
         check_device(executor, experiment.proxy.device)
@@ -40,6 +43,8 @@ def check_experiment(experiment: Experiment) -> None:
     check_data(experiment.data.dataset, experiment.data.root)
     if experiment.base.weights not in (None, "pretrained"):
         check_weights(str(experiment.base.weights))
+    if experiment.proxy.trunk is not None and experiment.proxy.trunk.file is not None:
+        check_weights(experiment.proxy.trunk.file)
     build_augmentation(experiment.data)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 
+from headsearch.errors import RunError
 from headsearch.heads import Candidate
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
@@ -49,6 +50,44 @@ class SearchStage(abc.ABC):
     def ended(self, record: TrialRecord) -> None:
         """A trial has ended, and that is written down."""
         return
+
+
+class Trunk(SearchStage):
+    """The base without a head, from which everything else branches. Trunks of further replicates are trained when these are wanted."""
+
+    name: StageName = "trunk"
+
+    def __init__(self, board: Board, *, replicates: int) -> None:
+        """At most `replicates` trunks are wanted in all."""
+        self._board = board
+        self._replicates = replicates
+
+    @property
+    def holds(self) -> bool:
+        return not self._board.can_branch(0)
+
+    @property
+    def finished(self) -> bool:
+        return 0 in self._board.trunks and self._board.trunks[0].state != "failed"
+
+    @property
+    def expected(self) -> int:
+        return max(self._replicates, len(self._board.trunks))
+
+    def next_training(self) -> Training | None:
+        return self._board.start_trunk(0) if self.holds else None
+
+    def remember(self, record: TrialRecord) -> None:
+        if record.stage == "trunk":
+            self._board.remember_trunk(record)
+
+    def ended(self, record: TrialRecord) -> None:
+        self.remember(record)
+        if record.stage == "trunk" and record.state == "failed":
+            # Unlike a head it is not left out: nothing can be trained without it.
+            raise RunError(
+                f"the trunk (trial {record.number}) failed: {record.reason}; fix that and continue with --resume"
+            )
 
 
 class Controls(SearchStage):
@@ -201,6 +240,8 @@ class Replicates(SearchStage):
                 return None
             self._chosen = self._choose()
         for identity, replicate in self._missing():
+            if not self._board.can_branch(replicate):
+                return self._board.start_trunk(replicate)
             first = self._board.first[identity]
             return self._board.start(first.candidate, replicate=replicate, control=first.control)
         return None

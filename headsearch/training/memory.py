@@ -33,8 +33,8 @@ def check_joint_memory(
     heads_per_step: int,
     batch_size: int,
     free: int,
-) -> None:
-    """Refuse a joint run that would not fit.
+) -> float:
+    """The bytes that a joint run needs, about; one that would not fit is refused.
 
     Args:
         base: the base, on the meta device.
@@ -52,7 +52,7 @@ def check_joint_memory(
     needed = fixed + len(heads) * per_head + active
     allowed = _RESERVE * free
     if needed <= allowed:
-        return
+        return needed
     fitting = int((allowed - fixed - active) / per_head)
     advice = (
         f"about {fitting} heads would fit (search.screen.batch)"
