@@ -147,8 +147,12 @@ class SearchSpec(Section):
     """Of the funnel's `trials`, heads taken by chance and not for their place in the screen, so that the screen can be judged. A third of the
     trials, and at most 2, unless given."""
     finalists: Annotated[int, Field(ge=0)] = 3
-    """The best heads, and the controls, are re-run until each has `replicates` seeds."""
+    """So many of the best heads may be trained again with further seeds."""
     replicates: Positive = 3
+    """Seeds of every control, and the most that a finalist may have."""
+    certainty: Annotated[float, Field(gt=0.5, le=1)] = 0.9
+    """Finalists get no further seeds once the first of them is, with this probability, within one standard deviation between seeds of the
+    best; 1: every finalist gets all."""
     controls: list[Control] = Field(default_factory=lambda: _CONTROLS.copy())
     """Run before anything else."""
     discrepancy: str = "cka.embedding.output"

@@ -6,8 +6,17 @@ import math
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
+from headsearch.data import names
 from headsearch.methods import METHODS, check_method
 from headsearch.plugins import located
 
@@ -36,6 +45,15 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _are_channels(value: Any) -> Any:
+    if value != "rgb" and not is_count(value):
+        raise ValueError(f"got {value}; expected rgb, or the number of bands")
+    return value
+
+
+Channels = Annotated[names.Channels, BeforeValidator(_are_channels)]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -62,6 +80,8 @@ class DataSpec(Section):
     """Where the images lie."""
     image_size: Positive = 224
     """Side of the square image that the base sees, in pixels."""
+    channels: Annotated[Channels, Field(exclude_if=lambda channels: channels == "rgb")] = "rgb"
+    """`rgb`, or the number of bands, which are read as they are. Not written down where it is rgb, as of old."""
     labels: Literal["probe", "none"] = "probe"
     """`probe`: labels score the frozen base and nothing else. `none`: no label is read."""
     unreadable: Literal["refuse", "accept"] = "refuse"

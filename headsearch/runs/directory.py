@@ -37,7 +37,17 @@ VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
 LEFT_OUT = "left_out.txt"
 
 _MAY_CHANGE = frozenset(
-    {"trials", "finalists", "replicates", "executor", "storage", "storage_patience", "callbacks", "space"}
+    {
+        "trials",
+        "finalists",
+        "replicates",
+        "certainty",
+        "executor",
+        "storage",
+        "storage_patience",
+        "callbacks",
+        "space",
+    }
 )
 """Keys of `search` that a resumed run may change. The space is compared by its hash, not by how it is named."""
 
@@ -260,8 +270,8 @@ def refuse_changes(out: Path, changes: Iterable[tuple[str, Any, Any]]) -> None:
 
 
 def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, Any]]:
-    """Keys, with old and new value, whose change makes trials incomparable. More trials, finalists, replicates, another executor,
-    storage or callbacks do not."""
+    """Keys, with old and new value, whose change makes trials incomparable. More trials, finalists, replicates, another certainty,
+    executor, storage or callbacks do not."""
     old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
     for experiment in (old, new):
         experiment["search"] = {

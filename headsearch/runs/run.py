@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
+from headsearch.results.allocation import further_seeds
 from headsearch.results.departures import Passage, departures, passage
 from headsearch.results.ranking import By, RankRow, heads_tried, rank
 from headsearch.results.records import Taken, TrialRecord, training_of
@@ -263,9 +264,20 @@ class Run:
         if not any(part_of(record) == "replicates" for record in trained):
             # Once replicates have begun all heads have been tried, be it fewer than asked for, the space having no more.
             heads = max(heads, search.trials)
-        replicated = min(search.finalists, search.trials) + len(search.controls) if search.finalists else 0
+            again = (
+                (search.finalists + len(search.controls)) * (search.replicates - 1) if search.finalists else 0
+            )
+        else:
+            seeds = further_seeds(
+                self.records,
+                finalists=search.finalists,
+                replicates=search.replicates,
+                certainty=search.certainty,
+                labels=self.experiment.probes,
+            )
+            again = len(seeds.wanted) if seeds.complete else seeds.most
         joint = len({record.seed for record in trained if record.stage == "screen"})
-        planned = len(search.controls) + heads + replicated * (search.replicates - 1)
+        planned = len(search.controls) + heads + again
         if search.strategy == "screen":
             planned = max(joint, search.replicates)
         elif search.strategy == "funnel":

@@ -302,8 +302,9 @@ def _stages(
         yield Proposals(board, proposer, search.trials)
     yield Replicates(
         board,
-        list(controls.values()),
+        len(controls),
         finalists=search.finalists,
         replicates=search.replicates,
+        certainty=search.certainty,
         labels=experiment.probes,
     )

@@ -20,7 +20,7 @@ class PlannedStage:
     """The trainings of one stage."""
 
     name: str
-    """`controls`, `screen`, `heads` or `replicates`."""
+    """`trunk`, `controls`, `screen`, `heads` or `replicates`."""
     trainings: int
     epochs: int
     """Of each training, unless it is stopped early."""
@@ -64,6 +64,9 @@ def plan_search(experiment: Experiment, materials: Materials, out: Path) -> Sear
     joint = len(joint_runs(heads, list(materials.anchors.values()), batch=search.screen.batch))
     repeated = (search.replicates - 1) * (search.finalists + controls) if search.finalists else 0
     stages = []
+    if trunk := experiment.proxy.trunk_epochs:
+        cost = search.replicates * seconds * trunk / epochs
+        stages.append(PlannedStage("trunk", search.replicates, trunk, cost))
     if search.strategy == "screen":
         joint *= search.replicates
     else:

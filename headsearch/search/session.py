@@ -23,18 +23,18 @@ from headsearch.search.callbacks.tracker import Subject
 from headsearch.search.candidates import check_candidates, heads_to_screen
 from headsearch.search.checks import check_experiment, check_grids, check_sets
 from headsearch.search.coordinator import Coordinator
-from headsearch.search.executors import Executor
-from headsearch.search.executors.inline import InlineExecutor
+from headsearch.search.executors import Executor, InlineExecutor
 from headsearch.search.executors.placement import place_workers
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.lease import Lease
-from headsearch.search.ledger import Ledger, make_study
+from headsearch.search.ledger import Ledger
 from headsearch.search.materials import Materials, gather, read_space
 from headsearch.search.observer import Observer
 from headsearch.search.patience import Patience
 from headsearch.search.plan import SearchPlan, plan_search
 from headsearch.search.proposer import Proposer
 from headsearch.search.rescue import rescued
+from headsearch.search.study_writer import make_study
 from headsearch.secrecy import kept_out, redacted
 from headsearch.space import Space
 from headsearch.training.trial import TrialStage

@@ -37,8 +37,8 @@ TOY_BASE = BaseInfo(
 def toy_experiment(
     labels: str = "probe", seed: int = 0, trunk: int | None = None, **search: Any
 ) -> Experiment:
-    """An experiment of nine epochs with rungs at 1, 3 and 9, by proxies alone and without early stopping unless asked for, from a trunk of `trunk` epochs where
-    that is given. `search` are keys of its section of that name."""
+    """An experiment of nine epochs with rungs at 1, 3 and 9, by proxies alone, without early stopping, and with all replicates, unless asked for; from a trunk
+    of `trunk` epochs where that is given. `search` are keys of its section of that name."""
     return parse_experiment(
         {
             "name": "toy",
@@ -50,7 +50,13 @@ def toy_experiment(
                 "device": "cpu",
                 "trunk": None if trunk is None else {"epochs": trunk},
             },
-            "search": {"space": "tiny", "strategy": "proxies", "stopping": {"kind": "none"}, **search},
+            "search": {
+                "space": "tiny",
+                "strategy": "proxies",
+                "stopping": {"kind": "none"},
+                "certainty": 1.0,
+                **search,
+            },
             "seed": seed,
         }
     )

@@ -92,7 +92,7 @@ def _bytes(
         branches = sum(_size(method.projector(dim)) for dim in (info.embedding_dim, info.width))
         built = [build_head(head.config, info) for head in heads]
         projector = _size(method.projector(info.width))
-        base_kept = _kept(base, torch.empty(2, 3, info.image_size, info.image_size)) / 2
+        base_kept = _kept(base, torch.empty(2, info.channels, info.image_size, info.image_size)) / 2
         maps = torch.empty(2, info.width, *info.grid)
         head_kept = [_kept(head, maps) / 2 for head in built]
     fixed = (_STUDENT_COPIES + 1) * _size(base) + images * base_kept

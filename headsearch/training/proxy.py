@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headsearch.base.model import Base, empty_base
+from headsearch.data.names import channel_count
 from headsearch.errors import BaseModelError, ExperimentError, PluginError
 from headsearch.experiment import Experiment, ProxySpec
 from headsearch.heads import Candidate, head_id
@@ -125,7 +126,11 @@ class ProxyEvaluator:
         experiment = self.experiment
         spec, screen = experiment.base, experiment.search.screen
         base = empty_base(
-            spec.model, image_size=experiment.data.image_size, kwargs=spec.kwargs, stage=spec.stage
+            spec.model,
+            image_size=experiment.data.image_size,
+            channels=channel_count(experiment.data.channels),
+            kwargs=spec.kwargs,
+            stage=spec.stage,
         )
         return check_joint_memory(
             base,

@@ -12,8 +12,7 @@ from headsearch.cores import cores
 from headsearch.errors import RunError
 from headsearch.experiment import RaySpec
 from headsearch.runs.run import read_records
-from headsearch.search.executors import Executor
-from headsearch.search.executors.inline import InlineExecutor
+from headsearch.search.executors import Executor, InlineExecutor
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.observer import Observer, SearchStatus

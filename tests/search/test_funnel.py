@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -293,12 +294,16 @@ def test_hours_are_turned_into_sizes_by_how_long_a_proxy_takes_here(tmp_path: Pa
 
 
 def test_the_plan_of_a_search_has_the_trainings_that_it_then_has(tmp_path: Path) -> None:
-    for search in ({"strategy": "funnel"}, {"strategy": "screen"}, {"strategy": "proxies", "trials": 5}):
+    searches: list[dict[str, Any]] = [
+        {"strategy": "funnel"},
+        {"strategy": "screen"},
+        {"strategy": "proxies", "trials": 5},
+        {"strategy": "funnel", "trunk": 9},
+    ]
+    for number, search in enumerate(searches):
         experiment = toy_experiment(stopping={"kind": "none"}, **search)
         planned = plan_search(experiment, toy_materials(experiment), tmp_path)
-        spent = spending(
-            run(tmp_path / str(search["strategy"]), experiment), budget=experiment.proxy.epochs, clock={}
-        )
+        spent = spending(run(tmp_path / str(number), experiment), budget=experiment.proxy.epochs, clock={})
         assert {stage.name: stage.trainings for stage in planned.stages} == {
             part.name: part.trainings for part in spent.parts
         }

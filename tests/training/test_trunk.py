@@ -17,7 +17,7 @@ from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
 from headsearch.results.records import TrialRecord
-from headsearch.search.executors.inline import InlineExecutor
+from headsearch.search.executors import InlineExecutor
 from headsearch.search.session import run_search
 from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.testing.toy_search import scores
