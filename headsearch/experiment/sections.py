@@ -190,6 +190,9 @@ class ScheduleSpec(Section):
         return self
 
 
+TRUNK_EXPECTED = "expected {epochs: N}, a file of weights, auto or null"
+
+
 class TrunkSpec(Section):
     """What proxies and screens begin with in place of the base's own start. In an experiment also a path, which stands for `{file: path}`."""
 
@@ -201,12 +204,14 @@ class TrunkSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _a_path_is_a_file(cls, data: Any) -> Any:
+        if isinstance(data, bool | int | float | list):
+            raise ValueError(f"{TRUNK_EXPECTED}, got {data!r}")
         return {"file": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
     def _is_trained_or_given(self) -> Self:
         if (self.epochs is None) == (self.file is None):
-            raise ValueError("expected {epochs: N}, a file of weights, auto or null")
+            raise ValueError(TRUNK_EXPECTED)
         return self
 
 
