@@ -34,7 +34,10 @@ def evaluate(
         ),
     ],
     base: Annotated[
-        str | None, typer.Option(help="timm model. Default: the pretraining directory's.")
+        str | None,
+        typer.Option(
+            help="timm model, or a factory of yours, my_models.py:build. Default: the pretraining directory's."
+        ),
     ] = None,
     base_kwargs: Annotated[
         str | None, typer.Option(metavar="JSON", help="Keywords of the model, e.g. '{\"img_size\": 64}'.")
@@ -54,7 +57,7 @@ def evaluate(
     probes: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: knn, linear, few-shot, finetune, retrieval, segmentation, detection."
+            help="Comma-separated: knn, linear, few-shot, finetune, retrieval, label-free, segmentation, detection."
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds for everything random.")] = None,
@@ -81,7 +84,7 @@ def evaluate(
     if spec.data.dataset is not None:
         check_data(spec.data.dataset, spec.data.root)
     from headsearch.evaluation.evaluate import evaluate as run
-    from headsearch.evaluation.result import check_lines, evaluation_table
+    from headsearch.evaluation.result import check_lines, evaluation_table, health_table
     from headsearch.files import write_result
 
     found = run(spec, weights, tell=teller(quiet))
@@ -92,6 +95,10 @@ def evaluate(
         return
     if found.rows:
         console().print(evaluation_table(found))
+    if found.health:
+        console().print(health_table(found.health))
+    for each in found.health:
+        console().print(f"{each.weights}: {each.verdict}", markup=False)
     for line in check_lines(found.checks):
         console().print(line, markup=False)
 
