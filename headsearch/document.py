@@ -184,11 +184,18 @@ def to_yaml(data: Any) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes no aliases, and puts quotes around a text that would be read as a number."""
+    """Writes no aliases, puts quotes around a text that would be read as a number, and escapes line breaks that single quotes would lose."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if _RARE_BREAKS.intersection(data) else None
+        return self.represent_scalar(f"{_TAG}str", data, style=style)
+
+
+_RARE_BREAKS = frozenset("\x85\u2028\u2029")
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 for _kind, _pattern in (("int", _INTEGER), ("float", _REAL)):
     _Dumper.add_implicit_resolver(_TAG + _kind, re.compile(f"(?:{_pattern.pattern})$"), list("-+.0123456789"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headsearch.document import MapNode, ScalarNode, parse, plain, read_mapping, to_yaml
@@ -153,6 +153,8 @@ _PLAIN = st.recursive(
 
 
 @given(_PLAIN)
+@example({"\x85": None})
+@example(["\u2028", "a\u2029 b"])
 def test_what_is_written_is_read_back_equal(data: object) -> None:
     read = plain(parse(to_yaml(data), "s.yaml"))
     assert read == data
