@@ -21,8 +21,8 @@ from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Secti
 if TYPE_CHECKING:
     from headsearch.experiment import Experiment
     from headsearch.heads.build import Head
-    from headsearch.results.ranking import RankRow
     from headsearch.results.records import TrialRecord
+    from headsearch.results.row import RankRow
     from headsearch.runs.directory import RunFacts
     from headsearch.runs.run import Run
 

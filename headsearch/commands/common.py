@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from headsearch.results.ranking import RankRow
+    from headsearch.results.row import RankRow
     from headsearch.runs.run import Run
 
 
@@ -27,10 +27,10 @@ class TableFormat(StrEnum):
 class RankBy(StrEnum):
     """What orders the ranking."""
 
+    score = "score"
     pareto = "pareto"
     probe = "probe"
     discrepancy = "discrepancy"
-    score = "score"
 
 
 class ReportFormat(StrEnum):

@@ -35,7 +35,17 @@ VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
 LEFT_OUT = "left_out.txt"
 
 _MAY_CHANGE = frozenset(
-    {"trials", "finalists", "replicates", "executor", "storage", "storage_patience", "callbacks", "space"}
+    {
+        "trials",
+        "finalists",
+        "replicates",
+        "target_epochs",
+        "executor",
+        "storage",
+        "storage_patience",
+        "callbacks",
+        "space",
+    }
 )
 """Keys of `search` that a resumed run may change. The space is compared by its hash, not by how it is named."""
 

@@ -303,4 +303,5 @@ def _stages(
         finalists=search.finalists,
         replicates=search.replicates,
         labels=experiment.probes,
+        target_epochs=search.target_epochs,
     )

@@ -173,14 +173,23 @@ class Replicates(SearchStage):
     holds = False
 
     def __init__(
-        self, board: Board, controls: Sequence[Candidate], *, finalists: int, replicates: int, labels: bool
+        self,
+        board: Board,
+        controls: Sequence[Candidate],
+        *,
+        finalists: int,
+        replicates: int,
+        labels: bool,
+        target_epochs: int,
     ) -> None:
-        """The best `finalists` heads, and the controls, get `replicates` seeds each; `labels` tells whether trials have a probe."""
+        """The best `finalists` heads, and the controls, get `replicates` seeds each; `labels` tells whether trials have a probe, and
+        `target_epochs`, the length of the real pretraining, whether it has a say in who is best."""
         self._board = board
         self._controls = controls
         self._finalists = finalists
         self._replicates = replicates
         self._labels = labels
+        self._target_epochs = target_epochs
         self._chosen: list[str] | None = None
 
     @property
@@ -217,8 +226,8 @@ class Replicates(SearchStage):
         """Ids of the controls and of the best heads."""
         first = self._board.first
         records = [r for r in self._board.ledger.records if r.replicate == 0 and r.stage == "proxy"]
-        ranked = [row for row in rank(records, by="pareto", labels=self._labels) if row.rank is not None]
-        best = [row.head_id for row in ranked[: self._finalists]]
+        ranking = rank(records, labels=self._labels, target_epochs=self._target_epochs)
+        best = [row.head_id for row in ranking if row.rank is not None][: self._finalists]
         controls = [candidate.head_id for candidate in self._controls]
         complete = {identity for identity, record in first.items() if record.state == "complete"}
         return [identity for identity in dict.fromkeys((*controls, *best)) if identity in complete]

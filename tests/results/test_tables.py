@@ -16,8 +16,9 @@ from rich.console import Console
 from headsearch.heads import parse_head
 from headsearch.heads.cost import HeadCost
 from headsearch.results import tables
-from headsearch.results.ranking import RankRow, rank
+from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
+from headsearch.results.row import RankRow
 from headsearch.training.trial import RungScores
 
 NAMES = ["convnext-d3-k7-m4-noshortcut-a69db6b1", "mixer-d3-m4-t0.5-noshortcut-50117c3c"]

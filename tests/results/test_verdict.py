@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
-from headsearch.results.ranking import RankRow
+from headsearch.results.row import RankRow
 from headsearch.results.verdict import verdict
 
 

@@ -25,8 +25,8 @@ from headsearch.report.parts import (
     tiles,
 )
 from headsearch.report.status import last_scores, trial_name
-from headsearch.results.ranking import RankRow
-from headsearch.results.tables import rank_cells
+from headsearch.results.row import RankRow
+from headsearch.results.tables import SIMULTANEOUS, rank_cells, rank_titles
 from headsearch.results.text import UNKNOWN, duration, number
 from headsearch.runs.run import Run, Running
 
@@ -205,8 +205,8 @@ def _ranking(view: Run, links: Links) -> Child:
     shown = [row for row in view.rows if row.feasible and (row.rank is None or row.rank <= SHOWN)]
     rest = len(view.ranked) - sum(row.rank is not None for row in shown)
     note: list[Child] = [
-        "By Pareto layer, then probe; without labels by discrepancy. Controls have no rank. "
-        "A gain is over the control none, with its 95% interval for that head alone."
+        "By the label-free score, joined by the probe where trainings are at least half as long as the real pretraining. Controls have no "
+        f"rank. A gain is over the control none, with its 95% interval for that head alone; {SIMULTANEOUS}."
     ]
     more = (
         html.P(link(f"{rest} further heads are among the trials", links.trials(state="complete")))
@@ -249,30 +249,29 @@ def _departed(view: Run, links: Links) -> Child:
 
 def ranking_table(rows: Sequence[RankRow], view: Run, links: Links) -> Component:
     """Rows of a ranking."""
-    columns = [Column("Rank", True), Column("Head")]
-    columns += [Column("Score", True, "The label-free score")] if _scored(rows) else []
-    columns.append(Column("Discrepancy", True))
-    if view.labels:
-        columns += [Column("Probe %", True, "k-NN accuracy of the frozen base"), Column("Gain [95%]", True)]
-        columns += [Column("Linear %", True), Column("Layer", True, "Pareto layer in (discrepancy, probe)")]
-    columns += [
-        Column("Params", True),
-        Column("Step time", True, "What the head adds to a training step"),
-        Column("Seeds", True),
-    ]
+    rank, head, *titles = (_title(title) for title in rank_titles(view.rows, labels=view.labels))
+    columns = [Column(rank, True), Column(head)]
+    columns += [Column(title, True, _HINTS.get(title)) for title in titles]
     return table(
         "Ranking of the heads",
         columns,
-        [_rank_row(row, view, links, scored=_scored(rows)) for row in rows],
+        [_rank_row(row, view, links) for row in rows],
         id="ranking",
     )
 
 
-def _scored(rows: Sequence[RankRow]) -> bool:
-    return any(row.score is not None for row in rows)
+def _title(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
-def _rank_row(row: RankRow, view: Run, links: Links, *, scored: bool) -> Sequence[Child]:
-    place, head_id, *numbers = rank_cells(row, labels=view.labels)
-    score = [number(row.score, ".3f")] if scored else []
-    return [place, link(html.Code(head_id), links.head(head_id)), *score, *numbers]
+_HINTS = {
+    "Score": "The label-free score",
+    "K-NN %": "k-NN accuracy of the frozen base",
+    "Linear %": "Accuracy of a linear probe on the frozen base",
+    "Step time": "What the head adds to a training step",
+}
+
+
+def _rank_row(row: RankRow, view: Run, links: Links) -> Sequence[Child]:
+    place, head_id, *numbers = rank_cells(row, view.rows, labels=view.labels)
+    return [place, link(html.Code(head_id), links.head(head_id)), *numbers]
