@@ -69,7 +69,7 @@ def test_a_stack_of_families_trains(evaluator: ProxyEvaluator, tmp_path: Path) -
     )
 
 
-@pytest.mark.parametrize("method", ["dino", "ibot", "mocov3", "byol", "simclr", "simmim"])
+@pytest.mark.parametrize("method", ["dino", "ibot", "mocov3", "byol", "simclr", "vicreg", "barlow", "simmim"])
 @pytest.mark.parametrize("head", [None, {"convnext": {"depth": 1}}], ids=["without a head", "with one"])
 def test_every_method_trains(method: str, head: object, tmp_path: Path) -> None:
     is_scored(train(digits(f"method.name={method}"), head, tmp_path), head=head is not None)

@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Literal
 
+from headsearch.cores import cores
 from headsearch.files import PACKAGES, versions
 
 _PACKAGES = (*PACKAGES, "scipy", "scikit-learn", "pandas")
@@ -75,13 +76,12 @@ def _devices() -> list[Finding]:
 def _processor() -> list[Finding]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = torch.get_num_threads()
     findings = [
-        Finding("processor", "ok", f"{cores} cores, torch uses {threads} threads, {platform.machine()}")
+        Finding("processor", "ok", f"{cores()} cores, torch uses {threads} threads, {platform.machine()}")
     ]
-    if threads > cores:
-        text = f"torch uses {threads} threads on {cores} cores; set OMP_NUM_THREADS={cores}"
+    if threads > cores():
+        text = f"torch uses {threads} threads on {cores()} cores; set OMP_NUM_THREADS={cores()}"
         findings.append(Finding("processor", "slow", text))
     return findings
 

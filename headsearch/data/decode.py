@@ -6,7 +6,6 @@ where they are large: room for random crops, and the usual 87.5 % centre crop fo
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from PIL import Image, ImageCms
 from PIL.Image import Resampling, Transpose
 from torch import Tensor
 
+from headsearch.cores import cores
 from headsearch.data.opening import LARGE, CorruptImage, opened
 
 _EXIF_ORIENTATION = 0x0112
@@ -49,11 +49,6 @@ class Source(Protocol):
 
     def read(self, index: int, canvas: int) -> NDArray[np.uint8]:
         """Pixels [canvas, canvas, 3]. Raises `CorruptImage`."""
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def header_size(file: BinaryIO | str) -> tuple[int, int]:

@@ -21,8 +21,9 @@ from PIL import Image, ImageOps
 from PIL.Image import Resampling
 from torch import Tensor
 
+from headsearch.cores import cores
 from headsearch.data.collection import Part, cut
-from headsearch.data.decode import cores, to_canvas
+from headsearch.data.decode import to_canvas
 from headsearch.data.folder import image_files
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import data_path, split_of, what_is

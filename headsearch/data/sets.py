@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from headsearch.data.decode import Source, cores
+from headsearch.cores import cores
+from headsearch.data.decode import Source
 from headsearch.data.left_out import LeftOut
 from headsearch.data.opening import CorruptImage
 from headsearch.errors import DataError
@@ -92,7 +93,8 @@ class StreamedImages:
     canvas: int
     labels: Tensor | None = None
     left_out: LeftOut = field(default_factory=LeftOut)
-    workers: int = max(cores() - 1, 0)
+    workers: int | None = None
+    """Processes that decode; None: one fewer than the cores there are for this process."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -114,7 +116,7 @@ class StreamedImages:
         loader = DataLoader(
             _Decoded(self.source, self.rows, self.canvas, replace),
             batch_sampler=[batch.tolist() for batch in order],
-            num_workers=self.workers,
+            num_workers=cores() - 1 if self.workers is None else self.workers,
             collate_fn=_as_is,
             pin_memory=torch.cuda.is_available(),
             # Its own generator: a loader draws a seed for its workers, and must not advance the global one.

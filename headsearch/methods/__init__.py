@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from headsearch.errors import ExperimentError, did_you_mean
-from headsearch.methods import byol, dino, ibot, mocov3, simclr, simmim
+from headsearch.methods import barlow, byol, dino, ibot, mocov3, simclr, simmim, vicreg
 from headsearch.methods.options import MethodEntry, MethodOptions
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ __all__ = ["METHODS", "build_method", "check_method"]
 
 
 METHODS: Mapping[str, MethodEntry] = {
+    "barlow": barlow.METHOD,
     "byol": byol.METHOD,
     "dino": dino.METHOD,
     "ibot": ibot.METHOD,
     "mocov3": mocov3.METHOD,
     "simclr": simclr.METHOD,
     "simmim": simmim.METHOD,
+    "vicreg": vicreg.METHOD,
 }
 """Every method by the name that experiments use."""
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from headsearch.base.info import BaseInfo
 from headsearch.base.model import Base
+from headsearch.cores import cores
 from headsearch.data.augment import Views
-from headsearch.data.decode import cores
 from headsearch.data.sets import Dataset, ImageSet, StreamedImages
 from headsearch.errors import ExperimentError, HeadError, RunError
 from headsearch.experiment import SearchSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headsearch.report.views.overview import CONDITIONS, SHOWN, subtitle
+from headsearch.report.views.overview import CONDITIONS, best, subtitle
 from headsearch.results.spending import PART_NAMES
 from headsearch.results.tables import SIMULTANEOUS, rank_cells, rank_titles
 from headsearch.results.text import duration
@@ -39,12 +39,11 @@ def plain(text: object) -> str:
 
 
 def _ranking(view: Run) -> list[str]:
-    shown = [row for row in view.rows if row.feasible and (row.rank is None or row.rank <= SHOWN)]
+    shown, hidden = best(view)
     if not shown:
         return ["No head has run its full budget."]
     header = rank_titles(view.rows, labels=view.labels)
     rows = [rank_cells(row, view.rows, labels=view.labels) for row in shown]
-    hidden = len(view.ranked) - sum(row.rank is not None for row in shown)
     rest = [f"{hidden} further heads are not shown.", ""] if hidden else []
     broken = [
         f"- infeasible: {plain(row.head_id)}: {plain(row.reason)}" for row in view.rows if not row.feasible

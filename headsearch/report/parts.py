@@ -172,6 +172,11 @@ class Column:
     """`ascending` or `descending` where the table is sorted by it."""
 
 
+def numbers(*names: str) -> list[Column]:
+    """Columns that hold numbers."""
+    return [Column(name, numeric=True) for name in names]
+
+
 def table(
     caption: str,
     columns: Sequence[Column],

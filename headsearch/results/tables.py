@@ -46,20 +46,22 @@ _TRIAL_COLUMNS = (
 def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
     """The ranking for a terminal: controls named in the place of a rank, infeasible heads with their reasons below.
 
-    Without labels the columns that need them are left out. FLOPs, Pareto layers and the spread of discrepancies are in JSON and CSV only.
+    Without labels the columns that need them are left out. Linear probes, FLOPs, Pareto layers and the spread of discrepancies are in JSON
+    and CSV only.
     """
     shown = [row for row in rows if row.feasible]
     columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("score", True), ("discr.", True)]
     if labels:
-        columns += [("k-NN %", True), (gain_title(rows), True), ("linear %", True), ("gain [95%]", True)]
-        columns += [(title, True) for title in predicted_title(rows)]
+        titles = ["k-NN %", gain_title(rows).replace(" after", "\nafter"), "linear\ngain [95%]"]
+        columns += [(title, True) for title in (*titles, *predicted_title(rows))]
     columns += [("params", True), ("time", True), ("n", True)]
     table = new_table(columns)
     for row in shown:
         place = row.control if row.rank is None else str(row.rank)
         cells = [place or UNKNOWN, row.head_id, number(row.score, ".3f"), number(row.discrepancy, ".2f")]
         if labels:
-            cells += _probes(row, "±") + _predicted(row, rows)
+            knn, knn_gain, _, linear_gain = _probes(row, "±")
+            cells += [knn, knn_gain, linear_gain, *_predicted(row, rows)]
         table.add_row(*map(plain, [*cells, scaled(row.params), overhead(row.overhead), str(row.replicates)]))
     notes = [SIMULTANEOUS] if labels and any(row.simultaneous for row in shown) else []
     notes += [
@@ -253,7 +255,7 @@ def new_table(columns: Iterable[tuple[str, bool]]) -> Table:
     """An empty table: headers, and whether each column holds numbers."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for header, numeric in columns:
         if numeric:
             table.add_column(header, justify="right", no_wrap=True)

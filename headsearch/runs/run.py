@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
+from headsearch.experiment.sections import PRETRAINING_EPOCHS
 from headsearch.results.departures import Passage, departures, passage
 from headsearch.results.ranking import By, heads_tried, rank
 from headsearch.results.records import Taken, TrialRecord, training_of
@@ -100,9 +101,9 @@ class Run:
         return max((rung.epoch for record in self.records for rung in record.rungs), default=0)
 
     @property
-    def target_epochs(self) -> int | None:
-        """Of the real pretraining; None where the experiment cannot be read."""
-        return None if self.experiment is None else self.experiment.search.target_epochs
+    def target_epochs(self) -> int:
+        """Of the real pretraining; the default where the experiment cannot be read."""
+        return PRETRAINING_EPOCHS if self.experiment is None else self.experiment.search.target_epochs
 
     @cached_property
     def rows(self) -> tuple[RankRow, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from headsearch.cores import cores
 from headsearch.data.names import check_data
 from headsearch.errors import ExperimentError, SpaceError, did_you_mean, require
 from headsearch.experiment import Experiment
@@ -11,7 +10,7 @@ from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
 from headsearch.scoring.discrepancy import MEASURES
 from headsearch.search.callbacks import check_callbacks
-from headsearch.search.executors.placement import available_cores, divide
+from headsearch.search.executors.placement import divide
 from headsearch.search.executors.ray_cluster import check_device, reach
 from headsearch.space import Space
 from headsearch.training.augmentation import build_augmentation
@@ -30,7 +29,7 @@ def check_experiment(experiment: Experiment) -> None:
         )
     executor = experiment.search.executor
     if executor.kind == "process":
-        divide(executor, available_cores(), None, os.environ)
+        divide(executor, cores(), None)
     elif executor.kind == "ray":
         require("ray", extra="ray", where="search.executor")
         check_device(executor, experiment.proxy.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 from typing import Literal
@@ -57,6 +58,18 @@ def test_streaming_gives_what_memory_gives(
     assert all(torch.equal(one, other) for one, other in zip(index, streamed_index, strict=True))
     assert pixels[0].dtype == torch.uint8
     assert pixels[0].shape == (5, 3, 16, 16)
+
+
+def test_images_are_decoded_by_as_many_processes_as_this_one_has_cores(
+    source: FileSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = len(multiprocessing.active_children())
+    for share in (1, 3):
+        monkeypatch.setenv("HEADSEARCH_CORES", str(share))
+        batches = StreamedImages(source, list(range(23)), 16).batches(5)
+        next(batches)
+        assert len(multiprocessing.active_children()) - others == share - 1
+        assert len(list(batches)) == 4
 
 
 def test_a_pass_visits_every_image_once_and_the_index_says_which(source: FileSource) -> None:

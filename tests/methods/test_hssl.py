@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lightly.loss import DINOLoss, NegativeCosineSimilarity, NTXentLoss
+from lightly.loss import BarlowTwinsLoss, DINOLoss, NegativeCosineSimilarity, NTXentLoss, VICRegLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -80,6 +80,8 @@ REFERENCES = {
     "mocov3": info_nce,
     "byol": lambda s, t: 2 + 2 * NegativeCosineSimilarity()(s, t),
     "simclr": NTXentLoss(temperature=0.5),
+    "vicreg": VICRegLoss(),
+    "barlow": BarlowTwinsLoss(),
     "dino": lambda s, t: -(F.softmax(t / 0.04, dim=1) * F.log_softmax(s / 0.1, dim=1)).sum(dim=1).mean(),
 }
 

@@ -67,9 +67,52 @@ def test_simclr_lets_each_of_2b_embeddings_find_its_partner_among_the_others(see
     assert loss_of("simclr", student, teacher, temperature=0.4) == pytest.approx(expected, rel=1e-6)
 
 
-def test_both_orders_of_simclr_sum_to_the_gradient_without_a_teacher() -> None:
+def spread(z: Array) -> float:
+    return float(np.maximum(0, 1 - np.sqrt(z.var(axis=0, ddof=1) + 1e-4)).mean())
+
+
+def off_diagonal(matrix: Array) -> float:
+    """Sum of the squares of everything beside the diagonal."""
+    return float((matrix**2).sum() - (np.diag(matrix) ** 2).sum())
+
+
+@given(st.integers(0, 1000))
+def test_vicreg_is_invariance_variance_and_covariance(seed: int) -> None:
+    student, teacher = draw(seed)
+    expected = 7 * ((student - teacher) ** 2).mean()
+    expected += 3 * (spread(student) + spread(teacher)) / 2
+    expected += 2 * sum(off_diagonal(np.cov(z, rowvar=False)) for z in (student, teacher)) / 5
+    options = {"invariance_weight": 7.0, "variance_weight": 3.0, "covariance_weight": 2.0}
+    assert loss_of("vicreg", student, teacher, **options) == pytest.approx(expected, rel=1e-9)
+
+
+def test_vicreg_of_a_case_by_hand() -> None:
+    # Two images, two features. Student: variances 2 and 0, no covariance; teacher: both 2, covariance 2.
+    student, teacher = np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([[1.0, 1.0], [-1.0, -1.0]])
+    spread_of_student = (0 + 1 - np.sqrt(1e-4)) / 2
+    expected = 25 * 2 / 4 + 25 * spread_of_student / 2 + 2 * 2**2 / 2
+    assert loss_of("vicreg", student, teacher) == pytest.approx(expected, rel=1e-12)
+
+
+@given(st.integers(0, 1000))
+def test_barlow_wants_the_correlations_of_two_views_to_be_the_identity(seed: int) -> None:
+    student, teacher = draw(seed)
+    correlation = np.corrcoef(student, teacher, rowvar=False)[:5, 5:]
+    expected = ((1 - np.diag(correlation)) ** 2).sum() + 0.3 * off_diagonal(correlation)
+    assert loss_of("barlow", student, teacher, redundancy_weight=0.3) == pytest.approx(expected, rel=1e-4)
+
+
+def test_barlow_of_a_case_by_hand() -> None:
+    # The first feature agrees, the second is turned round, and neither says anything about the other.
+    student = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    teacher = student * [1, -1]
+    assert loss_of("barlow", student, teacher) == pytest.approx(4.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["simclr", "vicreg", "barlow"])
+def test_both_orders_of_views_sum_to_the_gradient_without_a_teacher(name: str) -> None:
     first, second = (torch.from_numpy(x).requires_grad_() for x in draw(0))
-    method = build_method("simclr", width=64)
+    method = build_method(name, width=64)
     both = method.loss(first, second.detach()) + method.loss(second, first.detach())
     paired = torch.autograd.grad(both, [first, second])
     plain = torch.autograd.grad(method.loss(first, second), [first, second])
@@ -146,6 +189,9 @@ def test_all_projectors_of_a_method_end_in_the_same_size(name: str) -> None:
         ("mocov3", 2048, 4096, 256),
         ("byol", 2048, 4096, 256),
         ("simclr", 2048, 2048, 128),
+        ("vicreg", 16, 64, 64),
+        ("vicreg", 4096, 8192, 8192),
+        ("barlow", 4096, 8192, 8192),
         ("dino", 16, 64, 256),
         ("dino", 8192, 2048, 65536),
         ("ibot", 8192, 2048, 8192),

@@ -45,7 +45,7 @@ def losses_in_double(spec: PretrainSpec, out: Path) -> list[float]:
         return losses
 
 
-@pytest.mark.parametrize("method", ["mocov3", "byol", "simclr", "dino", "ibot", "simmim"])
+@pytest.mark.parametrize("method", ["mocov3", "byol", "simclr", "vicreg", "barlow", "dino", "ibot", "simmim"])
 def test_two_ranks_take_the_steps_of_one(images: Path, tmp_path: Path, method: str) -> None:
     spec = small_spec(images, "recipe.learning_rate=3e-3", method=method)
     first, second = in_ranks(2, losses_in_double, spec, tmp_path)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from headsearch.cores import cores
 from headsearch.errors import RunError
 from headsearch.experiment import RaySpec
 from headsearch.runs.run import read_records
 from headsearch.search.executors import Executor
 from headsearch.search.executors.inline import InlineExecutor
-from headsearch.search.executors.placement import Placement, available_cores
+from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing import executors
@@ -21,7 +22,7 @@ from headsearch.testing.executors import MakeExecutor
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
 from headsearch.training.trial import Training
 
-pytestmark = pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
+pytestmark = pytest.mark.skipif(cores() < 2, reason="two workers need two cores")
 
 CHECKS: dict[str, Callable[[MakeExecutor, Path], None]] = {
     "stopping": executors.check_stopping,

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from headsearch.cores import cores
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, ProcessSpec, load_experiment
 from headsearch.runs.run import read_records
 from headsearch.search.executors.placement import (
     Placement,
-    available_cores,
     divide,
     visible_gpus,
 )
@@ -26,7 +26,7 @@ from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
 from headsearch.training.trial import Training
 
-two_cores = pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
+two_cores = pytest.mark.skipif(cores() < 2, reason="two workers need two cores")
 
 SLOW_TOY = ToyEvaluator(seconds_per_epoch=0.01)
 
@@ -226,17 +226,27 @@ def test_workers_end_with_the_coordinator_and_the_search_resumes(tmp_path: Path,
 
 
 def test_cores_are_divided_and_gpus_given_in_turn() -> None:
-    assert divide(ProcessSpec(workers=3), 8, None, {}) == [Placement(2)] * 3
-    assert divide(ProcessSpec(workers=2), 8, None, {"OMP_NUM_THREADS": "1"}) == [Placement(1)] * 2
-    assert [place.gpu for place in divide(ProcessSpec(workers=2), 4, ["0", "1", "2"], {})] == ["0", "1"]
-    shared = divide(ProcessSpec(workers=4, workers_per_gpu=2), 4, ["5", "7"], {})
+    assert divide(ProcessSpec(workers=3), 8, None) == [Placement(2)] * 3
+    assert [place.gpu for place in divide(ProcessSpec(workers=2), 4, ["0", "1", "2"])] == ["0", "1"]
+    shared = divide(ProcessSpec(workers=4, workers_per_gpu=2), 4, ["5", "7"])
     assert [place.gpu for place in shared] == ["5", "7", "5", "7"]
     assert visible_gpus(2, {"CUDA_VISIBLE_DEVICES": "3, GPU-abc"}) == ["3", "GPU-abc"]
     assert visible_gpus(2, {}) == ["0", "1"]
 
 
+@pytest.mark.parametrize(("limit", "threads"), [("", "3"), ("2", "2"), ("8", "3")])
+def test_a_worker_keeps_to_its_share_of_the_cores(
+    limit: str, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "from headsearch.cores import cores; from headsearch.search.executors.placement import Placement; import os; "
+    told += "Placement(3).apply(); Placement(3).apply(); print(cores(), os.environ['OMP_NUM_THREADS'])"
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    worker = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert worker.stdout.split() == ["3", threads]
+
+
 @pytest.mark.parametrize(
-    ("spec", "cores", "gpus", "message"),
+    ("spec", "number", "gpus", "message"),
     [
         (
             {"workers": 3},
@@ -259,10 +269,10 @@ def test_cores_are_divided_and_gpus_given_in_turn() -> None:
     ],
 )
 def test_more_workers_than_the_machine_can_hold_are_refused(
-    spec: dict[str, Any], cores: int, gpus: list[str] | None, message: str
+    spec: dict[str, Any], number: int, gpus: list[str] | None, message: str
 ) -> None:
     with pytest.raises(ExperimentError, match=message):
-        divide(ProcessSpec(**spec), cores, gpus, {})
+        divide(ProcessSpec(**spec), number, gpus)
 
 
 def test_a_machine_that_is_too_small_is_told_before_anything_is_made(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
+from headsearch.cores import cores
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import RaySpec, load_experiment, parse_experiment
 from headsearch.runs.run import read_records
-from headsearch.search.executors.placement import available_cores
 from headsearch.search.executors.ray_cluster import check_device, check_room, connected, room
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.session import run_search
@@ -31,7 +31,7 @@ from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
 from headsearch.training.trial import Training
 
-two_cores = pytest.mark.skipif(available_cores() < 2, reason="two workers need two cores")
+two_cores = pytest.mark.skipif(cores() < 2, reason="two workers need two cores")
 
 
 def node(cpus: float, gpus: float = 0.0, alive: bool = True) -> dict[str, Any]:
@@ -383,7 +383,7 @@ def test_one_experiment_scores_the_same_on_every_executor(tmp_path: Path) -> Non
         return {record.head_id: (record.state, record.seed, record.rungs) for record in records}
 
     for executor in (
-        ["search.executor.kind=process", f"search.executor.workers={available_cores()}"],
+        ["search.executor.kind=process", f"search.executor.workers={cores()}"],
         ["search.executor.kind=ray"],
     ):
         out = tmp_path / executor[0].rpartition("=")[2]

@@ -112,7 +112,7 @@ def test_without_labels_none_is_read(images: Path, tmp_path: Path) -> None:
     assert final.measures == with_labels.measures
 
 
-@pytest.mark.parametrize("method", ["dino", "ibot", "byol", "simclr", "simmim"])
+@pytest.mark.parametrize("method", ["dino", "ibot", "byol", "simclr", "vicreg", "barlow", "simmim"])
 def test_every_method_trains(images: Path, tmp_path: Path, method: str) -> None:
     experiment = tiny_experiment(images, method={"name": method})
     rungs = evaluate(experiment, CONVNEXT, tmp_path).rungs

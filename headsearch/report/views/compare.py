@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dash import html
 
 from headsearch.report import figures
-from headsearch.report.figures import Series, first_trial
-from headsearch.report.parts import Child, Column, Links, card, empty, figure, grid, link, table
+from headsearch.report.figures import first_trial
+from headsearch.report.parts import Child, Column, Links, card, empty, figure, link, numbers, table
 from headsearch.report.picture import shown
+from headsearch.report.views.curves import Line, curves
 from headsearch.report.views.overview import CONDITIONS, subtitle
 from headsearch.results.importance import head_parameters
 from headsearch.results.records import TrialRecord
-from headsearch.results.text import duration, number
+from headsearch.results.row import RankRow
+from headsearch.results.text import UNKNOWN, duration, number
 from headsearch.runs.run import Run
-from headsearch.training.trial import RungScores
 
 MOST = 7
 """Heads that can be told apart in one figure."""
@@ -39,9 +40,14 @@ class Chosen:
         return f"{self.head_id} ({self.view.name})" if self.several else self.head_id
 
     @property
-    def records(self) -> Sequence[TrialRecord]:
-        """Its trials."""
-        return self.view.by_head[self.head_id]
+    def record(self) -> TrialRecord:
+        """The trial that stands for it."""
+        return first_trial(self.view.by_head[self.head_id])
+
+    @property
+    def row(self) -> RankRow | None:
+        """Its place in the ranking; None where it has none."""
+        return self.view.row_of.get(self.head_id)
 
 
 def compare(views: Sequence[Run], chosen: Sequence[tuple[int, str]]) -> list[Child]:
@@ -57,7 +63,9 @@ def compare(views: Sequence[Run], chosen: Sequence[tuple[int, str]]) -> list[Chi
             empty("Choose two heads or more above: their curves, scores and configs appear side by side.")
         )
     if heads:
-        parts += [_curves(heads), _parallel(heads), _configs(heads)]
+        lines = [Line(head.name, head.view, head.record, place) for place, head in enumerate(heads)]
+        budget = max(head.view.budget for head in heads)
+        parts += [curves(lines, budget=budget, prefix="compare"), _parallel(heads), _configs(heads)]
     return parts
 
 
@@ -73,17 +81,12 @@ def _runs(views: Sequence[Run]) -> Child:
                 CONDITIONS[view.condition][0],
                 f"{view.settled}",
                 duration(view.spending.seconds),
-                "-" if best is None else link(html.Code(best), links.head(best)),
+                UNKNOWN if best is None else link(html.Code(best), links.head(best)),
                 view.verdict if view.records else "Nothing has been trained.",
             ]
         )
-    columns = [
-        Column("Run"),
-        Column("What"),
-        Column("State"),
-        Column("Trainings", True),
-        Column("Time", True),
-    ]
+    columns = [Column("Run"), Column("What"), Column("State"), *numbers("Trainings", "Time")]
+    columns += [Column("First in the ranking"), Column("Verdict")]
     points = [(view.name, row) for view in views for row in view.ranked if row.discrepancy is not None]
     labels = all(view.labels for view in views)
     drawn = (
@@ -97,57 +100,17 @@ def _runs(views: Sequence[Run]) -> Child:
     )
     return card(
         "Runs",
-        table("Runs", [*columns, Column("First in the ranking"), Column("Verdict")], rows),
+        table("Runs", columns, rows),
         drawn,
         note="Scores of two runs are comparable only if base, images, method and schedule are the same.",
         wide=True,
     )
 
 
-def _curves(heads: Sequence[Chosen]) -> Child:
-    labels = any(head.view.labels for head in heads)
-    wanted: list[tuple[str, str, Callable[[RungScores], float | None]]] = [
-        ("Discrepancy", "Discrepancy", lambda rung: rung.discrepancy)
-    ]
-    if labels:
-        wanted.append(("Probe", "k-NN accuracy, %", lambda rung: rung.knn))
-    losses = [Series(head.name, points, place) for place, head in enumerate(heads) if (points := _loss(head))]
-    drawn = [
-        (title, axis, [Series(head.name, _points(head, score), place) for place, head in enumerate(heads)])
-        for title, axis, score in wanted
-    ]
-    if losses:
-        drawn.append(("Training loss", "Loss", losses))
-    budget = max(head.view.budget for head in heads)
-    return grid(
-        *[
-            card(
-                title,
-                figure(
-                    figures.curves(lines, y=axis, budget=budget), f"{title} over epochs", f"compare-{place}"
-                ),
-            )
-            for place, (title, axis, lines) in enumerate(drawn)
-        ]
-    )
-
-
-def _points(head: Chosen, score: Callable[[RungScores], float | None]) -> list[tuple[float, float]]:
-    return [
-        (rung.epoch, value) for rung in first_trial(head.records).rungs if (value := score(rung)) is not None
-    ]
-
-
-def _loss(head: Chosen) -> list[tuple[float, float]]:
-    logged = head.view.curve(first_trial(head.records).number)
-    return [(point.epoch, point.loss) for point in logged if point.loss is not None]
-
-
 def _parallel(heads: Sequence[Chosen]) -> Child:
     rows: list[tuple[str, dict[str, object]]] = []
     for head in heads:
-        row = head.view.row_of.get(head.head_id)
-        record = first_trial(head.records)
+        row, record = head.row, head.record
         values: dict[str, object] = {
             "family": record.config.family,
             "blocks": record.config.depth,
@@ -171,22 +134,18 @@ def _parallel(heads: Sequence[Chosen]) -> Child:
 
 
 def _configs(heads: Sequence[Chosen]) -> Child:
-    settings = [head_parameters(first_trial(head.records).config) for head in heads]
+    settings = [head_parameters(head.record.config) for head in heads]
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     rows: list[Sequence[Child]] = []
     for name in names:
-        values = [shown(setting[name]) if name in setting else "-" for setting in settings]
+        values = [shown(setting[name]) if name in setting else UNKNOWN for setting in settings]
         differs = len(set(values)) > 1
         rows.append(
             [html.B(f"≠ {name}") if differs else name, *[html.B(v) if differs else v for v in values]]
         )
-    for name, how, key in (
-        ("discrepancy", ".3f", "discrepancy"),
-        ("probe %", ".1f", "probe"),
-        ("gain", "+.1f", "gain"),
-    ):
-        found = [head.view.row_of.get(head.head_id) for head in heads]
-        rows.append([name, *[number(None if row is None else getattr(row, key), how) for row in found]])
+    for name, how in (("discrepancy", ".3f"), ("probe", ".1f"), ("gain", "+.1f")):
+        found = [number(getattr(head.row, name, None), how) for head in heads]
+        rows.append(["probe %" if name == "probe" else name, *found])
     columns = [
         Column("Parameter"),
         *[Column(head.name, header=link(head.name, Links(head.run).head(head.head_id))) for head in heads],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dash import html
 
 from headsearch.report import analysis_figures
-from headsearch.report.parts import Child, Column, card, empty, figure, grid, table, tiles
+from headsearch.report.parts import Child, Column, card, empty, figure, grid, numbers, table, tiles
 from headsearch.results.spending import PART_NAMES
 from headsearch.results.text import UNKNOWN, duration, number
 from headsearch.runs.run import Run
@@ -29,13 +29,7 @@ def cost(view: Run) -> list[Child]:
         ]
         for part in found.parts
     ]
-    columns = [
-        Column("Stage"),
-        Column("Trainings", True),
-        Column("Epochs", True),
-        Column("Time", True),
-        Column("An epoch", True),
-    ]
+    columns = [Column("Stage"), *numbers("Trainings", "Epochs", "Time", "An epoch")]
     return [
         tiles(
             ("Time in training", duration(found.seconds), f"{trained} trainings"),
@@ -80,7 +74,7 @@ def _broken(view: Run) -> Child:
     rows: list[Sequence[Child]] = [[reason, str(count)] for reason, count in found.broken.items()]
     return card(
         "What went wrong",
-        table("Failures", [Column("Reason"), Column("Trials", True)], rows),
+        table("Failures", [Column("Reason"), *numbers("Trials")], rows),
         again,
         wide=True,
     )

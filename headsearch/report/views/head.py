@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from dash import dcc, html
 
 from headsearch.document import to_yaml
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import FAMILIES
-from headsearch.report import figures
-from headsearch.report.figures import Series
 from headsearch.report.parts import (
     Child,
     Column,
@@ -22,17 +20,17 @@ from headsearch.report.parts import (
     chip,
     empty,
     facts,
-    figure,
     grid,
     link,
+    numbers,
     table,
     tiles,
 )
 from headsearch.report.picture import picture, shown
-from headsearch.results.records import TrialRecord
-from headsearch.results.text import UNKNOWN, duration, gain, number, scaled
+from headsearch.report.views.curves import Line, curves
+from headsearch.results.records import TrialRecord, trial_rows
+from headsearch.results.text import duration, gain, number, overhead, scaled
 from headsearch.runs.run import Run
-from headsearch.training.trial import RungScores
 
 
 def head(view: Run, head_id: str, links: Links) -> list[Child]:
@@ -52,7 +50,7 @@ def head(view: Run, head_id: str, links: Links) -> list[Child]:
             _parameters(config),
             wide=True,
         ),
-        *_curves(view, records),
+        _curves(view, records),
         grid(_trainings(view, records), _cost(view, head_id, records)),
         _use(view, head_id, config, links),
     ]
@@ -129,66 +127,12 @@ def _parameters(config: HeadConfig) -> Child:
     )
 
 
-def _curves(view: Run, records: Sequence[TrialRecord]) -> list[Child]:
-    others = [
-        record
-        for row in view.controls
-        for record in view.by_head[row.head_id][:1]
-        if record.head_id != records[0].head_id
-    ]
-    losses = _losses(view, records, others)
-    wanted: list[tuple[str, str, Callable[[RungScores], float | None]]] = [
-        ("Discrepancy", "Discrepancy", lambda rung: rung.discrepancy),
-        ("Probe", "k-NN accuracy, %", lambda rung: rung.knn),
-        ("Effective rank of the base", "RankMe", lambda rung: rung.rankme_base),
-    ]
-    drawn: list[Child] = []
-    if any(line.points for line in losses):
-        drawn.append(_curve("Training loss", "Loss", losses, view, "curve-loss"))
-    for title, axis, score in wanted:
-        lines = _rungs(records, others, score)
-        if any(line.points for line in lines):
-            drawn.append(_curve(title, axis, lines, view, f"curve-{title.split()[0].lower()}"))
-    if not drawn:
-        return [
-            card(
-                "Curves",
-                empty("Nothing has been measured yet: the first point comes with the first rung."),
-                wide=True,
-            )
-        ]
-    return [grid(*drawn)]
-
-
-def _curve(title: str, axis: str, lines: Sequence[Series], view: Run, id: str) -> Child:
-    kept = [line for line in lines if line.points]
-    label = f"{title} over epochs, for {', '.join(dict.fromkeys(line.name for line in kept))}"
-    return card(title, figure(figures.curves(kept, y=axis, budget=view.budget), label, id))
-
-
-def _losses(view: Run, records: Sequence[TrialRecord], others: Sequence[TrialRecord]) -> list[Series]:
-    def points(record: TrialRecord) -> list[tuple[float, float]]:
-        logged = [(point.epoch, point.loss) for point in view.curve(record.number) if point.loss is not None]
-        return logged or [(rung.epoch, rung.loss) for rung in record.rungs]
-
-    return [
-        *(Series(_seed(record), points(record), place) for place, record in enumerate(records)),
-        *(Series(f"control {r.control}", points(r), -1 - place) for place, r in enumerate(others)),
-    ]
-
-
-def _rungs(
-    records: Sequence[TrialRecord],
-    others: Sequence[TrialRecord],
-    score: Callable[[RungScores], float | None],
-) -> list[Series]:
-    def points(record: TrialRecord) -> list[tuple[float, float]]:
-        return [(rung.epoch, value) for rung in record.rungs if (value := score(rung)) is not None]
-
-    return [
-        *(Series(_seed(record), points(record), place) for place, record in enumerate(records)),
-        *(Series(f"control {r.control}", points(r), -1 - place) for place, r in enumerate(others)),
-    ]
+def _curves(view: Run, records: Sequence[TrialRecord]) -> Child:
+    controls = [view.by_head[row.head_id][0] for row in view.controls if row.head_id != records[0].head_id]
+    lines = [Line(_seed(record), view, record, place) for place, record in enumerate(records)]
+    lines += [Line(f"control {r.control}", view, r, -1 - place) for place, r in enumerate(controls)]
+    nothing = empty("Nothing has been measured yet: the first point comes with the first rung.")
+    return curves(lines, budget=view.budget, prefix="curve") or card("Curves", nothing, wide=True)
 
 
 def _seed(record: TrialRecord) -> str:
@@ -197,31 +141,21 @@ def _seed(record: TrialRecord) -> str:
 
 
 def _trainings(view: Run, records: Sequence[TrialRecord]) -> Child:
-    columns = [Column("Trial"), Column("State"), Column("Seed", True), Column("Epoch", True)]
-    columns += [
-        Column("Discrepancy", True),
-        Column("k-NN %", True),
-        Column("Linear %", True),
-        Column("Time", True),
-    ]
+    columns = [Column("Trial"), Column("State")]
+    columns += numbers("Seed", "Epoch", "Discrepancy", "k-NN %", "Linear %", "Time")
     rows: list[Sequence[Child]] = []
-    for record in records:
-        last = record.rungs[-1] if record.rungs else None
-        seconds = record.seconds if record.seconds is not None else view.clock.get(record.number)
+    for row in trial_rows(records):
+        seconds = row["seconds"] if row["seconds"] is not None else view.clock.get(row["number"])
+        reason = html.Small(f" {row['reason']}" if row["reason"] else "")
         rows.append(
             [
-                str(record.number),
-                html.Span(
-                    [
-                        chip(record.state, record.state),
-                        html.Small(f" {record.reason}" if record.reason else ""),
-                    ]
-                ),
-                str(record.replicate + 1),
-                UNKNOWN if last is None else str(last.epoch),
-                number(last.discrepancy if last else None, ".3f"),
-                number(last.knn if last else None, ".1f"),
-                number(last.linear if last else None, ".1f"),
+                str(row["number"]),
+                html.Span([chip(row["state"], row["state"]), reason]),
+                str(row["replicate"] + 1),
+                number(row["epoch"], "d"),
+                number(row["discrepancy"], ".3f"),
+                number(row["knn"], ".1f"),
+                number(row["linear"], ".1f"),
                 duration(seconds),
             ]
         )
@@ -233,7 +167,7 @@ def _cost(view: Run, head_id: str, records: Sequence[TrialRecord]) -> Child:
     row = view.row_of.get(head_id)
     if cost is None:
         return card("Cost", empty("Measured at the end of a trial that runs its full budget."))
-    overhead = row.overhead if row is not None else cost.overhead
+    added = row.overhead if row is not None else cost.overhead
     base = view.facts.base if view.facts else None
     return card(
         "Cost",
@@ -242,7 +176,7 @@ def _cost(view: Run, head_id: str, records: Sequence[TrialRecord]) -> Child:
                 ("Parameters", scaled(cost.params)),
                 ("of the base's", None if base is None else f"{100 * cost.params / base.params:.0f}%"),
                 ("FLOPs for an image", scaled(cost.flops)),
-                ("Added to a training step", None if overhead is None else f"{100 * overhead:+.0f}%"),
+                ("Added to a training step", None if added is None else overhead(added)),
             ]
         ),
         note="During pretraining. Afterwards the head is thrown away and costs nothing.",
@@ -253,7 +187,6 @@ def _use(view: Run, head_id: str, config: HeadConfig, links: Links) -> Child:
     if not config.heads:
         return None
     load = "load_heads" if config.members else "load_head"
-    text = to_yaml(config.to_dict())
     # A copy is chosen by where it stands on the page.
     place = f"config-{head_id}" if links.run is None else "config"
     actions: list[Child] = []
@@ -268,7 +201,9 @@ def _use(view: Run, head_id: str, config: HeadConfig, links: Links) -> Child:
     return card(
         "Use it",
         html.Div(actions, className="actions") if actions else None,
-        html.Pre(html.Code(text, id=place), tabIndex="0", **aria(label="The head's config")),
+        html.Pre(
+            html.Code(to_yaml(config.to_dict()), id=place), tabIndex="0", **aria(label="The head's config")
+        ),
         html.P(
             [
                 "The same file from a terminal: ",

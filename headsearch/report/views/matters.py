@@ -7,7 +7,7 @@ from dash import html
 from headsearch.heads.config import HeadConfig
 from headsearch.report import analysis_figures
 from headsearch.report.figures import first_trial
-from headsearch.report.parts import Child, Column, card, empty, figure, grid, table
+from headsearch.report.parts import Child, Column, card, empty, figure, grid, numbers, table
 from headsearch.results.importance import ENOUGH, Importance, importances
 from headsearch.runs.run import Run
 
@@ -84,11 +84,5 @@ def _table(found: dict[str, list[Importance]]) -> Child:
         for objective, items in found.items()
         for item in items
     ]
-    columns = [
-        Column("Parameter"),
-        Column("Objective"),
-        Column("Share", True),
-        Column("Values", True),
-        Column("Heads", True),
-    ]
+    columns = [Column("Parameter"), Column("Objective"), *numbers("Share", "Values", "Heads")]
     return html.Details([html.Summary("As a table"), table("Importance", columns, rows)])

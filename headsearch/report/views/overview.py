@@ -21,6 +21,7 @@ from headsearch.report.parts import (
     empty,
     figure,
     link,
+    numbers,
     table,
     tiles,
 )
@@ -41,6 +42,7 @@ SHOWN = 12
 """Heads in the ranking of the overview."""
 LET_GO = 50
 """Heads shown of those that were let go."""
+SCORE = Column("Score", True, "The label-free score")
 
 
 def overview(view: Run, links: Links) -> list[Child]:
@@ -104,11 +106,9 @@ def _answer(view: Run, links: Links) -> Child:
                 className="note",
             )
         )
-    best = view.ranked[0] if view.ranked else None
-    if best is not None:
-        told.append(
-            html.P(["First in the ranking: ", link(html.Code(best.head_id), links.head(best.head_id))])
-        )
+    if view.ranked:
+        first = view.ranked[0].head_id
+        told.append(html.P(["First in the ranking: ", link(html.Code(first), links.head(first))]))
     return callout(*told)
 
 
@@ -116,7 +116,6 @@ def _numbers(view: Run) -> Child:
     spent, expected = view.spending, view.expected
     share = 0.0 if not expected else view.settled / expected
     done: list[Child] = [f"{view.settled}", html.Small(f" of {expected}" if expected is not None else "")]
-    left = view.seconds_left
     entries: list[tuple[str, list[Child] | str, Child]] = [
         ("Trainings done", done, bar(share, f"{view.settled} of {expected} trainings")),
         ("Stage", "Finished" if view.condition == "ended" else STAGE_NAMES.get(view.stage, view.stage), None),
@@ -125,7 +124,7 @@ def _numbers(view: Run) -> Child:
         ("Time in training", duration(spent.seconds) if spent.seconds else UNKNOWN, "all trainings added up"),
     ]
     if view.at_work:
-        entries.append(("About left", duration(left), "at the present pace"))
+        entries.append(("About left", duration(view.seconds_left), "at the present pace"))
     return tiles(*entries)
 
 
@@ -162,7 +161,7 @@ def _running(view: Run, links: Links) -> Child:
         return None
     title = "Running now" if view.at_work else "To be taken up again"
     rows = [_running_row(running, view.budget, links) for running in view.running]
-    columns = [Column("Trial"), Column("Head"), Column("Epoch", True), Column("Last scores")]
+    columns = [Column("Trial"), Column("Head"), *numbers("Epoch"), Column("Last scores")]
     return card(title, table(title, columns, rows), wide=True)
 
 
@@ -202,27 +201,29 @@ def _picture(view: Run) -> Child:
 def _ranking(view: Run, links: Links) -> Child:
     if not view.rows:
         return None
-    shown = [row for row in view.rows if row.feasible and (row.rank is None or row.rank <= SHOWN)]
-    rest = len(view.ranked) - sum(row.rank is not None for row in shown)
-    note: list[Child] = [
-        "By the label-free score, joined by the probe where trainings are at least half as long as the real pretraining. Controls have no "
-        f"rank. A gain is over the control none, with its 95% interval for that head alone; {SIMULTANEOUS}."
-    ]
-    more = (
-        html.P(link(f"{rest} further heads are among the trials", links.trials(state="complete")))
-        if rest > 0
-        else None
-    )
+    shown, rest = best(view)
+    more = f"{rest} further heads are among the trials"
     return card(
-        "Ranking", ranking_table(shown, view, links), more, _departed(view, links), note=note, wide=True
+        "Ranking",
+        _ranking_table(shown, view, links),
+        html.P(link(more, links.trials(state="complete"))) if rest else None,
+        _departed(view, links),
+        note="By the label-free score, joined by the probe where trainings are at least half as long as the real pretraining. Controls have no "
+        f"rank. A gain is over the control none, with its 95% interval for that head alone; {SIMULTANEOUS}.",
+        wide=True,
     )
+
+
+def best(view: Run) -> tuple[list[RankRow], int]:
+    """The rows that an overview shows, controls among them, and how many heads have a rank beside those."""
+    shown = [row for row in view.rows if row.feasible and (row.rank is None or row.rank <= SHOWN)]
+    return shown, len(view.ranked) - sum(row.rank is not None for row in shown)
 
 
 def _departed(view: Run, links: Links) -> Child:
     """Heads that a funnel let go before they could be ranked. Without a funnel they are the stopped ones, which the chips above lead to."""
     if view.passage is None or not view.departed:
         return None
-    shown = view.departed[:LET_GO]
     rows: list[Sequence[Child]] = [
         [
             link(html.Code(row.head_id), links.head(row.head_id) if row.head_id in view.by_head else None),
@@ -231,11 +232,10 @@ def _departed(view: Run, links: Links) -> Child:
             number(row.discrepancy, ".3f"),
             row.reason or UNKNOWN,
         ]
-        for row in shown
+        for row in view.departed[:LET_GO]
     ]
-    columns = [Column("Head"), Column("Stage"), Column("Score", True, "The label-free score")]
-    columns += [Column("Discrepancy", True), Column("Reason")]
-    rest = len(view.departed) - len(shown)
+    columns = [Column("Head"), Column("Stage"), SCORE, *numbers("Discrepancy"), Column("Reason")]
+    rest = len(view.departed) - len(rows)
     return html.Details(
         [
             html.Summary(f"{len(view.departed)} heads were dropped before they could be ranked"),
@@ -247,31 +247,19 @@ def _departed(view: Run, links: Links) -> Child:
     )
 
 
-def ranking_table(rows: Sequence[RankRow], view: Run, links: Links) -> Component:
-    """Rows of a ranking."""
-    rank, head, *titles = (_title(title) for title in rank_titles(view.rows, labels=view.labels))
-    columns = [Column(rank, True), Column(head)]
-    columns += [Column(title, True, _HINTS.get(title)) for title in titles]
-    return table(
-        "Ranking of the heads",
-        columns,
-        [_rank_row(row, view, links) for row in rows],
-        id="ranking",
-    )
-
-
-def _title(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
 _HINTS = {
-    "Score": "The label-free score",
+    "Score": SCORE.hint,
     "K-NN %": "k-NN accuracy of the frozen base",
     "Linear %": "Accuracy of a linear probe on the frozen base",
     "Step time": "What the head adds to a training step",
 }
 
 
-def _rank_row(row: RankRow, view: Run, links: Links) -> Sequence[Child]:
-    place, head_id, *numbers = rank_cells(row, view.rows, labels=view.labels)
-    return [place, link(html.Code(head_id), links.head(head_id)), *numbers]
+def _ranking_table(rows: Sequence[RankRow], view: Run, links: Links) -> Child:
+    titles = [title[0].upper() + title[1:] for title in rank_titles(view.rows, labels=view.labels)]
+    columns = [Column(title, title != "Head", _HINTS.get(title)) for title in titles]
+    cells: list[Sequence[Child]] = []
+    for row in rows:
+        place, head_id, *rest = rank_cells(row, view.rows, labels=view.labels)
+        cells.append([place, link(html.Code(head_id), links.head(head_id)), *rest])
+    return table("Ranking of the heads", columns, cells, id="ranking")

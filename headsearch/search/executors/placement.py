@@ -1,12 +1,13 @@
-"""Which part of the machine each worker process gets: threads of the processor, and a GPU. No torch where no GPU is asked about."""
+"""Which part of the machine each worker process gets: cores of the processor, and a GPU. No torch where no GPU is asked about."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from headsearch.cores import cores, take_share
 from headsearch.errors import ExperimentError
 from headsearch.experiment import ProcessSpec
 
@@ -18,18 +19,22 @@ _DEVICES = "CUDA_VISIBLE_DEVICES"
 class Placement:
     """What one worker may use."""
 
-    threads: int
+    cores: int
+    """For its threads, of which an environment that limits them leaves fewer, and for the processes that decode its images."""
     gpu: str | None = None
     """The only GPU it sees, as `CUDA_VISIBLE_DEVICES` names it; None: those that the coordinator sees."""
 
     def apply(self) -> None:
         """Confine this process. To be called before torch is imported, and again after: either alone may come too late or be ignored."""
-        os.environ.update(dict.fromkeys(_THREADS, str(self.threads)))
+        take_share(self.cores)
+        limit = os.environ.get(_THREADS[0], "")
+        threads = min(self.cores, int(limit)) if limit.isdecimal() and int(limit) > 0 else self.cores
+        os.environ.update(dict.fromkeys(_THREADS, str(threads)))
         if self.gpu is not None:
             os.environ[_DEVICES] = self.gpu
         torch = sys.modules.get("torch")
         if torch is not None:
-            torch.set_num_threads(self.threads)
+            torch.set_num_threads(threads)
 
 
 def place_workers(spec: ProcessSpec, device: str) -> list[Placement]:
@@ -47,16 +52,12 @@ def place_workers(spec: ProcessSpec, device: str) -> list[Placement]:
         gpus = visible if ":" not in device else visible[:1]
         if device == "auto" and not gpus:
             gpus = None
-    placements = divide(spec, available_cores(), gpus, os.environ)
-    return [Placement(place.threads) for place in placements] if ":" in device else placements
+    placements = divide(spec, cores(), gpus)
+    return [replace(place, gpu=None) for place in placements] if ":" in device else placements
 
 
-def divide(
-    spec: ProcessSpec, cores: int, gpus: list[str] | None, environment: Mapping[str, str]
-) -> list[Placement]:
+def divide(spec: ProcessSpec, cores: int, gpus: list[str] | None) -> list[Placement]:
     """Divide cores and GPUs among the workers: cores evenly, GPUs in turn. `gpus` is None where trials run on the processor.
-
-    Where `environment` limits threads, no worker gets more.
 
     Raises:
         ExperimentError: as `place_workers`.
@@ -71,16 +72,8 @@ def divide(
             f"search.executor.workers: {spec.workers} workers, {spec.workers_per_gpu} per GPU, need {needed} GPU(s), and there are "
             f"{len(gpus)}; expected at most {len(gpus) * spec.workers_per_gpu} workers, or a larger workers_per_gpu"
         )
-    threads = cores // spec.workers
-    limit = environment.get("OMP_NUM_THREADS", "")
-    if limit.isdecimal() and int(limit) > 0:
-        threads = min(threads, int(limit))
-    return [Placement(threads, gpus[worker % len(gpus)] if gpus else None) for worker in range(spec.workers)]
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cores // spec.workers
+    return [Placement(share, gpus[worker % len(gpus)] if gpus else None) for worker in range(spec.workers)]
 
 
 def visible_gpus(count: int, environment: Mapping[str, str]) -> list[str]:

@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from headsearch.cores import cores
 from headsearch.errors import ExperimentError, require
 from headsearch.experiment import RaySpec
-from headsearch.search.executors.placement import available_cores
 from headsearch.signals import kept_handlers
 
 CONNECT_SECONDS = 10.0
@@ -175,9 +175,8 @@ def _connect(spec: RaySpec) -> None:
     # Ray prints what happens to workers on stdout, where only tables belong; the search tells it in its own way.
     ray._private.worker._worker_logs_enabled = False
     if spec.address is None:
-        cores = available_cores()
-        check_room(spec, [{"Alive": True, "Resources": {"CPU": cores, "GPU": math.inf}}])
-        _start(cores)
+        check_room(spec, [{"Alive": True, "Resources": {"CPU": cores(), "GPU": math.inf}}])
+        _start(cores())
         return
     if spec.address != "auto":
         reach(spec.address)
