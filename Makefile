@@ -28,7 +28,7 @@ test: $(READY)  ## Run the tests
 test-slow: $(READY)  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-fuzz: $(READY)  ## Try 50,000 mutated files, an hour
+fuzz: $(READY)  ## Try 66,250 mutated files, an hour
 	HEADSEARCH_FUZZ=25 $(BIN)/python -m pytest tests/fuzz -s --timeout 7200
 
 lint: $(READY)  ## Check style, format and types

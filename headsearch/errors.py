@@ -51,6 +51,10 @@ class HeadError(UserError):
     """A head that cannot be built on this base, or run on this feature map."""
 
 
+class PluginError(UserError):
+    """A plug-in, or the module of a base, that cannot be found, imported or used; or one that has changed since a run began."""
+
+
 class RunError(UserError):
     """A run directory that cannot be created, opened, or resumed."""
 

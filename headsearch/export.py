@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,8 +16,9 @@ from pydantic import Field
 
 from headsearch.base.info import BaseInfo
 from headsearch.document import plain, read_mapping, to_yaml
-from headsearch.errors import HeadError, RunError, did_you_mean
-from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Section
+from headsearch.errors import HeadError, PluginError, RunError, did_you_mean
+from headsearch.experiment.sections import BaseSpec, Code, DataSpec, MethodSpec, Plugins, Section
+from headsearch.plugins import digests, load_plugins, located
 
 if TYPE_CHECKING:
     from headsearch.experiment import Experiment
@@ -80,6 +82,9 @@ class ExportedHead(Section):
     head: Literal["headsearch/head@1"] = VERSION
     head_id: str
     config: dict[str, Any] | list[dict[str, Any]]
+    plugins: Plugins = Field(default_factory=list)
+    code: Code = Field(default_factory=dict)
+    """Of plug-ins and base as they were in the search. What has changed since is not used, unless its line is deleted."""
     base: ExportedBase
     data: DataSpec
     """The images that it was chosen on."""
@@ -91,6 +96,9 @@ class ExportedHead(Section):
     def to_yaml(self) -> str:
         """The file's text."""
         return to_yaml(self.model_dump(mode="json"))
+
+    def __repr__(self) -> str:
+        return f"<{self.head_id} for {self.base.model}>"
 
 
 def export_head(
@@ -110,20 +118,24 @@ def export_head(
     from headsearch.files import write_atomically
     from headsearch.runs.run import Run, read_run
 
-    found = run if isinstance(run, Run) else read_run(run)
-    if found.experiment is None or found.facts is None:
-        raise RunError(found.problems[0])
-    row = _chosen(found.path, found.rows, rank, head_id)
-    if not row.config:
-        raise RunError(
-            f"{found.path}: '{row.head_id}' is plain self-supervised learning without a head: nothing to export"
-        )
-    exported = describe_head(found.experiment, found.facts, found.records, row)
+    exported = chosen_head(run if isinstance(run, Run) else read_run(run), rank=rank, head_id=head_id)
     try:
         write_atomically(out, exported.to_yaml())
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror}") from None
     return exported
+
+
+def chosen_head(run: Run, *, rank: int = 1, head_id: str | None = None) -> ExportedHead:
+    """What `export_head` writes of a run. Raises `RunError` where there is no such head."""
+    if run.experiment is None or run.facts is None:
+        raise RunError(run.problems[0])
+    row = _chosen(run.path, run.rows, rank, head_id)
+    if not row.config:
+        raise RunError(
+            f"{run.path}: '{row.head_id}' is plain self-supervised learning without a head: nothing to export"
+        )
+    return describe_head(run.experiment, run.facts, run.records, row)
 
 
 def describe_head(
@@ -141,11 +153,13 @@ def describe_head(
     return ExportedHead(
         head_id=row.head_id,
         config=row.config,
+        plugins=experiment.plugins,
+        code=dict(facts.code),
         base=ExportedBase(
             **experiment.base.model_dump(),
             info=BaseFacts(**{**asdict(facts.base), "grid": list(facts.base.grid)}),
         ),
-        data=experiment.data,
+        data=DataSpec(**experiment.data.model_dump(exclude={"subset"})),
         method=experiment.method,
         scores={key: value for key, value in row.to_dict().items() if key not in ("head_id", "config")},
         provenance=Provenance(
@@ -187,6 +201,7 @@ def read_head(path: str | Path) -> ExportedHead:
 
     root = read_mapping(Path(path), HeadError, "a head.yaml (headsearch export writes one)")
     exported = checked(ExportedHead, plain(root), str(path), HeadError, root=root)
+    exported = _with_its_code(exported, Path(path))
     try:
         actual = head_id(canonical(parse_head(exported.config), exported.base.base_info()))
     except HeadError as error:
@@ -198,8 +213,26 @@ def read_head(path: str | Path) -> ExportedHead:
     return exported
 
 
-def load_head(path: str | Path) -> Head:
-    """The head of a `head.yaml` as a module, freshly initialised.
+def _with_its_code(exported: ExportedHead, path: Path) -> ExportedHead:
+    """The head with its plug-ins loaded, which lie where they did in the search, or beside the file. Raises `PluginError`."""
+    plugins = [located(name, path.parent) for name in exported.plugins]
+    load_plugins(plugins)
+    found = digests(plugins)
+    for name, digest in exported.code.items():
+        if found.get(name, digest) != digest:
+            raise PluginError(
+                f"{path}: {name} has changed since the search; restore it, or delete its line under code to take it as it is"
+            )
+    return exported.model_copy(update={"plugins": plugins})
+
+
+def exported_head(head: ExportedHead | str | PathLike[str]) -> ExportedHead:
+    """A head that is at hand, or the content of its file. Raises `HeadError` as `read_head`."""
+    return head if isinstance(head, ExportedHead) else read_head(fspath(head))
+
+
+def load_head(head: ExportedHead | str | PathLike[str]) -> Head:
+    """The head of a `head.yaml`, or of `headsearch.Run.head`, as a module, freshly initialised.
 
     It maps the base's last feature map, (B, width, H, W) before the final norm, to a map of the same shape;
     `head.embed(map)` gives its embedding, (B, width).
@@ -212,13 +245,14 @@ def load_head(path: str | Path) -> Head:
     >>> head(torch.randn(2, 64, 4, 4)).shape        # doctest: +SKIP
     torch.Size([2, 64, 4, 4])
     """
-    heads = load_heads(path)
+    heads = load_heads(head)
     if len(heads) != 1:
-        raise HeadError(f"{path}: a set of {len(heads)} heads; expected a single one (load_heads reads both)")
+        name = head.head_id if isinstance(head, ExportedHead) else fspath(head)
+        raise HeadError(f"{name}: a set of {len(heads)} heads; expected a single one (load_heads reads both)")
     return heads[0]
 
 
-def load_heads(path: str | Path) -> list[Head]:
+def load_heads(head: ExportedHead | str | PathLike[str]) -> list[Head]:
     """Every head of a `head.yaml` as a module, freshly initialised: the members of a set in canonical order, or a single head.
 
     All of them work on the base's own feature map, as `load_head` says, side by side. Raises `HeadError` as `read_head` does.
@@ -229,5 +263,5 @@ def load_heads(path: str | Path) -> list[Head]:
     from headsearch.heads import parse_head
     from headsearch.heads.build import build_heads
 
-    exported = read_head(path)
+    exported = exported_head(head)
     return build_heads(parse_head(exported.config), exported.base.base_info())

@@ -20,7 +20,9 @@ _ANYWHERE = 8
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 _USER = re.compile(r"[\w+.-]+://[^:/@]*:")
 _OPTION = re.compile(r"[?&]([^=&]*)=([^&]*)")
-_SECRET_NAME = re.compile(r"pass(word|wd|phrase)?$|pwd$|secret$|token$|(api|access)_?key$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"pass(word|wd|phrase)?$|(?<!^)(?<!^OLD)pwd$|secret$|token$|(api|access)_?key$", re.IGNORECASE
+)
 _SHAPES = (
     # What looks like a password in a URL, beside a port; up to the last @ before another URL begins.
     (re.compile(r"(://[^\s/:@]*):(?!\*\*\*@|\d+(?:[/\s'\")?]|$))(?:(?!://)[^\n])*@"), rf"\1:{HIDDEN}@"),

@@ -5,6 +5,7 @@ Ctrl-C is never ignored: a shell's background job inherits that, passes it on, a
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_guests() -> Iterator[None]:
+    """Plug-ins that a test has loaded are not known to the next."""
+    yield
+    from headsearch.registry import _REGISTRIES
+
+    for registry in _REGISTRIES.values():
+        registry._guests.clear()
 
 
 @pytest.fixture(scope="session")

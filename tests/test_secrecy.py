@@ -46,6 +46,16 @@ def test_what_looks_like_a_password_is_hidden(text: str, shown: str) -> None:
     assert redacted(text) == shown
 
 
+def test_the_working_directory_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/home/me/work")
+    monkeypatch.setenv("OLDPWD", "/home/me/work")
+    monkeypatch.setenv("MYSQL_PWD", "hunter22")
+    assert (
+        redacted("/home/me/work/space.yaml: no such file; hunter22")
+        == "/home/me/work/space.yaml: no such file; ***"
+    )
+
+
 @pytest.mark.parametrize("password", ODD)
 def test_a_known_password_is_found_however_it_is_written(password: str) -> None:
     kept_out(f"postgresql://me:{quote(password, safe='')}@host/db", "HEADSEARCH_TEST_ONLY")

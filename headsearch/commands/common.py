@@ -40,6 +40,24 @@ class ReportFormat(StrEnum):
     json = "json"
 
 
+def _load(named: list[str] | None) -> list[str]:
+    from headsearch.plugins import load_plugins, located
+
+    found = [located(name) for name in named or []]
+    load_plugins(found)
+    return found
+
+
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="PLUGIN",
+        callback=_load,
+        help="A plug-in: a .py file, or the name of an installed one. May be given several times.",
+    ),
+]
+"""Loads what is named, before the command begins."""
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by headsearch run.")]
 
 

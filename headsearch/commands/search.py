@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import ReportFormat, console, print_ranking
+from headsearch.commands.common import PluginOption, ReportFormat, console, print_ranking
 from headsearch.errors import RunError
 from headsearch.files import read_text, write_result
 from headsearch.secrecy import redacted
@@ -45,6 +45,7 @@ def run(
             help="Budget of the funnel: a number of proxies (24) or a time ('2 h', '90 min'); the same as --set search.budget=..."
         ),
     ] = None,
+    plugins: PluginOption = None,
     resume: Annotated[
         bool, typer.Option(help="Continue an interrupted run, or extend a finished one.")
     ] = False,
@@ -69,7 +70,7 @@ def run(
     if budget is not None:
         shorthand.append(f"search.budget={budget}")
     source = experiment if experiment is not None or data is not None else "digits"
-    spec = load_experiment(source, [*shorthand, *(overrides or [])])
+    spec = load_experiment(source, [*shorthand, *(overrides or [])], plugins=plugins or [])
     where = out or Path("runs") / spec.name
     try:
         with progress_display(quiet=quiet) as display:
@@ -83,6 +84,7 @@ def run(
             "run",
             *([experiment] if experiment else []),
             *chosen,
+            *[part for plugin in plugins or [] for part in ("--plugin", plugin)],
             "--out",
             str(where),
             "--resume",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headsearch.commands.common import TableFormat, console
+from headsearch.commands.common import PluginOption, TableFormat, console
 from headsearch.errors import SpaceError, did_you_mean
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def score(
             help="Also compute synflow and NASWOT, for comparison. On with --by synflow or naswot.",
         ),
     ] = False,
+    plugins: PluginOption = None,
     output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
     out: Annotated[
         Path | None,
@@ -84,9 +85,9 @@ def score(
 
     if by not in ORDERS:
         raise SpaceError(f"--by: no score '{by}'{did_you_mean(by, ORDERS)}")
+    resolved = _experiment(experiment, base, data, overrides or [], plugins or [])
     loaded = load_space(space)
     loaded.expect_single_heads("scoring at random initialisation")
-    resolved = _experiment(experiment, base, data, overrides or [])
     check_data(resolved.data.dataset, resolved.data.root)
 
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
@@ -128,7 +129,9 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
         yield tell
 
 
-def _experiment(source: str | None, base: str | None, data: str | None, overrides: list[str]) -> Experiment:
+def _experiment(
+    source: str | None, base: str | None, data: str | None, overrides: list[str], plugins: list[str]
+) -> Experiment:
     """The experiment that the options describe, as `headsearch run` reads them."""
     import json
 
@@ -139,5 +142,7 @@ def _experiment(source: str | None, base: str | None, data: str | None, override
     if data is not None:
         shorthand += [f"data.{key}={json.dumps(value)}" for key, value in data_named(data).items()]
     return load_experiment(
-        source if source is not None or data is not None else "digits", [*shorthand, *overrides]
+        source if source is not None or data is not None else "digits",
+        [*shorthand, *overrides],
+        plugins=plugins,
     )

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from headsearch.comparison.plan import NONE, VERSION, ComparisonPlan
 from headsearch.files import versions
+from headsearch.results.markup import result_html
 from headsearch.results.noise import blocked_noise
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
 
@@ -84,6 +86,28 @@ class Comparison:
                 named = probe if row is self.rows[0] else ""
                 table.add_row(*map(plain, [named, row.arm, *_shown(row.scores[probe]), *_cost(row)]))
         return table
+
+    def table(self) -> pd.DataFrame:
+        """The scores as a pandas table: a row per probe and arm, with the fields of `ArmScore`. Unknown is missing."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "probe": probe,
+                    "arm": row.arm,
+                    **asdict(score),
+                    "epochs": row.epochs,
+                    "seconds": row.seconds,
+                }
+                for row in self.rows
+                for probe, score in row.scores.items()
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        header, *rows = self.cells()
+        return result_html("With and without a head", [self.verdict, self.notes], header, rows)
 
     def cells(self) -> Iterator[list[str]]:
         """The table's header and rows as text."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal
 
 from headsearch.document import plain, read_mapping
 from headsearch.errors import ExperimentError, RunError
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
-from headsearch.export import ExportedHead, read_head
+from headsearch.export import ExportedHead, exported_head
 from headsearch.files import differences
 from headsearch.pretrain import PretrainSpec
 from headsearch.runs.directory import refuse_changes
@@ -75,7 +76,7 @@ class ComparisonPlan:
 
 
 def make_plan(
-    heads: Sequence[Path],
+    heads: Sequence[ExportedHead | str | PathLike[str]],
     *,
     data: str | None = None,
     seeds: int = 3,
@@ -86,7 +87,7 @@ def make_plan(
     """The comparison of some exported heads with no head.
 
     Args:
-        heads: files as `headsearch export` writes them, chosen for one base and method.
+        heads: what `headsearch export` writes, or the files, chosen for one base and method.
         data: as `PretrainSpec.from_head` takes it.
         seeds: repetitions of every arm.
         budget: see `ComparisonPlan`. With `time` an arm gets the share 1 / (1 + overhead) of the epochs, rounded down.
@@ -96,7 +97,12 @@ def make_plan(
     Raises:
         UserError: a file or an override cannot be used, or the heads were chosen for different bases or methods.
     """
-    exported = {str(path): read_head(path) for path in heads}
+    if not heads:
+        raise ExperimentError("compare: no head; expected a head.yaml, as headsearch export writes it")
+    exported = [
+        (head.head_id if isinstance(head, ExportedHead) else fspath(head), exported_head(head))
+        for head in heads
+    ]
     _check_alike(exported, same_root=data is None)
     own = [override for override in overrides if not override.startswith(_OF_THE_EVALUATION)]
     others = [
@@ -104,18 +110,18 @@ def make_plan(
         for override in overrides
         if override.startswith(_OF_THE_EVALUATION)
     ]
-    first = next(iter(exported.values()))
+    _, first = exported[0]
     arms = {NONE: PretrainSpec.from_head(first, data=data, overrides=own, without_head=True)}
     arms[NONE].check_paths()
-    for path, head in exported.items():
+    for path, head in exported:
         spec = PretrainSpec.from_head(head, data=data, overrides=own)
         arms[head.head_id] = _shortened(spec, head, path) if budget == "time" else spec
     evaluation = evaluation_spec({} if probes is None else {"probes": list(probes)}, others)
     return ComparisonPlan(arms, evaluation, seeds, budget)
 
 
-def _check_alike(exported: Mapping[str, ExportedHead], *, same_root: bool) -> None:
-    (path, first), *others = exported.items()
+def _check_alike(exported: Sequence[tuple[str, ExportedHead]], *, same_root: bool) -> None:
+    (path, first), *others = exported
     where = {} if same_root else {"root": first.data.root}
     seen = {first.head_id: path}
     for other_path, other in others:

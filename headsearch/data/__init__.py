@@ -29,6 +29,7 @@ def load_data(
     min_train_images: int = 2,
     memory_limit: int = MEMORY_LIMIT,
     unreadable: Literal["refuse", "accept"] = "refuse",
+    subset: int | float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Read a data set: training images, held-out images that training never sees, and labels if they may be used.
@@ -44,6 +45,8 @@ def load_data(
         min_train_images: fewer readable training images than this are an error.
         memory_limit: in bytes; larger sets are streamed.
         unreadable: `refuse` raises where a fifth of the files or more cannot be read; otherwise they are left out, and told.
+        subset: learn from so many of the training images (int) or such a share of them (float), drawn by the seed and the images' names;
+            as many of each class as can be, where labels are read.
         progress: called with (images decoded, images in all) now and then.
 
     Raises:
@@ -61,5 +64,6 @@ def load_data(
         min_train_images=min_train_images,
         memory_limit=memory_limit,
         unreadable=unreadable,
+        subset=subset,
         progress=progress,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from headsearch.data.decode import Source
@@ -37,18 +38,21 @@ def held_out_count(count: int) -> int:
     return max(count // 10, min(1000, count // 5))
 
 
-def cut(source: Source, seed: int) -> tuple[list[int], list[int]]:
-    """Training and held-out positions, each in order.
-
-    An image's rank is a hash of the seed and its name: the same on every machine and for every version of any random
-    generator, and blind to labels, so that a model pretrained without labels can be probed with them on unseen images.
-    """
+def by_hash(source: Source, rows: Iterable[int], key: str) -> list[int]:
+    """Rows of a source in an order that follows from `key` and the images' names alone: the same on every machine and for every version of
+    any random generator."""
 
     def rank(index: int) -> bytes:
         # A name that is no UTF-8 counts by its bytes.
-        keyed = f"{seed}:{source.name(index)}".encode(errors="surrogateescape")
+        keyed = f"{key}:{source.name(index)}".encode(errors="surrogateescape")
         return hashlib.blake2b(keyed, digest_size=16).digest()
 
-    ranked = sorted(range(len(source)), key=rank)
+    return sorted(rows, key=rank)
+
+
+def cut(source: Source, seed: int) -> tuple[list[int], list[int]]:
+    """Training and held-out positions, each in order, blind to labels: what is pretrained without labels can be probed with them on
+    unseen images."""
+    ranked = by_hash(source, range(len(source)), str(seed))
     held = held_out_count(len(source))
     return sorted(ranked[held:]), sorted(ranked[:held])

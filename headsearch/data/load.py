@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headsearch.data.collection import Collection, Part, cut
+from headsearch.data.collection import Collection, Part, by_hash, cut
 from headsearch.data.decode import choose_canvas, decode_all
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import check_dataset_name, data_path
@@ -34,6 +35,7 @@ def load(
     min_train_images: int,
     memory_limit: int,
     unreadable: Literal["refuse", "accept"],
+    subset: int | float | None,
     progress: Callable[[int, int], None] | None,
 ) -> Dataset:
     """See `headsearch.data.load_data`."""
@@ -43,6 +45,12 @@ def load(
     left_out.rule = unreadable
     left_out.place = f"'{dataset}'" if root is None else f"'{dataset}' in '{printable(root)}'"
     parts = _split(found, seed)
+    layout = found.layout
+    if subset is not None:
+        part, rows = parts[0]
+        chosen = _some_of(part, rows, subset, seed, min_train_images, left_out.place)
+        parts[0] = (part, chosen)
+        layout = "; ".join(filter(None, (layout, f"a subset of {len(rows):,} training images")))
     total = sum(len(rows) for _, rows in parts)
     left_out.files = total + len(left_out.unreadable)
     left_out.check()
@@ -58,7 +66,7 @@ def load(
     train, held_out = sets
     _check(train, held_out, left_out, min_train_images)
     mean, std = _statistics(train, canvas, left_out)
-    return Dataset(dataset, train, held_out, found.classes, mean, std, canvas, left_out, found.layout)
+    return Dataset(dataset, train, held_out, found.classes, mean, std, canvas, left_out, layout)
 
 
 def check_probe(dataset: Dataset) -> None:
@@ -109,6 +117,29 @@ def _split(found: Collection, seed: int) -> list[tuple[Part, list[int]]]:
         return [(part, list(range(len(part.source)))) for part in (train, found.held_out)]
     train_rows, held_out_rows = cut(train.source, seed)
     return [(train, train_rows), (train, held_out_rows)]
+
+
+def _some_of(
+    part: Part, rows: list[int], subset: int | float, seed: int, fewest: int, place: str
+) -> list[int]:
+    """The rows that a subset takes, in order."""
+    number = subset if isinstance(subset, int) else round(subset * len(rows))
+    if number > len(rows):
+        raise DataError(
+            f"data.subset: {place} has {len(rows):,} images to train on; expected at most that, got {number:,}"
+        )
+    if number < fewest:
+        raise DataError(f"data.subset: {number:,} images are fewer than the {fewest:,} of a batch")
+    ranked = by_hash(part.source, rows, f"{seed}:subset")
+    if part.labels is not None:
+        seen: Counter[int] = Counter()
+        turn = {}
+        for row in ranked:
+            turn[row] = seen[part.labels[row]]
+            seen[part.labels[row]] += 1
+        # The first of every class, then the second of every class; the sort keeps the order within a turn.
+        ranked.sort(key=turn.__getitem__)
+    return sorted(ranked[:number])
 
 
 def _decode(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from headsearch.evaluation.intervals import Outcome, margin
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.files import versions
+from headsearch.results.markup import result_html
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
     from headsearch.evaluation.detection import DetectionCheck
@@ -67,6 +69,17 @@ class Evaluation:
         """The same as text."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
+    def table(self) -> pd.DataFrame:
+        """The rows as a pandas table: a row per probe and weights, with the fields of `ProbeRow`. Unknown is missing."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(row) for row in self.rows])
+
+    def _repr_html_(self) -> str:
+        header, *rows = _cells(self.rows)
+        said = [*self.data, *check_lines(self.checks)]
+        return result_html("Evaluation", said, header, rows, names=2)
+
 
 def compared(outcomes: Mapping[str, Mapping[str, Outcome]]) -> tuple[ProbeRow, ...]:
     """Rows from the outcomes of each weights by probe; the first weights are what the others are compared with."""
@@ -100,13 +113,19 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     """The rows for a terminal; the detection check below."""
     from headsearch.results.tables import new_table, plain
 
-    columns = [("probe", False), ("weights", False), ("%", True), ("95%", True)]
-    several = len({row.weights for row in evaluation.rows}) > 1
-    if several:
-        columns += [("vs first", True), ("95%", True)]
-    table = new_table([*columns, ("seeds", True), ("test images", True)])
+    header, *rows = _cells(evaluation.rows)
+    table = new_table([(name, place > 1) for place, name in enumerate(header)])
+    for cells in rows:
+        table.add_row(*map(plain, cells))
+    return table
+
+
+def _cells(rows: Sequence[ProbeRow]) -> Iterator[list[str]]:
+    """The table's header and rows as text."""
+    several = len({row.weights for row in rows}) > 1
+    yield ["probe", "weights", "%", "95%", *(["vs first", "95%"] if several else []), "seeds", "test images"]
     before = ""
-    for row in evaluation.rows:
+    for row in rows:
         cells = [row.probe if row.probe != before else "", row.weights, f"{row.score:.1f}"]
         cells.append(_interval(row.low, row.high))
         if several:
@@ -114,9 +133,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
             cells.append(
                 "" if row.difference is None else _interval(row.difference_low, row.difference_high, "+")
             )
-        table.add_row(*map(plain, [*cells, str(len(row.by_seed)), str(row.test_images)]))
+        yield [*cells, str(len(row.by_seed)), str(row.test_images)]
         before = row.probe
-    return table
 
 
 def check_lines(checks: Sequence[DetectionCheck]) -> list[str]:

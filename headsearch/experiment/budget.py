@@ -22,6 +22,8 @@ SCREENED_PER_TRIAL = 3
 """Heads screened for each that gets a proxy of its own."""
 STOPPED_SHARE = 0.6
 """Of its full schedule, what a head's proxy costs on average where heads are stopped early; all of it where they are not."""
+GOOD_FUNNEL = 24.0
+"""Proxies that are enough for three finalists with three seeds, out of eight heads with a proxy, out of 24 that were screened."""
 _ENDINGS = ((3, 3), (3, 2), (2, 2), (1, 2), (0, 1))
 """(finalists, replicates) from the surest to the cheapest."""
 
@@ -77,6 +79,17 @@ def with_budget(search: Mapping[str, Any], budget: float, *, controls: int) -> d
         "screen": {"heads": heads, **screen} if isinstance(screen, Mapping) else screen,
     }
     return {**sizes, **{key: value for key, value in search.items() if key != "screen"}}
+
+
+def subset_share(proxies: float) -> float | None:
+    """The share of the images of which a good funnel can be had, where `proxies` on all of them are affordable; None: all.
+
+    >>> subset_share(3.0), subset_share(30.0)
+    (0.125, None)
+    """
+    if proxies >= GOOD_FUNNEL:
+        return None
+    return float(f"{proxies / GOOD_FUNNEL:.3g}")
 
 
 SIZES = ("candidates", "screen", "trials", "audit", "finalists", "replicates")

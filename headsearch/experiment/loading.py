@@ -11,19 +11,25 @@ from headsearch.document import MapNode, parse, plain, read_mapping, shorten
 from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.experiment.schema import Experiment
 from headsearch.experiment.schema_errors import checked
+from headsearch.experiment.sections import RECORDED
+from headsearch.plugins import load_plugins, located
 from headsearch.shipped import shipped_folder, shipped_names
 
 
-def load_experiment(source: str | Path | None, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment and apply overrides.
+def load_experiment(
+    source: str | Path | None, overrides: Sequence[str] = (), *, plugins: Sequence[str] = ()
+) -> Experiment:
+    """Read an experiment, apply overrides, and load its plug-ins.
 
     Args:
         source: a path, a shipped name (`digits`), or None for the defaults alone.
         overrides: `key=value` with dotted keys; the value is YAML. Choosing another `base.model`, `data.dataset` or
             `search.executor.kind` lets go of the file's other keys of that section, which belong to the former choice.
+        plugins: more of them than the file names.
 
     Raises:
         ExperimentError: one line that says where and what is wrong.
+        PluginError: a plug-in cannot be loaded.
     """
     label = "experiment" if source is None else str(source)
     data: dict[str, Any] = {}
@@ -42,12 +48,30 @@ def load_experiment(source: str | Path | None, overrides: Sequence[str] = ()) ->
             data["proxy"] = {key: proxy[key] for key in proxy if key not in ("rungs", "warmup_epochs")}
     for override in overrides:
         apply_override(data, override)
+    if plugins:
+        data["plugins"] = [*(_named(data) or ()), *plugins]
+    load_plugins(_named(data) or ())
     return checked(Experiment, data, label, ExperimentError, root=root, overrides=overrides)
 
 
 def parse_experiment(data: Mapping[str, Any], label: str = "experiment") -> Experiment:
-    """Check plain data against the schema. Errors start with `label`."""
+    """Check plain data against the schema, and load the plug-ins that it names. Errors start with `label`."""
+    load_plugins(_named(data) or ())
     return checked(Experiment, data, label, ExperimentError)
+
+
+def recorded_experiment(path: Path) -> Experiment:
+    """The experiment that a run has written down, without its plug-ins. Raises `ExperimentError`."""
+    root = read_mapping(path, ExperimentError, "an experiment as headsearch run writes them")
+    return checked(Experiment, plain(root), str(path), ExperimentError, root=root, context=RECORDED)
+
+
+def _named(data: Mapping[str, Any]) -> list[str] | None:
+    """The plug-ins that plain data name, located; None where the schema will refuse them."""
+    named = data.get("plugins")
+    if isinstance(named, list) and all(isinstance(name, str) for name in named):
+        return [located(name) for name in named]
+    return None
 
 
 def _find(source: str | Path) -> Path:
@@ -62,7 +86,10 @@ def _find(source: str | Path) -> Path:
 
 
 def _look_beside(path: Path, data: dict[str, Any]) -> None:
-    """A space named by a file that lies beside the experiment is found from any working directory."""
+    """A space or a plug-in, named by a file that lies beside the experiment, is found from any working directory."""
+    plugins = data.get("plugins")
+    if isinstance(plugins, list):
+        data["plugins"] = [located(name, path.parent) if isinstance(name, str) else name for name in plugins]
     search = data.get("search")
     if isinstance(search, dict) and isinstance(search.get("space"), str):
         beside = path.parent / search["space"]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from headsearch.document import to_yaml
 from headsearch.experiment.search import SearchSpec
 from headsearch.experiment.sections import (
     BaseSpec,
-    DataSpec,
     MethodSpec,
+    Plugins,
     ProxySpec,
+    SearchedData,
     Section,
     default_rungs,
     is_count,
+    is_recorded,
     with_recipe,
 )
+from headsearch.plugins import digests
 
 
 class Experiment(Section):
@@ -25,8 +28,9 @@ class Experiment(Section):
 
     experiment: Literal["headsearch/experiment@1"] = "headsearch/experiment@1"
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "headsearch"
+    plugins: Plugins = Field(default_factory=list)
     base: BaseSpec = Field(default_factory=BaseSpec)
-    data: DataSpec = Field(default_factory=DataSpec)
+    data: SearchedData = Field(default_factory=SearchedData)
     method: MethodSpec = Field(default_factory=MethodSpec)
     proxy: ProxySpec
     search: SearchSpec = Field(default_factory=SearchSpec)
@@ -34,8 +38,8 @@ class Experiment(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _take_the_methods_recipe(cls, data: Any) -> Any:
-        return with_recipe(data, "proxy", ProxySpec)
+    def _take_the_methods_recipe(cls, data: Any, info: ValidationInfo) -> Any:
+        return with_recipe(data, "proxy", ProxySpec, recorded=is_recorded(info))
 
     @model_validator(mode="before")
     @classmethod
@@ -52,10 +56,20 @@ class Experiment(Section):
             return {**data, "proxy": {**proxy, "rungs": default_rungs(epochs, stopping=True)}}
         return data
 
+    @model_validator(mode="after")
+    def _a_time_decides_on_the_subset(self) -> Self:
+        if self.data.subset == "auto" and not isinstance(self.search.budget, str):
+            raise ValueError("data.subset: auto needs search.budget to be a time, like '6 h'")
+        return self
+
     @property
     def probes(self) -> bool:
         """Whether trials have a probe: there are labels, and they may be read. A screen reads none."""
         return self.data.labels == "probe" and self.search.strategy != "screen"
+
+    def code(self) -> dict[str, str]:
+        """Digests of the code of others that it runs, by file or module. Raises `PluginError` where there is none."""
+        return digests(self.plugins)
 
     def to_yaml(self) -> str:
         """The experiment with every key, as YAML."""

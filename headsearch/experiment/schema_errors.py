@@ -22,6 +22,7 @@ def checked(
     *,
     root: MapNode | None = None,
     overrides: Sequence[str] = (),
+    context: Mapping[str, Any] | None = None,
 ) -> Schema:
     """`data` as `schema` has it.
 
@@ -34,9 +35,10 @@ def checked(
         kind: the error that is raised.
         root: the file that `data` was read from, for positions.
         overrides: `key=value` that were put on top.
+        context: what validators are told.
     """
     try:
-        return schema.model_validate(dict(data))
+        return schema.model_validate(dict(data), context=context)
     except ValidationError as error:
         refused = error
     meant = dict(data)
@@ -46,7 +48,7 @@ def checked(
         if word is not None and wrong["input"] is not None:
             meant = _with(meant, path, word)
     try:
-        return schema.model_validate(meant)
+        return schema.model_validate(meant, context=context)
     except ValidationError as error:
         raise kind(_one_line(error, schema, label, root, overrides)) from None
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from headsearch.methods import METHODS, check_method
+from headsearch.plugins import located
 
 _IMAGES_OF_A_RATE = 256
 """Papers give learning rates for a batch of this many images, and scale them in proportion to the batch."""
@@ -18,6 +19,19 @@ PRETRAINING_EPOCHS = 300
 Positive = Annotated[int, Field(ge=1)]
 FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, or a name where that is said; `~` is the home directory."""
+
+Plugins = Annotated[list[Annotated[str, AfterValidator(located)]], Field(exclude_if=lambda named: not named)]
+"""Plug-ins: `.py` files, or names of installed ones. They are loaded before anything else is read. Not written down where there are none."""
+
+Code = Annotated[dict[str, str], Field(exclude_if=lambda code: not code)]
+"""Digests of code that is not ours, by file or module (`headsearch.plugins.digests`). Not written down where there is none."""
+
+RECORDED = {"recorded": True}
+"""The context of pydantic in which a file of a run is read: what it asks for has run, and the plug-ins that know it may be gone."""
+
+
+def is_recorded(info: ValidationInfo) -> bool:
+    return info.context is not None and info.context.get("recorded", False)
 
 
 def is_count(value: object) -> bool:
@@ -56,6 +70,17 @@ class DataSpec(Section):
     """Where a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` goes on without them."""
     augmentation: dict[str, Any] = Field(default_factory=dict)
     """Changes to the default augmentation of this kind of images."""
+
+
+class SearchedData(DataSpec):
+    """The images of a search, which may be fewer than those of the pretraining that it is for."""
+
+    subset: Annotated[
+        Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None,
+        Field(exclude_if=lambda subset: subset is None),
+    ] = None
+    """How many of the training images a search learns from: a number, or a share below 1; the same for every trial, and as many of each class
+    as can be where labels may be read. `auto`: as many as let `search.budget`, a time, be enough for a good funnel. null: all."""
 
 
 class MethodSpec(Section):
@@ -129,10 +154,10 @@ class ProxySpec(ScheduleSpec):
         return self
 
 
-def with_recipe(data: Any, section: str, schema: type[ScheduleSpec]) -> Any:
+def with_recipe(data: Any, section: str, schema: type[ScheduleSpec], *, recorded: bool = False) -> Any:
     """`data`, which holds a method and the schedule `section`, with the method's recipe where the schedule is silent.
 
-    What is not of the right kind is left for the schema to refuse.
+    What is not of the right kind is left for the schema to refuse. What is `recorded` is complete, and its method may be of a plug-in.
 
     Raises:
         ExperimentError: a method, or an option of it, that does not exist.
@@ -145,6 +170,8 @@ def with_recipe(data: Any, section: str, schema: type[ScheduleSpec]) -> Any:
     name = method.get("name", MethodSpec.model_fields["name"].default)
     options = method.get("kwargs", {})
     if not isinstance(name, str) or not isinstance(options, dict):
+        return data
+    if recorded and name not in METHODS:
         return data
     check_method(name, options)
     recipe = METHODS[name].recipe

@@ -11,10 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from headsearch.base.info import BaseInfo
-from headsearch.heads.config import Params, Scalar
+from headsearch.heads.config import SET, Params, Scalar
+from headsearch.registry import Entry
 
 if TYPE_CHECKING:
     from torch import nn
+
+_OF_ALL = {"depth": "int", "first_shortcut": "bool", "drop_path": "float"}
+"""Parameters that every family has, with their kinds: `headsearch.heads.COMMON_PARAMETERS`."""
+_WORDS = ("choice", "int", "float", "one_of", "stack", SET, "ref", "same", "none")
+"""Of the language of spaces; no family may be called so."""
 
 Resolve = Callable[[Params, BaseInfo], Params]
 """Replaces what depends on the base (null defaults, clamps). Raises `HeadError` where the base cannot carry the head."""
@@ -43,6 +49,37 @@ class Parameter:
     added_later: bool = False
     """Whether the family got it after heads had been named without it. At its default it is no part of a head's name and hash, nor of a
     space's, so that those stay what they were."""
+
+    def check(self) -> None:
+        """Look for bounds that are missing or do not hold the default. Raises `ValueError`."""
+        numeric = self.kind in ("int", "float")
+        if self.kind not in ("int", "float", "bool", "str"):
+            raise ValueError(
+                f"parameter {self.name} is of kind {self.kind!r}; expected int, float, bool or str"
+            )
+        if (
+            self.kind != "bool"
+            and self.choices is None
+            and not (numeric and None not in (self.low, self.high))
+        ):
+            bounds = "low and high, or choices" if numeric else "choices"
+            raise ValueError(f"parameter {self.name} has no bounds; expected {bounds}")
+        if self.default is None:
+            allowed = self.nullable
+        elif self.choices is not None:
+            allowed = self.default in self.choices
+        elif numeric:
+            assert self.low is not None
+            assert self.high is not None
+            allowed = isinstance(self.default, int | float) and self.low <= self.default <= self.high
+        else:
+            allowed = isinstance(self.default, bool)
+        if not allowed:
+            raise ValueError(
+                f"parameter {self.name} has the default {self.default!r}, which it does not allow"
+            )
+        if not self.doc:
+            raise ValueError(f"parameter {self.name} has no doc; expected a line that says what it is")
 
 
 @dataclass(frozen=True)
@@ -76,10 +113,9 @@ class BlockSpec:
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(Entry):
     """A kind of block that heads are made of. All have `depth`, `first_shortcut` and `drop_path`."""
 
-    name: str
     doc: str
     """One line: what inductive bias it brings. With its source."""
     parameters: tuple[Parameter, ...]
@@ -93,3 +129,20 @@ class Family:
     """Maps parameters to the canonical (family, parameters) of the same network: drops what has no effect, resolves aliases."""
     resolve: Resolve | None = None
     """See `Resolve`."""
+
+    def check(self) -> None:
+        """Look for what would go wrong only later: a missing parameter, no bounds. Raises `ValueError`."""
+        if self.name in _WORDS:
+            raise ValueError("a word of the language of spaces; choose another name")
+        if self.layout not in ("BCHW", "BHWC", "BNC"):
+            raise ValueError(f"layout is {self.layout!r}; expected BCHW, BHWC or BNC")
+        kinds = {parameter.name: parameter.kind for parameter in self.parameters}
+        for name, kind in _OF_ALL.items():
+            if kinds.get(name) != kind:
+                raise ValueError(
+                    f"no parameter {name} of kind {kind}; expected parameters to begin with *headsearch.heads.COMMON_PARAMETERS"
+                )
+        if len(kinds) != len(self.parameters):
+            raise ValueError("two parameters of one name")
+        for parameter in self.parameters:
+            parameter.check()

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from headsearch.errors import HeadError, did_you_mean
 from headsearch.heads import (
@@ -24,12 +23,13 @@ from headsearch.heads import (
     swin,
     vit,
 )
-from headsearch.heads.config import SET, HeadConfig, Scalar, Stage
+from headsearch.heads.config import SET, HeadConfig, Params, Scalar, Stage
 from headsearch.heads.family import Family, Parameter
+from headsearch.registry import Registry
 
 _MODULES = (convnext, resnet, mbconv, vit, swin, mixer, resmlp, gmlp, poolformer, metaformer, mlp)
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({module.FAMILY.name: module.FAMILY for module in _MODULES})
+FAMILIES: Registry[Family] = Registry(Family, "family", (module.FAMILY for module in _MODULES))
 """Every family, by the name that spaces and head files use."""
 
 
@@ -38,6 +38,11 @@ def family(name: str) -> Family:
     if name not in FAMILIES:
         raise HeadError(f"unknown family of heads '{name}'{did_you_mean(name, FAMILIES)}")
     return FAMILIES[name]
+
+
+def declared(name: str) -> dict[str, Parameter]:
+    """The parameters of a family by name; none of one that is not known here, of a plug-in that a run had."""
+    return {parameter.name: parameter for parameter in FAMILIES[name].parameters} if name in FAMILIES else {}
 
 
 def validate_value(family_name: str, parameter: Parameter, value: object) -> Scalar:
@@ -76,8 +81,10 @@ def validate_stage(family_name: str, params: Mapping[str, Any]) -> Stage:
     )
 
 
-def parse_head(data: object) -> HeadConfig:
+def parse_head(data: object, *, recorded: bool = False) -> HeadConfig:
     """The inverse of `HeadConfig.to_dict`: null, `{family: params}`, a list of those, or `{"set": [...]}`. Raises `HeadError`.
+
+    `recorded`: of a run, which may have had families of plug-ins; those that are not known here are taken as they stand.
 
     >>> parse_head({"vit": {"depth": 1}}).stages[0].params["mlp_ratio"]
     4.0
@@ -87,22 +94,22 @@ def parse_head(data: object) -> HeadConfig:
     if data is None:
         return HeadConfig()
     if isinstance(data, Mapping) and list(data) == [SET]:
-        return _parse_set(data[SET])
+        return _parse_set(data[SET], recorded)
     items = data if isinstance(data, list) else [data]
-    return HeadConfig(tuple(_parse_stage(item) for item in items))
+    return HeadConfig(tuple(_parse_stage(item, recorded) for item in items))
 
 
-def _parse_set(items: object) -> HeadConfig:
+def _parse_set(items: object, recorded: bool) -> HeadConfig:
     if not isinstance(items, list) or not items:
         raise HeadError(f"the heads of a set are a list of at least one, not {items!r}")
-    members = tuple(map(parse_head, items))
+    members = tuple(parse_head(item, recorded=recorded) for item in items)
     for member in members:
         if not member.stages:
             raise HeadError(f"a set is of single heads; got {member.to_dict()!r} in one")
     return HeadConfig(members=members)
 
 
-def _parse_stage(item: object) -> Stage:
+def _parse_stage(item: object, recorded: bool) -> Stage:
     if isinstance(item, str):
         return validate_stage(item, {})
     if not isinstance(item, Mapping) or len(item) != 1:
@@ -116,7 +123,18 @@ def _parse_stage(item: object) -> Stage:
         raise HeadError(f"a family of heads is a name, not {name!r}")
     if params is not None and not isinstance(params, Mapping):
         raise HeadError(f"the parameters of {name} are a mapping of names to values, not {params!r}")
+    if recorded and name not in FAMILIES and _are_scalars(params):
+        return Stage(name, params)
     return validate_stage(name, params or {})
+
+
+def _are_scalars(params: Mapping[Any, Any] | None) -> TypeGuard[Params]:
+    """Whether these may be parameters that some family once declared: `depth` is among those of all."""
+    return (
+        params is not None
+        and isinstance(params.get("depth"), int)
+        and all(isinstance(name, str) and isinstance(value, Scalar) for name, value in params.items())
+    )
 
 
 def _of_kind(parameter: Parameter, value: object) -> Scalar:

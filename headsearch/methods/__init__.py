@@ -1,6 +1,6 @@
 """The self-supervised methods, by name. Importing this needs no torch; building a method does.
 
-A new method is one file beside this one, with its options, its recipe and its module, and one line in the table below.
+A new method is one file beside this one, with its options, its recipe and its module, and its name in `_MODULES`; or a plug-in.
 """
 
 from __future__ import annotations
@@ -12,24 +12,18 @@ from pydantic import ValidationError
 
 from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.methods import barlow, byol, dino, ibot, mocov3, simclr, simmim, vicreg
-from headsearch.methods.options import MethodEntry, MethodOptions
+from headsearch.methods.options import MethodEntry, MethodOptions, MethodRecipe
+from headsearch.registry import Registry
 
 if TYPE_CHECKING:
     from headsearch.methods.method import Method
 
-__all__ = ["METHODS", "build_method", "check_method"]
+__all__ = ["METHODS", "MethodEntry", "MethodOptions", "MethodRecipe", "build_method", "check_method"]
 
 
-METHODS: Mapping[str, MethodEntry] = {
-    "barlow": barlow.METHOD,
-    "byol": byol.METHOD,
-    "dino": dino.METHOD,
-    "ibot": ibot.METHOD,
-    "mocov3": mocov3.METHOD,
-    "simclr": simclr.METHOD,
-    "simmim": simmim.METHOD,
-    "vicreg": vicreg.METHOD,
-}
+_MODULES = (barlow, byol, dino, ibot, mocov3, simclr, simmim, vicreg)
+
+METHODS: Registry[MethodEntry] = Registry(MethodEntry, "method", (module.METHOD for module in _MODULES))
 """Every method by the name that experiments use."""
 
 

@@ -62,6 +62,7 @@ def define() -> type[Method]:
 
 
 METHOD = MethodEntry(
+    "barlow",
     BarlowOptions,
     mocov3.METHOD.recipe,
     define,

@@ -56,6 +56,7 @@ def define() -> type[Method]:
 
 
 METHOD = MethodEntry(
+    "byol",
     BYOLOptions,
     replace(mocov3.METHOD.recipe, teacher_momentum=0.996),
     define,

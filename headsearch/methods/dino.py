@@ -109,6 +109,7 @@ def define() -> type[Method]:
 
 
 METHOD = MethodEntry(
+    "dino",
     DINOOptions,
     MethodRecipe(
         learning_rate=5e-4, weight_decay=0.04, weight_decay_end=0.4, teacher_momentum=0.996, clip_gradient=3.0

@@ -100,6 +100,7 @@ def define() -> type[Method]:
 
 
 METHOD = MethodEntry(
+    "ibot",
     IBOTOptions,
     dino.METHOD.recipe,
     define,

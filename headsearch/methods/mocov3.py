@@ -69,6 +69,7 @@ def define() -> type[Method]:
 
 
 METHOD = MethodEntry(
+    "mocov3",
     MoCoV3Options,
     MethodRecipe(
         learning_rate=1.5e-4, weight_decay=0.1, weight_decay_end=0.1, teacher_momentum=0.99, clip_gradient=0.0

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from headsearch.registry import Entry
+
 if TYPE_CHECKING:
     from headsearch.methods.method import Method
 
@@ -52,8 +54,8 @@ class MethodRecipe:
 
 
 @dataclass(frozen=True)
-class MethodEntry:
-    """A method as the table of methods knows it."""
+class MethodEntry(Entry):
+    """A method as the registry knows it."""
 
     options: type[MethodOptions]
     recipe: MethodRecipe

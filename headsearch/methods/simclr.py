@@ -56,6 +56,7 @@ def define() -> type[Method]:
 
 
 METHOD = MethodEntry(
+    "simclr",
     SimCLROptions,
     mocov3.METHOD.recipe,
     define,

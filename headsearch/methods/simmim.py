@@ -96,6 +96,7 @@ def define() -> type[Method]:
 
 
 METHOD = MethodEntry(
+    "simmim",
     SimMIMOptions,
     MethodRecipe(
         learning_rate=1e-4,

@@ -72,6 +72,7 @@ def define() -> type[Method]:
 
 
 METHOD = MethodEntry(
+    "vicreg",
     VICRegOptions,
     mocov3.METHOD.recipe,
     define,

@@ -22,6 +22,7 @@ from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import family, parse_head
 from headsearch.methods.collectives import world_size
+from headsearch.plugins import load_plugins
 from headsearch.pretrain.distributed import Place, synchronise_batch_norms
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.runs.directory import RunDirectory, refuse_changes
@@ -62,6 +63,7 @@ def prepare(spec: PretrainSpec, place: Place) -> Setup:
             f"recipe.batch_size ({recipe.batch_size}) must divide by ranks times recipe.accumulate "
             f"({world_size()} x {recipe.accumulate})"
         )
+    load_plugins(spec.plugins)
     config = parse_head(spec.head)
     base = new_base(spec.base, spec.data.image_size)
     expected = base.info if spec.chosen_for is None else spec.chosen_for.base_info()
@@ -137,6 +139,8 @@ def _again(base: Base, spec: PretrainSpec) -> Base:
 
 def _deciding(spec: PretrainSpec) -> Mapping[str, Any]:
     content = spec.model_dump(mode="json")
+    # Told by what is in them, wherever they lie.
+    content.pop("plugins", None)
     for section, keys in _MAY_CHANGE.items():
         content[section] = {key: value for key, value in content[section].items() if key not in keys}
     return content

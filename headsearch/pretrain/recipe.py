@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from headsearch.data.names import check_data, data_named
 from headsearch.document import MapNode, plain, read_mapping, to_yaml
@@ -18,16 +18,21 @@ from headsearch.experiment.loading import apply_override
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import (
     PRETRAINING_EPOCHS,
+    RECORDED,
     BaseSpec,
+    Code,
     DataSpec,
     MethodSpec,
+    Plugins,
     Positive,
     ScheduleSpec,
     Section,
+    is_recorded,
     with_recipe,
 )
 from headsearch.export import BaseFacts, ExportedHead
 from headsearch.files import check_weights
+from headsearch.plugins import digests
 
 VERSION: Literal["headsearch/pretrain@1"] = "headsearch/pretrain@1"
 
@@ -62,6 +67,9 @@ class PretrainSpec(Section):
     """Its config, as in `head.yaml`; null: no head, plain self-supervised learning."""
     chosen_for: BaseFacts | None = None
     """Facts about the base that the head was chosen for, to be compared with the base at hand; null: not compared."""
+    plugins: Plugins = Field(default_factory=list)
+    code: Code = Field(default_factory=dict)
+    """Of plug-ins and base, as they are when the pretraining begins."""
     base: BaseSpec = Field(default_factory=BaseSpec)
     data: DataSpec = Field(default_factory=DataSpec)
     method: MethodSpec = Field(default_factory=MethodSpec)
@@ -71,8 +79,8 @@ class PretrainSpec(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _take_the_methods_recipe(cls, data: Any) -> Any:
-        return with_recipe(data, "recipe", RecipeSpec)
+    def _take_the_methods_recipe(cls, data: Any, info: ValidationInfo) -> Any:
+        return with_recipe(data, "recipe", RecipeSpec, recorded=is_recorded(info))
 
     @model_validator(mode="after")
     def _parts_divide_the_batch(self) -> PretrainSpec:
@@ -106,6 +114,8 @@ class PretrainSpec(Section):
         head: dict[str, Any] = {} if without_head else {"head_id": exported.head_id, "head": exported.config}
         content: dict[str, Any] = {
             **head,
+            "plugins": exported.plugins,
+            "code": digests(exported.plugins),
             "chosen_for": exported.base.info.model_dump(),
             "base": {**exported.base.model_dump(exclude={"info"}), "stage": exported.base.info.stage},
             "data": {
@@ -144,7 +154,7 @@ class PretrainSpec(Section):
     def read(cls, path: Path) -> Self:
         """The content of a `pretrain.yaml`. Raises `RunError` where it cannot be read."""
         root = read_mapping(path, RunError, "as headsearch pretrain writes them")
-        return checked(cls, plain(root), str(path), RunError, root=root)
+        return checked(cls, plain(root), str(path), RunError, root=root, context=RECORDED)
 
     def check_paths(self) -> None:
         """Check what can be checked of images and weights without opening them. Raises `DataError` or `BaseModelError`."""

@@ -25,6 +25,11 @@ class PretrainResult:
     knn: float | None
     """k-NN accuracy of the frozen base at the end, in percent; None without labels or probes."""
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the pretraining."""
+        return self.weights.parent
+
 
 class PretrainInterrupted(HeadsearchError):
     """A signal asked the training to end; a checkpoint was written before. Not a mistake."""

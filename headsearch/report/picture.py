@@ -7,7 +7,7 @@ from dash.development.base_component import Component
 
 from headsearch.base.info import BaseInfo
 from headsearch.heads.config import HeadConfig, Scalar, Stage
-from headsearch.heads.registry import FAMILIES
+from headsearch.heads.registry import declared
 from headsearch.report.palette import family_styles
 from headsearch.report.parts import aria
 
@@ -58,8 +58,8 @@ def _block(stage: Stage, index: int, colour: str) -> Component:
 
 def _telling(family: str, name: str, value: Scalar) -> bool:
     """Whether a parameter is worth a line in a small box: what names the head, and what is not the default."""
-    declared = {parameter.name: parameter for parameter in FAMILIES[family].parameters}.get(name)
-    return declared is None or declared.slug is not None or value != declared.default
+    parameter = declared(family).get(name)
+    return parameter is None or parameter.slug is not None or value != parameter.default
 
 
 def _depth(stage: Stage) -> int:

@@ -308,7 +308,7 @@ def _choosing(heads: Sequence[_Head], candidates: Mapping[str, ZeroCostScores], 
         )
     probes = [head.mean(probe_score) for head in heads]
     columns: dict[str, list[float | None]] = {
-        name: [head.mean(_measured(name)) for head in heads] for name in MEASURES
+        name: [head.mean(_measured(name)) for head in heads] for name in _known_measures(heads)
     }
     columns["score"] = [head.mean(SCORES["score"]) for head in heads]
     columns["retrieval.head"] = [head.mean(lambda s: s.quality.get("retrieval.head")) for head in heads]
@@ -412,7 +412,9 @@ def _measured(name: str) -> Score:
 
 def _known_measures(heads: Sequence[_Head]) -> list[str]:
     """The measures that any head has."""
-    return [name for name in MEASURES if any(head.mean(_measured(name)) is not None for head in heads)]
+    recorded = {name for head in heads for trial in head.trials for name in trial.rungs[-1].measures}
+    names = (*MEASURES, *sorted(recorded.difference(MEASURES)))
+    return [name for name in names if any(head.mean(_measured(name)) is not None for head in heads)]
 
 
 def _sentence(line: Line, subject: str, other: str) -> str:

@@ -84,7 +84,7 @@ class TrialRecord:
         rungs = tuple(map(_rung, data["rungs"]))
         if data["state"] == "complete" and not rungs:
             raise ValueError("complete, and without scores")
-        return checked(cls, {**data, "config": parse_head(data["config"]), "rungs": rungs})
+        return checked(cls, {**data, "config": parse_head(data["config"], recorded=True), "rungs": rungs})
 
     @property
     def last(self) -> RungScores | None:

@@ -27,8 +27,10 @@ from filelock import FileLock, Timeout
 
 from headsearch.base.info import BaseInfo
 from headsearch.errors import ExperimentError, RunError
-from headsearch.experiment import Experiment, load_experiment
+from headsearch.experiment import Experiment
+from headsearch.experiment.loading import recorded_experiment
 from headsearch.files import checked, differences, load_json, read_text, versions, write_atomically
+from headsearch.plugins import changed
 
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
 
@@ -64,6 +66,8 @@ class RunFacts:
     """Tells this run from others of its name."""
     data: tuple[str, ...] = ()
     """What was understood of the images and what of them is left out, a line each; empty in runs of former versions."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Digests of plug-ins and of the base's module, by file or module; see `headsearch.plugins.digests`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -74,7 +78,15 @@ class RunFacts:
         """The inverse of `to_dict`. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         # What would have a default was noted when the run began, or is not known.
         given = {name: data[name] for name in ("study", "space_hash", "base", "versions", "created")}
-        return checked(cls, {**given, "key": data.get("key", data["created"]), "data": data.get("data", [])})
+        return checked(
+            cls,
+            {
+                **given,
+                "key": data.get("key", data["created"]),
+                "data": data.get("data", []),
+                "code": data.get("code", {}),
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -167,7 +179,7 @@ class RunDirectory:
     def experiment(self) -> Experiment:
         """The experiment as resolved. Raises `RunError` where it cannot be read."""
         try:
-            return load_experiment(self.path / "experiment.yaml")
+            return recorded_experiment(self.path / "experiment.yaml")
         except ExperimentError as error:
             raise RunError(str(error)) from None
 
@@ -232,6 +244,9 @@ class RunDirectory:
                 f"its own is {self.space_path}; choose another --out for the new one"
             )
         refuse_changes(self.path, changed_keys(self.experiment(), experiment))
+        other = changed(facts.code, experiment.code())
+        if other is not None:
+            raise RunError(f"{self.path}: cannot resume {other}; choose another --out")
 
     def extend(self, experiment: Experiment) -> None:
         """Record that the run goes on with `experiment`, which `check_resume` has let pass. Raises `RunError`."""
@@ -264,6 +279,8 @@ def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, 
         }
         # Neither what a run is called nor whether it keeps its checkpoints touches a score; nor does what is done about unreadable files.
         experiment.pop("name")
+        # Compared by its digest, wherever it lies.
+        experiment.pop("plugins", None)
         experiment["proxy"].pop("keep_checkpoints")
         experiment["data"].pop("unreadable")
     return list(differences(old, new))

@@ -1,15 +1,34 @@
-"""The scores of a run as a pandas table, for one's own analysis. Imports pandas, so nothing on the command line's fast path uses it."""
+"""What a run holds as pandas tables, for one's own analysis. Imports pandas, so nothing on the command line's fast path uses it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 
-from headsearch.runs.run import read_records
+from headsearch.results.ranking import RankRow
+from headsearch.results.records import TrialRecord, trial_rows
+from headsearch.runs.run import Run, read_run
+
+_WHOLE = ("rank", "params", "flops", "pareto_layer", "epoch", "duplicate_of")
+"""Columns of whole numbers, of which some may be missing."""
 
 
-def curves(run: str | Path) -> pd.DataFrame:
+def ranking(rows: Iterable[RankRow]) -> pd.DataFrame:
+    """One row per head, with the fields of `RankRow`. Unknown is missing."""
+    return _whole(
+        pd.DataFrame([row.to_dict() for row in rows], columns=[field.name for field in fields(RankRow)])
+    )
+
+
+def trials(records: Iterable[TrialRecord]) -> pd.DataFrame:
+    """One row per trial, by number, with the columns of `headsearch trials`. Unknown is missing."""
+    return _whole(pd.DataFrame(trial_rows(records)))
+
+
+def curves(run: Run | str | Path) -> pd.DataFrame:
     """One row per trial and rung: what was trained, and every score there.
 
     Columns: number, state, head_id, family, control, replicate, seed, then the fields of `RungScores` with the discrepancy measures and
@@ -31,8 +50,12 @@ def curves(run: str | Path) -> pd.DataFrame:
             **rung.measures,
             **rung.quality,
         }
-        for record in read_records(run)
+        for record in (run if isinstance(run, Run) else read_run(run)).records
         if record.state != "duplicate"
         for rung in record.rungs
     ]
     return pd.DataFrame(rows)
+
+
+def _whole(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype({name: "Int64" for name in _WHOLE if name in table})

@@ -11,31 +11,54 @@ Torch is imported where it is needed: an experiment can be checked by the names 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from headsearch.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from headsearch.scoring.features import Features
 
-KINDS: Mapping[str, Callable[[Tensor, Tensor], float]] = {
-    "cka": lambda x_ND, y_NE: max(1.0 - debiased_cka(x_ND, y_NE), 0.0),  # in this order NaN stays NaN
-    "mutual_knn": lambda x_ND, y_NE: 1.0 - mutual_knn(x_ND, y_NE),
-    "procrustes": lambda x_ND, y_NE: angular_procrustes(x_ND, y_NE),
-}
-"""What is measured of two sides, (samples, features) each, by name: 1 - debiased CKA (about 1 for unrelated representations, and a little above by
-chance), 1 - the share of common neighbours, and the angle in radians (at most pi/2). A new measure is a function and a line here."""
 
-MEASURES: tuple[str, ...] = tuple(
-    f"{kind}.{samples}.{side}"
-    for kind in KINDS
-    for samples in ("embedding", "tokens")
-    for side in ("output", "change")
+@dataclass(frozen=True)
+class Measure(Entry):
+    """A way to tell how different two representations of the same samples are."""
+
+    of: Callable[[Tensor, Tensor], float]
+    """Of two sides, (samples, features) each, with as many samples: 0 where they are the same up to rotation and scale, larger the more they
+    differ, NaN where that is undefined."""
+
+
+KINDS = Registry(
+    Measure,
+    "measure",
+    (
+        # In this order NaN stays NaN.
+        Measure("cka", lambda x_ND, y_NE: max(1.0 - debiased_cka(x_ND, y_NE), 0.0)),
+        Measure("mutual_knn", lambda x_ND, y_NE: 1.0 - mutual_knn(x_ND, y_NE)),
+        Measure("procrustes", lambda x_ND, y_NE: angular_procrustes(x_ND, y_NE)),
+    ),
 )
-"""`<kind>.<embedding|tokens>.<output|change>`."""
+"""What is measured, by name: 1 - debiased CKA (about 1 for unrelated representations, and a little above by chance), 1 - the share of common
+neighbours, and the angle in radians (at most pi/2). A new measure is a function and a line here, or a plug-in."""
+
+
+def measure_names() -> tuple[str, ...]:
+    """Every discrepancy that there is now: `<kind>.<embedding|tokens>.<output|change>`."""
+    return tuple(
+        f"{kind}.{samples}.{side}"
+        for kind in KINDS
+        for samples in ("embedding", "tokens")
+        for side in ("output", "change")
+    )
+
+
+MEASURES = measure_names()
+"""Those that come with headsearch."""
 
 _CONSTANT = 1e-10
 """A side whose spread is below this share of its norm is taken to be the same for all samples: float64 rounding, not signal."""
@@ -45,7 +68,7 @@ _ROWS_PER_CHUNK = 1024
 
 
 def discrepancies(features: Features) -> dict[str, float]:
-    """Every discrepancy that is defined for these features, by the names in `MEASURES`; empty without a head."""
+    """Every discrepancy that is defined for these features, by the names of `measure_names`; empty without a head."""
     sides = {
         "embedding.output": (features.base_embedding, features.head_embedding),
         "embedding.change": (features.base_embedding, features.change_embedding),
@@ -53,7 +76,7 @@ def discrepancies(features: Features) -> dict[str, float]:
         "tokens.change": (features.base_tokens, features.change_tokens),
     }
     values = {
-        f"{kind}.{side}": measure(base, head)
+        f"{kind}.{side}": measure.of(base, head)
         for kind, measure in KINDS.items()
         for side, (base, head) in sides.items()
         if head is not None

@@ -97,7 +97,7 @@ class ZeroCostScores:
             HeadError: an unknown head.
             KeyError, TypeError, ValueError: this is not what `to_dict` gave.
         """
-        return checked(cls, {**data, "config": parse_head(data["config"])})
+        return checked(cls, {**data, "config": parse_head(data["config"], recorded=True)})
 
 
 def ordered(rows: Iterable[ZeroCostScores], by: str = "score") -> list[ZeroCostScores]:

@@ -8,7 +8,8 @@ from headsearch.errors import ExperimentError, SpaceError, did_you_mean, require
 from headsearch.experiment import Experiment
 from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
-from headsearch.scoring.discrepancy import MEASURES
+from headsearch.plugins import load_plugins
+from headsearch.scoring.discrepancy import measure_names
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.executors.placement import divide
 from headsearch.search.executors.ray_cluster import check_device, reach
@@ -23,9 +24,12 @@ def check_experiment(experiment: Experiment) -> None:
         UserError: one line that names the key, what it holds and what was expected.
     """
     measure = experiment.search.discrepancy
-    if measure not in MEASURES:
+    # Another experiment of this process may have had others of the same names.
+    load_plugins(experiment.plugins)
+    known = measure_names()
+    if measure not in known:
         raise ExperimentError(
-            f"search.discrepancy: unknown measure '{measure}'{did_you_mean(measure, MEASURES)}"
+            f"search.discrepancy: unknown measure '{measure}'{did_you_mean(measure, known)}"
         )
     executor = experiment.search.executor
     if executor.kind == "process":

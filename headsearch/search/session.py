@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
-from headsearch.experiment.budget import SIZES, hours
+from headsearch.experiment.budget import SIZES, hours, subset_share
 from headsearch.experiment.callbacks import MlflowSpec
 from headsearch.results.records import TrialRecord
 from headsearch.runs.directory import RunDirectory, RunFacts
@@ -78,50 +78,59 @@ def run_search(
     if experiment.search.storage is not None:
         # Before the seconds that base and images take.
         close_storage(open_storage(experiment.search.storage))
+    observer = observer or Observer()
     materials = gather(experiment, read)
+    if isinstance(experiment.search.budget, str):
+        sized = sized_by_time(experiment, materials, out if resume else None, observer)
+        if sized.data != experiment.data:
+            materials = gather(sized, read)
+        experiment = sized
     for line in materials.data:
-        (observer or Observer()).note(line)
-    if observer is not None and materials.base.grid == (1, 1):
+        observer.note(line)
+    if materials.base.grid == (1, 1):
         observer.note(
             f"{materials.base.model} ends on a map of 1x1 at {materials.base.image_size} pixels: there is nothing to mix, so families hardly "
             f"differ; take an earlier map (--set base.stage=-2) or larger images"
         )
-    if isinstance(experiment.search.budget, str):
-        experiment = sized_by_time(experiment, materials, out if resume else None, observer)
     return conduct(experiment, materials, out, resume=resume, observer=observer)
 
 
 def sized_by_time(
-    experiment: Experiment, materials: Materials, resumed: Path | None, observer: Observer | None
+    experiment: Experiment, materials: Materials, resumed: Path | None, observer: Observer
 ) -> Experiment:
-    """The experiment with a budget in hours turned into sizes: by how fast this machine is, or as the run `resumed` has them.
+    """The experiment with a budget in hours turned into sizes, and into a subset of the images where that is to be decided on: by how fast
+    this machine is, or as the run `resumed` has them.
 
     Raises:
         ExperimentError: so few hours that a funnel cannot be made of them.
     """
-    search = experiment.search
-    assert isinstance(search.budget, str)
-    if (
-        resumed is not None
-        and (former := RunDirectory.open(resumed).experiment().search).budget == search.budget
-    ):
-        sizes = {name: getattr(former, name) for name in SIZES if name not in search.model_fields_set}
-        return experiment.model_copy(update={"search": search.model_copy(update=sizes)})
+    search, data = experiment.search, experiment.data
+    budget = search.budget
+    assert isinstance(budget, str)
+    if resumed is not None:
+        former = RunDirectory.open(resumed).experiment()
+        if former.search.budget == budget:
+            names = [name for name in SIZES if name not in search.model_fields_set]
+            search = search.model_copy(update={name: getattr(former.search, name) for name in names})
+            if data.subset == "auto":
+                data = data.model_copy(update={"subset": former.data.subset})
+            return experiment.model_copy(update={"search": search, "data": data})
     assert materials.seconds_per_proxy is not None
     seconds = materials.seconds_per_proxy()
-    proxies = 3600.0 * hours(search.budget) / seconds
+    proxies = 3600.0 * hours(budget) / seconds
+    if data.subset == "auto":
+        share = subset_share(proxies)
+        data = data.model_copy(update={"subset": share})
+        seconds, proxies = seconds * (share or 1.0), proxies / (share or 1.0)
     try:
         sized = search.sized(proxies)
     except ValueError as error:
-        raise ExperimentError(
-            f"search.budget: {search.budget}, at {seconds:.0f} s a proxy: {error}"
-        ) from None
-    if observer is not None:
-        observer.note(
-            f"{search.budget} are about {proxies:.0f} proxies of {seconds:.0f} s: {sized.screen.heads} heads screened, {sized.trials} "
-            f"with a proxy of their own, {sized.finalists} finalists with {sized.replicates} seeds"
-        )
-    return experiment.model_copy(update={"search": sized})
+        raise ExperimentError(f"search.budget: {budget}, at {seconds:.0f} s a proxy: {error}") from None
+    observer.note(
+        f"{budget} are about {proxies:.0f} proxies of {seconds:.0f} s: {sized.screen.heads} heads screened, {sized.trials} "
+        f"with a proxy of their own, {sized.finalists} finalists with {sized.replicates} seeds"
+    )
+    return experiment.model_copy(update={"search": sized, "data": data})
 
 
 def conduct(
@@ -246,7 +255,13 @@ def _create(experiment: Experiment, materials: Materials, out: Path) -> RunDirec
     study = (
         experiment.name if experiment.search.storage is None else f"{experiment.name}-{secrets.token_hex(4)}"
     )
-    facts = RunFacts(study=study, space_hash=materials.space.hash, base=materials.base, data=materials.data)
+    facts = RunFacts(
+        study=study,
+        space_hash=materials.space.hash,
+        base=materials.base,
+        data=materials.data,
+        code=experiment.code(),
+    )
     return RunDirectory.create(out, experiment, materials.space_text, facts, materials.left_out)
 
 

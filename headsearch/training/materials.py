@@ -15,7 +15,7 @@ from headsearch.data.augment import Views
 from headsearch.data.load import check_probe
 from headsearch.data.sets import Dataset
 from headsearch.errors import ExperimentError, HeadError
-from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec
+from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, SearchedData
 from headsearch.heads.build import build_head
 from headsearch.heads.config import HeadConfig
 from headsearch.methods import build_method
@@ -31,8 +31,10 @@ def new_base(spec: BaseSpec, image_size: int) -> Base:
     )
 
 
-def read_images(data: DataSpec, base: Base, *, batch_size: int, seed: int) -> tuple[Dataset, Views]:
-    """The data set, split by `seed`, and what makes views of it.
+def read_images(
+    data: DataSpec, base: Base, *, batch_size: int, seed: int, subset: int | float | None = None
+) -> tuple[Dataset, Views]:
+    """The data set, split by `seed`, or a `subset` of it, and what makes views of it.
 
     Raises:
         UserError: the augmentation or the data cannot be used, there are fewer images than a batch holds, or `base` does not take local crops.
@@ -46,6 +48,7 @@ def read_images(data: DataSpec, base: Base, *, batch_size: int, seed: int) -> tu
         seed=seed,
         min_train_images=batch_size,
         unreadable=data.unreadable,
+        subset=subset,
     )
     check_probe(dataset)
     views = Views(augmentation, image_size=data.image_size, mean=dataset.mean, std=dataset.std)
@@ -57,8 +60,8 @@ def read_images(data: DataSpec, base: Base, *, batch_size: int, seed: int) -> tu
 class Inputs:
     """Base and images of an experiment, each read once, when first needed. Picklable; what has been read stays behind."""
 
-    def __init__(self, base: BaseSpec, data: DataSpec, *, batch_size: int, seed: int) -> None:
-        """`seed` holds images out; at least `batch_size` must be left to train on."""
+    def __init__(self, base: BaseSpec, data: SearchedData, *, batch_size: int, seed: int) -> None:
+        """`seed` holds images out; at least `batch_size` must be left to train on. A subset that is to be decided on is all images."""
         self._spec = base
         self._data = data
         self._batch_size = batch_size
@@ -84,7 +87,11 @@ class Inputs:
         if self._images is None:
             with torch.random.fork_rng(devices=[]):
                 self._images = read_images(
-                    self._data, self._read(), batch_size=self._batch_size, seed=self._seed
+                    self._data,
+                    self._read(),
+                    batch_size=self._batch_size,
+                    seed=self._seed,
+                    subset=None if self._data.subset == "auto" else self._data.subset,
                 )
         return self._images
 

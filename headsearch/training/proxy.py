@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from headsearch.base.model import empty_base
+from headsearch.errors import PluginError
 from headsearch.experiment import Experiment, ProxySpec
 from headsearch.heads import Candidate, head_id
 from headsearch.heads.controls import control_heads, same_head
 from headsearch.heads.cost import HeadCost
 from headsearch.methods import build_method
+from headsearch.plugins import changed, load_plugins
 from headsearch.scoring.cost import head_cost
 from headsearch.training.candidates import CHECKPOINT_SECONDS, CandidatesRun
 from headsearch.training.devices import generators_kept, resolve_device
@@ -39,6 +41,7 @@ class ProxyEvaluator:
     def __init__(self, experiment: Experiment, *, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> None:
         """Read nothing yet; see `prepare`. A checkpoint is written at every rung, and when `checkpoint_seconds` have passed."""
         self.experiment = experiment
+        self._code = experiment.code()
         self.checkpoint_seconds = checkpoint_seconds
         self.inputs = Inputs(
             experiment.base, experiment.data, batch_size=experiment.proxy.batch_size, seed=experiment.seed
@@ -74,6 +77,7 @@ class ProxyEvaluator:
             TrialStopped: the context's search wants no more of it.
             UserError: what `prepare` raises; a head that the base cannot carry; a folder that cannot be written.
         """
+        self._take_up_plugins()
         with generators_kept(self._device):
             left_out = self._prepared().dataset.left_out
             before = len(left_out.unreadable)
@@ -132,6 +136,13 @@ class ProxyEvaluator:
         seed = self.experiment.seed
         with generators_kept(self._device):
             return self._overhead(self._trainer(candidates, seed), seed).median
+
+    def _take_up_plugins(self) -> None:
+        """Load them where this is another process, and refuse files that have changed meanwhile. Raises `PluginError`."""
+        other = changed(self._code, self.experiment.code())
+        if other is not None:
+            raise PluginError(f"the search cannot go on {other}; restore it, then --resume")
+        load_plugins(self.experiment.plugins)
 
     @property
     def _device(self) -> torch.device:

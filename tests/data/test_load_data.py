@@ -287,3 +287,48 @@ def test_bad_input_gets_one_line(tmp_path: Path, pets: Path) -> None:
 def test_names_can_be_checked_without_torch() -> None:
     code = "import headsearch.data, headsearch.data.names, headsearch.data.recipe, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("memory_limit", [2**30, 0])
+def test_a_subset_is_balanced_and_the_same_for_whoever_reads_it(pets: Path, memory_limit: int) -> None:
+    whole = load("folder", pets, memory_limit=memory_limit)
+    some = load("folder", pets, memory_limit=memory_limit, subset=12)
+    assert some.train.labels is not None
+    assert torch.bincount(some.train.labels).tolist() == [4, 4, 4]
+    assert "12 images to train on, 12 held out; folders; a subset of 48 training images" in some.understood()
+    for one, other in ((some, load("folder", pets, subset=0.25)), (load("folder", pets, subset=48), whole)):
+        assert torch.equal(pixels_of(one), pixels_of(other))
+    more = {image.numpy().tobytes() for image in pixels_of(load("folder", pets, subset=24))}
+    assert {image.numpy().tobytes() for image in pixels_of(some)} < more, (
+        "a smaller subset is part of a larger one"
+    )
+
+
+def test_a_class_that_is_too_small_for_its_share_is_taken_whole(pets: Path) -> None:
+    for number in range(3, 60, 3):
+        (pets / "cat" / f"{number:02}.png").unlink()
+    labels = load("folder", pets, subset=11).train.labels
+    assert labels is not None
+    assert torch.bincount(labels).tolist() == [1, 5, 5]
+
+
+def test_without_labels_a_subset_is_drawn_by_the_names_alone(pets: Path) -> None:
+    one = load("folder", pets, labels="none", subset=20)
+    for folder in ("dog", "eel"):
+        (pets / folder).rename(pets / f"{folder}s")
+    other = load("folder", pets, labels="none", subset=20)
+    assert len(one.train) == len(other.train) == 20
+    assert not torch.equal(pixels_of(one), pixels_of(other))
+
+
+def test_a_subset_that_cannot_be_is_refused_in_a_line(pets: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"data.subset: .* has 48 images to train on; expected at most that, got 49$"
+    ):
+        load("folder", pets, subset=49)
+    with pytest.raises(DataError, match=r"^data.subset: 5 images are fewer than the 16 of a batch$"):
+        load("folder", pets, subset=0.1, min_train_images=16)
+
+
+def pixels_of(data: Dataset) -> torch.Tensor:
+    return torch.cat([batch for batch, _ in data.train.batches(64)])

@@ -1,8 +1,7 @@
-"""A method that nobody knew before: one file and its line in the table, and every command can use it."""
+"""A method that nobody knew before: one file, and every command can use it."""
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,8 @@ import pytest
 from headsearch.errors import ExperimentError
 from headsearch.experiment import load_experiment
 from headsearch.heads.registry import parse_head
-from headsearch.methods import METHODS, check_method
+from headsearch.methods import check_method
+from headsearch.plugins import load_plugins
 from headsearch.pretrain import PretrainSpec, pretrain
 from headsearch.testing.pretraining import small_spec
 from headsearch.testing.tiny import Context, tiny_experiment, training, write_two_colours
@@ -47,25 +47,20 @@ def define():
     return Toy
 
 
-METHOD = MethodEntry(
+PLUGINS = [MethodEntry(
+    "toy",
     ToyOptions,
     MethodRecipe(learning_rate=7e-4, weight_decay=0.0, weight_decay_end=0.1, teacher_momentum=0.9, clip_gradient=1.0),
     define,
-)
+)]
 """
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    file = tmp_path / "toy.py"
+def toy(tmp_path: Path) -> Path:
+    file = tmp_path / "toy_method.py"
     file.write_text(TOY)
-    spec = importlib.util.spec_from_file_location("toy", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    # Its line in the table of `headsearch.methods`.
-    monkeypatch.setitem(METHODS, "toy", module.METHOD)
+    load_plugins([str(file)])
     return write_two_colours(tmp_path / "images.npz")
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
+from headsearch.experiment.sections import SearchedData
 from headsearch.results.departures import departures, passage
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
@@ -279,14 +280,30 @@ def test_hours_are_turned_into_sizes_by_how_long_a_proxy_takes_here(tmp_path: Pa
     assert sum(record.control is None for record in screened(records)) == screen
     # A resumed run keeps its sizes, though the machine is faster by now; with more time it gets larger ones.
     faster = replace(materials, seconds_per_proxy=lambda: 20.0)
-    assert sized_by_time(experiment, faster, tmp_path / "run", None).search.trials == trials
+    assert sized_by_time(experiment, faster, tmp_path / "run", Observer()).search.trials == trials
     longer = toy_experiment(strategy="funnel", budget="1 h")
-    assert sized_by_time(longer, faster, tmp_path / "run", None).search == longer.search.sized(180.0)
+    assert sized_by_time(longer, faster, tmp_path / "run", Observer()).search == longer.search.sized(180.0)
     hasty = toy_experiment(strategy="funnel", budget="0.05 h")
     with pytest.raises(
         ExperimentError, match=r"^search.budget: 0.05 h, at 60 s a proxy: .*3 proxies are too few"
     ):
-        sized_by_time(hasty, materials, None, None)
+        sized_by_time(hasty, materials, None, Observer())
+
+
+def test_a_time_decides_on_how_many_images_the_search_learns_from(tmp_path: Path) -> None:
+    experiment = toy_experiment(strategy="funnel", budget="0.1 h")
+    experiment = experiment.model_copy(
+        update={"data": SearchedData(dataset="digits", image_size=16, subset="auto")}
+    )
+    # 6 proxies of 60 s on all images: 24 on a quarter of them.
+    materials = toy_materials(experiment)
+    sized = sized_by_time(experiment, materials, None, Observer())
+    assert sized.data.subset == 0.25
+    assert sized.search == experiment.search.sized(24.0)
+    run(tmp_path / "run", sized)
+    faster = replace(materials, seconds_per_proxy=lambda: 1.0)
+    assert sized_by_time(experiment, faster, tmp_path / "run", Observer()).data == sized.data
+    assert sized_by_time(experiment, faster, None, Observer()).data.subset is None
 
 
 @pytest.mark.parametrize(

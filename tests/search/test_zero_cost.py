@@ -129,7 +129,7 @@ def test_a_head_that_the_base_cannot_carry_has_a_reason(scorer: ZeroCostScorer) 
 def test_a_collapsed_head_has_a_reason_and_a_cost(
     scorer: ZeroCostScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import headsearch.search.zero_cost as module
+    from headsearch.search import zero_cost as module
 
     real = module.build_head
 
@@ -179,7 +179,7 @@ def test_a_space_is_scored_whole_with_progress(scorer: ZeroCostScorer) -> None:
 def test_a_killed_stage_goes_on_where_it_was(
     scorer: ZeroCostScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import headsearch.search.zero_cost as module
+    from headsearch.search import zero_cost as module
 
     monkeypatch.setattr(module, "_SAVED_EVERY", 0.0)
     whole = score_space(SPACE, scorer, number=50, path=tmp_path / "whole.jsonl")

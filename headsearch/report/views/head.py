@@ -9,7 +9,7 @@ from dash import dcc, html
 
 from headsearch.document import to_yaml
 from headsearch.heads.config import HeadConfig
-from headsearch.heads.registry import FAMILIES
+from headsearch.heads.registry import FAMILIES, declared
 from headsearch.report.parts import (
     Child,
     Column,
@@ -106,10 +106,13 @@ def _parameters(config: HeadConfig) -> Child:
         )
     rows: list[Sequence[Child]] = []
     for place, stage in enumerate(config.stages, start=1):
-        docs = {p.name: p.doc for p in FAMILIES[stage.family].parameters}
+        parameters = declared(stage.family)
         name = stage.family if len(config.stages) == 1 else f"{place}. {stage.family}"
-        rows += [[f"{name}: {key}", shown(value), docs.get(key, "")] for key, value in stage.params.items()]
-    docs_of = dict.fromkeys(FAMILIES[stage.family].doc for stage in config.stages)
+        rows += [
+            [f"{name}: {key}", shown(value), parameters[key].doc if key in parameters else ""]
+            for key, value in stage.params.items()
+        ]
+    docs_of = dict.fromkeys(FAMILIES[stage.family].doc for stage in config.stages if stage.family in FAMILIES)
     return html.Div(
         [
             *[html.P(doc, className="note") for doc in docs_of],

@@ -11,12 +11,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from types import ModuleType
 
 from headsearch.search.executors import Failed, TrainingSource
 from headsearch.search.executors.placement import Placement
@@ -132,7 +134,8 @@ class _Worker:
             self.pipe, theirs = context.Pipe()
             # Not a daemon, which may have no children: trials start loaders.
             self.process = context.Process(target=work, args=(theirs, self.placement, self.packed))
-            self.process.start()
+            with _without_main():
+                self.process.start()
             theirs.close()
             self.pipe.send(training)
             self.until = time.monotonic() + max(self.timeout, START_SECONDS)
@@ -185,6 +188,17 @@ class _Worker:
         return (
             f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
         )
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Meanwhile, a process that is spawned does not begin by importing the script that runs here: nothing of it is needed, and one that calls
+    `headsearch.search` outside of `if __name__ == "__main__"` would search again."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _heard(busy: Sequence[_Worker]) -> list[_Worker]:

@@ -1,0 +1,280 @@
+"""The functions of `import headsearch`. Each does what the command of its name does, and raises `HeadsearchError` where that ends with a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    from headsearch.api.run import Run
+    from headsearch.comparison.outcome import Comparison
+    from headsearch.evaluation.result import Evaluation
+    from headsearch.experiment import Experiment
+    from headsearch.export import ExportedHead
+    from headsearch.pretrain.result import PretrainResult
+
+    Data = str | PathLike[str] | Mapping[str, Any]
+    Base = str | Mapping[str, Any]
+
+
+def load_experiment(
+    experiment: str | PathLike[str] | None = None,
+    *,
+    base: Base | None = None,
+    data: Data | None = None,
+    space: str | PathLike[str] | None = None,
+    budget: int | str | None = None,
+    **sections: Any,
+) -> Experiment:
+    """The experiment that `search` would run, complete and checked, without running it.
+
+    Args:
+        experiment: an experiment file or a shipped name (`digits`). Left out, it is `digits`, or, with other `data`, the defaults alone.
+        base: a timm model's name, or the keys of `base`.
+        data: a data set's name, an `.npz` file, a folder of images, or the keys of `data`.
+        space: a shipped space's name or a file.
+        budget: of a funnel, in proxies (`24`) or as a time (`"2 h"`).
+        sections: further keys of the experiment by section: `proxy={"epochs": 4}`, `method="dino"`, `search={"trials": 8}`, `seed=1`.
+
+    Raises:
+        ExperimentError: one line that names the key and what was expected of it.
+
+    >>> load_experiment("digits", proxy={"epochs": 4}).proxy.epochs
+    4
+    """
+    from headsearch.api.settings import as_arguments, data_section, settings
+    from headsearch.experiment import load_experiment
+
+    images = data_section(data) or {}
+    source = "digits" if experiment is None and "dataset" not in images else experiment
+    path = None if source is None else str(source)
+    chosen = {"base": base, "data": images, **sections}
+    search = {"space": space, "budget": budget}
+    with as_arguments():
+        return load_experiment(
+            path,
+            settings(chosen) + settings({"search": {k: v for k, v in search.items() if v is not None}}),
+        )
+
+
+def search(
+    experiment: Experiment | str | PathLike[str] | None = None,
+    *,
+    base: Base | None = None,
+    data: Data | None = None,
+    space: str | PathLike[str] | None = None,
+    budget: int | str | None = None,
+    out: str | PathLike[str] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    **sections: Any,
+) -> Run:
+    """Search for heads as `headsearch run` does: train the base with each head on a short schedule, and rank the heads.
+
+    Interrupted, also by the kernel's stop button, everything finished is safe; the same call with `resume=True` goes on.
+
+    Args:
+        experiment: as `load_experiment` takes it, or what that gave back.
+        base: as `load_experiment` takes it; likewise `data`, `space`, `budget` and `sections`.
+        data: see `base`.
+        space: see `base`.
+        budget: see `base`.
+        out: the run directory. Left out, it is `runs/<name of the experiment>`.
+        resume: go on with the run in `out`, or extend a finished one.
+        quiet: show no progress.
+        sections: see `base`.
+
+    Raises:
+        UserError: bad input, in one line; nothing is left behind.
+
+    >>> run = headsearch.search("digits", out="runs/digits")                          # doctest: +SKIP
+    >>> run = headsearch.search(base="resnet18", data="images/", budget="2 h")        # doctest: +SKIP
+    """
+    from headsearch.commands.progress import progress_display
+    from headsearch.errors import ExperimentError
+    from headsearch.experiment import Experiment
+    from headsearch.search.session import run_search
+
+    changes = {"base": base, "data": data, "space": space, "budget": budget, **sections}
+    if isinstance(experiment, Experiment):
+        given = [name for name, value in changes.items() if value is not None]
+        if given:
+            raise ExperimentError(
+                f"search: {', '.join(given)} given beside an Experiment, which is complete; give {given[0]} to load_experiment"
+            )
+        spec = experiment
+    else:
+        spec = load_experiment(experiment, **changes)
+    where = Path("runs") / spec.name if out is None else Path(out)
+    with progress_display(quiet=quiet) as display:
+        run_search(spec, where, resume=resume, observer=display)
+    return open(where)
+
+
+def open(path: str | PathLike[str]) -> Run:
+    """A run directory, as it is now; also while a search writes it, which later calls show further on.
+
+    Raises:
+        RunError: there is none, or its study cannot be read.
+
+    >>> headsearch.open("runs/digits").table()        # doctest: +SKIP
+    """
+    from headsearch.api.run import Run
+
+    return Run.at(path)
+
+
+def pretrain(
+    head: ExportedHead | str | PathLike[str],
+    *,
+    out: str | PathLike[str],
+    data: str | PathLike[str] | None = None,
+    with_head: bool = True,
+    resume: bool = False,
+    quiet: bool = False,
+    **sections: Any,
+) -> PretrainResult:
+    """Pretrain the base with a chosen head on the full schedule, as `headsearch pretrain` does, and write weights that timm can load.
+
+    Args:
+        head: a `head.yaml`, or what `Run.head` gives back.
+        out: the folder to write.
+        data: a data set's name, an `.npz` file or a folder of images. Left out, it is the search's.
+        with_head: False trains the control: the same without a head.
+        resume: go on from the newest checkpoint in `out`.
+        quiet: show no progress.
+        sections: keys of the pretraining by section: `recipe={"epochs": 100}`, `seed=1`.
+
+    Raises:
+        UserError: bad input, in one line, before the first step.
+        PretrainInterrupted: Ctrl-C or the kernel's stop button; a checkpoint is written, and `resume=True` goes on.
+        TrainingFailed: the loss is not finite.
+
+    >>> trained = headsearch.pretrain(run.head(), out="improved", recipe={"epochs": 100})        # doctest: +SKIP
+    """
+    from headsearch.api.settings import as_arguments, settings
+    from headsearch.export import exported_head
+    from headsearch.pretrain import PretrainSpec
+    from headsearch.pretrain import pretrain as run_pretraining
+    from headsearch.pretrain.display import pretrain_display
+
+    with as_arguments():
+        spec = PretrainSpec.from_head(
+            exported_head(head),
+            data=None if data is None else str(data),
+            overrides=settings(sections),
+            without_head=not with_head,
+        )
+    with pretrain_display(quiet=quiet) as display:
+        return run_pretraining(spec, Path(out), resume=resume, observer=display)
+
+
+def evaluate(
+    *weights: str | PathLike[str] | PretrainResult,
+    base: Base | None = None,
+    data: Data | None = None,
+    image_size: int | None = None,
+    probes: Sequence[str] | None = None,
+    seeds: int | None = None,
+    quiet: bool = False,
+    **sections: Any,
+) -> Evaluation:
+    """Probe weights of a base side by side, with intervals, as `headsearch evaluate` does; the others are compared with the first.
+
+    Args:
+        weights: each a file, a pretraining's folder or result, `random` or `pretrained`.
+        base: a timm model's name, or `{"model": ..., "kwargs": ...}`. Left out, it is the pretraining's.
+        data: labelled images. Left out, they are the pretraining's.
+        image_size: side of the images in pixels. Left out, it is the pretraining's, or else the model's own.
+        probes: of `knn`, `linear`, `few-shot`, `finetune`, `retrieval`, `segmentation`, `detection`.
+        seeds: repetitions of everything random.
+        quiet: show no progress.
+        sections: further keys of the evaluation: `knn={"neighbours": [10, 20]}`, `device="cuda"`.
+
+    Raises:
+        UserError: bad input, in one line, before the first probe.
+
+    >>> headsearch.evaluate(trained, "random", probes=["knn", "linear"]).table()        # doctest: +SKIP
+    """
+    from headsearch.api.settings import as_arguments, data_section, settings
+    from headsearch.errors import ExperimentError
+    from headsearch.evaluation.spec import evaluation_spec
+    from headsearch.pretrain.result import PretrainResult
+
+    if not weights:
+        raise ExperimentError(
+            "evaluate: no weights; expected a file, a pretraining's folder, random or pretrained"
+        )
+    images = {**(data_section(data) or {}), **({} if image_size is None else {"image_size": image_size})}
+    chosen = {
+        "base": base,
+        "data": images,
+        "probes": None if probes is None else list(probes),
+        "seeds": seeds,
+    }
+    with as_arguments():
+        spec = evaluation_spec({}, settings({**chosen, **sections}))
+    from headsearch.commands.evaluate import teller
+    from headsearch.evaluation.evaluate import evaluate as run
+
+    names = [str(each.folder if isinstance(each, PretrainResult) else each) for each in weights]
+    return run(spec, names, tell=teller(quiet))
+
+
+def compare(
+    *heads: ExportedHead | str | PathLike[str],
+    out: str | PathLike[str],
+    data: str | PathLike[str] | None = None,
+    seeds: int = 3,
+    budget: Literal["epochs", "time"] = "epochs",
+    probes: Sequence[str] | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    **sections: Any,
+) -> Comparison:
+    """Pretrain with and without the heads, with several seeds each, and evaluate all, as `headsearch compare` does: is a head worth it?
+
+    Args:
+        heads: each a `head.yaml`, or what `Run.head` gives back.
+        out: the folder to write.
+        data: as `pretrain` takes it.
+        seeds: repetitions of every arm.
+        budget: what all arms share; with `time`, arms with a head train for fewer epochs.
+        probes: as `evaluate` takes them; the first decides the verdict.
+        resume: go on with the comparison in `out`.
+        quiet: show no progress.
+        sections: as `pretrain` takes them, and keys of the evaluation as `evaluate={"knn": {...}}`.
+
+    Raises:
+        UserError: bad input, in one line, before the first training.
+        PretrainInterrupted: as `pretrain`.
+
+    >>> headsearch.compare("head.yaml", out="compared", recipe={"epochs": 100}).verdict        # doctest: +SKIP
+    """
+    from headsearch.api.settings import as_arguments, settings
+    from headsearch.comparison.plan import make_plan
+
+    with as_arguments():
+        plan = make_plan(
+            heads,
+            data=None if data is None else str(data),
+            seeds=seeds,
+            budget=budget,
+            probes=probes,
+            overrides=settings(sections),
+        )
+    from headsearch.commands.evaluate import teller
+    from headsearch.comparison.compare import compare as run
+    from headsearch.pretrain.display import pretrain_display
+
+    return run(
+        plan,
+        Path(out),
+        resume=resume,
+        display=lambda: pretrain_display(quiet=quiet),
+        tell=teller(quiet),
+    )

@@ -1,0 +1,54 @@
+"""The figures of a run by name, for whoever wants one outside of the report: notebooks, and the artifacts of a callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import plotly.graph_objects as go
+
+from headsearch.errors import RunError, did_you_mean
+from headsearch.report import analysis_figures, figures
+from headsearch.report.figures import Series, first_trial
+from headsearch.runs.run import Run
+
+BEST = 4
+"""Heads whose curves are drawn."""
+
+
+def named_figure(run: Run, name: str) -> go.Figure:
+    """One of `FIGURES`. Raises `RunError` where there is none of this name."""
+    make = FIGURES.get(name)
+    if make is None:
+        raise RunError(f"no figure '{name}'{did_you_mean(name, FIGURES)}")
+    return make(run)
+
+
+def _curves(run: Run) -> go.Figure:
+    """The k-NN accuracy of the best heads and of the controls over epochs; without labels their discrepancy."""
+    heads = [first_trial(run.by_head[row.head_id]) for row in run.ranked[:BEST]]
+    controls = [first_trial(run.by_head[row.head_id]) for row in run.controls]
+    series = [
+        Series(
+            f"control {record.control}" if style < 0 else record.head_id,
+            [
+                (rung.epoch, value)
+                for rung in record.rungs
+                if (value := rung.knn if run.labels else rung.discrepancy) is not None
+            ],
+            style,
+        )
+        for style, record in [*enumerate(heads), *((-1 - place, r) for place, r in enumerate(controls))]
+    ]
+    y = "Probe: k-NN accuracy of the base, %" if run.labels else "Discrepancy"
+    return figures.curves([line for line in series if line.points], y=y, budget=run.budget)
+
+
+def _cost(run: Run) -> go.Figure:
+    return analysis_figures.spent(run.spending)
+
+
+FIGURES: Mapping[str, Callable[[Run], go.Figure]] = {
+    "overview": figures.pareto,
+    "curves": _curves,
+    "cost": _cost,
+}

@@ -1,0 +1,145 @@
+"""From Python: the commands as functions. They do what the commands do, refuse what those refuse, and work in any plain script."""
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headsearch
+from headsearch.experiment import load_experiment
+from headsearch.runs.run import read_run
+from headsearch.search.session import run_search
+
+TINY: dict[str, Any] = {
+    "base": {"kwargs": {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}},
+    "proxy": {"epochs": 1, "rungs": [1]},
+    "search": {"trials": 1, "finalists": 0, "replicates": 1, "controls": ["none"]},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> headsearch.Run:
+    return headsearch.search(
+        "digits_proxies", out=tmp_path_factory.mktemp("api") / "run", quiet=True, seed=3, **TINY
+    )
+
+
+def test_importing_it_imports_nothing_heavy_and_its_functions_stay_functions() -> None:
+    code = (
+        "import sys, headsearch; assert not {'torch', 'pandas', 'pydantic', 'optuna', 'typer'} & set(sys.modules), sys.modules.keys();"
+        "import headsearch.search.session, headsearch.pretrain.run; from headsearch.search import seeds;"
+        "assert callable(headsearch.search) and callable(headsearch.pretrain); print(headsearch.search.__module__)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "headsearch.api.functions\n"
+
+
+def test_every_name_it_offers_is_there_and_documented() -> None:
+    for name in headsearch.__all__:
+        assert name == "__version__" or inspect.getdoc(getattr(headsearch, name))
+
+
+def test_a_search_is_that_of_the_command_line(run: headsearch.Run, tmp_path: Path) -> None:
+    kwargs = "base.kwargs={patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}"
+    settings = [kwargs, "proxy.epochs=1", "proxy.rungs=[1]", "search.trials=1", "search.finalists=0"]
+    settings += ["search.replicates=1", "search.controls=[none]", "seed=3"]
+    run_search(load_experiment("digits_proxies", settings), tmp_path / "run")
+    other = read_run(tmp_path / "run")
+    assert run.experiment == other.experiment
+    assert [r.rungs for r in run.records] == [r.rungs for r in other.records]
+    assert run.verdict == other.verdict
+
+
+@pytest.mark.parametrize(
+    ("keywords", "settings"),
+    [
+        ({}, []),
+        ({"base": "resnet18"}, ["base.model=resnet18"]),
+        ({"base": {"model": "resnet18", "kwargs": {"stem": 1}}}, ["base.model=resnet18", "base.kwargs={stem: 1}"]),
+        ({"method": "dino", "proxy": {"epochs": 7}}, ["method.name=dino", "proxy.epochs=7"]),
+        ({"space": "paper", "budget": "2 h"}, ["search.space=paper", "search.budget='2 h'"]),
+        ({"budget": 24}, ["search.budget=24"]),
+        ({"search": {"executor": {"kind": "process"}}}, ["search.executor={kind: process}"]),
+        ({"data": {"labels": "none"}}, ["data.labels=none"]),
+        ({"proxy": {"learning_rate": 1e-5}, "seed": None}, ["proxy.learning_rate=1.0e-5"]),
+    ],
+)  # fmt: skip
+def test_keywords_are_settings(keywords: dict[str, Any], settings: list[str]) -> None:
+    assert headsearch.load_experiment(**keywords) == load_experiment("digits", settings)
+
+
+def test_data_alone_need_no_experiment_file(tmp_path: Path) -> None:
+    found = headsearch.load_experiment(data=tmp_path)
+    assert (found.name, found.data.dataset, found.data.root) == ("headsearch", "folder", str(tmp_path))
+
+
+def test_a_head_goes_on_to_pretraining_evaluation_and_comparison(run: headsearch.Run, tmp_path: Path) -> None:
+    head = run.head()
+    recipe = {"epochs": 1, "batch_size": 256, "warmup_epochs": 0}
+    trained = headsearch.pretrain(head, out=tmp_path / "improved", quiet=True, recipe=recipe)
+    assert trained.knn is not None
+    evaluated = headsearch.evaluate(trained, "random", probes=["knn"], seeds=1, quiet=True)
+    table = evaluated.table()
+    assert list(table["probe"]) == ["20-NN", "20-NN"]
+    assert table["difference"].isna().to_list() == [True, False]
+    assert "20-NN" in evaluated._repr_html_()
+    compared = headsearch.compare(
+        head, out=tmp_path / "compared", seeds=2, probes=["knn"], quiet=True, recipe=recipe
+    )
+    arms = compared.table().set_index("arm")
+    assert list(arms.index) == ["none", head.head_id]
+    assert arms.loc[head.head_id, "gain"] == pytest.approx(arms["mean"].iloc[1] - arms["mean"].iloc[0])
+    assert compared.verdict in compared._repr_html_()
+    run.export(tmp_path / "head.yaml")
+    again = headsearch.compare(
+        tmp_path / "head.yaml", out=tmp_path / "compared", seeds=2, probes=["knn"], resume=True, quiet=True, recipe=recipe
+    )  # fmt: skip
+    assert again == compared
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda out: headsearch.search(base="resnet81", out=out), "timm has no model 'resnet81'"),
+        (lambda out: headsearch.search(proxi={"epochs": 1}, out=out), "unknown key 'proxi'; did you mean 'proxy'?"),
+        (lambda out: headsearch.search(proxy={"epochs": 0}, out=out), "proxy.epochs=0: proxy.epochs: input should be"),
+        (lambda out: headsearch.search(proxy=3, out=out), "proxy=3"),
+        (lambda out: headsearch.search(search={"trials": object()}, out=out), "search.trials: expected plain data, got object"),
+        (lambda out: headsearch.search(data=out / "none", out=out), "data.root: no folder of images"),
+        (lambda out: headsearch.search("digts", out=out), "digts: no such experiment"),
+        (lambda out: headsearch.search(load_experiment("digits"), seed=2, out=out), "search: seed given beside an Experiment"),
+        (lambda out: headsearch.open(out), "no such run directory"),
+        (lambda out: headsearch.pretrain(out, out=out), "No such file"),
+        (lambda out: headsearch.evaluate(), "evaluate: no weights"),
+        (lambda out: headsearch.evaluate("random", probes=["k-nn"]), "did you mean 'knn'?"),
+        (lambda out: headsearch.compare(out=out), "compare: no head"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_of_one_class_and_leaves_nothing(call: Any, line: str, tmp_path: Path) -> None:
+    with pytest.raises(headsearch.UserError) as caught:
+        call(tmp_path / "out")
+    assert issubclass(headsearch.UserError, headsearch.HeadsearchError)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "--set" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("executor", [{"kind": "inline"}, {"kind": "process", "workers": 2}])
+def test_a_plain_script_needs_no_guard(executor: dict[str, Any], tmp_path: Path) -> None:
+    settings = {**TINY, "search": {**TINY["search"], "executor": executor}}
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import headsearch\nprint('once')\nrun = headsearch.search('digits_proxies', out='run', quiet=True, **{settings!r})\n"
+        "print(len(run.table()))\n"
+    )
+    root = str(Path(headsearch.__file__).parent.parent)
+    found = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=500,
+        env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
+    assert (found.returncode, found.stdout) == (0, "once\n2\n"), found.stderr
