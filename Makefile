@@ -50,6 +50,7 @@ bench: $(READY)  ## Run the benchmarks of speed, an hour in all; each prints a t
 	$(BIN)/python benchmarks/screening.py --epochs 3 --proxies 4 --threads 1
 	$(BIN)/python benchmarks/dashboard.py
 	$(BIN)/python benchmarks/pretrain_step.py
+	$(BIN)/python benchmarks/limit.py --batch-size 256
 
 clean:  ## Remove the environment and caches; runs are kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

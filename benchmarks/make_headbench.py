@@ -66,6 +66,7 @@ def part_experiment(name: str, part: str, *, workers: int, overrides: list[str])
             "search.sampler=grid",
             f"search.trials={heads}",
             f"search.finalists={heads}",
+            "search.certainty=1",
         ]
     if part == "long":
         changes += [

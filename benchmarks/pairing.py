@@ -32,7 +32,7 @@ RESULTS = HERE / "pairing.csv"
 COLUMNS = ("epochs", "seed", "head_id", "knn", "linear", "score", "seconds")
 SCORES = ("knn", "linear", "score")
 RESAMPLES = 10_000
-ROUNDS = ((8, 0), (8, 1), (8, 2), (40, 0), (40, 1), (8, 3), (8, 4), (8, 5), (40, 2))
+ROUNDS = (*((8, seed) for seed in range(6)), *((40, seed) for seed in range(3)))
 """(epochs, seed) of every round of trainings, in order."""
 
 

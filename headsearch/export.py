@@ -47,6 +47,7 @@ class BaseFacts(Section):
     flops: _Size
     image_size: _Size
     stage: Annotated[int, Field(exclude_if=lambda stage: stage == -1)] = -1
+    channels: Annotated[int, Field(ge=1, exclude_if=lambda channels: channels == 3)] = 3
 
     def base_info(self) -> BaseInfo:
         """The facts as the rest of the package knows them."""

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
+
+from headsearch.cli import main
 
 TINY = [
     "digits",
@@ -41,6 +43,24 @@ def headsearch(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
     )
 
 
+@pytest.fixture
+def here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command in this process and a folder of its own, where another one would import torch first."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["headsearch", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
+
+    return call
+
+
 def refused(result: subprocess.CompletedProcess[str], *expected: str) -> None:
     """Bad input: exit code 2 and one line that says what is wrong."""
     lines = result.stderr.strip().splitlines()
@@ -50,6 +70,26 @@ def refused(result: subprocess.CompletedProcess[str], *expected: str) -> None:
     for text in expected:
         assert text in lines[0]
     assert result.stdout == ""
+
+
+def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(tmp_path: Path) -> None:
+    told = headsearch(
+        "run", *TINY, "--dry-run", "--out", tmp_path / "run", "--set=data.subset=512", cwd=tmp_path
+    )
+    assert told.returncode == 0, told.stderr
+    assert [line.split()[:4] for line in told.stdout.splitlines()[1:3]] == [
+        ["controls", "1", "1", "512"],
+        ["heads", "2", "1", "1,024"],
+    ]
+    assert "nothing was trained or written" in told.stdout
+    assert "512 images to train on" in told.stderr
+    assert list(tmp_path.iterdir()) == []
+    refused(
+        headsearch("run", *TINY, "--dry-run", "--set=data.subset=5000", cwd=tmp_path), "data.subset", "1,280"
+    )
+    refused(
+        headsearch("run", *TINY, "--dry-run", "--set=data.subset=auto", cwd=tmp_path), "needs search.budget"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -203,12 +243,16 @@ def test_bad_input_is_refused_before_anything_is_loaded(
         ("data.image_size=3", "image"),
     ],
 )
-def test_a_base_that_cannot_be_is_refused(override: str, expected: str, tmp_path: Path) -> None:
-    refused(headsearch("run", "digits", "--set", override, cwd=tmp_path), expected)
+def test_a_base_that_cannot_be_is_refused(
+    here: Callable[..., subprocess.CompletedProcess[str]], override: str, expected: str, tmp_path: Path
+) -> None:
+    refused(here("run", "digits", "--set", override), expected)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_without_images_and_one_class_only_are_refused(tmp_path: Path) -> None:
+def test_a_folder_without_images_and_one_class_only_are_refused(
+    here: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
     from PIL import Image
 
     (tmp_path / "empty").mkdir()
@@ -216,8 +260,8 @@ def test_a_folder_without_images_and_one_class_only_are_refused(tmp_path: Path) 
     for number in range(40):
         Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / "one" / "cat" / f"{number}.png")
     small = ["--base", "resnet10t", "--set", "data.image_size=32", "--set", "proxy.batch_size=8"]
-    refused(headsearch("run", "--data", "empty", *small, cwd=tmp_path), "empty")
-    refused(headsearch("run", "--data", "one", *small, cwd=tmp_path), "class")
+    refused(here("run", "--data", "empty", *small), "empty")
+    refused(here("run", "--data", "one", *small), "class")
     assert not (tmp_path / "runs").exists()
 
 

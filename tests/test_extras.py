@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = {"ray", "pyarrow", "dash", "plotly", "waitress", "flask", "werkzeug", "tensorboard", "mlflow", "wandb", "psycopg", "pymysql", "grpc"}  # fmt: skip
+EXTRAS = {"ray", "pyarrow", "dash", "plotly", "waitress", "flask", "werkzeug", "tensorboard", "mlflow", "wandb", "psycopg", "pymysql", "grpc", "tifffile", "imagecodecs"}  # fmt: skip
 TINY = ["digits_proxies", "--set", "base.kwargs={patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}",
         "--set", "proxy.epochs=1", "--set", "proxy.rungs=[1]", "--set", "search.trials=1", "--set", "search.finalists=0", "--set", "search.replicates=1",
         "--set", "search.controls=[none]"]  # fmt: skip
@@ -72,3 +72,27 @@ def test_what_an_experiment_needs_is_named_before_anything_is_trained(
     assert named in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tiff_of_bands_names_what_reads_it(headsearch: object, tmp_path: Path) -> None:
+    import numpy as np
+    import tifffile
+
+    assert callable(headsearch)
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", np.zeros((8, 8, 5), np.uint16))
+    result = headsearch(
+        "run",
+        "--data",
+        tmp_path / "images",
+        "--set",
+        "data.channels=5",
+        "--set",
+        "data.labels=none",
+        "--out",
+        tmp_path / "run",
+    )
+    assert result.returncode == 2
+    assert result.stderr.endswith("pip install 'headsearch[tiff]'\n")
+    assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
     ("kind", "names"),
     [
         ("search_spaces", {"tiny", "paper", "metaformer", "sets", "knobs", "claims"}),
-        ("experiments", {"digits", "demo", "cifar10", "imagenet_vit_small"}),
+        ("experiments", {"digits", "demo", "cifar10", "imagenet100", "imagenet_vit_small"}),
     ],
 )
 def test_shipped_files_are_found(kind: str, names: set[str]) -> None:

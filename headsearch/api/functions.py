@@ -218,7 +218,7 @@ def evaluate(
     }
     with as_arguments():
         spec = evaluation_spec({}, settings({**chosen, **sections}))
-    from headsearch.commands.evaluate import teller
+    from headsearch.commands.common import teller
     from headsearch.evaluation.evaluate import evaluate as run
 
     names = [str(each.folder if isinstance(each, PretrainResult) else each) for each in weights]
@@ -267,7 +267,7 @@ def compare(
             probes=probes,
             overrides=settings(sections),
         )
-    from headsearch.commands.evaluate import teller
+    from headsearch.commands.common import teller
     from headsearch.comparison.compare import compare as run
     from headsearch.pretrain.display import pretrain_display
 

@@ -29,3 +29,5 @@ class BaseInfo:
     """Side of the square input, in pixels."""
     stage: int = -1
     """Which of timm's feature maps that is: -1 the last, -2 the one before."""
+    channels: int = 3
+    """Of the images."""

@@ -46,11 +46,12 @@ def load_base(
     model: str,
     *,
     image_size: int,
+    channels: int = 3,
     kwargs: Mapping[str, Any] | None = None,
     weights: str | None = None,
     stage: int = -1,
 ) -> Base:
-    """The timm model of that name as a base for square images of `image_size` pixels.
+    """The timm model of that name as a base for square images of `image_size` pixels with so many channels.
 
     `kwargs` go to timm's `create_model`; a model made for one image size is told `img_size` unless they say it.
     `weights` is None (random, from torch's global generator), `pretrained` (timm's, fetched if need be), or a file of the
@@ -59,31 +60,36 @@ def load_base(
 
     Raises `BaseModelError` for an unknown name, keyword or stage, an image size that the model cannot take, weights that do not fit.
     """
-    options = model_options(model, image_size, kwargs or {})
+    options = model_options(model, image_size, kwargs or {}, channels)
     made = create(model, options, kwargs or {}, pretrained=weights == "pretrained")
     if weights not in (None, "pretrained"):
         load_weights(made, model, str(weights))
-    return Base(made, _measure(made, model, image_size, torch.device("cpu"), stage))
+    return Base(made, _measure(made, model, image_size, channels, torch.device("cpu"), stage))
 
 
 def empty_base(
-    model: str, *, image_size: int, kwargs: Mapping[str, Any] | None = None, stage: int = -1
+    model: str,
+    *,
+    image_size: int,
+    channels: int = 3,
+    kwargs: Mapping[str, Any] | None = None,
+    stage: int = -1,
 ) -> Base:
     """A base without its weights, on torch's meta device: built and looked at in a fraction of a second at any size.
 
     Raises `BaseModelError` as `load_base` does.
     """
-    options = model_options(model, image_size, kwargs or {})
+    options = model_options(model, image_size, kwargs or {}, channels)
     meta = torch.device("meta")
     try:
         with meta:
             made = create(model, options, kwargs or {})
-            return Base(made, _measure(made, model, image_size, meta, stage))
+            return Base(made, _measure(made, model, image_size, channels, meta, stage))
     except BaseModelError as error:
         if "meta" not in str(error):
             raise
     # It looks at values, and there are none.
-    return load_base(model, image_size=image_size, kwargs=kwargs, stage=stage)
+    return load_base(model, image_size=image_size, channels=channels, kwargs=kwargs, stage=stage)
 
 
 def check_base(
@@ -102,7 +108,7 @@ def check_size(base: Base, size: int) -> None:
     Raises `BaseModelError` where it does not.
     """
     device = next(base.parameters()).device
-    _measure(base.model, base.info.model, size, device, base.info.stage)
+    _measure(base.model, base.info.model, size, base.info.channels, device, base.info.stage)
 
 
 def _forward(model: nn.Module, images_BCHW: Tensor, stage: int) -> BaseOutput:
@@ -112,7 +118,9 @@ def _forward(model: nn.Module, images_BCHW: Tensor, stage: int) -> BaseOutput:
     return BaseOutput(maps[-1], model.forward_head(final, pre_logits=True))  # type: ignore[operator]
 
 
-def _measure(made: nn.Module, model: str, image_size: int, device: torch.device, stage: int) -> BaseInfo:
+def _measure(
+    made: nn.Module, model: str, image_size: int, channels: int, device: torch.device, stage: int
+) -> BaseInfo:
     """Run one image and see. The model is left in the mode it was in."""
     was_training = made.training
     trainable = [weight for weight in made.parameters() if weight.requires_grad]
@@ -121,7 +129,8 @@ def _measure(made: nn.Module, model: str, image_size: int, device: torch.device,
     size = f"{image_size}x{image_size} pixels"
     try:
         with torch.no_grad(), counter:
-            output = _forward(made, torch.zeros(1, 3, image_size, image_size, device=device), stage)
+            image = torch.zeros(1, channels, image_size, image_size, device=device)
+            output = _forward(made, image, stage)
         shapes = tuple(output.map.shape), tuple(output.embedding.shape)
         finite = device.type == "meta" or all(bool(torch.isfinite(value).all()) for value in output)
     except Exception as error:
@@ -152,6 +161,7 @@ def _measure(made: nn.Module, model: str, image_size: int, device: torch.device,
         flops=int(counter.get_total_flops()),
         image_size=image_size,
         stage=stage,
+        channels=channels,
     )
 
 

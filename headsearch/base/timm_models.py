@@ -49,10 +49,12 @@ def configuration(model: str) -> PretrainedCfg | None:
         raise BaseModelError(f"base.model: '{model}' cannot be read: {in_short(error)}") from error
 
 
-def model_options(model: str, image_size: int, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords for timm's `create_model`, with the image size for models that are made for one.
+def model_options(
+    model: str, image_size: int, kwargs: Mapping[str, Any], channels: int = 3
+) -> dict[str, Any]:
+    """Keywords for timm's `create_model`, with the image size for models that are made for one, and the channels where they are not 3.
 
-    Raises `BaseModelError` for an unknown model, a keyword that headsearch sets itself, or another image size.
+    Raises `BaseModelError` for an unknown model, a keyword that headsearch sets itself, or another image size or number of channels.
     """
     cfg = configuration(model)
     for name in _RESERVED:
@@ -65,6 +67,12 @@ def model_options(model: str, image_size: int, kwargs: Mapping[str, Any]) -> dic
             options["img_size"] = image_size
     elif asked not in (image_size, [image_size, image_size], (image_size, image_size)):
         raise BaseModelError(f"base.kwargs.img_size is {asked}: expected data.image_size, {image_size}")
+    if channels != options.get("in_chans", 3):
+        if "in_chans" in options:
+            raise BaseModelError(
+                f"base.kwargs.in_chans is {options['in_chans']}: data.channels makes it {channels}; expected data.channels alone"
+            )
+        options["in_chans"] = channels
     return options
 
 
@@ -89,6 +97,8 @@ def create(
             raise BaseModelError(
                 f"{model} cannot be built with {what}{_shown(options)}: {in_short(error)}"
             ) from error
+        if unknown[1] == "in_chans":
+            raise BaseModelError(f"{model} takes RGB images only (data.channels)") from error
         if unknown[1] not in asked:
             raise BaseModelError(
                 f"{model} takes images of its own size only, not of {options['img_size']} pixels"

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from headsearch.commands.common import ReportFormat, RunPath, console, tell_problems
+from headsearch.commands.common import ReportOutput, RunPath, console, tell_problems
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example:  headsearch audit runs/digits --format json > audit.json")
-def audit(
-    run: RunPath,
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
-) -> None:
+def audit(run: RunPath, output: ReportOutput = "table") -> None:
     """Check how far the ranking of a run can be trusted, by comparing its stages, rungs, seeds and measures."""
     from headsearch.results.audit_tables import audit_json, section_table
     from headsearch.runs.run import read_run
@@ -23,7 +18,7 @@ def audit(
     held = read_run(run)
     tell_problems(held)
     found = held.audit
-    if output is ReportFormat.json:
+    if output == "json":
         typer.echo(audit_json(found))
         return
     out = console()

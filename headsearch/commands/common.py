@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from headsearch.secrecy import redacted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from headsearch.results.row import RankRow
     from headsearch.runs.run import Run
-
-
-class TableFormat(StrEnum):
-    """How a table is printed."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
 
 
 class RankBy(StrEnum):
@@ -31,13 +26,6 @@ class RankBy(StrEnum):
     pareto = "pareto"
     probe = "probe"
     discrepancy = "discrepancy"
-
-
-class ReportFormat(StrEnum):
-    """How a report is printed."""
-
-    table = "table"
-    json = "json"
 
 
 def _load(named: list[str] | None) -> list[str]:
@@ -59,6 +47,10 @@ PluginOption = Annotated[
 ]
 """Loads what is named, before the command begins."""
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by headsearch run.")]
+TableOutput = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="Output format.")]
+ReportOutput = Annotated[Literal["table", "json"], typer.Option("--format", help="Output format.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 def print_ranking(run: Run, rows: Sequence[RankRow]) -> None:
@@ -76,6 +68,19 @@ def tell_problems(run: Run) -> None:
     """Name what cannot be read of a run, on stderr, a line each."""
     for line in run.problems:
         typer.echo(f"headsearch: not shown: {line}", err=True)
+
+
+def resume_line(*command: object, overrides: Sequence[str] | None, **options: object) -> str:
+    """The line that goes on with an interrupted command, fit for a shell. Options that are None were not given."""
+    given = [("--" + name, str(value)) for name, value in options.items() if value is not None]
+    given += [("--set", override) for override in overrides or ()]
+    words = ["headsearch", *map(str, command), *(word for pair in given for word in pair), "--resume"]
+    return redacted(shlex.join(words))
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """What prints progress on stderr, a line at a time."""
+    return (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
 
 
 def console() -> Console:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import shlex
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from headsearch.commands.common import ReportFormat, console
+from headsearch.commands.common import (
+    Overrides,
+    Quiet,
+    ReportOutput,
+    console,
+    resume_line,
+    teller,
+)
 from headsearch.errors import ExperimentError, RunError
 
 app = typer.Typer()
-
-
-class BudgetName(StrEnum):
-    """What the arms of a comparison have in common."""
-
-    epochs = "epochs"
-    time = "time"
 
 
 @app.command(
@@ -60,12 +58,10 @@ def evaluate(
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds for everything random.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
-    ] = None,
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
+    overrides: Overrides = None,
+    output: ReportOutput = "table",
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Probe weights of a base side by side, with intervals: k-NN, linear, few labels, fine-tuning, segmentation, detection."""
     from headsearch.data.names import check_data, data_named
@@ -86,15 +82,12 @@ def evaluate(
         check_data(spec.data.dataset, spec.data.root)
     from headsearch.evaluation.evaluate import evaluate as run
     from headsearch.evaluation.result import check_lines, evaluation_table
-    from headsearch.files import write_atomically
+    from headsearch.files import write_result
 
     found = run(spec, weights, tell=teller(quiet))
     if out is not None:
-        try:
-            write_atomically(out, found.to_json() + "\n")
-        except OSError as error:
-            raise RunError(f"{out}: cannot be written: {error.strerror}") from None
-    if output is ReportFormat.json:
+        write_result(out, found.to_json() + "\n")
+    if output == "json":
         typer.echo(found.to_json())
         return
     if found.rows:
@@ -120,9 +113,9 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of every arm.")] = 3,
     budget: Annotated[
-        BudgetName,
+        Literal["epochs", "time"],
         typer.Option(help="What all arms share. With time, arms with a head train for fewer epochs."),
-    ] = BudgetName.epochs,
+    ] = "epochs",
     probes: Annotated[
         str | None,
         typer.Option(
@@ -138,19 +131,14 @@ def compare(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue the comparison in --out.")] = False,
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    output: ReportOutput = "table",
+    quiet: Quiet = False,
 ) -> None:
     """Pretrain with and without the heads, with several seeds each, evaluate all, and report whether a head is worth it."""
     from headsearch.comparison.plan import make_plan
 
     plan = make_plan(
-        heads,
-        data=data,
-        seeds=seeds,
-        budget=budget.value,
-        probes=listed(probes),
-        overrides=overrides or [],
+        heads, data=data, seeds=seeds, budget=budget, probes=listed(probes), overrides=overrides or []
     )
     from headsearch.comparison.compare import compare as run
     from headsearch.pretrain.display import pretrain_display
@@ -158,22 +146,15 @@ def compare(
 
     try:
         comparison = run(
-            plan,
-            out,
-            resume=resume,
-            display=lambda: pretrain_display(quiet=quiet),
-            tell=teller(quiet),
+            plan, out, resume=resume, display=lambda: pretrain_display(quiet=quiet), tell=teller(quiet)
         )
     except PretrainInterrupted as interrupted:
-        again = ["headsearch", "compare", *map(str, heads), "--out", str(out), "--seeds", str(seeds)]
-        again += ["--budget", budget.value] if budget is not BudgetName.epochs else []
-        again += ["--data", data] if data is not None else []
-        again += ["--probes", probes] if probes is not None else []
-        again += [part for override in overrides or [] for part in ("--set", override)]
-        line = shlex.join([*again, "--resume"])
+        shared = None if budget == "epochs" else budget
+        given = {"out": out, "seeds": seeds, "budget": shared, "data": data, "probes": probes}
+        line = resume_line("compare", *heads, overrides=overrides, **given)
         typer.echo(f"headsearch: {interrupted}. Resume with:  {line}", err=True)
         raise typer.Exit(128 + interrupted.signal) from None
-    if output is ReportFormat.json:
+    if output == "json":
         typer.echo(comparison.to_json())
         return
     console().print(comparison.to_table())
@@ -188,11 +169,6 @@ def given(**options: Any) -> dict[str, Any]:
 def listed(text: str | None) -> list[str] | None:
     """A list written with commas."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def teller(quiet: bool) -> Any:
-    """What prints progress on stderr, a line at a time."""
-    return (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
 
 
 def _keywords(text: str | None) -> dict[str, Any] | None:

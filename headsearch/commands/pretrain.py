@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from headsearch.commands.common import Quiet, resume_line
 
 app = typer.Typer()
 
@@ -34,10 +35,9 @@ def pretrain(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint in --out.")] = False,
     with_head: Annotated[
-        bool,
-        typer.Option("--head/--no-head", help="--no-head trains the control: the same without a head."),
+        bool, typer.Option("--head/--no-head", help="--no-head trains the control: the same without a head.")
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Pretrain the base with a chosen head on the full schedule, and write weights that timm can load."""
     from headsearch.errors import UserError
@@ -62,11 +62,8 @@ def pretrain(
     except (PretrainInterrupted, RankLost) as ended:
         # The first rank may be the one that is lost.
         if first or (isinstance(ended, RankLost) and os.environ.get("RANK") == "1"):
-            again = ["headsearch", "pretrain", str(head), "--out", str(out)]
-            again += ["--data", data] if data is not None else []
-            again += [part for override in overrides or [] for part in ("--set", override)]
-            again += [] if with_head else ["--no-head"]
-            line = shlex.join([*again, "--resume"])
+            without = () if with_head else ("--no-head",)
+            line = resume_line("pretrain", head, *without, out=out, data=data, overrides=overrides)
             typer.echo(f"headsearch: {ended}. Resume with:  {line}", err=True)
         raise typer.Exit(128 + ended.signal if isinstance(ended, PretrainInterrupted) else 1) from None
     if first:

@@ -18,6 +18,7 @@ from headsearch.search.observer import Observer, SearchStatus
 from headsearch.training.trial import RungScores, Training
 
 STAGES = {
+    "trunk": "trunk",
     "controls": "controls",
     "zero-cost": "scores before training",
     "screen": "screen",
@@ -180,6 +181,8 @@ def _named(training: Training) -> str:
     trial = training.trials[0]
     if training.stage == "screen":
         return f"screen of {len(training.trials)} heads{again}"
+    if training.stage == "trunk":
+        return f"trunk{again}"
     return f"control {trial.control}{again}" if trial.control else f"{trial.candidate.head_id}{again}"
 
 
@@ -205,6 +208,8 @@ def _ended(records: Sequence[TrialRecord]) -> str:
     if record.stage == "screen":
         return _screened(records)
     name = f"control {record.control}" if record.control else record.head_id
+    if record.stage == "trunk":
+        name = "trunk"
     if record.state == "duplicate":
         return f"{name} is the head of trial {record.duplicate_of}: answered from there"
     if record.state != "complete":

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import ReportFormat, console
-from headsearch.commands.evaluate import teller
+from headsearch.commands.common import (
+    Overrides,
+    Quiet,
+    ReportOutput,
+    console,
+    resume_line,
+    teller,
+)
 from headsearch.signals import exit_code
 
 reproduce_app = typer.Typer(
@@ -39,22 +44,19 @@ def paper(
         int | None,
         typer.Option(min=1, help="Epochs of a proxy and of the screen; the same as --set proxy.epochs=..."),
     ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
-    ] = None,
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
+    overrides: Overrides = None,
+    output: ReportOutput = "table",
     resume: Annotated[
         bool, typer.Option(help="Continue the reproduction in --out. You may raise --seeds.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Heterogeneous self-supervised learning: do other architectures help, do they help more the more they differ, and does the search find them?"""
     from headsearch.reproduction.plan import make_plan
 
     plan = make_plan(base=base, data=data, seeds=seeds, epochs=epochs, overrides=overrides or [])
     from headsearch.commands.progress import progress_display
-    from headsearch.reproduction.run import reproduce
-    from headsearch.secrecy import redacted
+    from headsearch.reproduction.reproduce import reproduce
 
     try:
         report = reproduce(
@@ -63,15 +65,11 @@ def paper(
     except KeyboardInterrupt:
         if not out.exists():
             raise
-        again = ["headsearch", "reproduce", "paper", "--out", str(out), "--seeds", str(seeds)]
-        again += ["--base", base] if base is not None else []
-        again += ["--data", data] if data is not None else []
-        again += ["--epochs", str(epochs)] if epochs is not None else []
-        again += [part for override in overrides or [] for part in ("--set", override)]
-        line = redacted(shlex.join([*again, "--resume"]))
+        given = {"out": out, "seeds": seeds, "base": base, "data": data, "epochs": epochs}
+        line = resume_line("reproduce", "paper", overrides=overrides, **given)
         typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {line}", err=True)
         raise typer.Exit(exit_code()) from None
-    if output is ReportFormat.json:
+    if output == "json":
         typer.echo(report.to_json())
         return
     screen = console()

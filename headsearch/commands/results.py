@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import RankBy, RunPath, TableFormat, console, print_ranking, tell_problems
+from headsearch.commands.common import (
+    RankBy,
+    RunPath,
+    TableOutput,
+    console,
+    print_ranking,
+    tell_problems,
+)
 from headsearch.errors import RunError
 
 app = typer.Typer()
@@ -29,7 +36,7 @@ def rank(
             "--all", help="Also list the heads that earlier stages dropped, with the stage and the reason."
         ),
     ] = False,
-    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
+    output: TableOutput = "table",
 ) -> None:
     """Print the ranked heads of a run, with their gain over the control."""
     from headsearch.results import tables
@@ -39,21 +46,18 @@ def rank(
     tell_problems(found)
     ranking = found.ranking(by.value if by else None)
     departed = found.departed if everything else ()
-    if output is TableFormat.table:
+    if output == "table":
         print_ranking(found, ranking)
         if departed:
             console().print()
             console().print(tables.departure_table(departed))
         return
     rows = [*ranking, *departed]
-    typer.echo(tables.rank_json(rows) if output is TableFormat.json else tables.rank_csv(rows))
+    typer.echo(tables.rank_json(rows) if output == "json" else tables.rank_csv(rows))
 
 
 @app.command(epilog="Example:  headsearch trials runs/digits --format json")
-def trials(
-    run: RunPath,
-    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
-) -> None:
+def trials(run: RunPath, output: TableOutput = "table") -> None:
     """Print every trial of a run: state, head, seed, replicate, rungs, seconds, reason."""
     from headsearch.results import tables
     from headsearch.runs.run import read_run
@@ -61,10 +65,10 @@ def trials(
     found = read_run(run)
     tell_problems(found)
     records = found.records
-    if output is TableFormat.table:
+    if output == "table":
         console().print(tables.trial_table(records))
     else:
-        typer.echo(tables.trial_json(records) if output is TableFormat.json else tables.trial_csv(records))
+        typer.echo(tables.trial_json(records) if output == "json" else tables.trial_csv(records))
 
 
 @app.command(epilog="Example:  headsearch export runs/digits --rank 1 --out head.yaml")

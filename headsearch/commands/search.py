@@ -8,10 +8,16 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import PluginOption, ReportFormat, console, print_ranking
+from headsearch.commands.common import (
+    Overrides,
+    PluginOption,
+    ReportOutput,
+    console,
+    print_ranking,
+    resume_line,
+)
 from headsearch.errors import RunError
 from headsearch.files import read_text, write_result
-from headsearch.secrecy import redacted
 from headsearch.signals import exit_code
 
 app = typer.Typer()
@@ -19,7 +25,7 @@ app = typer.Typer()
 
 @app.command(
     epilog="Examples:  headsearch run   |   headsearch run --base resnet18 --data ~/images --set data.image_size=64   |   "
-    "headsearch run --data ~/images --budget '2 h' --out runs/try   |   headsearch run my.yaml --resume"
+    "headsearch run --data ~/images --budget '2 h' --out runs/try   |   headsearch run my.yaml --dry-run   |   headsearch run my.yaml --resume"
 )
 def run(
     experiment: Annotated[
@@ -29,9 +35,7 @@ def run(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<name>.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")
-    ] = None,
+    overrides: Overrides = None,
     base: Annotated[str | None, typer.Option(help="timm model; the same as --set base.model=...")] = None,
     data: Annotated[
         str | None,
@@ -49,47 +53,43 @@ def run(
     resume: Annotated[
         bool, typer.Option(help="Continue an interrupted run, or extend a finished one.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what the search would do and how long it would take. Writes nothing."
+        ),
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show no progress, only the ranked table.")
     ] = False,
 ) -> None:
     """Search for heads: train the base with each head on a short schedule, and rank the heads."""
-    import json
-
+    from headsearch.commands.plan import print_plan
     from headsearch.commands.progress import progress_display
-    from headsearch.data.names import data_named
-    from headsearch.experiment import load_experiment
+    from headsearch.experiment import load_experiment, shorthand
     from headsearch.runs.run import read_run
-    from headsearch.search.session import run_search
+    from headsearch.search import session
 
-    shorthand = []
-    if base is not None:
-        shorthand.append(f"base.model={json.dumps(base)}")
-    if data is not None:
-        shorthand += [f"data.{key}={json.dumps(value)}" for key, value in data_named(data).items()]
-    if budget is not None:
-        shorthand.append(f"search.budget={budget}")
+    given = shorthand(base, data)
+    given += [] if budget is None else [f"search.budget={budget}"]
+    given += overrides or []
     source = experiment if experiment is not None or data is not None else "digits"
-    spec = load_experiment(source, [*shorthand, *(overrides or [])], plugins=plugins or [])
+    spec = load_experiment(source, given, plugins=plugins or [])
     where = out or Path("runs") / spec.name
+    if dry_run:
+        with progress_display(quiet=quiet) as display:
+            plan = session.dry_run(spec, where, resume=resume, observer=display)
+        print_plan(plan)
+        return
     try:
         with progress_display(quiet=quiet) as display:
-            run_search(spec, where, resume=resume, observer=display)
+            session.run_search(spec, where, resume=resume, observer=display)
     except KeyboardInterrupt:
         if not where.exists():
             raise
-        chosen = [part for item in (*shorthand, *(overrides or [])) for part in ("--set", item)]
-        again = [
-            "headsearch",
-            "run",
-            *([experiment] if experiment else []),
-            *chosen,
-            *[part for plugin in plugins or [] for part in ("--plugin", plugin)],
-            "--out",
-            str(where),
-            "--resume",
-        ]
-        hint = redacted(shlex.join(again))
+        words = [experiment] if experiment else []
+        words += [part for plugin in plugins or [] for part in ("--plugin", plugin)]
+        hint = resume_line("run", *words, overrides=given, out=where)
         typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
     found = read_run(where)
@@ -118,9 +118,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
 
 
 @app.command()
-def doctor(
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
-) -> None:
+def doctor(output: ReportOutput = "table") -> None:
     """Report versions, devices and storage, and what would be slow and why."""
     import json
 
@@ -129,7 +127,7 @@ def doctor(
     from headsearch.commands.doctor import examine, report
 
     findings = examine(Path("runs"))
-    if output is ReportFormat.json:
+    if output == "json":
         typer.echo(json.dumps(report(findings), indent=2))
         return
     table = Table("", "topic", "finding", box=None)

@@ -6,8 +6,7 @@ What needs no base needs no torch and answers at once; `--base` builds the model
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,13 +19,6 @@ if TYPE_CHECKING:
     from headsearch.base.info import BaseInfo
     from headsearch.heads import Candidate, HeadConfig
     from headsearch.space import CostFunction, Space
-
-
-class SpaceFormat(StrEnum):
-    """How an answer is printed."""
-
-    text = "text"
-    json = "json"
 
 
 COUNT_LIMIT = 20_000
@@ -42,7 +34,7 @@ space_app = typer.Typer(
 SpaceArgument = Annotated[
     str, typer.Argument(metavar="SPACE", help="A YAML file or the name of a shipped space.")
 ]
-FormatOption = Annotated[SpaceFormat, typer.Option("--format", help="Output format.")]
+FormatOption = Annotated[Literal["text", "json"], typer.Option("--format", help="Output format.")]
 BaseOption = Annotated[
     str | None,
     typer.Option("--base", metavar="MODEL", help="timm model to check constraints against. Imports torch."),
@@ -53,12 +45,12 @@ SizeOption = Annotated[
 
 
 @space_app.command(epilog="Example:  headsearch space show paper")
-def show(space: SpaceArgument, plugins: PluginOption = None, output: FormatOption = SpaceFormat.text) -> None:
+def show(space: SpaceArgument, plugins: PluginOption = None, output: FormatOption = "text") -> None:
     """Print the heads, their domains and the constraints as a tree."""
     from headsearch.space.loading import load_space
 
     loaded = load_space(space)
-    if output is SpaceFormat.json:
+    if output == "json":
         from headsearch.space.tree import node_data
 
         _print_json(
@@ -82,7 +74,7 @@ def count(
     base: BaseOption = None,
     image_size: SizeOption = 224,
     plugins: PluginOption = None,
-    output: FormatOption = SpaceFormat.text,
+    output: FormatOption = "text",
 ) -> None:
     """Count the heads: descriptions by formula; different networks, and those that the constraints allow, by enumeration."""
     from headsearch.space.loading import load_space
@@ -96,7 +88,7 @@ def count(
     if total is not None and total <= COUNT_LIMIT:
         distinct, checked = _tally(loaded, info, cost_function)
         allowed = None if unchecked else checked
-    if output is SpaceFormat.json:
+    if output == "json":
         _print_json(_summary(loaded) | {"distinct": distinct, "allowed": allowed, "unchecked": unchecked})
         return
     unknown = "infinite" if total is None else f"unknown: not counted beyond {COUNT_LIMIT} descriptions"
@@ -116,7 +108,7 @@ def sample(
     base: BaseOption = None,
     image_size: SizeOption = 224,
     plugins: PluginOption = None,
-    output: FormatOption = SpaceFormat.text,
+    output: FormatOption = "text",
 ) -> None:
     """Draw random heads that the constraints allow. A head may come up more than once."""
     import random
@@ -127,7 +119,7 @@ def sample(
     info, cost_function = _base(base, image_size)
     _warn_unchecked(loaded, info, cost_function)
     heads = _draw(loaded, number, random.Random(seed), info, cost_function)
-    if output is SpaceFormat.json:
+    if output == "json":
         _print_json([{"head_id": head.head_id, "config": head.config.to_dict()} for head in heads])
         return
     for head in heads:
@@ -142,7 +134,7 @@ def validate(
     base: BaseOption = None,
     image_size: SizeOption = 224,
     plugins: PluginOption = None,
-    output: FormatOption = SpaceFormat.text,
+    output: FormatOption = "text",
 ) -> None:
     """Check a space: every key and value, and that the constraints allow at least one head."""
     from headsearch.space.loading import load_space
@@ -151,7 +143,7 @@ def validate(
     info, cost_function = _base(base, image_size)
     unchecked = _warn_unchecked(loaded, info, cost_function)
     loaded.validate(info, cost_function)
-    if output is SpaceFormat.json:
+    if output == "json":
         _print_json(_summary(loaded) | {"valid": True, "unchecked": unchecked})
         return
     total = loaded.count()

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from headsearch.commands.common import ReportFormat, RunPath, console, tell_problems
-from headsearch.errors import RunError, require
+from headsearch.commands.common import ReportOutput, RunPath, console, tell_problems
+from headsearch.errors import require
 
 app = typer.Typer()
 
 
-class PageFormat(StrEnum):
-    """What a report is written as."""
-
-    html = "html"
-    md = "md"
-
-
 @app.command(epilog="Example:  headsearch status runs/digits   |   watch -n 5 headsearch status runs/digits")
-def status(
-    run: RunPath,
-    output: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.table,
-) -> None:
+def status(run: RunPath, output: ReportOutput = "table") -> None:
     """Show the progress of a search: its stage, what runs now, the best heads so far, and the time left."""
     import json
 
@@ -33,7 +22,7 @@ def status(
     from headsearch.runs.run import look_at
 
     view = look_at(run)
-    if output is ReportFormat.json:
+    if output == "json":
         typer.echo(json.dumps(status_data(view), indent=2, allow_nan=False))
     else:
         console().print(status_panel(view))
@@ -51,17 +40,17 @@ def report(
         ),
     ] = None,
     output: Annotated[
-        PageFormat,
+        Literal["html", "md"],
         typer.Option("--format", help="html: one file that opens offline. md: for a pull request."),
-    ] = PageFormat.html,
+    ] = "html",
 ) -> None:
     """Write the results of a run as one file that can be mailed."""
     require("dash", extra="dashboard", where="a report")
-    from headsearch.files import write_atomically
+    from headsearch.files import write_result
     from headsearch.runs.run import look_at
 
     view = look_at(run)
-    if output is PageFormat.md:
+    if output == "md":
         from headsearch.report.markdown import markdown_report
 
         text = markdown_report(view)
@@ -72,11 +61,8 @@ def report(
     if out == Path("-"):
         typer.echo(text, nl=False)
         return
-    target = out or run / f"report.{output.value}"
-    try:
-        write_atomically(target, text)
-    except OSError as error:
-        raise RunError(f"{target}: cannot be written: {error.strerror or error}") from None
+    target = out or run / f"report.{output}"
+    write_result(target, text)
     typer.echo(f"{target}: {len(text.encode()) / 1e6:.1f} MB", err=True)
     tell_problems(view)
 
@@ -111,9 +97,11 @@ def dashboard(
 ) -> None:
     """Show runs in a browser, also while they are running. Only reads them."""
     require("dash", extra="dashboard", where="the dashboard")
-    from headsearch.dashboard.server import Address, serve
+    from headsearch.dashboard.server import open_server
 
-    def announce(address: Address) -> None:
-        typer.echo(f"headsearch dashboard at {address.url}  (Ctrl-C ends it)", err=True)
-
-    serve(runs, host=host, port=port, token=token, prefix=prefix, announce=announce)
+    server, address = open_server(runs, host=host, port=port, token=token, prefix=prefix)
+    typer.echo(f"headsearch dashboard at {address.url}  (Ctrl-C ends it)", err=True)
+    try:
+        server.run()
+    finally:
+        server.close()

@@ -6,15 +6,12 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import PluginOption, TableFormat, console
+from headsearch.commands.common import PluginOption, TableOutput, console
 from headsearch.errors import SpaceError, did_you_mean
-
-if TYPE_CHECKING:
-    from headsearch.experiment import Experiment
 
 _SECONDS_PER_LINE = 10.0
 
@@ -71,7 +68,7 @@ def score(
         ),
     ] = False,
     plugins: PluginOption = None,
-    output: Annotated[TableFormat, typer.Option("--format", help="Output format.")] = TableFormat.table,
+    output: TableOutput = "table",
     out: Annotated[
         Path | None,
         typer.Option(help="A JSON-lines file for the scores. If it exists, its heads are not scored again."),
@@ -79,13 +76,18 @@ def score(
 ) -> None:
     """Score heads at random initialisation: how much they differ from the base, and how good they are. Needs no labels and no training."""
     from headsearch.data.names import check_data
+    from headsearch.experiment import load_experiment, shorthand
     from headsearch.results import tables
     from headsearch.scoring.zero_cost_scores import BASELINES, ORDERS, ordered
     from headsearch.space.loading import load_space
 
     if by not in ORDERS:
         raise SpaceError(f"--by: no score '{by}'{did_you_mean(by, ORDERS)}")
-    resolved = _experiment(experiment, base, data, overrides or [], plugins or [])
+    resolved = load_experiment(
+        experiment if experiment is not None or data is not None else "digits",
+        [*shorthand(base, data), *(overrides or [])],
+        plugins=plugins or [],
+    )
     loaded = load_space(space)
     loaded.expect_single_heads("scoring at random initialisation")
     check_data(resolved.data.dataset, resolved.data.root)
@@ -101,10 +103,10 @@ def score(
     if len(rows) < number:
         typer.echo(f"{loaded.name} has {len(rows)} distinct heads that are allowed on this base", err=True)
     rows = ordered(rows, by)
-    if output is TableFormat.table:
+    if output == "table":
         console().print(tables.zero_cost_table(rows))
     else:
-        text = tables.zero_cost_json(rows) if output is TableFormat.json else tables.zero_cost_csv(rows)
+        text = tables.zero_cost_json(rows) if output == "json" else tables.zero_cost_csv(rows)
         typer.echo(text)
 
 
@@ -127,22 +129,3 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
                 told = time.monotonic()
 
         yield tell
-
-
-def _experiment(
-    source: str | None, base: str | None, data: str | None, overrides: list[str], plugins: list[str]
-) -> Experiment:
-    """The experiment that the options describe, as `headsearch run` reads them."""
-    import json
-
-    from headsearch.data.names import data_named
-    from headsearch.experiment import load_experiment
-
-    shorthand = [] if base is None else [f"base.model={json.dumps(base)}"]
-    if data is not None:
-        shorthand += [f"data.{key}={json.dumps(value)}" for key, value in data_named(data).items()]
-    return load_experiment(
-        source if source is not None or data is not None else "digits",
-        [*shorthand, *overrides],
-        plugins=plugins,
-    )

@@ -14,7 +14,9 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, urlencode
+
+from werkzeug.wrappers import Request, Response
 
 Environment = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -56,26 +58,26 @@ class Guard:
         def start(status: str, given: list[tuple[str, str]], error: Any = None) -> Any:
             return start_response(status, [*given, *headers], error)
 
+        return self._answer(Request(environment))(environment, start)
+
+    def _answer(self, request: Request) -> Application:
         if self.token is None:
-            if _hostname(environment.get("HTTP_HOST", "")) not in _LOCAL:
-                return _refuse(start, "This dashboard answers to localhost and 127.0.0.1 alone.")
-            return self.application(environment, start)
-        query = parse_qsl(environment.get("QUERY_STRING", ""), keep_blank_values=True)
-        given = dict(query).get("token")
+            if _hostname(request.environ.get("HTTP_HOST", "")) in _LOCAL:
+                return self.application
+            return _refusal("This dashboard answers to localhost and 127.0.0.1 alone.")
+        given = request.args.get("token")
         if given is not None and hmac.compare_digest(given.encode(), self.token.encode()):
             # Into the cookie, and out of the address: it must not stay in the history or travel on in a link.
-            rest = urlencode([(name, value) for name, value in query if name != "token"])
-            path = "/" + environment.get("PATH_INFO", "/").lstrip("/")
-            where = _encoded(path) + (f"?{rest}" if rest else "")
-            cookie = f"{self.cookie}={self._pass}; HttpOnly; SameSite=Lax; Path=/; Max-Age={_YEAR}"
-            start("303 See Other", [("Location", where), ("Set-Cookie", cookie), ("Content-Length", "0")])
-            return []
-        shown = _cookie(environment.get("HTTP_COOKIE", ""), self.cookie)
+            rest = urlencode([item for item in request.args.items(multi=True) if item[0] != "token"])
+            where = quote(request.path) + (f"?{rest}" if rest else "")
+            answer = Response(status=303, headers={"Location": where})
+            answer.set_cookie(self.cookie, self._pass, httponly=True, samesite="Lax", max_age=_YEAR)
+            return answer
+        shown = request.cookies.get(self.cookie)
         if shown is not None and hmac.compare_digest(shown.encode(), self._pass.encode()):
-            return self.application(environment, start)
-        return _refuse(
-            start,
-            "This dashboard needs its token: open the address that headsearch dashboard has printed, with ?token= in it.",
+            return self.application
+        return _refusal(
+            "This dashboard needs its token: open the address that headsearch dashboard has printed, with ?token= in it."
         )
 
     @property
@@ -105,27 +107,11 @@ class Guard:
         ]
 
 
-def _refuse(start: StartResponse, text: str) -> list[bytes]:
-    body = f"{text}\n".encode()
-    start(
-        "403 Forbidden", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    )
-    return [body]
+def _refusal(text: str) -> Response:
+    return Response(f"{text}\n", status=403, mimetype="text/plain")
 
 
 def _hostname(host: str) -> str:
     """Without the port, in lower case."""
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     return name.lower()
-
-
-def _cookie(header: str, name: str) -> str | None:
-    for part in header.split(";"):
-        key, _, value = part.strip().partition("=")
-        if key == name:
-            return value
-    return None
-
-
-def _encoded(path: str) -> str:
-    return quote(path.encode("latin-1", errors="replace"))

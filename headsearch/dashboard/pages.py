@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from dash import dcc, html
@@ -166,10 +167,7 @@ def content(route: Route, search: str | None, views: Sequence[Run]) -> list[Chil
             ]
         case "cost":
             return [problems(view), *cost(view)]
-    return [
-        empty("The address leads nowhere."),
-        html.P(dcc.Link("To the overview", href=address())),
-    ]
+    return [empty("The address leads nowhere."), html.P(dcc.Link("To the overview", href=address()))]
 
 
 def controls(route: Route, search: str | None, views: Sequence[Run]) -> list[Component]:
@@ -193,60 +191,60 @@ def chosen_heads(search: str | None) -> list[tuple[int, str]]:
 
 def _filters(view: Run, query: Query) -> Component:
     more = [name for name in FIELDS if name not in ALWAYS]
-    return html.Section(
-        [
-            html.Div(
-                [
-                    html.Label("Head or reason", htmlFor="filter-text", className="label"),
-                    dcc.Input(
-                        id="filter-text",
-                        type="text",
-                        value=query.text,
-                        debounce=0.4,
-                        placeholder="part of a name",
-                    ),
-                ]
+    return _settings(
+        "Filter the trials",
+        html.Div(
+            [
+                html.Label("Head or reason", htmlFor="filter-text", className="label"),
+                dcc.Input(
+                    id="filter-text",
+                    type="text",
+                    value=query.text,
+                    debounce=0.4,
+                    placeholder="part of a name",
+                ),
+            ]
+        ),
+        _group(
+            "Family",
+            dcc.Dropdown(
+                id="filter-family",
+                options=list(families(view)),
+                value=query.family or None,
+                placeholder="any",
+                style={"minWidth": "12rem"},
             ),
-            # Dash's list does not take its label along; the group's name is read with it.
-            html.Fieldset(
-                [
-                    html.Legend("Family"),
-                    dcc.Dropdown(
-                        id="filter-family",
-                        options=list(families(view)),
-                        value=query.family or None,
-                        placeholder="any",
-                        style={"minWidth": "12rem"},
-                    ),
-                ]
-            ),
-            html.Fieldset(
-                [
-                    html.Legend("State"),
-                    dcc.Checklist(
-                        id="filter-states",
-                        options=list(STATES),
-                        value=list(query.states),
-                        className="choices",
-                    ),
-                ]
-            ),
-            html.Details(
-                [
-                    html.Summary("Columns"),
-                    dcc.Checklist(
-                        id="filter-columns",
-                        options=[{"label": FIELDS[name].name, "value": name} for name in more],
-                        value=[name for name in query.columns if name in more],
-                        className="choices",
-                    ),
-                ],
-                className="wide",
-            ),
-        ],
-        className="filters",
-        **aria(label="Filter the trials"),
+        ),
+        _group("State", _choices("filter-states", {name: name for name in STATES}, query.states)),
+        html.Details(
+            [
+                html.Summary("Columns"),
+                _choices(
+                    "filter-columns",
+                    {name: FIELDS[name].name for name in more},
+                    [name for name in query.columns if name in more],
+                ),
+            ],
+            className="wide",
+        ),
     )
+
+
+def _choices(id: str, labels: Mapping[str, str], chosen: Sequence[str]) -> Component:
+    return dcc.Checklist(id=id, options=_options(labels), value=list(chosen), className="choices")
+
+
+def _options(labels: Mapping[str, str]) -> list[Any]:
+    return [{"label": label, "value": value} for value, label in labels.items()]
+
+
+def _group(legend: str, control: Component, **more: Any) -> Component:
+    # Dash's lists do not take a label along; the group's name is read with them.
+    return html.Fieldset([html.Legend(legend), control], **more)
+
+
+def _settings(label: str, *controls: Component) -> Component:
+    return html.Section(list(controls), className="filters", **aria(label=label))
 
 
 def _chooser(views: Sequence[Run], search: str | None) -> Component:
@@ -264,22 +262,13 @@ def _chooser(views: Sequence[Run], search: str | None) -> Component:
             head_id: f"{head_id}{where}" for run, head_id in chosen if run == place and head_id not in named
         }
         options |= {f"{place}:{head_id}": label for head_id, label in named.items()}
-    return html.Section(
-        [
-            html.Fieldset(
-                [
-                    html.Legend(f"Heads to compare, at most {MOST}"),
-                    dcc.Dropdown(
-                        id="compare-heads",
-                        options=[{"label": label, "value": value} for value, label in options.items()],
-                        value=[f"{run}:{head_id}" for run, head_id in chosen],
-                        multi=True,
-                        placeholder="choose heads",
-                    ),
-                ],
-                className="wide",
-            )
-        ],
-        className="filters",
-        **aria(label="Heads to compare"),
+    dropdown = dcc.Dropdown(
+        id="compare-heads",
+        options=_options(options),
+        value=[f"{run}:{head_id}" for run, head_id in chosen],
+        multi=True,
+        placeholder="choose heads",
+    )
+    return _settings(
+        "Heads to compare", _group(f"Heads to compare, at most {MOST}", dropdown, className="wide")
     )

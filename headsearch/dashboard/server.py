@@ -7,7 +7,6 @@ import logging
 import re
 import resource
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +54,7 @@ def open_server(
     prefix: str = "/",
     refresh: float | None = None,
 ) -> tuple[BaseWSGIServer, Address]:
-    """A server that listens and is not yet served (`run`, and `close` at the end), and where it is found.
+    """A server that listens and is not yet served (`run`, which takes Ctrl-C for a wish to return, and `close` at the end), and where it is found.
 
     Args:
         paths: run directories.
@@ -106,25 +105,6 @@ def open_server(
         raise
     assert isinstance(server, BaseWSGIServer), "one socket"
     return server, address
-
-
-def serve(
-    paths: list[Path],
-    *,
-    host: str,
-    port: int,
-    token: str | None,
-    prefix: str,
-    announce: Callable[[Address], None],
-) -> None:
-    """Serve until Ctrl-C. `announce` is told where, once it listens. Raises as `open_server`."""
-    server, address = open_server(paths, host=host, port=port, token=token, prefix=prefix)
-    announce(address)
-    try:
-        # It takes Ctrl-C for a wish to return.
-        server.run()
-    finally:
-        server.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

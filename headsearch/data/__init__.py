@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from headsearch.data.names import Channels
+
 if TYPE_CHECKING:
     from headsearch.data.sets import Dataset
 
@@ -23,6 +25,7 @@ def load_data(
     *,
     root: str | None,
     image_size: int,
+    channels: Channels = "rgb",
     labels: Literal["probe", "none"],
     seed: int,
     prefer: Literal["val", "test"] = "val",
@@ -38,6 +41,7 @@ def load_data(
         dataset: `digits`, `folder`, `npz`, or one of timm's names (`torch/cifar10`, `hfds/...`, `wds/...`).
         root: folder or file of the images; None where the data set needs none.
         image_size: side of the model's square input, in pixels.
+        channels: `rgb`, or the number of bands, which are read as they are.
         labels: `none` reads no label at all: class folders are then just folders.
         seed: of the cut that holds images out where there is no test split. The cut depends on the seed and the images'
             names alone, never on labels, so `probe` and `none` hold out the same images.
@@ -58,6 +62,7 @@ def load_data(
         dataset,
         root=root,
         image_size=image_size,
+        channels=channels,
         labels=labels,
         seed=seed,
         prefer=prefer,

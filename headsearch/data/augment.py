@@ -1,8 +1,12 @@
-"""Augmented views of a batch of uint8 images, on the batch's device, with random parameters of their own for every image.
+"""Augmented views of a batch of images, on the batch's device, with random parameters of their own for every image.
 
 Crop, flip, resize and blur are one matrix per axis (`geometry`), the colour changes one matrix and offset (`colour`), so a view is
 three batched products. Order, as in BYOL: crop, flip, colour, grayscale, blur, clip, solarize, normalise. (Blur and colour
 changes are linear and commute, but for the clipping; the mean that contrast turns about is taken after the blur.)
+
+Bands are no colours, and have neither a black nor a white. They are normalised first, then cropped, flipped and blurred; then every band
+of every image gets a contrast and a shift of its own, in units of the band's standard deviation. So views do not depend on the unit
+that a band is given in, nor on its zero, and nothing is clipped.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from torch import Tensor
 
 from headsearch.data.colour import colour_transforms
 from headsearch.data.geometry import blur_kernel_size, blur_matrices, crop_boxes, resize_matrices
+from headsearch.data.names import Channels
 from headsearch.data.recipe import Augmentation, default_augmentation
 
 __all__ = ["Augmentation", "Views", "default_augmentation"]
@@ -29,6 +34,8 @@ class _Draw:
     """Which images are mirrored, bool [B]."""
     factors: Tensor
     """Brightness, contrast, saturation (factors) and hue (turns) [B, 4]."""
+    tones: Tensor
+    """Contrast (factor) and shift of every band [B, 2, C]; for RGB C is 0."""
     blurred: Tensor
     """Which images are blurred, int64."""
     sigma: Tensor
@@ -45,6 +52,7 @@ class _Draw:
             boxes=self.boxes[chosen],
             flip=self.flip[chosen],
             factors=self.factors[chosen],
+            tones=self.tones[chosen],
             blurred=blurred[among],
             sigma=self.sigma[among],
             solarized=solarized[(solarized >= 0) & (solarized < count)],
@@ -61,7 +69,8 @@ class Views:
     Args:
         augmentation: the recipe.
         image_size: side of the global views, in pixels.
-        mean: of the channels, on a scale of 0 to 1; likewise `std`.
+        mean: of the channels, as `Dataset.mean`; likewise `std`.
+        channels: `rgb`, or the number of bands.
     """
 
     def __init__(
@@ -69,10 +78,12 @@ class Views:
         augmentation: Augmentation,
         *,
         image_size: int,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        channels: Channels = "rgb",
     ) -> None:
         self.augmentation = augmentation
+        self.channels = channels
         self.image_size = image_size
         self.mean = mean
         self.std = std
@@ -92,7 +103,7 @@ class Views:
         rows: slice | None = None,
         batch_size: int | None = None,
     ) -> list[Tensor]:
-        """Views of uint8 images [B, 3, H, W]: two of [B, 3, image_size, image_size], then the local ones.
+        """Views of images [B, C, H, W]: two of [B, C, image_size, image_size], then the local ones.
 
         The views depend on the images and the generator's state alone. All randomness is drawn on the generator's device, so a
         CPU generator gives the same views on every device, up to rounding. Where the images are only the `rows` of a batch of
@@ -108,8 +119,11 @@ class Views:
         plans += [(self.local_size, recipe.local_scale, recipe.local_blur, 0.0)] * recipe.local_crops
         count, rows = batch_size or len(images), rows or slice(0, len(images))
         with torch.autocast(device.type, enabled=False):
+            if self.channels != "rgb":
+                images = self._normalised(images)
             # [B, H, C, W]: then both resizing products are plain batched ones.
-            pixels_BHCW = images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+            pixels_BHCW = images.transpose(1, 2)
+            pixels_BHCW = pixels_BHCW.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
             return [
                 self._view(
                     pixels_BHCW,
@@ -120,7 +134,7 @@ class Views:
             ]
 
     def prepare(self, images_BCHW: Tensor) -> Tensor:
-        """uint8 images, cropped to their centre where they are larger than `image_size`, normalised float."""
+        """Images, cropped to their centre where they are larger than `image_size`, normalised float."""
         height, width = images_BCHW.shape[2:]
         top, left = (height - self.image_size) // 2, (width - self.image_size) // 2
         if top < 0 or left < 0:
@@ -128,8 +142,17 @@ class Views:
                 f"images of {height}x{width} pixels are smaller than image_size {self.image_size}"
             )
         center = images_BCHW[:, :, top : top + self.image_size, left : left + self.image_size]
+        if self.channels != "rgb":
+            return self._normalised(center)
         gain, bias = self._normalisation(images_BCHW.device)
         return center.float() * gain[:, None, None] + bias[:, None, None]
+
+    def _normalised(self, bands_BCHW: Tensor) -> Tensor:
+        """Bands less their mean and over their deviation, float."""
+        mean, std = (
+            torch.tensor(of, device=bands_BCHW.device)[:, None, None] for of in (self.mean, self.std)
+        )
+        return (bands_BCHW.float() - mean).div_(std)
 
     def _normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Gain and bias [3] that take values of 0 to 255 to normalised ones."""
@@ -160,10 +183,19 @@ class Views:
         factors[:, 2] *= grey >= recipe.grayscale
         blurred = (blurring < (blur if blur_kernel_size(size) > 1 else 0.0)).nonzero().flatten()
         low, high = recipe.blur_sigma
+        bands = 0 if self.channels == "rgb" else self.channels
+        tones = torch.zeros(count, 2, bands, device=boxes.device)
+        if bands:
+            contrast, shift = 2 * torch.rand(2, count, bands, generator=generator, device=boxes.device) - 1
+            change = torch.stack([recipe.contrast * contrast, recipe.brightness * shift], dim=1)
+            tones = change * (jitter < recipe.jitter)[:, None, None] + torch.tensor(
+                [[1.0], [0.0]], device=boxes.device
+            )
         return _Draw(
             boxes=boxes,
             flip=flip < recipe.flip,
             factors=factors,
+            tones=tones,
             blurred=blurred,
             sigma=low + (high - low) * sharpness[blurred],
             solarized=(solarizing < solarize).nonzero().flatten(),
@@ -181,6 +213,11 @@ class Views:
         view = torch.bmm(rows, pixels_BHCW.view(count, height, channels * width))
         view = torch.bmm(view.view(count, size * channels, width), columns.transpose(1, 2))
         view_BC = view.view(count, size, channels, size).transpose(1, 2).reshape(count, channels, size * size)
+        if self.channels != "rgb":
+            contrast, shift = draw.tones.unbind(dim=1)
+            offset = (1 - contrast) * view_BC.mean(dim=2) + shift
+            view_BC.mul_(contrast[:, :, None]).add_(offset[:, :, None])
+            return view_BC.view(count, channels, size, size)
 
         matrix, offset = colour_transforms(draw.factors, view_BC.mean(dim=2) / 255)
         view_BC = torch.bmm(matrix / 255, view_BC).add_(offset[:, :, None]).clamp_(0, 1)

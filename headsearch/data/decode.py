@@ -1,4 +1,4 @@
-"""From an image file to a square of uint8 RGB pixels (the canvas), and many of them in parallel.
+"""From an image to a square of pixels (the canvas), here of uint8 RGB, and many of them in parallel.
 
 The canvas keeps the centre square of an image. Its side is the images' own where they are small, and image_size * 8/7
 where they are large: room for random crops, and the usual 87.5 % centre crop for evaluation.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from PIL.Image import Resampling, Transpose
 from torch import Tensor
 
 from headsearch.cores import cores
-from headsearch.data.opening import LARGE, CorruptImage, opened
+from headsearch.data.opening import ENDINGS, LARGE, CorruptImage, opened
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -47,8 +47,39 @@ class Source(Protocol):
     def size(self, index: int) -> tuple[int, int]:
         """Width and height in pixels, without decoding where possible. Raises `CorruptImage`."""
 
-    def read(self, index: int, canvas: int) -> NDArray[np.uint8]:
-        """Pixels [canvas, canvas, 3]. Raises `CorruptImage`."""
+    def read(self, index: int, canvas: int) -> NDArray[Any]:
+        """Pixels [canvas, canvas, channels] of the type `dtype`. Raises `CorruptImage`."""
+
+    @property
+    def channels(self) -> int:
+        """Of every image: 3 for RGB, else the bands."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of every pixel: uint8, or float32 for bands of any other type."""
+
+
+class Pixels(Protocol):
+    """What the pixels of a data set are, and how they come from images of any kind. Squares are [canvas, canvas, channels]."""
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def endings(self) -> frozenset[str]:
+        """Of the names of files that may hold such images."""
+
+    def size(self, file: BinaryIO | str, /) -> tuple[int, int]:
+        """Width and height of a file's image, without decoding where possible. Raises `CorruptImage`."""
+
+    def read(self, file: BinaryIO | str, canvas: int, /) -> NDArray[Any]:
+        """The centre square of a file's image. Raises `CorruptImage`."""
+
+    def from_array(self, pixels: NDArray[Any], canvas: int, /) -> NDArray[Any]:
+        """The centre square of an array [H, W] or [H, W, C]. Raises `CorruptImage`."""
+
+    def from_image(self, image: Image.Image, canvas: int, /) -> NDArray[Any]:
+        """The centre square of an image. Raises `CorruptImage`."""
 
 
 def header_size(file: BinaryIO | str) -> tuple[int, int]:
@@ -77,13 +108,37 @@ def to_canvas(image: Image.Image, canvas: int, orientation: object = 1) -> NDArr
     if image.mode == "I" and image.format == "PPM":
         image = Image.fromarray(np.asarray(image).astype(np.uint16))
     rgb = _as_rgb(image) if image.width * image.height <= LARGE else _shrunk(image, canvas)
-    width, height = rgb.size
-    if (width, height) != (canvas, canvas):
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        rgb = rgb.resize((canvas, canvas), Resampling.BILINEAR, box=(left, top, left + side, top + side))
     turned = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    rgb = centre_square(rgb, canvas)
     return np.asarray(rgb if turned is None else rgb.transpose(turned))
+
+
+def centre_square(image: Image.Image, canvas: int) -> Image.Image:
+    """The centre square, resized with an antialiased bilinear filter."""
+    width, height = image.size
+    if (width, height) == (canvas, canvas):
+        return image
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return image.resize((canvas, canvas), Resampling.BILINEAR, box=(left, top, left + side, top + side))
+
+
+class Rgb:
+    """`Pixels` of three colours, uint8: grey is repeated, transparency is laid over white, 16 bits become 8."""
+
+    channels = 3
+    endings = ENDINGS
+    size = staticmethod(header_size)
+    read = staticmethod(decode_file)
+    from_image = staticmethod(to_canvas)
+
+    @staticmethod
+    def from_array(pixels: NDArray[Any], canvas: int) -> NDArray[np.uint8]:
+        """Of uint8 [H, W] grey, or [H, W, C] with 3 or 4 channels."""
+        return to_canvas(Image.fromarray(pixels), canvas)
+
+
+RGB = Rgb()
 
 
 def _shrunk(image: Image.Image, canvas: int) -> Image.Image:
@@ -163,10 +218,10 @@ def decode_all(
     """Decode images in a pool of threads; the result does not depend on their number or timing.
 
     Returns:
-        uint8 pixels [N, 3, canvas, canvas] in the order of `indices`, the indices that could be read, and
+        pixels [N, C, canvas, canvas] of the source's type in the order of `indices`, the indices that could be read, and
         the reason by the name of each that could not. `progress` is called with the number of images done since the last call.
     """
-    pixels = np.empty((len(indices), 3, canvas, canvas), dtype=np.uint8)
+    pixels = np.empty((len(indices), source.channels, canvas, canvas), dtype=source.dtype)
 
     def decode(start: int) -> dict[int, str]:
         failed = {}

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from headsearch.data.collection import Collection, Part
+from headsearch.data.decode import RGB, Pixels
 from headsearch.data.sources import ArraySource
 
 _HELD_OUT = int(
@@ -20,7 +21,7 @@ _HELD_OUT = int(
 the split is the same everywhere and can be made without looking at a label."""
 
 
-def digits(with_labels: bool) -> Collection:
+def digits(with_labels: bool, pixels: Pixels = RGB) -> Collection:
     """1,280 training and 517 held-out digits, grey values 0 to 255."""
     data = load_digits()
     held_out = np.array([_HELD_OUT >> index & 1 for index in range(len(data.images))], dtype=bool)
@@ -28,7 +29,7 @@ def digits(with_labels: bool) -> Collection:
 
     def part(chosen: np.ndarray[tuple[int], np.dtype[np.bool_]], label: str) -> Part:
         labels = data.target[chosen].tolist() if with_labels else None
-        return Part(ArraySource(images[chosen], label), labels)
+        return Part(ArraySource(images[chosen], label, pixels), labels)
 
     return Collection(
         train=part(~held_out, "digits train"),

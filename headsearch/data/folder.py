@@ -10,39 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from headsearch.data.collection import Collection, Part
+from headsearch.data.decode import RGB, Pixels
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import split_of, what_is
-from headsearch.data.opening import no_file
+from headsearch.data.opening import ENDINGS, no_file
 from headsearch.data.sources import FileSource
 from headsearch.errors import DataError, LabelsMissing, printable
 
-EXTENSIONS = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".j2k",
-        ".jfif",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
-"""Files with other endings are not images to us, and are ignored."""
 
-
-def folder(root: Path, with_labels: bool, prefer: Literal["val", "test"] = "val") -> Collection:
+def folder(
+    root: Path, with_labels: bool, prefer: Literal["val", "test"] = "val", pixels: Pixels = RGB
+) -> Collection:
     """List the images below `root`.
 
     Folders named like splits are splits (see `_level_of_splits`); below them, or below `root` itself, a class is a folder with images
@@ -53,7 +31,7 @@ def folder(root: Path, with_labels: bool, prefer: Literal["val", "test"] = "val"
         DataError: `root` is missing or has no images; labels are wanted and there are no class folders; there is no split to train on.
     """
     left_out = LeftOut()
-    layout = _layout(root, image_files(root, left_out), prefer, left_out)
+    layout = _layout(root, image_files(root, left_out, pixels.endings), prefer, left_out)
     train, held_out, classes = layout.train, layout.held_out, None
     train_labels = held_out_labels = None
     if with_labels:
@@ -73,8 +51,8 @@ def folder(root: Path, with_labels: bool, prefer: Literal["val", "test"] = "val"
             [number[_class(inner)] for inner in part.values()] for part in (train, held_out)
         )
     return Collection(
-        Part(FileSource(root, list(train)), train_labels),
-        Part(FileSource(root, list(held_out)), held_out_labels) if layout.held_out else None,
+        Part(FileSource(root, list(train), pixels), train_labels),
+        Part(FileSource(root, list(held_out), pixels), held_out_labels) if layout.held_out else None,
         None if classes is None else [printable(name) for name in classes],
         layout.text,
         left_out,
@@ -182,8 +160,8 @@ def _class(inner: str) -> str:
     return inner.split("/", 1)[0]
 
 
-def image_files(root: Path, left_out: LeftOut) -> list[str]:
-    """POSIX paths of the images below `root`, sorted; what cannot be one in spite of its name is added to `left_out`.
+def image_files(root: Path, left_out: LeftOut, endings: frozenset[str] = ENDINGS) -> list[str]:
+    """POSIX paths of the files below `root` with one of the endings, sorted; what cannot be one in spite of its name is added to `left_out`.
 
     Raises:
         DataError: `root` or a folder below it cannot be read, or there are no images.
@@ -191,17 +169,23 @@ def image_files(root: Path, left_out: LeftOut) -> list[str]:
     shown = printable(str(root))
     if (found := what_is(root)) != "folder":
         raise DataError(f"data.root: no folder '{shown}'" + (f", it is a {found}" if found else ""))
-    files = sorted(_image_files(root, left_out))
+    files = sorted(_image_files(root, left_out, endings))
     if not files:
+        arrays = ".npy" not in endings and next(root.rglob("*.npy"), None) is not None
         raise DataError(
             f"data.root: no images in '{shown}'; expected files ending in .jpg, .png, .webp, ... there or in its subfolders"
+            + ("; its .npy files are read where data.channels is their number of bands" if arrays else "")
             + "".join(f"; {line}" for line in left_out.told())
         )
     return files
 
 
 def _image_files(
-    root: Path, left_out: LeftOut, prefix: str = "", above: frozenset[tuple[int, int]] = frozenset()
+    root: Path,
+    left_out: LeftOut,
+    endings: frozenset[str],
+    prefix: str = "",
+    above: frozenset[tuple[int, int]] = frozenset(),
 ) -> Iterator[str]:
     """Follows links to folders, except back up into a folder it is inside of."""
     try:
@@ -214,7 +198,7 @@ def _image_files(
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        is_image = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122 (a Path per file is slow)
+        is_image = os.path.splitext(entry.name)[1].lower() in endings  # noqa: PTH122 (a Path per file is slow)
         try:
             status = entry.stat() if entry.is_symlink() or not entry.is_file() else None
         except OSError as error:
@@ -226,6 +210,6 @@ def _image_files(
                 yield f"{prefix}{entry.name}"
         elif stat.S_ISDIR(status.st_mode):
             if (status.st_dev, status.st_ino) not in inside:
-                yield from _image_files(root, left_out, f"{prefix}{entry.name}/", inside)
+                yield from _image_files(root, left_out, endings, f"{prefix}{entry.name}/", inside)
         elif is_image:
             left_out.unreadable[f"{prefix}{entry.name}"] = no_file(status.st_mode)

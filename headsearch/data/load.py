@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headsearch.data.bands import Bands
 from headsearch.data.collection import Collection, Part, by_hash, cut
-from headsearch.data.decode import choose_canvas, decode_all
+from headsearch.data.decode import RGB, Pixels, Source, choose_canvas, decode_all
 from headsearch.data.left_out import LeftOut
-from headsearch.data.names import check_dataset_name, data_path
+from headsearch.data.names import Channels, check_dataset_name, data_path
 from headsearch.data.sets import Dataset, ImageSet, MemoryImages, StreamedImages
 from headsearch.errors import DataError, LabelsMissing, printable
 
@@ -21,7 +22,8 @@ _MEASURED_IN_MEMORY = 10_000
 _MEASURED_FROM_FILES = 1_024
 """Training images whose pixels give the mean and standard deviation, spread over the set."""
 
-Triple = tuple[float, float, float]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel: of RGB on a scale of 0 to 1, of bands as they are."""
 
 
 def load(
@@ -29,6 +31,7 @@ def load(
     *,
     root: str | None,
     image_size: int,
+    channels: Channels,
     labels: Literal["probe", "none"],
     seed: int,
     prefer: Literal["val", "test"],
@@ -40,11 +43,17 @@ def load(
 ) -> Dataset:
     """See `headsearch.data.load_data`."""
     check_dataset_name(dataset)
-    found = _collect(dataset, root, labels == "probe", prefer, image_size, memory_limit)
+    pixels = pixels_of(channels)
+    found = _collect(dataset, root, labels == "probe", prefer, image_size, memory_limit, pixels)
     left_out = found.left_out
     left_out.rule = unreadable
     left_out.place = f"'{dataset}'" if root is None else f"'{dataset}' in '{printable(root)}'"
     parts = _split(found, seed)
+    types = sorted({str(part.source.dtype) for part, _ in parts})
+    if len(types) > 1:
+        raise DataError(
+            f"data: {left_out.place}: training and held-out images have values of different types, {' and '.join(types)}"
+        )
     layout = found.layout
     if subset is not None:
         part, rows = parts[0]
@@ -56,7 +65,7 @@ def load(
     left_out.check()
     canvas = choose_canvas(found.train.source, image_size)
     sets: list[ImageSet]
-    if total * 3 * canvas * canvas <= memory_limit:
+    if _bytes(found.train.source, total, canvas) <= memory_limit:
         sets = _decode(parts, canvas, left_out, progress)
         left_out.check()
     else:
@@ -65,8 +74,17 @@ def load(
         ]
     train, held_out = sets
     _check(train, held_out, left_out, min_train_images)
-    mean, std = _statistics(train, canvas, left_out)
-    return Dataset(dataset, train, held_out, found.classes, mean, std, canvas, left_out, layout)
+    mean, std = _statistics(train, canvas, left_out, channels)
+    return Dataset(dataset, train, held_out, found.classes, mean, std, canvas, left_out, layout, channels)
+
+
+def pixels_of(channels: Channels) -> Pixels:
+    """What reads images as such."""
+    return RGB if channels == "rgb" else Bands(channels)
+
+
+def _bytes(source: Source, images: int, canvas: int) -> int:
+    return images * source.channels * source.dtype.itemsize * canvas * canvas
 
 
 def check_probe(dataset: Dataset) -> None:
@@ -87,11 +105,12 @@ def _collect(
     prefer: Literal["val", "test"],
     image_size: int,
     memory_limit: int,
+    pixels: Pixels,
 ) -> Collection:
     if dataset == "digits":
         from headsearch.data.digits import digits
 
-        return digits(with_labels)
+        return digits(with_labels, pixels)
     if dataset in ("folder", "npz"):
         if root is None:
             raise DataError(
@@ -100,14 +119,14 @@ def _collect(
         if dataset == "npz":
             from headsearch.data.npz import npz
 
-            return npz(data_path(root), with_labels, prefer, memory_limit)
+            return npz(data_path(root), with_labels, prefer, memory_limit, pixels)
         from headsearch.data.folder import folder
 
-        return folder(data_path(root), with_labels, prefer)
+        return folder(data_path(root), with_labels, prefer, pixels)
     from headsearch.data.timm_names import timm_collection
 
     root = None if root is None else str(data_path(root))
-    return timm_collection(dataset, root, with_labels, prefer, image_size, memory_limit)
+    return timm_collection(dataset, root, with_labels, prefer, image_size, memory_limit, pixels)
 
 
 def _split(found: Collection, seed: int) -> list[tuple[Part, list[int]]]:
@@ -184,11 +203,10 @@ def _check(train: ImageSet, held_out: ImageSet, left_out: LeftOut, min_train_ima
         )
 
 
-def _statistics(train: ImageSet, canvas: int, left_out: LeftOut) -> tuple[Triple, Triple]:
-    """Mean and standard deviation of each channel, 0 to 1, from exact counts of pixel values."""
+def _statistics(train: ImageSet, canvas: int, left_out: LeftOut, channels: Channels) -> Statistics:
     if isinstance(train, MemoryImages):
         step = max(1, -(-len(train) // _MEASURED_IN_MEMORY))
-        return pixel_statistics(train.images[::step])
+        return statistics(train.images[::step], channels)
     assert isinstance(train, StreamedImages)
     spread = np.linspace(0, len(train) - 1, num=min(_MEASURED_FROM_FILES, len(train))).astype(int)
     images, _, failures = decode_all(train.source, [train.rows[row] for row in spread], canvas)
@@ -196,11 +214,16 @@ def _statistics(train: ImageSet, canvas: int, left_out: LeftOut) -> tuple[Triple
     left_out.check(len(spread))
     if not len(images):
         raise DataError(f"data: none of {len(spread)} images of {left_out.place} can be read")
-    return pixel_statistics(images)
+    return statistics(images, channels)
 
 
-def pixel_statistics(images_BCHW: Tensor) -> tuple[Triple, Triple]:
-    """Mean and standard deviation of each channel of uint8 images [B, 3, H, W], on a scale of 0 to 1.
+def statistics(images_BCHW: Tensor, channels: Channels) -> Statistics:
+    """Mean and standard deviation of each channel of images [B, C, H, W]."""
+    return pixel_statistics(images_BCHW) if channels == "rgb" else band_statistics(images_BCHW)
+
+
+def pixel_statistics(images_BCHW: Tensor) -> Statistics:
+    """Mean and standard deviation of each channel of uint8 images [B, 3, H, W], on a scale of 0 to 1, from exact counts of values.
 
     The deviation is at least one grey level, so that images of one colour can be normalised.
     """
@@ -213,6 +236,19 @@ def pixel_statistics(images_BCHW: Tensor) -> tuple[Triple, Triple]:
     share = counts.double() / counts.sum(dim=1, keepdim=True)
     mean = share @ value
     std = (share @ value.square() - mean.square()).clamp_min(0).sqrt().clamp_min(1 / 255)
-    red, green, blue = mean.tolist()
-    red_std, green_std, blue_std = std.tolist()
-    return (red, green, blue), (red_std, green_std, blue_std)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def band_statistics(images_BCHW: Tensor) -> Statistics:
+    """Mean and standard deviation of each band, as the values are; of a band that is the same everywhere the deviation is taken as 1."""
+    # About one of the values: a band of one value far from 0 has a deviation of exactly 0 then.
+    origin_C = images_BCHW[0, :, 0, 0].double()
+    sums, squares = torch.zeros_like(origin_C), torch.zeros_like(origin_C)
+    for some in torch.split(images_BCHW, 256):
+        shifted = some.double() - origin_C[:, None, None]
+        sums += shifted.sum(dim=(0, 2, 3))
+        squares += shifted.square().sum(dim=(0, 2, 3))
+    count = images_BCHW[:, 0].numel()
+    mean = sums / count
+    std = (squares / count - mean.square()).clamp_min(0).sqrt()
+    return tuple((origin_C + mean).tolist()), tuple(std.where(std > 0, 1.0).tolist())

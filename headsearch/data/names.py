@@ -9,6 +9,15 @@ from typing import Literal, cast
 
 from headsearch.errors import DataError, did_you_mean, printable
 
+Channels = Literal["rgb"] | int
+"""What images are made of: `rgb`, which grey and transparent images are turned into too, or so many bands, which are read as they are."""
+
+
+def channel_count(channels: Channels) -> int:
+    """How many channels the base sees."""
+    return 3 if channels == "rgb" else channels
+
+
 OWN_NAMES = ("digits", "folder", "npz")
 
 _HELD_OUT = ("val", "valid", "validation", "test")

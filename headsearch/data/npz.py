@@ -5,8 +5,6 @@ What an array would take is read from its header before any memory is: a file is
 
 from __future__ import annotations
 
-import io
-import math
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -15,21 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headsearch.data import MEMORY_LIMIT
+from headsearch.data.bands import Bands, array_header, check_values
 from headsearch.data.collection import Collection, Part
+from headsearch.data.decode import RGB, Pixels
 from headsearch.data.names import held_out_names, what_is
+from headsearch.data.opening import CorruptImage
 from headsearch.data.sources import ArraySource
 from headsearch.errors import DataError, LabelsMissing, UserError, printable
 
-_HEADER_BYTES = 2**16
-"""Of an array's beginning, in which its header must end."""
-
 
 def npz(
-    path: Path, with_labels: bool, prefer: Literal["val", "test"] = "val", memory_limit: int = MEMORY_LIMIT
+    path: Path,
+    with_labels: bool,
+    prefer: Literal["val", "test"] = "val",
+    memory_limit: int = MEMORY_LIMIT,
+    pixels: Pixels = RGB,
 ) -> Collection:
     """Read a `.npz` file.
 
-    Keys: `images` or `train_images`, uint8 [N, H, W] grey or [N, H, W, C] with C = 1, 3 or 4; for the held-out split
+    Keys: `images` or `train_images`, for RGB uint8 [N, H, W] grey or [N, H, W, C] with C = 1, 3 or 4, for bands as `Bands` says; for the held-out split
     `val_images` or else `test_images`, or the other way round as preferred; with labels the same names with `labels`, integers [N] or
     [N, 1]. An array of more than `memory_limit` bytes is not read but mapped, which a compressed one cannot be.
 
@@ -45,7 +47,7 @@ def npz(
             if file.read(6) == np.lib.format.MAGIC_PREFIX:
                 raise DataError(f"data.root: '{shown}' is not a .npz file but a single array")
         with zipfile.ZipFile(path) as archive:
-            return _read(_Arrays(path, archive, memory_limit), shown, with_labels, prefer)
+            return _read(_Arrays(path, archive, memory_limit), shown, with_labels, prefer, pixels)
     except UserError:
         raise
     except Exception as error:
@@ -77,20 +79,7 @@ class _Arrays:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"'{key}' is compressed in a way that NumPy does not write")
         with self.archive.open(info) as member:
-            start = io.BytesIO(member.read(_HEADER_BYTES))
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        version = np.lib.format.read_magic(start)
-        if version not in read_header:
-            raise ValueError(f"'{key}' has format version {version}; expected 1.0 or 2.0")
-        shape, fortran, dtype = read_header[version](start)
-        if dtype.hasobject:
-            raise ValueError(f"'{key}' holds Python objects, which are never unpickled")
-        if min(shape, default=0) < 0 or start.tell() + math.prod(shape) * dtype.itemsize != info.file_size:
-            raise ValueError(f"'{key}' declares shape {shape}, but holds {info.file_size:,} bytes")
-        return shape, fortran, dtype, start.tell()
+            return array_header(member, info.file_size, f"'{key}'")
 
     def read(self, key: str) -> NDArray[Any]:
         """The array; mapped where it is larger than what may be read."""
@@ -119,13 +108,15 @@ class _Arrays:
         return np.memmap(self.path, dtype, "r", offset, shape, "F" if fortran else "C")
 
 
-def _read(arrays: _Arrays, shown: str, with_labels: bool, prefer: Literal["val", "test"]) -> Collection:
+def _read(
+    arrays: _Arrays, shown: str, with_labels: bool, prefer: Literal["val", "test"], pixels: Pixels
+) -> Collection:
     prefix = "train_" if "train_images" in arrays else ""
     held_out = next((name for name in held_out_names(prefer) if f"{name}_images" in arrays), None)
     keys = [f"{prefix}images", *([] if held_out is None else [f"{held_out}_images"])]
     layout = f"training on '{keys[0]}'" + ("" if held_out is None else f", held out '{keys[1]}'")
     # Labels first: they are small, and what is wrong with them is said before images are unpacked.
-    counts = [_check_images(arrays, key, shown) for key in keys]
+    counts = [_check_images(arrays, key, shown, pixels) for key in keys]
     labels: list[list[int] | None] = [None] * len(keys)
     classes: list[str] | None = None
     if with_labels:
@@ -138,25 +129,39 @@ def _read(arrays: _Arrays, shown: str, with_labels: bool, prefer: Literal["val",
         classes = [str(value) for value in known]
         labels = [np.searchsorted(known, each).tolist() for each in values]
     parts = [
-        Part(ArraySource(arrays.read(key), key), numbers) for key, numbers in zip(keys, labels, strict=True)
+        Part(ArraySource(_bands_last(arrays.read(key), pixels), key, pixels), numbers)
+        for key, numbers in zip(keys, labels, strict=True)
     ]
     return Collection(parts[0], parts[1] if len(parts) > 1 else None, classes, layout)
 
 
-def _check_images(arrays: _Arrays, key: str, shown: str) -> int:
+def _check_images(arrays: _Arrays, key: str, shown: str, pixels: Pixels) -> int:
     """How many images an array holds, from its header."""
     if key not in arrays:
         raise DataError(f"{shown}: no 'images' or 'train_images', only {arrays.names()}")
     shape, _, dtype, _ = arrays.header(key)
+    if isinstance(pixels, Bands):
+        try:
+            check_values(dtype)
+            pixels.layout(shape[1:])
+        except CorruptImage as error:
+            raise DataError(f"{shown}: an image of '{key}' has {error}") from None
+        return shape[0]
+    bands = "; with data.channels set to a number of bands, images are read as they are"
     if dtype != np.uint8:
-        raise DataError(f"{shown}: '{key}' is {dtype}; expected uint8, 0 to 255")
+        raise DataError(f"{shown}: '{key}' is {dtype}; expected uint8, 0 to 255{bands}")
     if not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3, 4))) or 0 in shape:
         first = len(shape) == 4 and shape[1] in (1, 3, 4)
-        tail = "; channels come last" if first else ""
+        tail = "; channels come last" if first else bands
         raise DataError(
             f"{shown}: '{key}' has shape {shape}; expected [N, H, W] or [N, H, W, 1, 3 or 4]{tail}"
         )
     return shape[0]
+
+
+def _bands_last(images: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
+    first = isinstance(pixels, Bands) and images.ndim == 4 and pixels.layout(images.shape[1:])[2]
+    return np.moveaxis(images, 1, -1) if first else images
 
 
 def _labels(arrays: _Arrays, key: str, count: int, shown: str) -> NDArray[np.integer[Any]]:

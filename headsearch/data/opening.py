@@ -48,6 +48,31 @@ _FORMATS = (
     TgaImagePlugin.TgaImageFile.format,
 )
 
+ENDINGS = frozenset(
+    [
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tga",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
+)
+"""Of the names of image files. Files with other endings are not images to us, and are ignored."""
+
 MOST_PIXELS = 250_000_000
 """Of an image: about 1 GiB decoded."""
 _MOST_PIXELS_OF = {"WEBP": 100_000_000, "JPEG2000": 100_000_000, "AVIF": 100_000_000}
@@ -80,24 +105,31 @@ def opened(file: BinaryIO | str) -> Iterator[Image.Image]:
     Raises:
         CorruptImage: it is no regular file, none of the formats, too large, or its decoder fails, in whatever way.
     """
+    with failures_told(), stream(file) as bytes_of_it, Image.open(bytes_of_it, formats=_FORMATS) as image:
+        width, height = image.size
+        most = _MOST_PIXELS_OF.get(image.format or "", MOST_PIXELS)
+        if width * height > most:
+            raise CorruptImage(
+                f"{width}x{height} pixels, more than {most // 10**6} million"
+                + ("" if most == MOST_PIXELS else f" of a {image.format} file")
+            )
+        with _ONE_LARGE_AT_A_TIME if width * height > LARGE else contextlib.nullcontext():
+            yield image
+
+
+@contextlib.contextmanager
+def failures_told() -> Iterator[None]:
+    """Have whatever is raised inside, but for a `UserError`, be a `CorruptImage` with its reason."""
     try:
-        with _stream(file) as stream, Image.open(stream, formats=_FORMATS) as image:
-            width, height = image.size
-            most = _MOST_PIXELS_OF.get(image.format or "", MOST_PIXELS)
-            if width * height > most:
-                raise CorruptImage(
-                    f"{width}x{height} pixels, more than {most // 10**6} million"
-                    + ("" if most == MOST_PIXELS else f" of a {image.format} file")
-                )
-            with _ONE_LARGE_AT_A_TIME if width * height > LARGE else contextlib.nullcontext():
-                yield image
+        yield
     except (CorruptImage, UserError):
         raise
     except Exception as error:
         raise CorruptImage(reason(error)) from error
 
 
-def _stream(file: BinaryIO | str) -> contextlib.AbstractContextManager[BinaryIO]:
+def stream(file: BinaryIO | str) -> contextlib.AbstractContextManager[BinaryIO]:
+    """The bytes of a file that is neither a device nor too large. Raises `CorruptImage`, or `OSError`."""
     if not isinstance(file, str):
         return contextlib.nullcontext(file)
     # Looked at before it is opened: opening a FIFO waits for ever.

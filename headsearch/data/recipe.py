@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from headsearch.data.names import Channels
 
 _GLYPHS = ("digits", "torch/mnist", "torch/kmnist", "torch/qmnist")
 """Written characters: a mirrored 3 is no 3."""
@@ -21,7 +23,8 @@ class Augmentation:
     jitter: float = 0.8
     """Probability that brightness, contrast, saturation and hue of an image are changed, all four together."""
     brightness: float = 0.4
-    """The factor is drawn from 1 - brightness to 1 + brightness; likewise contrast and saturation."""
+    """The factor is drawn from 1 - brightness to 1 + brightness; likewise contrast and saturation. Every band has a contrast of its own, and
+    instead of a brightness a shift of up to so many of its standard deviations."""
     contrast: float = 0.4
     saturation: float = 0.2
     hue: float = 0.1
@@ -68,13 +71,29 @@ def _require(holds: bool, name: str, value: object, expected: str) -> None:
         raise ValueError(f"augmentation {name}: got {value}, expected {expected}")
 
 
-def default_augmentation(dataset: str, image_size: int) -> Augmentation:
+def check_bands(augmentation: Augmentation) -> None:
+    """Raise `ValueError` for what is defined for colours alone, or for values with a largest one."""
+    for name in ("saturation", "hue", "grayscale", "solarize"):
+        value = getattr(augmentation, name)
+        _require(
+            not any(value) if isinstance(value, tuple) else not value, name, value, "0: bands are no colours"
+        )
+
+
+def default_augmentation(dataset: str, image_size: int, channels: Channels = "rgb") -> Augmentation:
     """The recipe a data set starts from.
 
     Written characters: no flip, no colour, no inversion. Images up to 64 pixels: SimCLR's recipe for CIFAR-10
     (arXiv 2002.05709, appendix B.9), which has no blur. Others: BYOL's, with the crops of MoCo v2 and v3 (at least a fifth
-    of the image), since a short schedule gains nothing from crops that hardly overlap.
+    of the image), since a short schedule gains nothing from crops that hardly overlap. Of these, bands have what does not need colours.
     """
+    recipe = _for_colours(dataset, image_size)
+    if channels == "rgb":
+        return recipe
+    return replace(recipe, saturation=0.0, hue=0.0, grayscale=0.0, solarize=(0.0, 0.0))
+
+
+def _for_colours(dataset: str, image_size: int) -> Augmentation:
     if dataset in _GLYPHS:
         return Augmentation(
             scale=(0.3, 1.0),

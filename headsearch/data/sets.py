@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from headsearch.cores import cores
 from headsearch.data.decode import Source
 from headsearch.data.left_out import LeftOut
+from headsearch.data.names import Channels
 from headsearch.data.opening import CorruptImage
 from headsearch.errors import DataError
 
@@ -32,13 +34,13 @@ class ImageSet(Protocol):
     def batches(
         self, batch_size: int, *, generator: torch.Generator | None = None, drop_last: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass over the images as (uint8 pixels [B, 3, S, S], positions in the set [B], int64).
+        """One pass over the images as (pixels [B, C, S, S], positions in the set [B], int64).
 
         Shuffled by `generator` (on the CPU), in order where it is None. `drop_last` leaves out an incomplete last batch.
         """
 
     def read(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The pixels [B, 3, S, S] at the positions [B] of every batch in `order`, always as many as asked for: in place of an image
+        """The pixels [B, C, S, S] at the positions [B] of every batch in `order`, always as many as asked for: in place of an image
         that cannot be read stands the next one of the set that can."""
 
 
@@ -54,10 +56,10 @@ def index_batches(
 
 @dataclass(frozen=True)
 class MemoryImages:
-    """Images decoded once and kept as uint8."""
+    """Images decoded once and kept."""
 
     images: Tensor
-    """uint8 [N, 3, S, S]."""
+    """[N, C, S, S]: uint8, or float32 for bands of any other type."""
     labels: Tensor | None = None
 
     def __len__(self) -> int:
@@ -146,7 +148,8 @@ class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str]]]):
         return len(self.rows)
 
     def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor, dict[str, str]]:
-        images = torch.empty(len(index), 3, self.canvas, self.canvas, dtype=torch.uint8)
+        shape = (len(index), self.source.channels, self.canvas, self.canvas)
+        images = torch.from_numpy(np.empty(shape, self.source.dtype))
         kept: list[int] = []
         failures: dict[str, str] = {}
         for first in index:
@@ -189,15 +192,16 @@ class Dataset:
     """Never seen by self-supervised training: the test split where there is one, else a seeded part of train."""
     classes: list[str] | None
     """Names by class number; None without labels."""
-    mean: tuple[float, float, float]
-    """Of the training images' channels, on a scale of 0 to 1."""
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    """Of the training images' channels: of RGB on a scale of 0 to 1, of bands as they are."""
+    std: tuple[float, ...]
     canvas: int
     """Side of the images in the sets, in pixels: image_size up to image_size * 8/7."""
     left_out: LeftOut
     """Files not used, and why; grows while streamed files are first read."""
     layout: str = ""
     """What was understood of where splits and classes are."""
+    channels: Channels = "rgb"
 
     def told(self) -> list[str]:
         """What a person should know of it before any training: what was understood, and what is left out."""
@@ -206,6 +210,8 @@ class Dataset:
     def understood(self) -> str:
         """One line: how many images are trained on and held out, by which split, and the classes."""
         named = [] if self.layout == "" else [self.layout]
+        if self.channels != "rgb":
+            named.append(f"{self.channels} band{'' if self.channels == 1 else 's'} as they are")
         if self.classes is None:
             classes = "no labels"
         else:

@@ -2,23 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from headsearch.data.decode import decode_file, header_size, to_canvas
-from headsearch.data.opening import CorruptImage, reason
+from headsearch.data.decode import RGB, Pixels
+from headsearch.data.opening import CorruptImage, failures_told
+
+_TRIED = 33
+"""Files of which one is hoped to be readable, and tells the type of all."""
 
 
-class FileSource:
+class _Files(ABC):
+    """Images that are files, or opened like them."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+        self.channels = pixels.channels
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def opened(self, index: int) -> AbstractContextManager[BinaryIO | str]:
+        """A file, or its path."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """From the file's header."""
+        with self.opened(index) as file:
+            return self.pixels.size(file)
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the first image that can be read."""
+        if self.pixels is RGB:
+            return np.dtype(np.uint8)
+        for index in range(min(len(self), _TRIED)):
+            with contextlib.suppress(CorruptImage):
+                return self._read(index, 1).dtype
+        return np.dtype(np.uint8)
+
+    def read(self, index: int, canvas: int) -> NDArray[Any]:
+        """Decode one file."""
+        pixels = self._read(index, canvas)
+        if pixels.dtype != self.dtype:
+            wide, eight = "more than 8 bits a channel", "8 bits a channel"
+            is_wide = self.dtype == np.uint8
+            raise CorruptImage(
+                f"{wide if is_wide else eight}, where the others have {eight if is_wide else wide}"
+            )
+        return pixels
+
+    def _read(self, index: int, canvas: int) -> NDArray[Any]:
+        with self.opened(index) as file:
+            return self.pixels.read(file, canvas)
+
+
+class FileSource(_Files):
     """Image files below a folder."""
 
-    def __init__(self, root: Path, files: Sequence[str]) -> None:
+    def __init__(self, root: Path, files: Sequence[str], pixels: Pixels = RGB) -> None:
         """`files` are POSIX paths relative to `root`."""
+        super().__init__(pixels)
         self.root = root
         self.files = files
 
@@ -29,22 +81,21 @@ class FileSource:
         """The path relative to the root."""
         return self.files[index]
 
-    def size(self, index: int) -> tuple[int, int]:
-        """From the file's header."""
-        return header_size(str(self.root / self.files[index]))
-
-    def read(self, index: int, canvas: int) -> NDArray[np.uint8]:
-        """Decode one file."""
-        return decode_file(str(self.root / self.files[index]), canvas)
+    def opened(self, index: int) -> AbstractContextManager[BinaryIO | str]:
+        """The path."""
+        return contextlib.nullcontext(str(self.root / self.files[index]))
 
 
 class ArraySource:
-    """Images of one size in an array: uint8 [N, H, W] grey or [N, H, W, C] with C = 1, 3 or 4."""
+    """Images of one size in an array [N, H, W] or [N, H, W, C]: for RGB uint8 with C = 1, 3 or 4."""
 
-    def __init__(self, images: NDArray[np.uint8], label: str) -> None:
+    def __init__(self, images: NDArray[Any], label: str, pixels: Pixels = RGB) -> None:
         """`label` names the array in messages."""
         self.images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
         self.label = label
+        self.pixels = pixels
+        self.channels = pixels.channels
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8 if images.dtype == np.uint8 else np.float32)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,15 +108,16 @@ class ArraySource:
         """The same for all."""
         return self.images.shape[2], self.images.shape[1]
 
-    def read(self, index: int, canvas: int) -> NDArray[np.uint8]:
+    def read(self, index: int, canvas: int) -> NDArray[Any]:
         """Resize one image."""
-        return to_canvas(Image.fromarray(self.images[index]), canvas)
+        return self.pixels.from_array(self.images[index], canvas)
 
 
-class ReaderSource:
+class ReaderSource(_Files):
     """A timm reader: it hands out open files, so that large JPEGs need not be decoded in full."""
 
-    def __init__(self, reader: Any, label: str) -> None:
+    def __init__(self, reader: Any, label: str, pixels: Pixels = RGB) -> None:
+        super().__init__(pixels)
         self.reader = reader
         self.label = label
 
@@ -76,19 +128,8 @@ class ReaderSource:
         """`label[index]`."""
         return f"{self.label}[{index}]"
 
-    def size(self, index: int) -> tuple[int, int]:
-        """From the file's header."""
-        with self._open(index) as file:
-            return header_size(file)
-
-    def read(self, index: int, canvas: int) -> NDArray[np.uint8]:
-        """Decode one file."""
-        with self._open(index) as file:
-            return decode_file(file, canvas)
-
-    def _open(self, index: int) -> Any:
-        try:
-            return self.reader[index][0]
-        except Exception as error:
-            # Whatever the library behind a name raises for an item that it cannot hand out.
-            raise CorruptImage(reason(error)) from error
+    def opened(self, index: int) -> AbstractContextManager[BinaryIO | str]:
+        """What the reader hands out. Raises `CorruptImage` for whatever the library behind it raises."""
+        with failures_told():
+            file: AbstractContextManager[BinaryIO] = self.reader[index][0]
+            return file

@@ -19,9 +19,9 @@ from timm.data.dataset_factory import create_dataset
 from torch.utils.data import IterableDataset
 
 from headsearch.data.collection import Collection, Part
-from headsearch.data.decode import canvas_side, to_canvas
+from headsearch.data.decode import RGB, Pixels, canvas_side
 from headsearch.data.names import held_out_names
-from headsearch.data.opening import reason
+from headsearch.data.opening import CorruptImage, reason
 from headsearch.data.sources import ArraySource, FileSource, ReaderSource
 from headsearch.errors import DataError, LabelsMissing
 
@@ -44,6 +44,7 @@ def timm_collection(
     prefer: Literal["val", "test"],
     image_size: int,
     memory_limit: int,
+    pixels: Pixels = RGB,
 ) -> Collection:
     """Open a data set by timm's name; nothing is downloaded for `torch/...`.
 
@@ -74,7 +75,7 @@ def timm_collection(
     held_out = _open_held_out(dataset, root, opened, prefer)
 
     def part(data: Any, split: str) -> Part:
-        return _part(data, f"{dataset} {split}", root, with_labels, image_size, memory_limit)
+        return _part(data, f"{dataset} {split}", root, with_labels, image_size, memory_limit, pixels)
 
     train = part(opened, "train")
     classes = _class_names(opened, train.labels) if train.labels is not None else None
@@ -106,18 +107,24 @@ def _open_held_out(dataset: str, root: str | None, train: Any, prefer: Literal["
 
 
 def _part(
-    data: Any, label: str, root: str | None, with_labels: bool, image_size: int, memory_limit: int
+    data: Any,
+    label: str,
+    root: str | None,
+    with_labels: bool,
+    image_size: int,
+    memory_limit: int,
+    pixels: Pixels,
 ) -> Part:
     if isinstance(data, IterableDataset):
-        return _sequential(iter(data), label, with_labels, image_size, memory_limit)
+        return _sequential(iter(data), label, with_labels, image_size, memory_limit, pixels)
     labels = _labels(data, label) if with_labels else None
     if hasattr(data, "imgs"):
         return Part(
-            FileSource(Path(str(root)), [_relative(path, str(root)) for path, _ in data.imgs]), labels
+            FileSource(Path(str(root)), [_relative(path, str(root)) for path, _ in data.imgs], pixels), labels
         )
     if hasattr(data, "reader"):
-        return Part(ReaderSource(data.reader, label), labels)
-    return Part(ArraySource(np.asarray(data.data), label), labels)
+        return Part(ReaderSource(data.reader, label, pixels), labels)
+    return Part(ArraySource(np.asarray(data.data), label, pixels), labels)
 
 
 def _relative(path: str, root: str) -> str:
@@ -164,13 +171,18 @@ def _to_the_end(items: Iterator[tuple[Any, Any]], label: str) -> Iterator[tuple[
 
 
 def _sequential(
-    items: Iterator[tuple[Any, Any]], label: str, with_labels: bool, image_size: int, memory_limit: int
+    items: Iterator[tuple[Any, Any]],
+    label: str,
+    with_labels: bool,
+    image_size: int,
+    memory_limit: int,
+    kind: Pixels = RGB,
 ) -> Part:
     items = _to_the_end(items, label)
     first = list(itertools.islice(items, 33))
     canvas = canvas_side([min(image.size) for image, _ in first], image_size)
-    most = memory_limit // (3 * canvas * canvas)
-    pixels: list[NDArray[np.uint8]] = []
+    most = memory_limit // (kind.channels * canvas * canvas)
+    pixels: list[NDArray[Any]] = []
     targets: list[int] = []
     for image, target in itertools.chain(first, items):
         if len(pixels) == most:
@@ -178,11 +190,15 @@ def _sequential(
                 f"data.dataset: '{label}' has more than {most} images, too many to keep; it can only be read from its"
                 " start: use hfds/... or an image folder for streaming"
             )
-        pixels.append(to_canvas(image, canvas))
+        try:
+            pixels.append(kind.from_image(image, canvas))
+        except CorruptImage as error:
+            raise DataError(f"data.dataset: '{label}': image {len(pixels)}: {error}") from None
         if with_labels:
             targets.append(target)
     if not pixels:
         raise DataError(f"data.dataset: '{label}' has no images")
     return Part(
-        ArraySource(np.stack(pixels), label), _checked(np.asarray(targets), label) if with_labels else None
+        ArraySource(np.stack(pixels), label, kind),
+        _checked(np.asarray(targets), label) if with_labels else None,
     )

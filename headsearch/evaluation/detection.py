@@ -35,8 +35,10 @@ class DetectionBackbone(nn.Module):
     models, one for a ViT.
     """
 
-    def __init__(self, model: nn.Module, image_size: int, *, channels: int = _CHANNELS) -> None:
-        """`model` has `forward_intermediates`, as `Base.model` does; images are square, `image_size` pixels wide."""
+    def __init__(
+        self, model: nn.Module, image_size: int, *, in_channels: int = 3, channels: int = _CHANNELS
+    ) -> None:
+        """`model` has `forward_intermediates`, as `Base.model` does; images are square, `image_size` pixels wide, of so many `in_channels`."""
         super().__init__()
         self.model = model
         self.out_channels = channels
@@ -44,7 +46,7 @@ class DetectionBackbone(nn.Module):
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            maps = self._maps(torch.zeros(1, 3, image_size, image_size, device=device))
+            maps = self._maps(torch.zeros(1, in_channels, image_size, image_size, device=device))
         model.train(was_training)
         last = {(height, width): index for index, (_, _, height, width) in enumerate(x.shape for x in maps)}
         self.indices = sorted(last.values())
@@ -92,7 +94,8 @@ class DetectionCheck:
 def build_detector(base: Base, *, classes: int) -> RetinaNet:
     """RetinaNet with a copy of the base, for images of the base's size with values from 0 to 1."""
     size = base.info.image_size
-    backbone = DetectionBackbone(copy.deepcopy(base.model).requires_grad_(True), size)
+    seen = base.info.channels
+    backbone = DetectionBackbone(copy.deepcopy(base.model).requires_grad_(True), size, in_channels=seen)
     anchors = AnchorGenerator(
         sizes=tuple((2 * stride, 4 * stride) for stride in backbone.strides),
         aspect_ratios=((0.5, 1.0, 2.0),) * len(backbone.strides),
@@ -104,8 +107,8 @@ def build_detector(base: Base, *, classes: int) -> RetinaNet:
         min_size=size,
         max_size=size,
         anchor_generator=anchors,
-        image_mean=[0.5] * 3,
-        image_std=[0.25] * 3,
+        image_mean=[0.5] * seen,
+        image_std=[0.25] * seen,
         size_divisible=1,
     )
 
@@ -115,7 +118,7 @@ def check_detection(name: str, base: Base, spec: EvaluationSpec, device: torch.d
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derived_seed(spec.seed, "detection"))
         detector = build_detector(base, classes=_CLASSES).to(device).train()
-        images, targets = _scenes(base.info.image_size, device)
+        images, targets = _scenes(base.info.image_size, base.info.channels, device)
         weights = list(detector.backbone.model.parameters())
         optimizer = torch.optim.AdamW(detector.parameters(), lr=_LEARNING_RATE)
         losses = []
@@ -129,11 +132,11 @@ def check_detection(name: str, base: Base, spec: EvaluationSpec, device: torch.d
     return DetectionCheck(name, tuple(losses), reached, len(weights))
 
 
-def _scenes(size: int, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+def _scenes(size: int, channels: int, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Images of noise with boxes from an eighth to a half of their size, bright inside."""
     images, targets = [], []
     for _ in range(_IMAGES):
-        image = 0.5 * torch.rand(3, size, size)
+        image = 0.5 * torch.rand(channels, size, size)
         sides = (size * (0.125 + 0.375 * torch.rand(_BOXES, 2))).round().clamp_min(2)
         corners = ((size - sides) * torch.rand(_BOXES, 2)).floor()
         boxes = torch.cat([corners, corners + sides], dim=1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from headsearch.data import load_data
 from headsearch.data.augment import Views
-from headsearch.data.load import check_probe, pixel_statistics
+from headsearch.data.load import check_probe, statistics
 from headsearch.data.recipe import default_augmentation
 from headsearch.data.segmentation import MaskedDataset, load_masks
 from headsearch.data.sets import Dataset
@@ -65,7 +65,7 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
     for each, base in zip(weights, bases, strict=True):
         found = outcomes[each.name] = {}
         base.to(device).eval()
-        own = own_normalisation(each, base.info.model)
+        own = own_normalisation(each, base.info.model) if spec.data.channels == "rgb" else None
         subject = None
         if images is not None:
             views = _views(spec, own or (images.mean, images.std))
@@ -75,7 +75,7 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
                 checks.append(check_detection(each.name, base, spec, device))
             elif probe == "segmentation":
                 assert masked is not None
-                views = _views(spec, own or pixel_statistics(masked.train.images))
+                views = _views(spec, own or statistics(masked.train.images, spec.data.channels or "rgb"))
                 found |= segmentation(Masked(each.name, base, masked, views, spec.batch_size, device), spec)
             else:
                 assert subject is not None
@@ -114,7 +114,8 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     if data.dataset is None and needs_data:
         raise ExperimentError(f"--data: which images? ({', '.join(sorted(needs_data))} need some)")
     seed = spec.seed if trained is None or "seed" in spec.model_fields_set else trained.seed
-    data = data.model_copy(update={"image_size": size})
+    channels = data.channels or ("rgb" if trained is None else trained.data.channels)
+    data = data.model_copy(update={"image_size": size, "channels": channels})
     return spec.model_copy(update={"base": base, "data": data, "seed": seed})
 
 
@@ -164,6 +165,7 @@ def _images(spec: EvaluationSpec) -> Dataset | None:
         spec.data.dataset,
         root=spec.data.root,
         image_size=spec.data.image_size,
+        channels=spec.data.channels or "rgb",
         labels="none" if probes == {"retrieval"} else "probe",
         seed=spec.seed,
         prefer="test",
@@ -185,6 +187,7 @@ def _masked(spec: EvaluationSpec) -> MaskedDataset | None:
         dataset,
         root=settings.root or spec.data.root,
         image_size=spec.data.image_size,
+        channels=spec.data.channels or "rgb",
         most_train=settings.train_images,
         seed=spec.seed,
     )
@@ -193,8 +196,9 @@ def _masked(spec: EvaluationSpec) -> MaskedDataset | None:
 def _views(spec: EvaluationSpec, normalisation: Normalisation) -> Views:
     assert spec.data.image_size is not None
     mean, std = normalisation
-    augmentation = default_augmentation(spec.data.dataset or "folder", spec.data.image_size)
-    return Views(augmentation, image_size=spec.data.image_size, mean=mean, std=std)
+    size, channels = spec.data.image_size, spec.data.channels or "rgb"
+    augmentation = default_augmentation(spec.data.dataset or "folder", size, channels)
+    return Views(augmentation, image_size=size, mean=mean, std=std, channels=channels)
 
 
 def _warn_of_other_cuts(spec: EvaluationSpec, weights: Sequence[Weights], tell: Tell) -> None:

@@ -96,9 +96,10 @@ def _train(model: Any, subject: Subject, spec: EvaluationSpec, seed: int) -> Non
 
 def _crops(subject: Subject) -> Views:
     """Random crops, and flips where the images allow them; the colours stay."""
-    default = default_augmentation(subject.dataset.name, subject.views.image_size)
+    views = subject.views
+    default = default_augmentation(subject.dataset.name, views.image_size, views.channels)
     plain = replace(default, jitter=0.0, grayscale=0.0, blur=(0.0, 0.0), solarize=(0.0, 0.0))
-    return Views(plain, image_size=subject.views.image_size, mean=subject.views.mean, std=subject.views.std)
+    return Views(plain, image_size=views.image_size, mean=views.mean, std=views.std, channels=views.channels)
 
 
 @torch.no_grad()

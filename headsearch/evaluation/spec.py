@@ -11,7 +11,7 @@ from pydantic import Field
 from headsearch.errors import ExperimentError
 from headsearch.experiment.loading import apply_override
 from headsearch.experiment.schema_errors import checked
-from headsearch.experiment.sections import FilePath, Positive, Section
+from headsearch.experiment.sections import Channels, FilePath, Positive, Section
 
 ProbeName = Literal["knn", "linear", "few-shot", "finetune", "retrieval", "segmentation", "detection"]
 
@@ -38,6 +38,8 @@ class EvaluatedData(Section):
     root: FilePath | None = None
     image_size: Positive | None = None
     """Side of the square image that the base sees, in pixels; null: the base's own."""
+    channels: Annotated[Channels | None, Field(exclude_if=lambda channels: channels is None)] = None
+    """`rgb`, or the number of bands; null: those of a pretraining directory among the weights, or else `rgb`."""
     unreadable: Literal["refuse", "accept"] = "refuse"
     """Where a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` goes on without them."""
 

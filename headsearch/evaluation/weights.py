@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headsearch.data.names import channel_count
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.files import check_weights
@@ -16,7 +17,7 @@ from headsearch.pretrain import PretrainSpec
 if TYPE_CHECKING:
     from headsearch.base.model import Base
 
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation of the channels, on a scale of 0 to 1."""
 
 
@@ -82,6 +83,7 @@ def load_weights(weights: Weights, spec: EvaluationSpec) -> Base:
         return load_base(
             spec.base.model,
             image_size=spec.data.image_size,
+            channels=channel_count(spec.data.channels or "rgb"),
             kwargs=spec.base.kwargs,
             weights=weights.source,
         )
@@ -94,8 +96,7 @@ def own_normalisation(weights: Weights, model: str) -> Normalisation | None:
     config = configuration(model) if weights.source == "pretrained" else None
     if config is None:
         return None
-    (red, green, blue), (red_std, green_std, blue_std) = config.mean, config.std
-    return (red, green, blue), (red_std, green_std, blue_std)
+    return tuple(config.mean), tuple(config.std)
 
 
 def own_image_size(model: str, kwargs: Mapping[str, Any]) -> int:

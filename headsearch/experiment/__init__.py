@@ -4,7 +4,7 @@ Comes in: a path or a shipped name, and `--set key=value` overrides. Goes out: a
 be written back so that a run tells exactly what it did. Nothing here builds a model or opens an image.
 """
 
-from headsearch.experiment.loading import load_experiment, parse_experiment
+from headsearch.experiment.loading import load_experiment, parse_experiment, shorthand
 from headsearch.experiment.schema import Experiment
 from headsearch.experiment.search import (
     HalvingSpec,
@@ -23,6 +23,7 @@ from headsearch.experiment.sections import (
     MethodSpec,
     ProxySpec,
     ScheduleSpec,
+    TrunkSpec,
     default_rungs,
 )
 
@@ -42,7 +43,9 @@ __all__ = [
     "ScreenSpec",
     "SearchSpec",
     "Strategy",
+    "TrunkSpec",
     "default_rungs",
     "load_experiment",
     "parse_experiment",
+    "shorthand",
 ]

@@ -40,31 +40,34 @@ def hours(budget: str) -> float:
     return float(found[1] or 0) + float(found[2] or 0) / 60
 
 
-def least(controls: int) -> float:
-    """The smallest budget: the controls, a screen, and one head of its own."""
-    return controls + SCREEN_COST + 1.0
+def least(controls: int, trunk: float = 0.0) -> float:
+    """The smallest budget: the trunk, the controls, a screen, and one head of its own."""
+    return trunk + controls + SCREEN_COST + 1.0
 
 
-def with_budget(search: Mapping[str, Any], budget: float, *, controls: int) -> dict[str, Any]:
+def with_budget(
+    search: Mapping[str, Any], budget: float, *, controls: int, trunk: float = 0.0
+) -> dict[str, Any]:
     """`search` with what it leaves open of the funnel's sizes, so that the funnel costs about `budget` proxies.
 
     As many heads are tried as leave enough for replicates of the best, and of as many of them as possible: without replicates nothing can
-    be said about the top of a ranking. A third of the screened heads get a proxy.
+    be said about the top of a ranking. A third of the screened heads get a proxy. Every replicate has a trunk of its own, which costs `trunk` proxies.
 
     Raises:
         ValueError: a budget too small for one proxy beside controls and screen, or beyond all reason.
     """
     if budget > MOST:
         raise ValueError(f"budget: {budget:.3g} proxies are too many; expected at most {MOST:g}")
-    if budget < least(controls):
+    if budget < least(controls, trunk):
+        before = f"a trunk ({trunk:g}), " if trunk else ""
         raise ValueError(
-            f"budget: {budget:.3g} proxies are too few; expected at least {least(controls):g}: {controls} controls, a screen "
+            f"budget: {budget:.3g} proxies are too few; expected at least {least(controls, trunk):g}: {before}{controls} controls, a screen "
             f"(about {SCREEN_COST:g}) and one head"
         )
     stopping = search.get("stopping", {})
     share = 1.0 if isinstance(stopping, Mapping) and stopping.get("kind") == "none" else STOPPED_SHARE
     for finalists, replicates in _ENDINGS:
-        left = budget - controls - (finalists + controls) * (replicates - 1)
+        left = budget - controls - (finalists + controls) * (replicates - 1) - trunk * replicates
         trials = _affordable(left, share)
         if trials >= max(1, 2 * finalists):
             break

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from headsearch.data.names import data_named
 from headsearch.document import MapNode, parse, plain, read_mapping, shorten
 from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.experiment.schema import Experiment
@@ -52,6 +54,13 @@ def load_experiment(
         data["plugins"] = [*(_named(data) or ()), *plugins]
     load_plugins(_named(data) or ())
     return checked(Experiment, data, label, ExperimentError, root=root, overrides=overrides)
+
+
+def shorthand(base: str | None, data: str | None) -> list[str]:
+    """A timm name, and images as `data_named` takes them, as overrides; None leaves what the experiment has."""
+    given = [] if base is None else [f"base.model={json.dumps(base)}"]
+    named = {} if data is None else data_named(data)
+    return given + [f"data.{key}={json.dumps(value)}" for key, value in named.items()]
 
 
 def parse_experiment(data: Mapping[str, Any], label: str = "experiment") -> Experiment:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, model_validator
 
 from headsearch.document import to_yaml
+from headsearch.errors import ExperimentError
+from headsearch.experiment.budget import with_budget
 from headsearch.experiment.search import SearchSpec
 from headsearch.experiment.sections import (
     BaseSpec,
@@ -19,6 +21,7 @@ from headsearch.experiment.sections import (
     is_count,
     is_recorded,
     with_recipe,
+    with_trunk,
 )
 from headsearch.plugins import digests
 
@@ -61,6 +64,40 @@ class Experiment(Section):
         if self.data.subset == "auto" and not isinstance(self.search.budget, str):
             raise ValueError("data.subset: auto needs search.budget to be a time, like '6 h'")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_budget_pays_the_trunk(cls, data: Any) -> Any:
+        # Here, and before all else, because the search's own section does not know what a trunk costs; what is left open is then sized as without one.
+        data = with_trunk(data)
+        if not isinstance(data, dict):
+            return data
+        proxy, search = data.get("proxy", {}), data.get("search", {})
+        if not isinstance(proxy, dict) or not isinstance(search, dict):
+            return data
+        trunk, budget = proxy.get("trunk"), search.get("budget")
+        epochs = proxy.get("epochs", ProxySpec.model_fields["epochs"].default)
+        controls = search.get("controls", SearchSpec().controls)
+        if (
+            not isinstance(trunk, dict)
+            or not is_count(trunk.get("epochs"))
+            or not is_count(epochs)
+            or not isinstance(budget, int | float)
+            or isinstance(budget, bool)
+            or not isinstance(controls, list)
+            or search.get("strategy", "funnel") != "funnel"
+        ):
+            return data
+        try:
+            sized = with_budget(search, float(budget), controls=len(controls), trunk=trunk["epochs"] / epochs)
+        except ValueError as error:
+            raise ExperimentError(f"search.{error}") from None
+        return {**data, "search": sized}
+
+    @property
+    def trunk_cost(self) -> float:
+        """What a trunk costs, in proxies; 0 where none is trained."""
+        return self.proxy.trunk_epochs / self.proxy.epochs
 
     @property
     def probes(self) -> bool:

@@ -147,8 +147,12 @@ class SearchSpec(Section):
     """Of the funnel's `trials`, heads taken by chance and not for their place in the screen, so that the screen can be judged. A third of the
     trials, and at most 2, unless given."""
     finalists: Annotated[int, Field(ge=0)] = 3
-    """The best heads, and the controls, are re-run until each has `replicates` seeds."""
+    """So many of the best heads may be trained again with further seeds."""
     replicates: Positive = 3
+    """Seeds of every control, and the most that a finalist may have."""
+    certainty: Annotated[float, Field(gt=0.5, le=1)] = 0.9
+    """Finalists get no further seeds once the first of them is, with this probability, within one standard deviation between seeds of the
+    best; 1: every finalist gets all."""
     controls: list[Control] = Field(default_factory=lambda: _CONTROLS.copy())
     """Run before anything else."""
     target_epochs: Positive = PRETRAINING_EPOCHS
@@ -179,14 +183,15 @@ class SearchSpec(Section):
             return with_budget(data, float(budget), controls=len(controls))
         return data
 
-    def sized(self, proxies: float) -> SearchSpec:
-        """This search with a budget in hours turned into sizes, where so many proxies fit into it.
+    def sized(self, proxies: float, *, trunk: float = 0.0) -> SearchSpec:
+        """This search with a budget in hours turned into sizes, where so many proxies fit into it; a trunk costs `trunk` of them.
 
         Raises:
             ValueError: too few for one head.
         """
         asked = self.model_dump(exclude_unset=True)
-        return SearchSpec.model_validate(with_budget(asked, proxies, controls=len(self.controls)))
+        sizes = with_budget(asked, proxies, controls=len(self.controls), trunk=trunk)
+        return SearchSpec.model_validate(sizes)
 
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
+from headsearch.data import names
 from headsearch.methods import METHODS, check_method
 from headsearch.plugins import located
 
@@ -38,6 +48,15 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _are_channels(value: Any) -> Any:
+    if value != "rgb" and not is_count(value):
+        raise ValueError(f"got {value}; expected rgb, or the number of bands")
+    return value
+
+
+Channels = Annotated[names.Channels, BeforeValidator(_are_channels)]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -64,6 +83,8 @@ class DataSpec(Section):
     """Where the images lie."""
     image_size: Positive = 224
     """Side of the square image that the base sees, in pixels."""
+    channels: Annotated[Channels, Field(exclude_if=lambda channels: channels == "rgb")] = "rgb"
+    """`rgb`, or the number of bands, which are read as they are. Not written down where it is rgb, as of old."""
     labels: Literal["probe", "none"] = "probe"
     """`probe`: labels score the frozen base and nothing else. `none`: no label is read."""
     unreadable: Literal["refuse", "accept"] = "refuse"
@@ -129,6 +150,30 @@ class ScheduleSpec(Section):
         return self
 
 
+class TrunkSpec(Section):
+    """What proxies and screens begin with in place of the base's own start. In an experiment also a path, which stands for `{file: path}`."""
+
+    epochs: Annotated[Positive | None, Field(exclude_if=lambda epochs: epochs is None)] = None
+    """The base is pretrained without a head for so long, once for every replicate."""
+    file: Annotated[FilePath | None, Field(exclude_if=lambda file: file is None)] = None
+    """Weights of such a base, safetensors or a plain state dict."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_path_is_a_file(cls, data: Any) -> Any:
+        return {"file": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _is_trained_or_given(self) -> Self:
+        if (self.epochs is None) == (self.file is None):
+            raise ValueError("expected {epochs: N}, a file of weights, auto or null")
+        return self
+
+
+TRUNK_PROXIES = 2.5
+"""Epochs of a trunk where `auto` asks for one, in those of a proxy (docs/evidence.md)."""
+
+
 class ProxySpec(ScheduleSpec):
     """The short schedule that scores a head."""
 
@@ -137,6 +182,13 @@ class ProxySpec(ScheduleSpec):
     """Epochs at which a trial is scored, and may be stopped; empty: `default_rungs`."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     keep_checkpoints: bool = False
+    trunk: Annotated[TrunkSpec | None, Field(exclude_if=lambda trunk: trunk is None)] = None
+    """`auto` is resolved when an experiment is read, see `with_trunk`. Not written down where it is null, as of old."""
+
+    @property
+    def trunk_epochs(self) -> int:
+        """Of the trunk that is trained first; 0 where there is none."""
+        return 0 if self.trunk is None else self.trunk.epochs or 0
 
     @model_validator(mode="before")
     @classmethod
@@ -152,6 +204,19 @@ class ProxySpec(ScheduleSpec):
         if list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != self.epochs:
             raise ValueError(f"rungs must rise and end at epochs ({self.epochs}), got {list(self.rungs)}")
         return self
+
+
+def with_trunk(data: Any) -> Any:
+    """`data` of an experiment with `proxy.trunk: auto` resolved: null where the base has weights, which are its trunk, else as long as evidence asks for."""
+    if not isinstance(data, dict):
+        return data
+    proxy, base = data.get("proxy"), data.get("base") or {}
+    if not isinstance(proxy, dict) or not isinstance(base, dict) or proxy.get("trunk") != "auto":
+        return data
+    epochs = proxy.get("epochs", ProxySpec.model_fields["epochs"].default)
+    trained = is_count(epochs) and base.get("weights") is None
+    trunk = {"epochs": math.ceil(TRUNK_PROXIES * epochs)} if trained else None
+    return {**data, "proxy": {**proxy, "trunk": trunk}}
 
 
 def with_recipe(data: Any, section: str, schema: type[ScheduleSpec], *, recorded: bool = False) -> Any:

@@ -30,7 +30,7 @@ class Masking(nn.Module):
         super().__init__()
         self._embeds_patches = embeds_patches_one_by_one(base.model)
         model: Any = base.model
-        channels: int = model.patch_embed.proj.out_channels if self._embeds_patches else 3
+        channels: int = model.patch_embed.proj.out_channels if self._embeds_patches else base.info.channels
         self.token = nn.Parameter(torch.zeros(channels))
         if self._embeds_patches:
             nn.init.trunc_normal_(self.token, std=0.02)
@@ -129,7 +129,7 @@ def tokens(map_BCHW: Tensor, hidden_M: Tensor) -> Tensor:
 
 
 def patches(images_BCHW: Tensor, grid: tuple[int, int], hidden_M: Tensor) -> Tensor:
-    """The pixels [M, 3·s·s] of positions numbered as for `tokens`; s is the side of a position in pixels."""
+    """The pixels [M, channels·s·s] of positions numbered as for `tokens`; s is the side of a position in pixels."""
     count, channels, height, width = images_BCHW.shape
     rows, columns = grid
     squares = images_BCHW.view(count, channels, rows, height // rows, columns, width // columns)

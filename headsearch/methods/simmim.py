@@ -69,7 +69,9 @@ def define() -> type[Method]:
                     f"method.name: simmim needs an image_size that is a multiple of the base's grid, {info.grid[0]}x{info.grid[1]}; "
                     f"got {info.image_size}"
                 )
-            self.pixels = 3 * (info.image_size // info.grid[0]) * (info.image_size // info.grid[1])
+            self.pixels = (
+                info.channels * (info.image_size // info.grid[0]) * (info.image_size // info.grid[1])
+            )
 
         def projector(self, in_dim: int) -> nn.Module:
             return nn.LayerNorm(in_dim, elementwise_affine=False)

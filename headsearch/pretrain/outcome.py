@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headsearch.base.timm_models import model_options
+from headsearch.data.names import channel_count
 from headsearch.errors import RunError
 from headsearch.experiment import DataSpec
 from headsearch.files import versions, write_atomically
@@ -39,7 +40,9 @@ def write_outcome(spec: PretrainSpec, out: Path, setup: Setup, result: PretrainR
 def model_card(spec: PretrainSpec, setup: Setup, result: PretrainResult) -> str:
     """The text of `README.md`: how to load the weights, and how they came about."""
     recipe, dataset = spec.recipe, setup.dataset
-    options = model_options(spec.base.model, spec.data.image_size, spec.base.kwargs)
+    options = model_options(
+        spec.base.model, spec.data.image_size, spec.base.kwargs, channel_count(spec.data.channels)
+    )
     keywords = "".join(f", {name}={value!r}" for name, value in options.items())
     head = (
         "no head: plain self-supervised learning"
@@ -47,7 +50,12 @@ def model_card(spec: PretrainSpec, setup: Setup, result: PretrainResult) -> str:
         else f"`{spec.head_id}`, thrown away after training; its weights are in `head.safetensors`"
     )
     start = {None: "random", "pretrained": "timm's"}.get(spec.base.weights, f"`{spec.base.weights}`")
-    mean, std = (tuple(round(value, 4) for value in values) for values in (dataset.mean, dataset.std))
+    in_rgb = dataset.channels == "rgb"
+    mean, std = (
+        tuple(round(value, 4) if in_rgb else float(f"{value:.6g}") for value in values)
+        for values in (dataset.mean, dataset.std)
+    )
+    of = "of values from 0 to 1" if in_rgb else "of the bands as they are"
     rows = {
         "base": f"`{spec.base.model}`, from {start} weights",
         "head during training": head,
@@ -56,7 +64,7 @@ def model_card(spec: PretrainSpec, setup: Setup, result: PretrainResult) -> str:
         "images left out": f"{len(dataset.left_out):,}, listed in `{LEFT_OUT}`"
         if dataset.left_out
         else "none",
-        "normalisation": f"mean {mean}, standard deviation {std}, of values from 0 to 1",
+        "normalisation": f"mean {mean}, standard deviation {std}, {of}",
         "weights": f"of the {recipe.export}",
         "last epoch's loss": f"{result.loss:.4f}",
         "k-NN accuracy": "not measured"

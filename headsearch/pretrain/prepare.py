@@ -65,7 +65,7 @@ def prepare(spec: PretrainSpec, place: Place) -> Setup:
         )
     load_plugins(spec.plugins)
     config = parse_head(spec.head)
-    base = new_base(spec.base, spec.data.image_size)
+    base = new_base(spec.base, spec.data)
     expected = base.info if spec.chosen_for is None else spec.chosen_for.base_info()
     named = head_id(canonical(config, expected))
     if named != spec.head_id:
@@ -134,7 +134,7 @@ def open_folder(out: Path, spec: PretrainSpec) -> None:
 
 def _again(base: Base, spec: PretrainSpec) -> Base:
     """The base that was checked, where it came with weights; a new one where weights are drawn, from their own stream."""
-    return base if spec.base.weights is not None else new_base(spec.base, spec.data.image_size)
+    return base if spec.base.weights is not None else new_base(spec.base, spec.data)
 
 
 def _deciding(spec: PretrainSpec) -> Mapping[str, Any]:

@@ -178,11 +178,7 @@ def numbers(*names: str) -> list[Column]:
 
 
 def table(
-    caption: str,
-    columns: Sequence[Column],
-    rows: Sequence[Sequence[Children]],
-    *,
-    id: str | None = None,
+    caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Children]], *, id: str | None = None
 ) -> Component:
     """A table; the first cell of a row is its heading. Scrolls by itself where the page is narrow."""
     more: Mapping[str, Any] = {"id": id} if id else {}
@@ -211,14 +207,7 @@ def table(
         for row in rows
     ]
     return html.Div(
-        html.Table(
-            [
-                html.Caption(caption, className="hidden"),
-                html.Thead(head),
-                html.Tbody(body),
-            ],
-            **more,
-        ),
+        html.Table([html.Caption(caption, className="hidden"), html.Thead(head), html.Tbody(body)], **more),
         className="scroll",
         # What scrolls must be reachable without a mouse.
         tabIndex="0",

@@ -69,7 +69,11 @@ def contrast(
 
 def judged(estimate: Estimate) -> Verdict:
     """Whether a gain is shown: `holds` with an interval above 0, `does not hold` with one below `RELEVANT_POINTS`."""
-    return _judged(estimate.low, estimate.high, RELEVANT_POINTS)
+    if estimate.low is None or estimate.high is None:
+        return UNCLEAR
+    if estimate.low > 0.0:
+        return HOLDS
+    return FAILS if estimate.high < RELEVANT_POINTS else UNCLEAR
 
 
 def judged_relation(found: Agreement) -> Verdict:
@@ -162,11 +166,3 @@ def regret(chosen: Collection[str], scores: Mapping[str, Score], noise: Noise | 
         return max(0.0, max(map(min, differences)))
 
     return Estimate(value, bound(lambda found: found.low), bound(lambda found: found.high))
-
-
-def _judged(low: float | None, high: float | None, relevant: float) -> Verdict:
-    if low is None or high is None:
-        return UNCLEAR
-    if low > 0.0:
-        return HOLDS
-    return FAILS if high < relevant else UNCLEAR

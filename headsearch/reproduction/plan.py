@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headsearch.data.names import data_named
 from headsearch.document import plain, read_mapping
 from headsearch.errors import DataError, ExperimentError, RunError, SpaceError
-from headsearch.experiment import Experiment, load_experiment, parse_experiment
+from headsearch.experiment import Experiment, load_experiment, parse_experiment, shorthand
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import is_count
 from headsearch.runs.directory import changed_keys, refuse_changes
@@ -43,6 +42,7 @@ _DECIDED = (
     "search.trials",
     "search.finalists",
     "search.replicates",
+    "search.certainty",
     "search.audit",
     "search.candidates",
     "search.budget",
@@ -64,7 +64,7 @@ class Plan:
 
     def heads(self, number: int) -> Experiment:
         """The search by proxies: all `number` heads and the controls run their full budget with every seed."""
-        sizes = {"trials": number, "finalists": number, "replicates": self.seeds}
+        sizes = {"trials": number, "finalists": number, "replicates": self.seeds, "certainty": 1}
         return self._search(HEADS, "proxies", sizes)
 
     def screen(self, number: int) -> Experiment:
@@ -144,10 +144,7 @@ def make_plan(
         )
     _refuse_decided(overrides)
     given = [f"search={json.dumps(_SEARCH)}", "name=paper"]
-    if base is not None:
-        given.append(f"base.model={json.dumps(base)}")
-    if data is not None and data != "digits":
-        given += [f"data.{key}={json.dumps(value)}" for key, value in data_named(data).items()]
+    given += shorthand(base, None if data == "digits" else data)
     if epochs is not None:
         given.append(f"proxy.epochs={epochs}")
     experiment = load_experiment("digits" if data in (None, "digits") else None, [*given, *overrides])

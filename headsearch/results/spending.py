@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from headsearch.results.records import TrialRecord, training_of
 
-PART_NAMES = {"controls": "Controls", "heads": "Searched heads", "replicates": "Replicates"}
+PART_NAMES = {"trunk": "Trunk", "controls": "Controls", "heads": "Searched heads", "replicates": "Replicates"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def spending(records: Iterable[TrialRecord], *, budget: int, clock: Mapping[int,
     """
     listed = sorted(records, key=lambda record: record.number)
     trained = [record for record in listed if record.state != "duplicate"]
-    names = dict.fromkeys(("controls", "heads", *map(part_of, trained), "replicates"))
+    names = dict.fromkeys(("trunk", "controls", "heads", *map(part_of, trained), "replicates"))
     parts = [_part(name, [r for r in trained if part_of(r) == name], budget, clock) for name in names]
 
     # A head that leaves a joint run saves no epoch: the others go on.
@@ -117,7 +117,7 @@ def _part(name: str, records: list[TrialRecord], budget: int, clock: Mapping[int
         name=name,
         trainings=len(joint),
         epochs=sum(longest),
-        budget=sum(longest) if name == "screen" else budget * len(joint),
+        budget=sum(longest) if name in ("trunk", "screen") else budget * len(joint),
         seconds=sum(known),
         untimed=len(records) - len(known),
     )

@@ -42,6 +42,7 @@ _MAY_CHANGE = frozenset(
         "finalists",
         "replicates",
         "target_epochs",
+        "certainty",
         "executor",
         "storage",
         "storage_patience",
@@ -270,8 +271,8 @@ def refuse_changes(out: Path, changes: Iterable[tuple[str, Any, Any]]) -> None:
 
 
 def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, Any]]:
-    """Keys, with old and new value, whose change makes trials incomparable. More trials, finalists, replicates, another executor,
-    storage or callbacks do not."""
+    """Keys, with old and new value, whose change makes trials incomparable. More trials, finalists, replicates, another certainty,
+    executor, storage or callbacks do not."""
     old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
     for experiment in (old, new):
         experiment["search"] = {

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.sections import PRETRAINING_EPOCHS
+from headsearch.results.allocation import further_seeds
 from headsearch.results.departures import Passage, departures, passage
 from headsearch.results.ranking import By, heads_tried, rank
 from headsearch.results.records import Taken, TrialRecord, training_of
@@ -218,7 +219,11 @@ class Run:
 
     def _bases(self, seed: int) -> list[BasePair]:
         """The bases of the control `none` compared, where at least two seeds kept their embeddings."""
-        complete = {r.seed: r.number for r in self.records if r.control == "none" and r.state == "complete"}
+        complete = {
+            r.seed: r.number
+            for r in self.records
+            if r.control == "none" and r.state == "complete" and r.stage != "trunk"
+        }
         folder = RunDirectory(self.path).trial_folder
         kept = {n: file for n in complete.values() if (file := folder(n) / EMBEDDINGS).exists()}
         if len(kept) < 2:
@@ -233,10 +238,10 @@ class Run:
 
     @cached_property
     def by_head(self) -> Mapping[str, tuple[TrialRecord, ...]]:
-        """The trials of every head, duplicates left out."""
+        """The trials of every head, duplicates and trunks left out."""
         groups: dict[str, list[TrialRecord]] = {}
         for record in self.records:
-            if record.state != "duplicate":
+            if record.state != "duplicate" and record.stage != "trunk":
                 groups.setdefault(record.head_id, []).append(record)
         return {head: tuple(group) for head, group in groups.items()}
 
@@ -273,13 +278,27 @@ class Run:
         if not any(part_of(record) == "replicates" for record in trained):
             # Once replicates have begun all heads have been tried, be it fewer than asked for, the space having no more.
             heads = max(heads, search.trials)
-        replicated = min(search.finalists, search.trials) + len(search.controls) if search.finalists else 0
+            again = (
+                (search.finalists + len(search.controls)) * (search.replicates - 1) if search.finalists else 0
+            )
+        else:
+            seeds = further_seeds(
+                self.records,
+                finalists=search.finalists,
+                replicates=search.replicates,
+                certainty=search.certainty,
+                labels=self.experiment.probes,
+                target_epochs=search.target_epochs,
+            )
+            again = len(seeds.wanted) if seeds.complete else seeds.most
         joint = len({record.seed for record in trained if record.stage == "screen"})
-        planned = len(search.controls) + heads + replicated * (search.replicates - 1)
+        planned = len(search.controls) + heads + again
         if search.strategy == "screen":
             planned = max(joint, search.replicates)
         elif search.strategy == "funnel":
             planned += max(joint, 1)
+        if self.experiment.proxy.trunk_epochs:
+            planned += search.replicates
         return max(planned, len({training_of(record) for record in trained}))
 
     @cached_property

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headsearch.errors import RunError
-from headsearch.heads import Candidate
-from headsearch.results.records import Taken, TrialRecord
+from headsearch.files import write_bytes_atomically
+from headsearch.heads import Candidate, HeadConfig
+from headsearch.results.records import State, Taken, TrialRecord
 from headsearch.search.draws import Draw
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SearchStatus
-from headsearch.search.seeds import trial_seed
-from headsearch.training.trial import Training, Trial
+from headsearch.search.seeds import search_seed, trial_seed
+from headsearch.training.trial import BEGINNING, TRUNK, Training, Trial
 
 
 class Board:
@@ -30,13 +31,18 @@ class Board:
         status: Callable[[], SearchStatus],
         *,
         seed: int,
+        trunk: bool = False,
     ) -> None:
-        """`folder` gives a training's folder by its number, `status` how far the search is; `seed` is the study's."""
+        """`folder` gives a training's folder by its number, `status` how far the search is; `seed` is the study's. With `trunk` all other
+        trainings branch from one, each replicate from its own."""
         self.ledger = ledger
         self.folder = folder
         self.observer = observer
         self.status = status
         self.seed = seed
+        self.trunk = trunk
+        self.trunks: dict[int, TrialRecord] = {}
+        """By replicate, as they were when they were last heard of; one that failed is trained again."""
         self.running: dict[int, Training] = {}
         """At work, by number."""
         self.interrupted: deque[Training] = deque()
@@ -55,6 +61,37 @@ class Board:
             if training.stage == "proxy" and training.replicate == 0
             for candidate in training.candidates
         }
+
+    def can_branch(self, replicate: int) -> bool:
+        """Whether a training with this replicate has what it begins with."""
+        return not self.trunk or self._trunk_state(replicate) == "complete"
+
+    def start_trunk(self, replicate: int) -> Training | None:
+        """Write down the trunk of a replicate as running and hand it out; None where it is at work. Asked for where a training cannot branch."""
+        if self._trunk_state(replicate) == "running":
+            return None
+        record = self.ledger.start(
+            Candidate.of(HeadConfig()),
+            seed=search_seed("trunk", self.seed, replicate),
+            replicate=replicate,
+            control="none",
+            stage="trunk",
+        )
+        self.remember_trunk(record)
+        return self.hand_out(self.take_up([record]))
+
+    def remember_trunk(self, record: TrialRecord) -> None:
+        """Take note of a trunk. Raises `RunError` where nothing can branch from it, ever."""
+        if record.state == "infeasible":
+            raise RunError(
+                f"the base itself cannot be trained: the trunk (trial {record.number}) is worthless: {record.reason}; "
+                f"expected other rates in `proxy`, in another run (--out)"
+            )
+        self.trunks[record.replicate] = record
+
+    def _trunk_state(self, replicate: int) -> State | None:
+        known = self.trunks.get(replicate)
+        return None if known is None else known.state
 
     def start(
         self,
@@ -91,9 +128,12 @@ class Board:
         """Make the folder of a training and tell that it begins. Raises `RunError` where the folder cannot be made."""
         try:
             training.workdir.mkdir(parents=True, exist_ok=True)
+            if self.trunk and training.stage != "trunk":
+                trunk = self.folder(self.trunks[training.replicate].number) / TRUNK
+                write_bytes_atomically(training.workdir / BEGINNING, trunk.read_bytes())
         except OSError as error:
             raise RunError(
-                f"{training.workdir}: cannot be made: {error.strerror}; fix that and continue with --resume"
+                f"{error.filename or training.workdir}: {error.strerror}; fix that and continue with --resume"
             ) from None
         self.observer.training_started(training, self.status())
         return training

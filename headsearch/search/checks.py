@@ -43,6 +43,8 @@ def check_experiment(experiment: Experiment) -> None:
     check_data(experiment.data.dataset, experiment.data.root)
     if experiment.base.weights not in (None, "pretrained"):
         check_weights(str(experiment.base.weights))
+    if experiment.proxy.trunk is not None and experiment.proxy.trunk.file is not None:
+        check_weights(experiment.proxy.trunk.file)
     build_augmentation(experiment.data)
 
 

@@ -22,7 +22,7 @@ from headsearch.search.ledger import Ledger, finite_scores
 from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.proposer import Proposer
-from headsearch.search.stages import Controls, Proposals, Replicates, SearchStage
+from headsearch.search.stages import Controls, Proposals, Replicates, SearchStage, Trunk
 from headsearch.search.stopping import Decision, Objectives, SuccessiveHalving
 from headsearch.training.trial import CHECKPOINTS, RungScores, Training, TrainingResult, TrialResult
 
@@ -50,7 +50,8 @@ class Coordinator:
         self._keep_checkpoints = experiment.proxy.keep_checkpoints
         self._ledger = ledger
         self._observer = observer
-        self._board = Board(ledger, folder, observer, self.status, seed=experiment.seed)
+        trunk = experiment.proxy.trunk_epochs > 0
+        self._board = Board(ledger, folder, observer, self.status, seed=experiment.seed, trunk=trunk)
         self._stages = tuple(_stages(experiment, materials, screened, self._board, proposer))
         stopping = experiment.search.stopping
         self._stopping = (
@@ -89,7 +90,7 @@ class Coordinator:
         """Record a rung, and whether the training goes on to the next. Both are written before the answer is given."""
         decision = self._decide(training, scores)
         # The last rung of a proxy comes with the result.
-        if training.stage == "screen" or scores.epoch < self._rungs[-1]:
+        if training.stage == "screen" or (training.stage == "proxy" and scores.epoch < self._rungs[-1]):
             self._ledger.report(training.trials[place].number, scores, decision)
         self._observer.rung_reached(training, place, scores)
         return decision is None or decision.go_on
@@ -226,7 +227,7 @@ class Coordinator:
                 stage.remember(record)
             if record.state == "running":
                 # A screen is taken up by its stage, which knows of heads that were not written down.
-                if record.stage == "proxy":
+                if record.stage != "screen":
                     board.interrupted.append(board.take_up([record]))
                 continue
             if record.state != "duplicate" and training_of(record) not in unfinished:
@@ -243,7 +244,7 @@ class Coordinator:
         if record.state == "duplicate":
             return
         self._settled.add(training_of(record))
-        if record.stage == "screen":
+        if record.stage != "proxy":
             return
         self._board.covered.add((record.head_id, record.replicate))
         if record.replicate == 0:
@@ -284,6 +285,8 @@ def _stages(
 ) -> Iterator[SearchStage]:
     """The stages of the experiment's strategy, in order."""
     search, controls = experiment.search, materials.controls
+    if board.trunk:
+        yield Trunk(board, replicates=search.replicates)
     if search.strategy != "proxies":
         # In a funnel it is the finalists that have several seeds.
         seeds = search.replicates if search.strategy == "screen" else 1
@@ -299,9 +302,10 @@ def _stages(
         yield Proposals(board, proposer, search.trials)
     yield Replicates(
         board,
-        list(controls.values()),
+        len(controls),
         finalists=search.finalists,
         replicates=search.replicates,
+        certainty=search.certainty,
         labels=experiment.probes,
         target_epochs=search.target_epochs,
     )

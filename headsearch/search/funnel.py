@@ -65,6 +65,8 @@ class Screening(SearchStage):
     def next_training(self) -> Training | None:
         for seed, (members, replicate) in self._runs.items():
             if not self._settled(seed) and not self._at_work(seed):
+                if not self._board.can_branch(replicate):
+                    return self._board.start_trunk(replicate)
                 board, known = self._board, self._records[seed]
                 records = [
                     # Of a session that was killed, all or some of them may be written down, and may have ended.

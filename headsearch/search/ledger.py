@@ -20,39 +20,30 @@ All records are kept in memory too, so that nothing is ever read back: the cost 
 
 from __future__ import annotations
 
-import contextlib
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from headsearch.errors import RunError
 from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import Taken, TrialRecord, finite
 from headsearch.runs.attributes import attributes, decode, for_people, identity, known_at_the_end, outcome
-from headsearch.runs.failures import NumberTaken, in_one_line
+from headsearch.runs.failures import in_one_line
 from headsearch.search.draws import Draw
-from headsearch.search.lease import Lease, StudyLost
+from headsearch.search.lease import Lease
 from headsearch.search.patience import Patience
 from headsearch.search.stopping import Decision
+from headsearch.search.study_writer import StudyWriter, foreign_trial, make_study
 from headsearch.training.trial import RungScores, TrialResult, TrialStage
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
-METRICS = ("discrepancy", "probe")
-"""Names of the objectives, in order; without labels only the first."""
-
-
 INFEASIBLE = [1.0]
 """Optuna's constraints of an infeasible trial: one above 0 is violated."""
-
-Result = TypeVar("Result")
 
 
 class Ledger:
@@ -75,19 +66,17 @@ class Ledger:
         Raises:
             RunError: the storage fails.
         """
-        self._storage = storage
         self._labels = labels
         self._valued = valued
-        self._patience = patience or Patience()
-        self._lease = lease
         self._records: dict[int, TrialRecord] = {}
         self._draws: dict[int, Draw] = {}
         self._decisions: dict[int, dict[int, Decision]] = {}
         self._ids: dict[int, int] = {}
         self._next_number = 0
         with in_one_line("the study cannot be read"):
-            self._study = storage.get_study_id_from_name(name)
-            trials = storage.get_all_trials(self._study, deepcopy=False)
+            study = storage.get_study_id_from_name(name)
+            trials = storage.get_all_trials(study, deepcopy=False)
+        self._writer = StudyWriter(storage, study, patience or Patience(), lease)
         for trial in trials:
             self._next_number = trial.number + 1
             noted = attributes(trial)
@@ -229,7 +218,7 @@ class Ledger:
             decided.setdefault(decision.epoch, decision)
         earlier = tuple(rung for rung in record.rungs if rung.epoch < scores.epoch)
         self._records[number] = record = replace(record, rungs=(*earlier, scores))
-        self._note(number, "rungs", self._rungs(record))
+        self._writer.note(self._ids[number], "rungs", self._rungs(record))
 
     def end(
         self,
@@ -240,22 +229,23 @@ class Ledger:
         images_per_second: float | None = None,
     ) -> TrialRecord:
         """Record how a trial ended, and how long it took: its share of the training's wall time."""
-        return self._end(
-            replace(
-                self._records[number],
-                state=result.state,
-                rungs=result.rungs,
-                cost=result.cost,
-                seconds=seconds,
-                images_per_second=images_per_second,
-                reason=result.reason,
-            )
+        record = replace(
+            self._records[number],
+            state=result.state,
+            rungs=result.rungs,
+            cost=result.cost,
+            seconds=seconds,
+            images_per_second=images_per_second,
+            reason=result.reason,
         )
+        self._writer.note(self._ids[number], "outcome", outcome(record))
+        self._records[number] = record
+        self._close(record)
+        return record
 
     def confirm(self) -> None:
         """Check that the study is still there and ours. Raises `StudyLost`."""
-        if self._lease is not None:
-            self._patience(self._lease.confirm)
+        self._writer.confirm()
 
     def copy_to(self, storage: BaseStorage, name: str, facts: Mapping[str, Any]) -> None:
         """Write everything that is known, anew, into an empty storage. Raises `RunError`."""
@@ -265,15 +255,11 @@ class Ledger:
             for number in range(self._next_number):
                 # Somebody else's trial is not known; its number is kept.
                 known = self._records.get(number)
-                trial = self._frozen(known, self._draws.get(number)) if known else _foreign(number)
+                trial = self._frozen(known, self._draws.get(number)) if known else foreign_trial(number)
                 storage.create_new_trial(study, template_trial=trial)
 
     def _create(self, record: TrialRecord, draw: Draw | None) -> None:
-        self.confirm()
-        trial = self._frozen(record, draw)
-        self._ids[record.number] = self._patiently(
-            lambda: self._append(trial), lambda: self._append_again(trial)
-        )
+        self._ids[record.number] = self._writer.create(self._frozen(record, draw))
         self._records[record.number] = record
         if draw is not None:
             self._draws[record.number] = draw
@@ -312,68 +298,14 @@ class Ledger:
         decided = self._decisions.get(record.number, {})
         return [finite(rung.to_dict()) | _said(decided.get(rung.epoch)) for rung in record.rungs]
 
-    def _patiently(self, write: Callable[[], Result], again: Callable[[], Result] | None = None) -> Result:
-        """Write to the study as `Patience` does, where it is still ours. Raises `StudyLost` where it is not."""
-        if self._lease is not None:
-            self._patience(self._lease.check)
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        try:
-            return self._patience(write, again)
-        except (KeyError, UpdateFinishedTrialError):
-            raise StudyLost("the study no longer holds the trials of this search") from None
-
-    def _append(self, trial: FrozenTrial) -> int:
-        """Create a trial under its number; its id. Nothing is done where that is there already."""
-        try:
-            return self._storage.create_new_trial(self._study, template_trial=trial)
-        except NumberTaken:
-            return self._written(trial)
-
-    def _append_again(self, trial: FrozenTrial) -> int:
-        """The same after an attempt that may have come through."""
-        try:
-            return self._written(trial)
-        except KeyError:
-            return self._append(trial)
-
-    def _written(self, trial: FrozenTrial) -> int:
-        """The id of a trial that has been written. Raises `KeyError` where it has not."""
-        there = self._storage.get_trial_id_from_study_id_trial_number(self._study, trial.number)
-        if self._storage.get_trial(there).system_attrs.get("trial") != trial.system_attrs["trial"]:
-            raise RunError(
-                f"trial {trial.number} of the study was written by somebody else; a study has one writer"
-            )
-        return there
-
-    def _end(self, record: TrialRecord) -> TrialRecord:
-        self._note(record.number, "outcome", outcome(record))
-        self._records[record.number] = record
-        self._close(record)
-        return record
-
-    def _note(self, number: int, key: str, value: Any) -> None:
-        trial = self._ids[number]
-        self._patiently(lambda: self._storage.set_trial_system_attr(trial, key, value))
-
     def _close(self, record: TrialRecord) -> None:
         """All of a trial's end that follows from its outcome."""
-        from optuna.exceptions import UpdateFinishedTrialError
-
         trial, state, values = self._ids[record.number], self._optuna_state(record), self.values(record)
         if record.state == "infeasible":
-            self._note(record.number, "constraints", INFEASIBLE)
+            self._writer.note(trial, "constraints", INFEASIBLE)
         for key, noted in known_at_the_end(record).items():
-            self._patiently(partial(self._storage.set_trial_user_attr, trial, key, noted))
-
-        def close() -> None:
-            self._storage.set_trial_state_values(trial, state, values)
-
-        def close_again() -> None:
-            with contextlib.suppress(UpdateFinishedTrialError):
-                close()
-
-        self._patiently(close, close_again)
+            self._writer.tell(trial, key, noted)
+        self._writer.close(trial, state, values)
 
     def _optuna_state(self, record: TrialRecord) -> TrialState:
         from optuna.trial import TrialState
@@ -388,34 +320,6 @@ class Ledger:
             "infeasible": TrialState.FAIL,
             "failed": TrialState.FAIL,
         }[answer.state]
-
-
-def make_study(storage: BaseStorage, name: str, *, labels: bool, facts: Mapping[str, Any]) -> None:
-    """Make the study. `facts` about the run are kept with it. Raises `RunError` where the name is taken, or the storage fails."""
-    import optuna
-
-    metrics = METRICS if labels else METRICS[:1]
-    with in_one_line("the study cannot be written"):
-        try:
-            study = optuna.create_study(
-                storage=storage, study_name=name, directions=["maximize"] * len(metrics)
-            )
-        except optuna.exceptions.DuplicatedStudyError:
-            raise RunError(
-                f"search.storage: it has a study '{name}' already; expected another name"
-            ) from None
-        study.set_user_attr("headsearch", dict(facts))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(list(metrics))
-
-
-def _foreign(number: int) -> FrozenTrial:
-    from optuna.trial import TrialState, create_trial
-
-    trial = create_trial(state=TrialState.FAIL)
-    trial.number = number
-    return trial
 
 
 def finite_scores(scores: RungScores) -> bool:

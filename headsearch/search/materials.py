@@ -48,6 +48,10 @@ class Materials:
     """All that is left out, a line each."""
     seconds_per_proxy: Callable[[], float] | None = None
     """Measures how long a proxy takes here; needed for a budget in hours."""
+    train_images: int = 0
+    """Of an epoch."""
+    screen_bytes: float = 0.0
+    """Memory that a joint training needs, estimated."""
     let_go: Callable[[], None] = _nothing
     """Forgets the images, where workers read their own: called when nothing but trainings is left to do."""
 
@@ -75,9 +79,12 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
     evaluate.prepare()
     images, _ = evaluate.inputs.images
     heads = control_heads(base)
+    screen_bytes = 0.0
     if search.strategy != "proxies":
         batch = min(search.screen.batch, search.screen.heads)
-        evaluate.check_screen(distinct_heads(parsed, batch, seed=0, base=base, cost_function=head_cost))
+        screen_bytes = evaluate.check_screen(
+            distinct_heads(parsed, batch, seed=0, base=base, cost_function=head_cost)
+        )
 
     def score_candidates(
         number: int, path: Path, told: Callable[[int, int], None]
@@ -97,6 +104,8 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
         data=tuple(images.told()),
         left_out=images.left_out.listed(),
         seconds_per_proxy=evaluate.seconds_per_proxy,
+        train_images=len(images.train),
+        screen_bytes=screen_bytes,
         let_go=_nothing if search.executor.kind == "inline" else evaluate.let_go,
     )
 

@@ -23,17 +23,18 @@ from headsearch.search.callbacks.tracker import Subject
 from headsearch.search.candidates import check_candidates, heads_to_screen
 from headsearch.search.checks import check_experiment, check_grids, check_sets
 from headsearch.search.coordinator import Coordinator
-from headsearch.search.executors import Executor
-from headsearch.search.executors.inline import InlineExecutor
+from headsearch.search.executors import Executor, InlineExecutor
 from headsearch.search.executors.placement import place_workers
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.lease import Lease
-from headsearch.search.ledger import Ledger, make_study
+from headsearch.search.ledger import Ledger
 from headsearch.search.materials import Materials, gather, read_space
 from headsearch.search.observer import Observer
 from headsearch.search.patience import Patience
+from headsearch.search.plan import SearchPlan, plan_search
 from headsearch.search.proposer import Proposer
 from headsearch.search.rescue import rescued
+from headsearch.search.study_writer import make_study
 from headsearch.secrecy import kept_out, redacted
 from headsearch.space import Space
 from headsearch.training.trial import TrialStage
@@ -69,6 +70,25 @@ def run_search(
         UserError: bad input; a run directory that exists, is at work, or is of another experiment; a disk that is full.
         KeyboardInterrupt: passed on. What is finished is safe, what was running is resumed from its checkpoint.
     """
+    observer = observer or Observer()
+    experiment, materials = _prepare(experiment, out, resume=resume, observer=observer)
+    return conduct(experiment, materials, out, resume=resume, observer=observer)
+
+
+def dry_run(
+    experiment: Experiment, out: Path, *, resume: bool = False, observer: Observer | None = None
+) -> SearchPlan:
+    """What `run_search` would do, and about how long it would take. Nothing is written. Raises `UserError` as `run_search`."""
+    experiment, materials = _prepare(experiment, out, resume=resume, observer=observer or Observer())
+    if not resume:
+        check_candidates(experiment, materials)
+    return plan_search(experiment, materials, out)
+
+
+def _prepare(
+    experiment: Experiment, out: Path, *, resume: bool, observer: Observer
+) -> tuple[Experiment, Materials]:
+    """The experiment with all its sizes, and what it needs, found good. What was understood is told."""
     check_experiment(experiment)
     read = read_space(experiment.search.space)
     space, _ = read
@@ -78,7 +98,6 @@ def run_search(
     if experiment.search.storage is not None:
         # Before the seconds that base and images take.
         close_storage(open_storage(experiment.search.storage))
-    observer = observer or Observer()
     materials = gather(experiment, read)
     if isinstance(experiment.search.budget, str):
         sized = sized_by_time(experiment, materials, out if resume else None, observer)
@@ -92,7 +111,7 @@ def run_search(
             f"{materials.base.model} ends on a map of 1x1 at {materials.base.image_size} pixels: there is nothing to mix, so families hardly "
             f"differ; take an earlier map (--set base.stage=-2) or larger images"
         )
-    return conduct(experiment, materials, out, resume=resume, observer=observer)
+    return experiment, materials
 
 
 def sized_by_time(
@@ -123,7 +142,7 @@ def sized_by_time(
         data = data.model_copy(update={"subset": share})
         seconds, proxies = seconds * (share or 1.0), proxies / (share or 1.0)
     try:
-        sized = search.sized(proxies)
+        sized = search.sized(proxies, trunk=experiment.trunk_cost)
     except ValueError as error:
         raise ExperimentError(f"search.budget: {budget}, at {seconds:.0f} s a proxy: {error}") from None
     observer.note(

@@ -7,10 +7,12 @@ A stage is asked for a training until it has none now. It `holds` while the stag
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 
+from headsearch.errors import RunError
 from headsearch.heads import Candidate
-from headsearch.results.ranking import rank
+from headsearch.results.allocation import Seed, Seeds, further_seeds
 from headsearch.results.records import TrialRecord
 from headsearch.search.board import Board
 from headsearch.search.observer import StageName
@@ -49,6 +51,44 @@ class SearchStage(abc.ABC):
     def ended(self, record: TrialRecord) -> None:
         """A trial has ended, and that is written down."""
         return
+
+
+class Trunk(SearchStage):
+    """The base without a head, from which everything else branches. Trunks of further replicates are trained when these are wanted."""
+
+    name: StageName = "trunk"
+
+    def __init__(self, board: Board, *, replicates: int) -> None:
+        """At most `replicates` trunks are wanted in all."""
+        self._board = board
+        self._replicates = replicates
+
+    @property
+    def holds(self) -> bool:
+        return not self._board.can_branch(0)
+
+    @property
+    def finished(self) -> bool:
+        return 0 in self._board.trunks and self._board.trunks[0].state != "failed"
+
+    @property
+    def expected(self) -> int:
+        return max(self._replicates, len(self._board.trunks))
+
+    def next_training(self) -> Training | None:
+        return self._board.start_trunk(0) if self.holds else None
+
+    def remember(self, record: TrialRecord) -> None:
+        if record.stage == "trunk":
+            self._board.remember_trunk(record)
+
+    def ended(self, record: TrialRecord) -> None:
+        self.remember(record)
+        if record.stage == "trunk" and record.state == "failed":
+            # Unlike a head it is not left out: nothing can be trained without it.
+            raise RunError(
+                f"the trunk (trial {record.number}) failed: {record.reason}; fix that and continue with --resume"
+            )
 
 
 class Controls(SearchStage):
@@ -166,8 +206,8 @@ class Proposals(SearchStage):
 
 
 class Replicates(SearchStage):
-    """Further seeds for the best heads and for the controls. Who they are is decided by first trials alone, so that a replicate cannot
-    change the choice."""
+    """Further seeds for the best heads and for the controls. Who is among the best is decided by first trials alone, so that a replicate
+    cannot change the choice."""
 
     name: StageName = "replicates"
     holds = False
@@ -175,59 +215,66 @@ class Replicates(SearchStage):
     def __init__(
         self,
         board: Board,
-        controls: Sequence[Candidate],
+        controls: int,
         *,
         finalists: int,
         replicates: int,
+        certainty: float,
         labels: bool,
         target_epochs: int,
     ) -> None:
-        """The best `finalists` heads, and the controls, get `replicates` seeds each; `labels` tells whether trials have a probe, and
-        `target_epochs`, the length of the real pretraining, whether it has a say in who is best."""
+        """The best `finalists` heads get up to `replicates` seeds each, the `controls` all of them (`headsearch.results.allocation`); `labels` tells
+        whether trials have a probe, `target_epochs`, the length of the real pretraining, whether it has a say in who is best."""
         self._board = board
-        self._controls = controls
         self._finalists = finalists
-        self._replicates = replicates
-        self._labels = labels
-        self._target_epochs = target_epochs
-        self._chosen: list[str] | None = None
+        self._most = (finalists + controls) * (replicates - 1) if finalists else 0
+        self._further_seeds = partial(
+            further_seeds,
+            finalists=finalists,
+            replicates=replicates,
+            certainty=certainty,
+            labels=labels,
+            target_epochs=target_epochs,
+        )
+        self._begun = False
+        self._seeds: Seeds | None = None
+        """As decided by what has ended; None where that has to be looked at again."""
 
     @property
     def finished(self) -> bool:
-        return self._finalists == 0 or (self._chosen is not None and not self._missing())
+        if self._finalists == 0:
+            return True
+        return self._begun and self._decided().complete and not self._missing()
 
     @property
     def expected(self) -> int:
-        replicated = self._finalists + len(self._controls) if self._finalists else 0
-        return replicated * (self._replicates - 1)
+        if not self._begun:
+            return self._most
+        seeds = self._decided()
+        return len(seeds.wanted) if seeds.complete else seeds.most
 
     def next_training(self) -> Training | None:
-        if self._finalists == 0:
+        if self._finalists == 0 or self._board.heads_at_work:
+            # The best are known when every head has been heard of.
             return None
-        if self._chosen is None:
-            if self._board.running:
-                # They are chosen when every head has been heard of.
-                return None
-            self._chosen = self._choose()
+        self._begun = True
         for identity, replicate in self._missing():
+            if not self._board.can_branch(replicate):
+                return self._board.start_trunk(replicate)
             first = self._board.first[identity]
             return self._board.start(first.candidate, replicate=replicate, control=first.control)
         return None
 
-    def _missing(self) -> list[tuple[str, int]]:
-        return [
-            (identity, replicate)
-            for replicate in range(1, self._replicates)
-            for identity in self._chosen or ()
-            if (identity, replicate) not in self._board.covered
-        ]
+    def remember(self, record: TrialRecord) -> None:
+        self._begun = self._begun or (record.stage == "proxy" and record.replicate > 0)
 
-    def _choose(self) -> list[str]:
-        """Ids of the controls and of the best heads."""
-        first = self._board.first
-        records = [r for r in self._board.ledger.records if r.replicate == 0 and r.stage == "proxy"]
-        ranking = rank(records, labels=self._labels, target_epochs=self._target_epochs)
-        best = [row.head_id for row in ranking if row.rank is not None][: self._finalists]
-        controls = [candidate.head_id for candidate in self._controls]
-        complete = {identity for identity, record in first.items() if record.state == "complete"}
-        return [identity for identity in dict.fromkeys((*controls, *best)) if identity in complete]
+    def ended(self, record: TrialRecord) -> None:
+        self._seeds = None
+
+    def _decided(self) -> Seeds:
+        if self._seeds is None:
+            self._seeds = self._further_seeds(self._board.ledger.records)
+        return self._seeds
+
+    def _missing(self) -> list[Seed]:
+        return [seed for seed in self._decided().wanted if seed not in self._board.covered]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from headsearch.errors import SpaceError
 from headsearch.heads.config import Scalar
-from headsearch.space.domains import Domain
 from headsearch.space.tree import (
     Blocks,
     HeadNode,
@@ -18,8 +17,10 @@ from headsearch.space.tree import (
     SetOf,
     SharedHead,
     SharedValue,
+    Source,
     Stack,
     distinct_nodes,
+    domain_of,
     values_of,
 )
 
@@ -33,7 +34,7 @@ MAX_TERM_PAIRS = 2_000_000
 def is_finite(root: HeadNode) -> bool:
     """Whether no continuum is reachable."""
     return all(
-        _domain(source).count is not None for node in distinct_nodes(root) for source in values_of(node)
+        domain_of(source).count is not None for node in distinct_nodes(root) for source in values_of(node)
     )
 
 
@@ -83,7 +84,7 @@ def _polynomial(node: HeadNode, known: dict[int, Polynomial], split: set[str]) -
     product = {frozenset(): 1}
     slots = 0
     [number] = values_of(node)
-    for value in sorted(int(value or 0) for value in _domain(number).values()):
+    for value in sorted(int(value or 0) for value in domain_of(number).values()):
         while slots < value:
             slot = node.each if isinstance(node, Stack) else node.slots[slots]
             product = _multiply(product, known[id(slot)])
@@ -95,7 +96,7 @@ def _polynomial(node: HeadNode, known: dict[int, Polynomial], split: set[str]) -
     return total
 
 
-def _draw(source: Domain | SharedValue, split: set[str]) -> Polynomial:
+def _draw(source: Source, split: set[str]) -> Polynomial:
     if not isinstance(source, SharedValue):
         return {frozenset(): source.count or 0}
     if source.name in split:
@@ -132,7 +133,3 @@ def _weight(term: frozenset[Atom], weights: dict[str, int | None]) -> int:
     for name, value in term:
         product *= 1 if value is not None else (weights[name] or 0)
     return product
-
-
-def _domain(source: Domain | SharedValue) -> Domain:
-    return source.domain if isinstance(source, SharedValue) else source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from headsearch.document import ListNode, MapNode, Node, ScalarNode
+from headsearch.document import ListNode, MapNode, Node, ScalarNode, shorten
 from headsearch.errors import did_you_mean
 from headsearch.heads.config import SET
 from headsearch.heads.family import Family
@@ -39,7 +39,7 @@ def keyword_of(node: MapNode, keywords: tuple[str, ...], families: Mapping[str, 
             )
         known = (*keywords, *(families if what != "value" else ()))
         raise node.keys[key].error(
-            f"unknown {'family' if what == 'head' else what} '{key}'{did_you_mean(key, known)}"
+            f"unknown {'family' if what == 'head' else what} '{shorten(key)}'{did_you_mean(key, known)}"
         )
     node.refuse_unknown((found[0], *OPTIONS.get(found[0], ())), "key", f" beside '{found[0]}'")
     return found[0]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from headsearch.document import ListNode, MapNode, Node, ScalarNode, Where, describe
+from headsearch.document import ListNode, MapNode, Node, ScalarNode, Where, describe, shorten
 from headsearch.errors import HeadError, did_you_mean
 from headsearch.heads import FAMILIES, HeadConfig, canonical, head_id, validate_value
 from headsearch.heads.config import SET, Scalar
 from headsearch.heads.family import Family, Parameter
-from headsearch.space.domains import Choice, Domain, Fixed, Integer, Real, scalar_text
+from headsearch.space.domains import Choice, Fixed, Integer, Real, scalar_text
 from headsearch.space.keywords import HEAD_KINDS, NAME_KINDS, VALUE_KINDS, keyword_of, named_by_same
 from headsearch.space.tree import (
     Blocks,
@@ -18,9 +18,11 @@ from headsearch.space.tree import (
     SetOf,
     SharedHead,
     SharedValue,
+    Source,
     Stack,
     children,
     distinct_nodes,
+    domain_of,
     literal_head,
 )
 from headsearch.space.values import read_choice, read_integer, read_real
@@ -51,23 +53,14 @@ class TreeParser:
             self._define(definitions)
 
     def _define(self, node: MapNode) -> None:
-        reserved = {
-            *VALUE_KINDS,
-            *HEAD_KINDS,
-            *NAME_KINDS,
-            "family",
-            "repeat",
-            "size",
-            "each",
-            "default",
-            "none",
-        }
+        words = ("family", "repeat", "size", "each", "default", "none")
+        reserved = {*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS, *words}
         if len(node.items) > MAX_DEFINITIONS:
             raise node.where.error(f"{len(node.items)} definitions; expected at most {MAX_DEFINITIONS}")
         for name, where in node.keys.items():
             if not _NAME.fullmatch(name):
                 raise where.error(
-                    f"'{name}' as the name of a definition; expected letters, digits and underscores"
+                    f"'{shorten(name)}' as the name of a definition; expected letters, digits and underscores"
                 )
             if name in FAMILIES:
                 raise where.error(f"the definition '{name}' has the name of a family; expected another name")
@@ -80,11 +73,10 @@ class TreeParser:
         self.shared_names = {
             name for node in (head, *self.definitions.values()) for name in named_by_same(node)
         }
-        for name, node in self.definitions.items():
-            self._kind_of_definition(name, node.where)
+        kinds = {name: self._kind_of_definition(name, node.where) for name, node in self.definitions.items()}
         tree = self.head(head)
         for name, node in self.definitions.items():
-            if self._kind_of_definition(name, node.where) == "head":
+            if kinds[name] == "head":
                 self._defined_head(name, node.where)
             else:
                 self._defined_value(name, node.where)
@@ -130,8 +122,7 @@ class TreeParser:
         levels = 1 + max((size[1] for size in below), default=0)
         stages = max((size[2] for size in below), default=1)
         if isinstance(tree, Stack):
-            domain = tree.repeat.domain if isinstance(tree.repeat, SharedValue) else tree.repeat
-            stages *= max(int(value or 0) for value in domain.values())
+            stages *= max(int(value or 0) for value in domain_of(tree.repeat).values())
         if nodes > MAX_NODES:
             raise where.error(f"{nodes} heads once definitions are put in; expected at most {MAX_NODES}")
         if levels > MAX_LEVELS:
@@ -211,7 +202,7 @@ class TreeParser:
             raise node.where.error(f"a set inside a {what}; expected single heads")
         return tree
 
-    def _number(self, node: MapNode, what: str, key: str, most: int) -> tuple[Domain | SharedValue, int]:
+    def _number(self, node: MapNode, what: str, key: str, most: int) -> tuple[Source, int]:
         """How many slots a stack or set has, and the most of them; checks that it has both its keys."""
         node.refuse_unknown((key, "each"), "key", f" of {what}")
         for needed in (key, "each"):
@@ -220,7 +211,7 @@ class TreeParser:
                     f"a {what} without '{needed}'; expected '{key}' (how many) and 'each' (the head in every slot)"
                 )
         source = self.value(node.items[key])
-        domain = source.domain if isinstance(source, SharedValue) else source
+        domain = domain_of(source)
         where = node.items[key].where
         if isinstance(domain, Real) or domain.count is None or domain.count > most:
             raise where.error(f"'{key}' is {domain}; expected whole numbers from 1 to {most}")
@@ -245,25 +236,21 @@ class TreeParser:
         body.refuse_unknown(
             [parameter.name for parameter in family.parameters], "parameter", f" of {family_name}"
         )
-        sources: list[tuple[str, Domain | SharedValue]] = []
-        for parameter in family.parameters:
-            written = body.items.get(parameter.name)
-            if written is None:
-                sources.append((parameter.name, Fixed(parameter.default)))
-            else:
-                sources.append((parameter.name, self._parameter(family, parameter, written)))
-        return Blocks(
-            family_name, tuple(sources), tuple(parameter.default for parameter in family.parameters)
+        sources = tuple(
+            (
+                p.name,
+                self._parameter(family, p, body.items[p.name]) if p.name in body.items else Fixed(p.default),
+            )
+            for p in family.parameters
         )
+        return Blocks(family_name, sources, tuple(parameter.default for parameter in family.parameters))
 
     # --- values
 
-    def _parameter(self, family: Family, parameter: Parameter, node: Node) -> Domain | SharedValue:
+    def _parameter(self, family: Family, parameter: Parameter, node: Node) -> Source:
         """The domain of a parameter, every value of which the family allows."""
-        if isinstance(node, ListNode):
-            raise node.where.error("a list as a value; expected {choice: […]} to draw one of several")
         source = self.value(node)
-        domain = source.domain if isinstance(source, SharedValue) else source
+        domain = domain_of(source)
         if (
             isinstance(domain, Real)
             and domain.count is None
@@ -296,7 +283,7 @@ class TreeParser:
             return Fixed(checked[0])
         return Choice(tuple(checked), source.default) if isinstance(source, Choice) else source
 
-    def value(self, node: Node) -> Domain | SharedValue:
+    def value(self, node: Node) -> Source:
         """The domain of a node that stands for a value."""
         if isinstance(node, ScalarNode):
             return Fixed(node.value)
@@ -328,7 +315,7 @@ class TreeParser:
             )
         if target.value not in self.definitions:
             known = did_you_mean(target.value, self.definitions) or "; nothing is defined under 'define'"
-            raise target.where.error(f"'{target.value}' is not defined{known}")
+            raise target.where.error(f"'{shorten(target.value)}' is not defined{known}")
         return target.value, target.where
 
     def _kind_of_definition(self, name: str, where: Where) -> str:
@@ -350,7 +337,7 @@ class TreeParser:
                 self.heads[name] = self.head(self.definitions[name])
         return self.heads[name]
 
-    def _defined_value(self, name: str, where: Where) -> Domain | SharedValue:
+    def _defined_value(self, name: str, where: Where) -> Source:
         if self._kind_of_definition(name, where) != "value":
             raise where.error(f"'{name}' is defined as a head, and a value is expected here")
         with _Resolving(self.resolving, name, where):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.tree import Tree
 
-from headsearch.space.domains import Domain, Fixed
+from headsearch.space.domains import Fixed
 from headsearch.space.space import Space
-from headsearch.space.tree import Blocks, HeadNode, OneOf, SetOf, SharedHead, SharedValue
+from headsearch.space.tree import Blocks, HeadNode, OneOf, SetOf, SharedHead, SharedValue, Source
 
 
 def space_tree(space: Space) -> Tree:
@@ -50,5 +50,5 @@ def _add(parent: Tree, node: HeadNode, label: str) -> None:
         _add(parent.add(f"stack of {escape(_source(node.repeat))} slots, each:"), node.each, "")
 
 
-def _source(source: Domain | SharedValue) -> str:
+def _source(source: Source) -> str:
     return f"{source.domain} (the same '{source.name}')" if isinstance(source, SharedValue) else str(source)

@@ -17,15 +17,7 @@ from headsearch.heads.cost import HeadCost
 from headsearch.space.constraints import Constraint
 from headsearch.space.counting import count_descriptions, is_finite
 from headsearch.space.domains import Chooser, RandomChooser
-from headsearch.space.tree import (
-    HeadNode,
-    SetOf,
-    distinct_nodes,
-    enumerate_walks,
-    families_of,
-    node_data,
-    walk,
-)
+from headsearch.space.tree import Blocks, HeadNode, SetOf, distinct_nodes, enumerate_walks, node_data, walk
 
 FORMAT = "headsearch/space@1"
 """Value of the key `space`, which every space file starts with."""
@@ -57,7 +49,7 @@ class Space:
     @property
     def families(self) -> frozenset[str]:
         """Every family that a head of this space may have, before constraints."""
-        return families_of(self.head)
+        return frozenset(node.family for node in distinct_nodes(self.head) if isinstance(node, Blocks))
 
     def expect_single_heads(self, purpose: str) -> None:
         """Raise `SpaceError` where the space has sets: `purpose`, e.g. `a screen`, says what has no use for them."""
@@ -108,16 +100,6 @@ class Space:
     def is_finite(self) -> bool:
         """Whether the space can be enumerated."""
         return is_finite(self.head)
-
-    @property
-    def needs_cost(self) -> bool:
-        """Whether some constraint speaks of the head's parameters or FLOPs."""
-        return any(constraint.needs_cost for constraint in self.constraints)
-
-    @property
-    def needs_base(self) -> bool:
-        """Whether some constraint speaks of the base, or of a cost, which depends on the base's width."""
-        return self.needs_cost or any(constraint.needs_base for constraint in self.constraints)
 
     @cached_property
     def hash(self) -> str:

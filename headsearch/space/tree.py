@@ -24,12 +24,21 @@ class SharedValue:
     domain: Domain
 
 
+Source = Domain | SharedValue
+"""Where a value comes from."""
+
+
+def domain_of(source: Source) -> Domain:
+    """The values that a source may give."""
+    return source.domain if isinstance(source, SharedValue) else source
+
+
 @dataclass(frozen=True)
 class Blocks:
     """Stages of one family. Every parameter of the family is present, those not written as their default."""
 
     family: str
-    parameters: tuple[tuple[str, Domain | SharedValue], ...]
+    parameters: tuple[tuple[str, Source], ...]
     defaults: tuple[Scalar, ...]
     """The family's own default of each parameter."""
 
@@ -47,7 +56,7 @@ class OneOf:
 class Stack:
     """A sequence of heads, each slot drawn on its own."""
 
-    repeat: Domain | SharedValue
+    repeat: Source
     each: HeadNode
 
 
@@ -55,7 +64,7 @@ class Stack:
 class SetOf:
     """Heads that are trained on one base at once, each drawn on its own. No set is below it."""
 
-    size: Domain | SharedValue
+    size: Source
     """How many heads."""
     slots: tuple[HeadNode, ...]
     """As many as `size` may be; a set of fewer takes the first ones. Written as `each`, they are one node many times."""
@@ -75,11 +84,6 @@ class SharedHead:
 
 
 HeadNode = Blocks | OneOf | Stack | SetOf | SharedHead
-
-
-def families_of(node: HeadNode) -> frozenset[str]:
-    """Every family that a head below `node` may have."""
-    return frozenset(found.family for found in distinct_nodes(node) if isinstance(found, Blocks))
 
 
 Pick = Callable[[str, Domain, Scalar], Scalar]
@@ -104,7 +108,7 @@ class _Walk:
         self.turn = 0
         """Where the next decisions start from: see `asked`."""
 
-    def value(self, name: str, source: Domain | SharedValue, fallback: Scalar) -> Scalar:
+    def value(self, name: str, source: Source, fallback: Scalar) -> Scalar:
         if isinstance(source, Fixed):
             return source.value
         if not isinstance(source, SharedValue):
@@ -213,7 +217,7 @@ def children(node: HeadNode) -> tuple[HeadNode, ...]:
     return (node.head,) if isinstance(node, SharedHead) else ()
 
 
-def values_of(node: HeadNode) -> tuple[Domain | SharedValue, ...]:
+def values_of(node: HeadNode) -> tuple[Source, ...]:
     """The values drawn by a node itself, the choice among branches left out."""
     if isinstance(node, Blocks):
         return tuple(source for _, source in node.parameters)
@@ -224,14 +228,10 @@ def values_of(node: HeadNode) -> tuple[Domain | SharedValue, ...]:
 
 def literal_head(root: HeadNode) -> HeadConfig | None:
     """The one head of a tree that leaves nothing to decide, else None."""
-
-    def fixed(source: Domain | SharedValue) -> bool:
-        return isinstance(source.domain if isinstance(source, SharedValue) else source, Fixed)
-
     nodes = distinct_nodes(root)
     if any(isinstance(node, OneOf) for node in nodes):
         return None
-    if not all(fixed(source) for node in nodes for source in values_of(node)):
+    if not all(isinstance(domain_of(source), Fixed) for node in nodes for source in values_of(node)):
         return None
     return walk(root, lambda name, domain, fallback: domain.first(fallback))
 
@@ -270,9 +270,6 @@ def node_data(node: HeadNode) -> Any:
     return {"one_of": node.labels.to_data(), "branches": [node_data(branch) for branch in node.branches]}
 
 
-def _value_data(source: Domain | SharedValue) -> Any:
-    return (
-        {"same": source.name, "of": source.domain.to_data()}
-        if isinstance(source, SharedValue)
-        else source.to_data()
-    )
+def _value_data(source: Source) -> Any:
+    meaning = domain_of(source).to_data()
+    return {"same": source.name, "of": meaning} if isinstance(source, SharedValue) else meaning

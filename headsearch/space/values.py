@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from headsearch.document import ListNode, MapNode, Node, ScalarNode, describe
 from headsearch.heads.config import Scalar
-from headsearch.space.domains import Choice, Integer, Real, same_scalar, scalar_text
+from headsearch.space.domains import Choice, Domain, Integer, Real, same_scalar, scalar_text
 
 MAX_CHOICES = 1_000
 
@@ -29,15 +31,11 @@ def read_choice(node: MapNode) -> Choice:
             )
         options.append(item.value)
     choice = Choice(tuple(options))
-    if "default" not in node.items:
+    default = _default(node, choice, f"not among the values; expected one of {choice}")
+    if default is None:
         return choice
-    default = node.items["default"]
-    if not isinstance(default, ScalarNode) or default.value not in choice:
-        raise default.where.error(
-            f"{describe(default)} as the default is not among the values; expected one of {choice}"
-        )
-    return Choice(
-        choice.options, next(i for i, option in enumerate(options) if same_scalar(option, default.value))
+    return replace(
+        choice, default=next(i for i, option in enumerate(options) if same_scalar(option, default.value))
     )
 
 
@@ -54,14 +52,8 @@ def read_integer(node: MapNode) -> Integer:
     if log and step != 1:
         raise node.items["step"].where.error("'step' together with 'log'; expected one of them")
     domain = Integer(low, high - (high - low) % step, step, log)
-    if "default" not in node.items:
-        return domain
-    default = node.items["default"]
-    if not isinstance(default, ScalarNode) or default.value not in domain:
-        raise default.where.error(
-            f"{describe(default)} as the default is outside the domain; expected one of {domain}"
-        )
-    return Integer(low, domain.high, step, log, _whole(default))
+    default = _default(node, domain, f"outside the domain; expected one of {domain}")
+    return domain if default is None else replace(domain, default=_whole(default))
 
 
 def read_real(node: MapNode) -> Real:
@@ -72,14 +64,16 @@ def read_real(node: MapNode) -> Real:
     if log and low <= 0:
         raise first.where.error(f"a lower bound of {low:g} with 'log'; expected more than 0")
     domain = Real(low, high, log)
-    if "default" not in node.items:
-        return domain
-    default = node.items["default"]
-    if not isinstance(default, ScalarNode) or default.value not in domain:
-        raise default.where.error(
-            f"{describe(default)} as the default is outside the domain; expected a number in {domain}"
-        )
-    return Real(low, high, log, _number(default))
+    default = _default(node, domain, f"outside the domain; expected a number in {domain}")
+    return domain if default is None else replace(domain, default=_number(default))
+
+
+def _default(node: MapNode, domain: Domain, wrong: str) -> ScalarNode | None:
+    """The value under `default`, which the domain must have; None where nothing is written there."""
+    default = node.items.get("default")
+    if default is not None and not (isinstance(default, ScalarNode) and default.value in domain):
+        raise default.where.error(f"{describe(default)} as the default is {wrong}")
+    return default
 
 
 def _bounds(node: MapNode, keyword: str) -> tuple[Node, Node]:
@@ -98,25 +92,21 @@ def _bounds(node: MapNode, keyword: str) -> tuple[Node, Node]:
 
 
 def _whole(node: Node) -> int:
-    if (
-        not isinstance(node, ScalarNode)
-        or isinstance(node.value, bool)
-        or not isinstance(node.value, int | float)
-    ):
+    value = _numeral(node, "a whole number")
+    if value != int(value):
         raise node.where.error(f"{describe(node)}; expected a whole number")
-    if node.value != int(node.value):
-        raise node.where.error(f"{describe(node)}; expected a whole number")
-    return int(node.value)
+    return int(value)
 
 
 def _number(node: Node) -> float:
-    if (
-        not isinstance(node, ScalarNode)
-        or isinstance(node.value, bool)
-        or not isinstance(node.value, int | float)
-    ):
-        raise node.where.error(f"{describe(node)}; expected a number")
-    return float(node.value)
+    return float(_numeral(node, "a number"))
+
+
+def _numeral(node: Node, expected: str) -> int | float:
+    value = node.value if isinstance(node, ScalarNode) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise node.where.error(f"{describe(node)}; expected {expected}")
+    return value
 
 
 def _flag(node: MapNode, key: str) -> bool:

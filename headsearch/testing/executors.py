@@ -27,7 +27,14 @@ from headsearch.search.executors import Executor
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import Failure, ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
-from headsearch.training.trial import RungScores, Training, TrainingContext, TrainingResult
+from headsearch.training.trial import (
+    BEGINNING,
+    TRUNK,
+    RungScores,
+    Training,
+    TrainingContext,
+    TrainingResult,
+)
 
 MEETING_SECONDS = 300.0
 """For the first trials to find each other: workers may have to start."""
@@ -51,6 +58,7 @@ def check_executor(make: MakeExecutor, folder: Path, *, workers: int, apart: boo
     check_failures(make, folder / "failures")
     check_halt(make, folder / "halt")
     check_interruptions(make, folder / "interruptions")
+    check_trunk(make, folder / "trunk")
     if apart:
         check_lost_workers(make, folder / "lost")
 
@@ -155,6 +163,30 @@ def check_interruptions(make: MakeExecutor, folder: Path) -> None:
     for record in finished:
         attempts = Diary(folder, record.head_id, record.seed).attempts
         assert len(attempts) == 1 or attempts[-1][-1] == 9, "a finished trial was run again"
+
+
+def check_trunk(make: MakeExecutor, folder: Path) -> None:
+    """Each replicate has one trunk, which is trained before all that branches from it, also where Ctrl-C came in between; scores are those of an inline search."""
+    experiment = toy_experiment(trunk=9, trials=3, finalists=2, replicates=2, sampler="grid")
+    for rungs in (2, 5):
+        try:
+            watcher = Watcher(interrupt_after=rungs)
+            _run(make, folder, experiment, ToyEvaluator(), watcher, resume=(folder / "run").exists())
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise AssertionError("an interruption was swallowed")
+    records = _run(make, folder, experiment, ToyEvaluator(), resume=True)
+    _is_as_undisturbed(records, folder, experiment)
+    trunks = {record.replicate: record for record in records if record.stage == "trunk"}
+    assert len(trunks) == 2 == sum(record.stage == "trunk" for record in records), "a trunk was trained again"
+    for record in records:
+        folder_of = folder / "run" / "trials" / str(record.number)
+        assert (folder_of / TRUNK).exists() == (record.stage == "trunk")
+        assert not (folder_of / BEGINNING).exists(), "what a training began with was left behind"
+        if record.stage == "trunk":
+            earlier = [r for r in records if r.replicate == record.replicate and r.number < record.number]
+            assert not earlier, "something was trained before what it branches from"
 
 
 def check_lost_workers(make: MakeExecutor, folder: Path) -> None:

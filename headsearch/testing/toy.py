@@ -20,6 +20,8 @@ from headsearch.errors import InfeasibleHead
 from headsearch.heads.config import HeadConfig, Stage
 from headsearch.heads.cost import HeadCost
 from headsearch.training.trial import (
+    BEGINNING,
+    TRUNK,
     RungScores,
     Training,
     TrainingContext,
@@ -53,6 +55,9 @@ class ToyEvaluator:
         checkpoint = training.workdir / "checkpoint.json"
         first, budget, screen = self.rungs[0], self.rungs[-1], training.stage == "screen"
         heads = [candidate.config for candidate in training.candidates]
+        beginning = training.workdir / BEGINNING
+        # What a trunk leaves is its seed, which shifts the noise of what branches from it.
+        seed = training.seed ^ (int(beginning.read_text(encoding="utf-8")) if beginning.exists() else 0)
         epoch, seconds = 0, 0.0
         rungs: list[list[RungScores]] = [[] for _ in heads]
         # What would fail alone is infeasible in a screen.
@@ -73,7 +78,7 @@ class ToyEvaluator:
                     trained.write(f"{epoch}\n")
             for place, head in enumerate(heads):
                 if epoch in self.rungs and place not in left:
-                    scores = self.scores(head, epoch, training.seed)
+                    scores = self.scores(head, epoch, seed)
                     rungs[place].append(replace(scores, knn=None, linear=None) if screen else scores)
                     context.report(place, rungs[place][-1])
             if screen and epoch == first:
@@ -89,6 +94,8 @@ class ToyEvaluator:
                 written = checkpoint.with_suffix(".new")
                 written.write_text(json.dumps(saved), encoding="utf-8")
                 written.replace(checkpoint)
+        if training.stage == "trunk":
+            (training.workdir / TRUNK).write_text(str(training.seed), encoding="utf-8")
         # The checkpoint stays: should the search be killed before it has written the result down, nothing is trained again.
         results = [_result(head, tuple(of_head), budget) for head, of_head in zip(heads, rungs, strict=True)]
         return TrainingResult(tuple(results), seconds + time.perf_counter() - began, 1000.0)

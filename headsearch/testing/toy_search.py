@@ -34,16 +34,29 @@ TOY_BASE = BaseInfo(
 """What a small ViT on small images looks like."""
 
 
-def toy_experiment(labels: str = "probe", seed: int = 0, **search: Any) -> Experiment:
-    """An experiment of nine epochs with rungs at 1, 3 and 9, by proxies alone and without early stopping unless asked for. `search` are keys of its section
-    of that name."""
+def toy_experiment(
+    labels: str = "probe", seed: int = 0, trunk: int | None = None, **search: Any
+) -> Experiment:
+    """An experiment of nine epochs with rungs at 1, 3 and 9, by proxies alone, without early stopping, and with all replicates, unless asked for; from a trunk
+    of `trunk` epochs where that is given. `search` are keys of its section of that name."""
     return parse_experiment(
         {
             "name": "toy",
             "data": {"labels": labels},
             # Told to use the CPU, nobody imports torch to look for an accelerator.
-            "proxy": {"epochs": 9, "rungs": [1, 3, 9], "device": "cpu"},
-            "search": {"space": "tiny", "strategy": "proxies", "stopping": {"kind": "none"}, **search},
+            "proxy": {
+                "epochs": 9,
+                "rungs": [1, 3, 9],
+                "device": "cpu",
+                "trunk": None if trunk is None else {"epochs": trunk},
+            },
+            "search": {
+                "space": "tiny",
+                "strategy": "proxies",
+                "stopping": {"kind": "none"},
+                "certainty": 1.0,
+                **search,
+            },
             "seed": seed,
         }
     )

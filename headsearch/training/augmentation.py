@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from pydantic import TypeAdapter, ValidationError
 
-from headsearch.data.recipe import Augmentation, default_augmentation
+from headsearch.data.recipe import Augmentation, check_bands, default_augmentation
 from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.experiment import DataSpec
 
@@ -17,13 +17,19 @@ def build_augmentation(data: DataSpec) -> Augmentation:
     Raises:
         ExperimentError: an unknown key (the nearest known one is named), or a value of another type or out of bounds.
     """
-    recipe = asdict(default_augmentation(data.dataset, data.image_size))
+    recipe = asdict(default_augmentation(data.dataset, data.image_size, data.channels))
     for name in data.augmentation:
         if name not in recipe:
             raise ExperimentError(f"data.augmentation: unknown key '{name}'{did_you_mean(name, recipe)}")
     try:
-        return TypeAdapter(Augmentation).validate_python({**recipe, **data.augmentation})
+        augmentation = TypeAdapter(Augmentation).validate_python({**recipe, **data.augmentation})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(["data.augmentation", *(str(part) for part in first["loc"])])
         raise ExperimentError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
+    if data.channels != "rgb":
+        try:
+            check_bands(augmentation)
+        except ValueError as error:
+            raise ExperimentError(f"data.augmentation: {error}") from None
+    return augmentation

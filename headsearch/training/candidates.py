@@ -26,6 +26,7 @@ from headsearch.training.seeds import derived_generator, derived_seed
 from headsearch.training.trainer import Trainer
 from headsearch.training.trial import (
     EMBEDDINGS,
+    TRUNK,
     RungScores,
     Training,
     TrainingContext,
@@ -246,6 +247,8 @@ class CandidatesRun(TrainingLoop[RunState]):
                 good[place] = -math.inf if score is None else score
         if not final:
             self._drop_the_weak(good)
+        elif self.training.stage == "trunk":
+            save_tensors(self.training.workdir / TRUNK, student.base.model.state_dict())
         elif not student.heads:
             # How far two seeds of a base without a head are apart is the scale of a discrepancy.
             kept = kept_embeddings(self.scorer.base_embeddings(student.base))

@@ -13,6 +13,7 @@ from headsearch.base.model import Base, check_size, load_base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.load import check_probe
+from headsearch.data.names import channel_count
 from headsearch.data.sets import Dataset
 from headsearch.errors import ExperimentError, HeadError
 from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, SearchedData
@@ -24,10 +25,15 @@ from headsearch.training.augmentation import build_augmentation
 from headsearch.training.seeds import derived_seed
 
 
-def new_base(spec: BaseSpec, image_size: int) -> Base:
-    """The base that `spec` describes. Raises `BaseModelError`."""
+def new_base(spec: BaseSpec, data: DataSpec) -> Base:
+    """The base that `spec` describes, for images as `data` has them. Raises `BaseModelError`."""
     return load_base(
-        spec.model, image_size=image_size, kwargs=spec.kwargs, weights=spec.weights, stage=spec.stage
+        spec.model,
+        image_size=data.image_size,
+        channels=channel_count(data.channels),
+        kwargs=spec.kwargs,
+        weights=spec.weights,
+        stage=spec.stage,
     )
 
 
@@ -44,6 +50,7 @@ def read_images(
         data.dataset,
         root=data.root,
         image_size=data.image_size,
+        channels=data.channels,
         labels=data.labels,
         seed=seed,
         min_train_images=batch_size,
@@ -51,7 +58,13 @@ def read_images(
         subset=subset,
     )
     check_probe(dataset)
-    views = Views(augmentation, image_size=data.image_size, mean=dataset.mean, std=dataset.std)
+    views = Views(
+        augmentation,
+        image_size=data.image_size,
+        mean=dataset.mean,
+        std=dataset.std,
+        channels=data.channels,
+    )
     if augmentation.local_crops:
         check_size(base, views.local_size)
     return dataset, views
@@ -99,12 +112,16 @@ class Inputs:
         """A base at its start: with the given weights, or else new ones, drawn from torch's global generator."""
         if self._spec.weights is not None:
             return copy.deepcopy(self._read())
-        return new_base(self._spec, self._data.image_size)
+        return new_base(self._spec, self._data)
+
+    def branched(self, trunk: str) -> Base:
+        """A base with the weights of the file `trunk`. Raises `BaseModelError` where it is of another base."""
+        return new_base(self._spec.model_copy(update={"weights": trunk}), self._data)
 
     def _read(self) -> Base:
         if self._first is None:
             with torch.random.fork_rng(devices=[]):
-                self._first = new_base(self._spec, self._data.image_size)
+                self._first = new_base(self._spec, self._data)
         return self._first
 
 

@@ -33,8 +33,8 @@ def check_joint_memory(
     heads_per_step: int,
     batch_size: int,
     free: int,
-) -> None:
-    """Refuse a joint run that would not fit.
+) -> float:
+    """The bytes that a joint run needs, about; one that would not fit is refused.
 
     Args:
         base: the base, on the meta device.
@@ -52,7 +52,7 @@ def check_joint_memory(
     needed = fixed + len(heads) * per_head + active
     allowed = _RESERVE * free
     if needed <= allowed:
-        return
+        return needed
     fitting = int((allowed - fixed - active) / per_head)
     advice = (
         f"about {fitting} heads would fit (search.screen.batch)"
@@ -92,7 +92,7 @@ def _bytes(
         branches = sum(_size(method.projector(dim)) for dim in (info.embedding_dim, info.width))
         built = [build_head(head.config, info) for head in heads]
         projector = _size(method.projector(info.width))
-        base_kept = _kept(base, torch.empty(2, 3, info.image_size, info.image_size)) / 2
+        base_kept = _kept(base, torch.empty(2, info.channels, info.image_size, info.image_size)) / 2
         maps = torch.empty(2, info.width, *info.grid)
         head_kept = [_kept(head, maps) / 2 for head in built]
     fixed = (_STUDENT_COPIES + 1) * _size(base) + images * base_kept

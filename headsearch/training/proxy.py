@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from headsearch.base.model import empty_base
-from headsearch.errors import PluginError
+from headsearch.base.model import Base, empty_base
+from headsearch.data.names import channel_count
+from headsearch.errors import BaseModelError, ExperimentError, PluginError
 from headsearch.experiment import Experiment, ProxySpec
 from headsearch.heads import Candidate, head_id
 from headsearch.heads.controls import control_heads, same_head
@@ -32,7 +33,13 @@ from headsearch.training.overhead import Overhead, step_overhead, step_seconds
 from headsearch.training.scorer import Scorer
 from headsearch.training.seeds import derived_generator
 from headsearch.training.trainer import Trainer
-from headsearch.training.trial import Training, TrainingContext, TrainingResult
+from headsearch.training.trial import (
+    BEGINNING,
+    Training,
+    TrainingContext,
+    TrainingResult,
+    TrialStage,
+)
 
 
 class ProxyEvaluator:
@@ -58,6 +65,12 @@ class ProxyEvaluator:
             UserError: device, method, augmentation, data or base cannot be used.
         """
         resolve_device(self.experiment.proxy.device)
+        trunk = self.experiment.proxy.trunk
+        if trunk is not None and trunk.file is not None:
+            try:
+                self.inputs.branched(trunk.file)
+            except BaseModelError as error:
+                raise ExperimentError(f"proxy.trunk: {error}") from error
         self._prepared()
 
     def let_go(self) -> None:
@@ -93,12 +106,12 @@ class ProxyEvaluator:
         """
         screen = self.experiment.search.screen
         joint = training.stage == "screen"
-        schedule = screen_schedule(self.experiment) if joint else self.experiment.proxy
+        schedule = schedule_of(self.experiment, training.stage)
         anchors = control_heads(self.inputs.info).values() if joint else ()
         return CandidatesRun(
             training,
             context,
-            self._trainer(training.candidates, training.seed, schedule),
+            self._trainer(training.candidates, training.seed, schedule, self._beginning(training)),
             self._prepared(),
             rungs=schedule.rungs,
             identity=self._identity(training),
@@ -108,14 +121,18 @@ class ProxyEvaluator:
             kept=[place for place, candidate in enumerate(training.candidates) if candidate in anchors],
         )
 
-    def check_screen(self, heads: Sequence[Candidate]) -> None:
-        """Refuse a joint training of these heads, or of others like them, that would not fit into memory, with an `ExperimentError`."""
+    def check_screen(self, heads: Sequence[Candidate]) -> float:
+        """The bytes that a joint training of these heads, or of others like them, needs. Raises `ExperimentError` where it would not fit."""
         experiment = self.experiment
         spec, screen = experiment.base, experiment.search.screen
         base = empty_base(
-            spec.model, image_size=experiment.data.image_size, kwargs=spec.kwargs, stage=spec.stage
+            spec.model,
+            image_size=experiment.data.image_size,
+            channels=channel_count(experiment.data.channels),
+            kwargs=spec.kwargs,
+            stage=spec.stage,
         )
-        check_joint_memory(
+        return check_joint_memory(
             base,
             heads,
             build_method(experiment.method.name, width=base.info.width, **experiment.method.kwargs),
@@ -162,13 +179,25 @@ class ProxyEvaluator:
             )
         return self._scorer
 
+    def _beginning(self, training: Training) -> Callable[[], Base]:
+        """What makes the base that a training begins with."""
+        trunk = self.experiment.proxy.trunk
+        if trunk is None or training.stage == "trunk":
+            return self.inputs.base
+        file = trunk.file or str(training.workdir / BEGINNING)
+        return lambda: self.inputs.branched(file)
+
     def _trainer(
-        self, candidates: Sequence[Candidate], seed: int, schedule: ProxySpec | None = None
+        self,
+        candidates: Sequence[Candidate],
+        seed: int,
+        schedule: ProxySpec | None = None,
+        make_base: Callable[[], Base] | None = None,
     ) -> Trainer:
         """A pair at its start, every part drawn from a stream of its own. `schedule` is another than the experiment's."""
         scorer, schedule = self._prepared(), schedule or self.experiment.proxy
         heads = [head for candidate in candidates for head in candidate.config.heads]
-        hssl = build_pair(self.inputs.base, heads, self.experiment.method, seed)
+        hssl = build_pair(make_base or self.inputs.base, heads, self.experiment.method, seed)
         check_local_crops(scorer.views, hssl)
         steps = len(scorer.dataset.train) // schedule.batch_size
         return Trainer(hssl, schedule, steps_per_epoch=steps, device=self._device)
@@ -206,10 +235,16 @@ class ProxyEvaluator:
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def screen_schedule(experiment: Experiment) -> ProxySpec:
-    """The proxy's schedule with the epochs and rungs of a screen."""
-    epochs, rungs = experiment.search.screen.schedule(experiment.proxy.epochs)
-    fields = experiment.proxy.model_dump(exclude={"epochs", "rungs", "warmup_epochs"})
+def schedule_of(experiment: Experiment, stage: TrialStage) -> ProxySpec:
+    """The proxy's schedule, with the epochs and rungs of a screen or a trunk where it is one."""
+    proxy = experiment.proxy
+    if stage == "proxy":
+        return proxy
+    if stage == "screen":
+        epochs, rungs = experiment.search.screen.schedule(proxy.epochs)
+    else:
+        epochs, rungs = proxy.trunk_epochs, [proxy.trunk_epochs]
+    fields = proxy.model_dump(exclude={"epochs", "rungs", "warmup_epochs", "trunk"})
     return ProxySpec.model_validate(
         {**fields, "epochs": epochs, "rungs": rungs, "warmup_epochs": epochs / 10}
     )

@@ -21,8 +21,15 @@ is written down."""
 EMBEDDINGS = "embeddings.safetensors"
 """The file in its folder in which a trial without a head keeps what its base makes of held-out images; it stays."""
 
-TrialStage = Literal["screen", "proxy"]
-"""How a head was trained: jointly with others on one base and scored without labels, or with a base of its own."""
+TRUNK = "trunk.safetensors"
+"""The file in a trunk's folder with the weights of its base, by timm's names; it stays."""
+
+BEGINNING = "checkpoint.trunk.safetensors"
+"""A copy of it in the folder of a training that branches from it. It travels with the folder, and is removed with the checkpoints."""
+
+TrialStage = Literal["trunk", "screen", "proxy"]
+"""How a head was trained: jointly with others on one base and scored without labels, or with a base of its own. A trunk has no head: it is the
+base that the others of its replicate begin with."""
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path: Path, state: object, mes
         ("zzz", 64, {}, "timm has no model 'zzz'"),
         ("resnet18", 64, {"foo": 1}, "resnet18 takes no keyword 'foo'"),
         ("resnet18", 64, {"img_size": 64}, "resnet18 takes no keyword 'img_size'"),
-        ("resnet18", 64, {"in_chans": 1}, "resnet18 cannot take images of 64x64 pixels"),
+        ("resnet18", 64, {"in_chans": 1}, "base.kwargs.in_chans is 1: data.channels makes it 3"),
         ("resnet18", 64, {"num_classes": 3}, "base.kwargs sets 'num_classes'"),
         ("vit_tiny_patch16_224", 10, {}, "vit_tiny_patch16_224 cannot take images of 10x10 pixels"),
         ("convnext_atto", 16, {}, "convnext_atto cannot take images of 16x16 pixels"),

@@ -12,8 +12,7 @@ from headsearch.cores import cores
 from headsearch.errors import RunError
 from headsearch.experiment import RaySpec
 from headsearch.runs.run import read_records
-from headsearch.search.executors import Executor
-from headsearch.search.executors.inline import InlineExecutor
+from headsearch.search.executors import Executor, InlineExecutor
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.process import ProcessExecutor
 from headsearch.search.observer import Observer, SearchStatus
@@ -71,6 +70,10 @@ def test_executors_conform(
 @pytest.mark.parametrize("make", SLOW_ON_RAY, indirect=True)
 def test_what_would_end_every_trial_ends_the_search(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_halt(make, tmp_path)
+
+
+def test_a_trunk_is_trained_once_by_every_executor(make: MakeExecutor, tmp_path: Path) -> None:
+    executors.check_trunk(make, tmp_path)
 
 
 def test_scores_do_not_depend_on_the_executor(make: MakeExecutor, tmp_path: Path) -> None:

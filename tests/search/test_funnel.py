@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -18,10 +19,12 @@ from headsearch.experiment.sections import SearchedData
 from headsearch.results.departures import departures, passage
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
+from headsearch.results.spending import spending
 from headsearch.results.standings import standings
 from headsearch.runs.run import read_run
 from headsearch.scoring.zero_cost_scores import FILE_NAME, read_scores
 from headsearch.search.observer import Observer, SearchStatus
+from headsearch.search.plan import plan_search
 from headsearch.search.session import sized_by_time
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, toy_experiment, toy_materials
@@ -288,6 +291,25 @@ def test_hours_are_turned_into_sizes_by_how_long_a_proxy_takes_here(tmp_path: Pa
         ExperimentError, match=r"^search.budget: 0.05 h, at 60 s a proxy: .*3 proxies are too few"
     ):
         sized_by_time(hasty, materials, None, Observer())
+
+
+def test_the_plan_of_a_search_has_the_trainings_that_it_then_has(tmp_path: Path) -> None:
+    searches: list[dict[str, Any]] = [
+        {"strategy": "funnel"},
+        {"strategy": "screen"},
+        {"strategy": "proxies", "trials": 5},
+        {"strategy": "funnel", "trunk": 9},
+    ]
+    for number, search in enumerate(searches):
+        experiment = toy_experiment(stopping={"kind": "none"}, **search)
+        planned = plan_search(experiment, toy_materials(experiment), tmp_path)
+        spent = spending(run(tmp_path / str(number), experiment), budget=experiment.proxy.epochs, clock={})
+        assert {stage.name: stage.trainings for stage in planned.stages} == {
+            part.name: part.trainings for part in spent.parts
+        }
+        assert [stage.seconds for stage in planned.stages if stage.name != "screen"] == [
+            60.0 * part.trainings for part in spent.parts if part.name != "screen"
+        ]
 
 
 def test_a_time_decides_on_how_many_images_the_search_learns_from(tmp_path: Path) -> None:

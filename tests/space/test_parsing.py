@@ -286,6 +286,20 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     assert refusal(TAG + text) is None or is_one_located_line(refusal(TAG + text))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "head: {vit: {depth: {ref: 'de\n\n  pth'}}}\ndefine: {x: 1}",
+        "head: {'vi\n\n  t': {}}",
+        "head: {vit: {}}\ndefine: {'a\n\n  b': 1}",
+    ],
+)
+def test_a_name_of_several_lines_is_named_on_one(body: str) -> None:
+    told = refusal(f"{TAG}{body}\n")
+    assert told is not None
+    assert is_one_located_line(told)
+
+
 def test_a_value_of_several_lines_is_named_on_one() -> None:
     text = "space: headsearch/space@1\nhead: {resnet: {block: {choice: [basic, 'bottle\n\n  neck'], default: basi}}}\n"
     told = refusal(text)

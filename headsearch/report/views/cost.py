@@ -73,8 +73,5 @@ def _broken(view: Run) -> Child:
     )
     rows: list[Sequence[Child]] = [[reason, str(count)] for reason, count in found.broken.items()]
     return card(
-        "What went wrong",
-        table("Failures", [Column("Reason"), *numbers("Trials")], rows),
-        again,
-        wide=True,
+        "What went wrong", table("Failures", [Column("Reason"), *numbers("Trials")], rows), again, wide=True
     )

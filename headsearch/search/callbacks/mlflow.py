@@ -109,10 +109,7 @@ class MlflowCallback(Tracker):
         found = read_run(self._folder)
         winner = found.ranked[0] if found.ranked else None
         now, noted = int(1000 * time.time()), {"headsearch.verdict": found.verdict}
-        figures: dict[str, float] = {
-            "trials": len(found.records),
-            "ranked": len(found.ranked),
-        }
+        figures: dict[str, float] = {"trials": len(found.records), "ranked": len(found.ranked)}
         if winner is not None:
             noted["headsearch.winner"] = winner.head_id
             figures |= {

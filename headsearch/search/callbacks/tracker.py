@@ -15,7 +15,7 @@ from headsearch.heads import Candidate, Scalar
 from headsearch.results.records import State, TrialRecord
 from headsearch.search.callbacks.broadcast import Callback
 from headsearch.search.observer import SearchStatus
-from headsearch.training.trial import RungScores, Training
+from headsearch.training.trial import RungScores, Training, Trial
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,13 @@ class LoggedTrial:
     replicate: int
     stage: str
 
+    @classmethod
+    def of(cls, trial: Trial | TrialRecord, training: Training | TrialRecord) -> LoggedTrial:
+        """A trial of a training, or a record, which is both."""
+        return cls(
+            trial.number, trial.candidate, trial.control, training.seed, training.replicate, training.stage
+        )
+
     @property
     def title(self) -> str:
         """For people: `3-convnext-d3-k7-1a2b3c4d`, `0-control-none`; a replicate has `-seed2` behind it."""
@@ -66,6 +73,10 @@ class LoggedTrial:
                 described[f"{prefix}family"] = stage.family
             described |= {f"{prefix}{name}": value for name, value in stage.params.items()}
         return described
+
+
+_NO_SCORES = ("epoch", "measures", "quality")
+"""Fields of `RungScores` that are no single score."""
 
 
 class Tracker(Callback, abc.ABC):
@@ -96,16 +107,7 @@ class Tracker(Callback, abc.ABC):
             return
         for trial in training.trials:
             self._epochs[trial.number] = 0
-            self.begin(
-                LoggedTrial(
-                    trial.number,
-                    trial.candidate,
-                    trial.control,
-                    training.seed,
-                    training.replicate,
-                    training.stage,
-                )
-            )
+            self.begin(LoggedTrial.of(trial, training))
 
     def training_progress(
         self, training: Training, epoch: float, epochs: int, loss: float, images_per_second: float
@@ -126,16 +128,7 @@ class Tracker(Callback, abc.ABC):
                 continue
             if self._epochs.pop(record.number, None) is None:
                 # Its log has not been begun: it is written as a whole.
-                self.begin(
-                    LoggedTrial(
-                        record.number,
-                        record.candidate,
-                        record.control,
-                        record.seed,
-                        record.replicate,
-                        record.stage,
-                    )
-                )
+                self.begin(LoggedTrial.of(record, record))
                 for scores in record.rungs:
                     self.log(record.number, scores.epoch, score_values(scores))
             self.end(record.number, record.state, record.reason)
@@ -143,19 +136,7 @@ class Tracker(Callback, abc.ABC):
 
 def score_values(scores: RungScores) -> dict[str, float]:
     """The scores of a rung by name, what is unknown left out."""
-    single = {
-        name: getattr(scores, name)
-        for name in (
-            "loss",
-            "discrepancy",
-            "knn",
-            "linear",
-            "rankme_base",
-            "rankme_head",
-            "std_base",
-            "std_head",
-        )
-    }
+    single = {name: value for name, value in vars(scores).items() if name not in _NO_SCORES}
     named = {f"score/{name}": value for name, value in single.items() if value is not None}
     named |= {f"measure/{name}": value for name, value in scores.measures.items()}
     return named | {f"quality/{name}": value for name, value in scores.quality.items()}

@@ -6,7 +6,7 @@ another process or another machine, where `attempt` runs a training just as it d
     while (training := source.next_training()) is not None:
         source.settle(training, attempt(evaluate, training, report, progress))
 
-`inline.py` is exactly that loop; `process.py` keeps several worker processes busy, `ray.py` the nodes of a cluster.
+`InlineExecutor` is exactly that loop; `process.py` keeps several worker processes busy, `ray.py` the nodes of a cluster.
 """
 
 from __future__ import annotations
@@ -163,3 +163,13 @@ def _out_of_memory(error: Exception) -> bool:
         return True
     # torch has no type of its own for the host's memory.
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+class InlineExecutor:
+    """Trainings one after the other in this process: the simplest executor, and the one whose order is always the same."""
+
+    def run(self, source: TrainingSource, evaluate: Evaluate) -> None:
+        """Evaluate all that `source` hands out, in that order."""
+        while (training := source.next_training()) is not None:
+            source.settle(training, attempt(evaluate, training, source.report, source.progress))
+        assert source.done, "nothing runs elsewhere, so there is nothing to wait for"

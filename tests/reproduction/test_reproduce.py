@@ -15,7 +15,7 @@ from headsearch.errors import DataError, LabelsMissing, RunError
 from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.reproduction.plan import Plan, make_plan
-from headsearch.reproduction.run import reproduce
+from headsearch.reproduction.reproduce import reproduce
 from headsearch.reproduction.text import Report
 from headsearch.results.records import TrialRecord
 from headsearch.runs.run import read_run

@@ -1,0 +1,134 @@
+"""Which heads of a search are trained again with further seeds, and when there are enough. Pure functions of the records.
+
+The best heads by their first trials are finalists. The controls get all their seeds. Finalists get theirs one after the other, each time the head
+with the largest knowledge gradient: whose next seed is expected to raise the highest believed score most (Frazier, Powell and Dayanik, "A
+knowledge-gradient policy for sequential information collection", 2008). It ends when it is sure enough that the first is as good as the best of
+them, or when all have theirs. The next seed follows from the results of those before alone, so every executor and every resumed search comes to the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
+
+from headsearch.results.certainty import Belief, beliefs, probability_as_good
+from headsearch.results.noise import Noise, pooled_noise
+from headsearch.results.ranking import rank
+from headsearch.results.records import TrialRecord
+
+_NORMAL = NormalDist()
+
+Seed = tuple[str, int]
+"""A head by its id, and the number of the replicate."""
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Further seeds of a search."""
+
+    wanted: tuple[Seed, ...]
+    """What is to be trained, in order, as far as it is decided; it may have been trained."""
+    complete: bool
+    """Whether nothing will be added."""
+    most: int
+    """Trainings, should it never be sure enough."""
+
+
+def further_seeds(
+    records: Sequence[TrialRecord],
+    *,
+    finalists: int,
+    replicates: int,
+    certainty: float,
+    labels: bool,
+    target_epochs: int | None = None,
+) -> Seeds:
+    """What is to be trained again, once every first trial has ended.
+
+    Args:
+        records: trials of the search, by number.
+        finalists: so many of the best heads may have further seeds.
+        replicates: seeds of every control, and the most that a finalist may have.
+        certainty: the probability from which on it is sure enough that the first head is as good as the best; 1: never.
+        labels: whether trials have a probe.
+        target_epochs: of the real pretraining, which tells whether the probe has a say in who is a finalist.
+    """
+    proxies = [record for record in records if record.stage == "proxy"]
+    trials = {(r.head_id, r.replicate): r for r in proxies if r.state != "duplicate"}
+    first = [record for record in proxies if record.replicate == 0]
+    complete = {record.head_id for record in first if record.state == "complete"}
+    controls = dict.fromkeys(record.head_id for record in first if record.control is not None)
+    again = [head for head in controls if head in complete]
+    ranked = [
+        row.head_id for row in rank(first, labels=labels, target_epochs=target_epochs) if row.rank is not None
+    ]
+    best = [head for head in ranked[:finalists] if head not in controls]
+    everything = tuple((head, n) for n in range(1, replicates) for head in (*again, *best))
+    if certainty >= 1.0 or any(trials[head, 0].score is None for head in best):
+        return Seeds(everything, complete=True, most=len(everything))
+    wanted = [(head, n) for head, n in everything if head in again]
+    following = _one_by_one(trials, again, best, replicates, certainty)
+    while all(seed in trials and trials[seed].state != "running" for seed in wanted):
+        seed = next(following, None)
+        if seed is None:
+            return Seeds(tuple(wanted), complete=True, most=len(everything))
+        wanted.append(seed)
+    return Seeds(tuple(wanted), complete=False, most=len(everything))
+
+
+def knowledge_gradient(heads: Sequence[Belief], noise: Noise) -> list[float]:
+    """By how much one more seed of each head is expected to raise the highest believed score."""
+    gradients = []
+    for place, belief in enumerate(heads):
+        # Its believed mean will move by a normal draw of this deviation.
+        moves = belief.deviation**2 / math.hypot(belief.deviation, noise.deviation)
+        others = max((other.mean for at, other in enumerate(heads) if at != place), default=-math.inf)
+        apart = abs(belief.mean - others)
+        z = -apart / moves if moves > 0.0 else -math.inf
+        gradients.append(moves * (_NORMAL.pdf(z) + z * _NORMAL.cdf(z)) if math.isfinite(z) else 0.0)
+    return gradients
+
+
+def _one_by_one(
+    trials: Mapping[Seed, TrialRecord],
+    controls: Sequence[str],
+    finalists: Sequence[str],
+    replicates: int,
+    certainty: float,
+) -> Iterator[Seed]:
+    """One seed of a finalist after the other. The next is asked for when those before, and all of the controls, have been trained."""
+    given = dict.fromkeys(finalists, 1)
+
+    def scores(head: str, seeds: int) -> list[float]:
+        found = (trials.get((head, n)) for n in range(seeds))
+        return [r.score for r in found if r is not None and r.state == "complete" and r.score is not None]
+
+    while True:
+        feasible = [
+            head
+            for head in finalists
+            if all(trials[head, n].state != "infeasible" for n in range(given[head]))
+        ]
+        known = {head: scores(head, given[head]) for head in feasible}
+        heads = sorted(known, key=lambda head: -fmean(known[head]))
+        left = [head for head in heads if given[head] < replicates]
+        if not left:
+            return
+        shown = [*(scores(head, replicates) for head in controls), *known.values()]
+        noise = pooled_noise([(len(group), stdev(group) if len(group) > 1 else None) for group in shown])
+        chosen = left[0]
+        if noise is not None:
+            believed = beliefs([known[head] for head in heads], noise)
+            sure = probability_as_good(0, believed, noise) >= certainty
+            if sure and len(known[heads[0]]) > 1:
+                return
+            gradients = dict(zip(heads, knowledge_gradient(believed, noise), strict=True))
+            # Nothing is said of a first head that was seen once.
+            chosen = left[0] if sure else max(left, key=lambda head: gradients[head])
+        elif len(known[heads[0]]) > 1:
+            # Seeds agree to the last digit.
+            return
+        yield chosen, given[chosen]
+        given[chosen] += 1

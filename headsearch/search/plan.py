@@ -1,0 +1,90 @@
+"""What a search will do and about how long it will take, before anything is trained."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from headsearch.experiment import Experiment
+from headsearch.experiment.budget import SCREEN_COST, STOPPED_SHARE
+from headsearch.search.materials import Materials
+from headsearch.search.selection import joint_runs
+
+_COPIES_IN_A_CHECKPOINT = 4
+"""Of every weight of the base: student, teacher, and two moments of AdamW."""
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """The trainings of one stage."""
+
+    name: str
+    """`trunk`, `controls`, `screen`, `heads` or `replicates`."""
+    trainings: int
+    epochs: int
+    """Of each training, unless it is stopped early."""
+    seconds: float
+    """All of them, one after the other, on this machine."""
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """All of a search."""
+
+    stages: tuple[PlannedStage, ...]
+    images: int
+    """Training images of an epoch."""
+    seconds_per_proxy: float
+    """Measured: of the control `same`, from a few of its steps."""
+    at_once: int
+    """Trainings that run at the same time."""
+    screen_bytes: float
+    """Memory that a joint training needs, estimated; 0 where there is none."""
+    checkpoint_bytes: float
+    """On disk, of each training at work."""
+    free_bytes: int
+    """Of the disk that the run will be written to."""
+
+    @property
+    def seconds(self) -> float:
+        """Until the search ends, if every worker is always busy. A GPU or a core that several share makes it longer."""
+        return sum(stage.seconds for stage in self.stages) / self.at_once
+
+
+def plan_search(experiment: Experiment, materials: Materials, out: Path) -> SearchPlan:
+    """Plan the search of an experiment whose sizes are known. Trains a few steps to measure them."""
+    search, epochs = experiment.search, experiment.proxy.epochs
+    assert materials.seconds_per_proxy is not None
+    seconds = materials.seconds_per_proxy()
+    controls = len(search.controls)
+    share = STOPPED_SHARE if search.stopping.kind == "asha" else 1.0
+    screen_epochs, _ = search.screen.schedule(epochs)
+    heads = materials.distinct(search.screen.heads, seed=experiment.seed)
+    joint = len(joint_runs(heads, list(materials.anchors.values()), batch=search.screen.batch))
+    repeated = (search.replicates - 1) * (search.finalists + controls) if search.finalists else 0
+    stages = []
+    if trunk := experiment.proxy.trunk_epochs:
+        cost = search.replicates * seconds * trunk / epochs
+        stages.append(PlannedStage("trunk", search.replicates, trunk, cost))
+    if search.strategy == "screen":
+        joint *= search.replicates
+    else:
+        stages.append(PlannedStage("controls", controls, epochs, controls * seconds))
+    if search.strategy != "proxies":
+        cost = joint * SCREEN_COST * seconds * screen_epochs / epochs
+        stages.append(PlannedStage("screen", joint, screen_epochs, cost))
+    if search.strategy != "screen":
+        stages.append(PlannedStage("heads", search.trials, epochs, search.trials * share * seconds))
+        stages.append(PlannedStage("replicates", repeated, epochs, repeated * seconds))
+    executor = search.executor
+    existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    return SearchPlan(
+        stages=tuple(stage for stage in stages if stage.trainings),
+        images=materials.train_images,
+        seconds_per_proxy=seconds,
+        at_once=1 if executor.kind == "inline" else executor.workers or 1,
+        screen_bytes=materials.screen_bytes,
+        checkpoint_bytes=4.0 * _COPIES_IN_A_CHECKPOINT * materials.base.params,
+        free_bytes=shutil.disk_usage(existing).free,
+    )
