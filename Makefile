@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow fuzz lint format bench clean
+.PHONY: help demo test test-slow fuzz lint format docs bench clean
 .DEFAULT_GOAL := help
 
 help:  ## List the commands
@@ -40,6 +40,9 @@ format: $(READY)  ## Fix style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(READY)  ## Build the pages and the reference into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(READY)  ## Run the benchmarks of speed, an hour in all; each prints a table and names what it compares with
 	$(BIN)/python benchmarks/proxy_step.py
 	$(BIN)/python benchmarks/orchestration.py
@@ -53,4 +56,4 @@ bench: $(READY)  ## Run the benchmarks of speed, an hour in all; each prints a t
 	$(BIN)/python benchmarks/limit.py --batch-size 256
 
 clean:  ## Remove the environment and caches; runs are kept
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -23,6 +23,7 @@ import optuna
 import pandas as pd
 import search_cost
 import search_policies
+from headbench.prediction import Bench, ahead
 from headbench.table import PARTS, read_headbench
 from rich.console import Console
 from rich.table import Table
@@ -216,6 +217,69 @@ def scores(*benches: Curves) -> Iterable[Table | str]:
             )
 
 
+def trunk(*benches: Curves) -> Iterable[Table | str]:
+    """Whether proxies tell more where they branch from a trunk, beside proxies from scratch of the same heads and seeds."""
+    table = _table(
+        "Kendall's tau-b with the k-NN accuracy after the long schedule [95%]",
+        "bench",
+        "proxies",
+        "epochs",
+        "seeds",
+        "heads",
+        "k-NN",
+        "linear",
+        "score",
+        "k-NN, beyond cold",
+    )
+    judged: dict[str, list[pd.DataFrame]] = {}
+    for bench in benches:
+        target = bench.scores("long", "knn")
+        branched = Curves(path_of(f"trunk/{bench.name}"))
+        ends = target.mean(axis=1)
+        for part in ("cold", *branched.table["part"].unique()):
+            source, name = (bench, "proxies") if part == "cold" else (branched, part)
+            seeds = [0] if part == "cold" else list(branched.scores(part, "knn").columns)
+            found = {
+                column: source.scores(name, column)[seeds].mean(axis=1).reindex(ends.index)
+                for column in ("knn", "linear", "score")
+            }
+            shown = [_shown(mean_tau([(_list(values), _list(ends))])) for values in found.values()]
+            beyond = "-"
+            if part != "cold":
+                cold = bench.scores("proxies", "knn")[seeds].mean(axis=1).reindex(ends.index)
+                columns = pd.DataFrame({"branched": found["knn"], "cold": cold, "target": ends})
+                judged.setdefault(part, []).append(columns)
+                beyond = _beyond([columns])
+            epochs = str(source.rungs(name)[-1])
+            count = str(int(found["knn"].notna().sum()))
+            table.add_row(bench.name, part, epochs, str(len(seeds)), count, *shown, beyond)
+        for part, epoch in (("prefix", bench.rungs("long")[0]), ("ceiling", bench.rungs("long")[-1])):
+            early = bench.scores("long", "knn", epoch)
+            pairs = [(_list(early[seed]), _list(target.drop(columns=seed).mean(axis=1))) for seed in early]
+            count = str(len(target))
+            table.add_row(bench.name, part, str(epoch), "1", count, _shown(mean_tau(pairs)), "-", "-", "-")
+    yield table
+    for part, columns in judged.items():
+        if len(columns) > 1:
+            yield f"{part}, k-NN beyond cold, the mean of {len(columns)} benches: {_beyond(columns)}"
+    yield "ceiling: one whole long training against the mean of the others; prefix: its first rung against that"
+
+
+def _beyond(benches: Sequence[pd.DataFrame]) -> str:
+    """How much better the column `branched` predicts `target` than `cold` does; heads are drawn for all benches together."""
+    heads = sorted(set().union(*(columns.dropna().index for columns in benches)))
+    aligned = [columns.dropna().reindex(heads) for columns in benches]
+    found = ahead(
+        [
+            Bench({name: _list(each[name]) for name in ("branched", "cold")}, _list(each["target"]))
+            for each in aligned
+        ],
+        "branched",
+        "cold",
+    )
+    return "-" if found is None else f"{found.difference:+.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
 def cost(curves: Curves) -> Iterable[Table | str]:
     """What a search costs against training every head."""
     bench = search_policies.load(path_of(curves.name))
@@ -224,7 +288,7 @@ def cost(curves: Curves) -> Iterable[Table | str]:
 
 
 TABLES: dict[str, Callable[..., Iterable[Table | str]]] = {
-    each.__name__: each for each in (gains, discrepancy, seeds, screens, schedules, scores, cost)
+    each.__name__: each for each in (gains, discrepancy, seeds, screens, schedules, trunk, scores, cost)
 }
 
 

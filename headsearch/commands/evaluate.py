@@ -54,7 +54,7 @@ def evaluate(
     probes: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: knn, linear, few-shot, finetune, retrieval, segmentation, detection."
+            help="Comma-separated: knn, linear, few-shot, finetune, retrieval, label-free, segmentation, detection."
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds for everything random.")] = None,
@@ -81,7 +81,7 @@ def evaluate(
     if spec.data.dataset is not None:
         check_data(spec.data.dataset, spec.data.root)
     from headsearch.evaluation.evaluate import evaluate as run
-    from headsearch.evaluation.result import check_lines, evaluation_table
+    from headsearch.evaluation.result import check_lines, evaluation_table, health_table
     from headsearch.files import write_result
 
     found = run(spec, weights, tell=teller(quiet))
@@ -92,6 +92,10 @@ def evaluate(
         return
     if found.rows:
         console().print(evaluation_table(found))
+    if found.health:
+        console().print(health_table(found.health))
+    for each in found.health:
+        console().print(f"{each.weights}: {each.verdict}", markup=False)
     for line in check_lines(found.checks):
         console().print(line, markup=False)
 

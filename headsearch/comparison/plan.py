@@ -117,6 +117,10 @@ def make_plan(
         spec = PretrainSpec.from_head(head, data=data, overrides=own)
         arms[head.head_id] = _shortened(spec, head, path) if budget == "time" else spec
     evaluation = evaluation_spec({} if probes is None else {"probes": list(probes)}, others)
+    if "label-free" in evaluation.probes:
+        raise ExperimentError(
+            "probes: label-free gives measures and no score to compare by; expected others (headsearch evaluate takes it)"
+        )
     return ComparisonPlan(arms, evaluation, seeds, budget)
 
 

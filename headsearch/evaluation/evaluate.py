@@ -14,6 +14,7 @@ from headsearch.errors import BaseModelError, ExperimentError, LabelsMissing
 from headsearch.evaluation.detection import DetectionCheck, check_detection
 from headsearch.evaluation.finetune import finetune
 from headsearch.evaluation.frozen import few_shot, knn, linear, retrieval
+from headsearch.evaluation.health import Health, check_health
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.result import Evaluation, compared
 from headsearch.evaluation.segmentation import Masked, segmentation
@@ -62,6 +63,7 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
     _warn_of_other_cuts(spec, weights, tell)
     outcomes: dict[str, dict[str, Outcome]] = {}
     checks: list[DetectionCheck] = []
+    health: list[Health] = []
     for each, base in zip(weights, bases, strict=True):
         found = outcomes[each.name] = {}
         base.to(device).eval()
@@ -77,6 +79,9 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
                 assert masked is not None
                 views = _views(spec, own or statistics(masked.train.images, spec.data.channels or "rgb"))
                 found |= segmentation(Masked(each.name, base, masked, views, spec.batch_size, device), spec)
+            elif probe == "label-free":
+                assert subject is not None
+                health.append(check_health(subject, spec, health))
             else:
                 assert subject is not None
                 found |= _ON_IMAGES[probe](subject, spec)
@@ -86,7 +91,7 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
         return Evaluation(spec, compared(outcomes), tuple(checks))
     for line in images.left_out.told_unreadable(broken):
         tell(line)
-    return Evaluation(spec, compared(outcomes), tuple(checks), tuple(images.told()))
+    return Evaluation(spec, compared(outcomes), tuple(checks), tuple(images.told()), tuple(health))
 
 
 def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
@@ -156,7 +161,7 @@ def _with_images(spec: EvaluationSpec, tell: Tell) -> tuple[EvaluationSpec, Data
 
 
 def _images(spec: EvaluationSpec) -> Dataset | None:
-    probes = set(spec.probes) & set(_ON_IMAGES)
+    probes = set(spec.probes) & {*_ON_IMAGES, "label-free"}
     if not probes:
         return None
     assert spec.data.dataset is not None
@@ -166,7 +171,7 @@ def _images(spec: EvaluationSpec) -> Dataset | None:
         root=spec.data.root,
         image_size=spec.data.image_size,
         channels=spec.data.channels or "rgb",
-        labels="none" if probes == {"retrieval"} else "probe",
+        labels="none" if probes <= {"retrieval", "label-free"} else "probe",
         seed=spec.seed,
         prefer="test",
         unreadable=spec.data.unreadable,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from headsearch.evaluation.detection import DetectionCheck
+    from headsearch.evaluation.health import Health
 
 VERSION = "headsearch/evaluation@1"
 
@@ -53,6 +54,8 @@ class Evaluation:
     """Of the detection probe, where it was asked for."""
     data: tuple[str, ...] = ()
     """What was understood of the labelled images and what of them is left out, a line each."""
+    health: tuple[Health, ...] = ()
+    """Of the probe `label-free`, where it was asked for, in the order of the weights."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -63,6 +66,7 @@ class Evaluation:
             "data": list(self.data),
             "rows": [asdict(row) for row in self.rows],
             "detection": [check.to_dict() for check in self.checks],
+            "health": [each.to_dict() for each in self.health],
         }
 
     def to_json(self) -> str:
@@ -135,6 +139,18 @@ def _cells(rows: Sequence[ProbeRow]) -> Iterator[list[str]]:
             )
         yield [*cells, str(len(row.by_seed)), str(row.test_images)]
         before = row.probe
+
+
+def health_table(health: Sequence[Health]) -> Table:
+    """The label-free measures for a terminal: a row for each weights."""
+    from headsearch.results.tables import new_table, plain
+
+    names = list(dict.fromkeys(name for each in health for name in each.measures))
+    table = new_table([("weights", False), *((name, True) for name in names)])
+    for each in health:
+        cells = [each.measures.get(name) for name in names]
+        table.add_row(*map(plain, [each.weights, *("-" if x is None else f"{x:.3g}" for x in cells)]))
+    return table
 
 
 def check_lines(checks: Sequence[DetectionCheck]) -> list[str]:

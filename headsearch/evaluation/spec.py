@@ -13,7 +13,9 @@ from headsearch.experiment.loading import apply_override
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import Channels, FilePath, Positive, Section
 
-ProbeName = Literal["knn", "linear", "few-shot", "finetune", "retrieval", "segmentation", "detection"]
+ProbeName = Literal[
+    "knn", "linear", "few-shot", "finetune", "retrieval", "label-free", "segmentation", "detection"
+]
 
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
 

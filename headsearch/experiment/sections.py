@@ -171,7 +171,7 @@ class TrunkSpec(Section):
 
 
 TRUNK_PROXIES = 2.5
-"""Epochs of a trunk where `auto` asks for one, in those of a proxy (docs/evidence.md)."""
+"""Epochs of a trunk where `auto` asks for one, in those of a proxy: the one length that was tried (docs/evidence.md)."""
 
 
 class ProxySpec(ScheduleSpec):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
 
 if TYPE_CHECKING:
@@ -37,15 +38,26 @@ def for_people(record: TrialRecord) -> dict[str, Any]:
     return {key: value for key, value in noted.items() if value is not None}
 
 
-def known_at_the_end(record: TrialRecord) -> dict[str, Any]:
-    """What Optuna's dashboard is shown of a trial that has ended, beside `for_people`."""
+def known_at_the_end(record: TrialRecord, none: float | None) -> dict[str, Any]:
+    """What Optuna's dashboard is shown of a trial that has ended, beside `for_people`.
+
+    `none` is the probe without a head as far as it is known then, over which a head's gain is told: the ranking knows it better.
+    """
     scores = record.rungs[-1] if record.rungs else None
     noted = {
+        "gain": _gain(record, none),
         "reason": record.reason,
         "knn": scores.knn if scores is not None else None,
         "linear": scores.linear if scores is not None else None,
     }
     return {key: value for key, value in finite(noted).items() if value is not None}
+
+
+def _gain(record: TrialRecord, none: float | None) -> float | None:
+    if none is None or record.control == "none" or record.state != "complete" or record.stage != "proxy":
+        return None
+    probe = probe_score(record.rungs[-1])
+    return None if probe is None else probe - none
 
 
 def outcome(record: TrialRecord) -> dict[str, Any]:

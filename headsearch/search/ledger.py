@@ -24,6 +24,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from headsearch.heads import Candidate
@@ -288,7 +289,7 @@ class Ledger:
             datetime_complete=now if state.is_finished() else None,
             params=dict(draw.params) if draw else {},
             distributions=dict(draw.distributions) if draw else {},
-            user_attrs=for_people(record) | known_at_the_end(record),
+            user_attrs=for_people(record) | known_at_the_end(record, self._probe_of_none()),
             system_attrs=noted,
             intermediate_values={},
             trial_id=-1,
@@ -303,9 +304,19 @@ class Ledger:
         trial, state, values = self._ids[record.number], self._optuna_state(record), self.values(record)
         if record.state == "infeasible":
             self._writer.note(trial, "constraints", INFEASIBLE)
-        for key, noted in known_at_the_end(record).items():
+        for key, noted in known_at_the_end(record, self._probe_of_none()).items():
             self._writer.tell(trial, key, noted)
         self._writer.close(trial, state, values)
+
+    def _probe_of_none(self) -> float | None:
+        """The mean probe of the controls without a head that have ended."""
+        probes = [
+            probe
+            for record in self._records.values()
+            if record.control == "none" and record.state == "complete" and record.stage == "proxy"
+            if (probe := probe_score(record.rungs[-1])) is not None
+        ]
+        return fmean(probes) if probes else None
 
     def _optuna_state(self, record: TrialRecord) -> TrialState:
         from optuna.trial import TrialState

@@ -118,6 +118,27 @@ def test_a_score_over_two_tables_is_judged_by_the_mean_of_scipys_taus(script: An
     assert (found["heads"], found["tables"]) == (26, 2)
 
 
+def test_proxies_from_a_trunk_are_judged_by_scipys_tau(script: Any) -> None:
+    curves, branched = (script.Curves(script.path_of(name)) for name in ("digits", "trunk/digits"))
+    ends = curves.scores("long", "knn").mean(axis=1)
+    assert set(branched.scores("trunk", "knn").index) == set(ends.index)
+    taus = {
+        part: kendalltau(scores[0].reindex(ends.index), ends).statistic
+        for part, scores in (
+            ("cold", curves.scores("proxies", "knn")),
+            ("trunk", branched.scores("trunk", "knn")),
+        )
+    }
+    shown, *_ = script.trunk(curves)
+    cells = {name: list(column.cells) for column in shown.columns for name in [column.header]}
+    rows = dict(
+        zip(cells["proxies"], zip(cells["k-NN"], cells["k-NN, beyond cold"], strict=True), strict=True)
+    )
+    for part, tau in taus.items():
+        assert rows[part][0].startswith(f"{tau:.2f} [")
+    assert rows["trunk"][1].startswith(f"{taus['trunk'] - taus['cold']:+.2f} [")
+
+
 def test_what_is_published_is_what_the_curves_say(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = [name for name in script.TABLES if name != "cost"]
     monkeypatch.setattr(sys, "argv", ["evidence.py", "--check", "--only", *quick])

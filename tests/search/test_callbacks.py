@@ -150,6 +150,9 @@ def test_mlflow_has_a_run_of_the_search_and_one_below_it_for_every_trial(
     assert search.data.params["proxy.epochs"] == str(toy_experiment().proxy.epochs)
     report = Path(client.download_artifacts(search.info.run_id, "report.md", str(tmp_path)))
     assert winner.head_id in report.read_text()
+    pictures = Path(client.download_artifacts(search.info.run_id, "figures", str(tmp_path)))
+    assert {picture.stem for picture in pictures.iterdir()} == {"overview", "curves", "cost"}
+    assert winner.head_id in (pictures / "overview.html").read_text()
     trials = {int(run.info.run_name.split("-")[0]): run for run in runs if run is not search}
     assert len(trials) == len(runs) - 1
     trained = [record for record in records if record.state != "duplicate"]

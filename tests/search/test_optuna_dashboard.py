@@ -86,7 +86,10 @@ def test_attributes_are_few_and_short(shown: tuple[Answer, list[TrialRecord]]) -
         "reason",
         "knn",
         "linear",
+        "gain",
     }
+    none = next(record for record in records if record.control == "none")
+    first_replicate = min(record.number for record in records if record.replicate > 0)
     for trial, record in zip(answer["trials"], records, strict=True):
         expected = {"head_id": record.head_id}
         if record.control is not None:
@@ -99,6 +102,11 @@ def test_attributes_are_few_and_short(shown: tuple[Answer, list[TrialRecord]]) -
         for key in ("knn", "linear"):
             score = getattr(record.rungs[-1], key) if record.rungs else None
             assert (float(found.pop(key)) if key in found else None) == score
+        gain = found.pop("gain", None)
+        scored = record.state == "complete" and record.control != "none"
+        assert (gain is not None) == scored
+        if gain is not None and record.number < first_replicate:
+            assert float(gain) == pytest.approx(record.rungs[-1].knn - none.rungs[-1].knn)
         assert found == expected
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import yaml
 
@@ -103,7 +104,6 @@ class MlflowCallback(Tracker):
 
     def _conclude(self) -> None:
         """What the search came to: figures of the winner, the verdict, and the report."""
-        from headsearch.report.markdown import markdown_report
         from headsearch.runs.run import read_run
 
         found = read_run(self._folder)
@@ -122,7 +122,15 @@ class MlflowCallback(Tracker):
             metrics=[Metric(name, value, now, 0) for name, value in figures.items()],
             tags=[RunTag(key, value) for key, value in noted.items()],
         )
+        if find_spec("dash") is None:
+            # Pages and figures need the extra `dashboard`.
+            return
+        from headsearch.report.markdown import markdown_report
+        from headsearch.report.named_figures import FIGURES
+
         self._client.log_text(self._search, markdown_report(found), "report.md")
+        for name, make in FIGURES.items():
+            self._client.log_figure(self._search, make(found), f"figures/{name}.html")
 
     def _describe(self, run: str, described: Mapping[str, object]) -> None:
         """Parameters of a run; those that it has from a former session stay, as MLflow wants it."""

@@ -1,0 +1,86 @@
+"""Whether the training behind some weights is healthy, from images without labels: a row of measures and a sentence for each weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headsearch.errors import BaseModelError
+from headsearch.evaluation.spec import EvaluationSpec
+from headsearch.evaluation.subject import Subject
+from headsearch.scoring.collapse import rankme, worthless_reason
+from headsearch.scoring.features import extract_embeddings, extract_view_embeddings
+from headsearch.scoring.label_free import alpha_req, lidar, twonn, verdict_of_health, wasserstein_uniformity
+from headsearch.scoring.quality import alignment, uniformity, view_retrieval
+from headsearch.training.seeds import derived_generator
+
+MOST_IMAGES = 1_000
+"""Held-out images that are looked at; of a larger set, a fixed random part. Values compare for one number of images only."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the label-free measures say of some weights, by name; unknown is None."""
+
+    weights: str
+    measures: dict[str, float | None] = field(default_factory=dict)
+    """`rankme`, `alpha_req`, `lidar`, `alignment`, `uniformity`, `wasserstein`, `retrieval` (percent) and `twonn`."""
+    verdict: str = ""
+    """A sentence that begins with `healthy`, `collapsing` or `collapsed`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def check_health(subject: Subject, spec: EvaluationSpec, before: Sequence[Health]) -> Health:
+    """Measure some weights; `before` are those given before, of earlier epochs where they are checkpoints of one training.
+
+    Raises `BaseModelError` where there are fewer than two held-out images.
+    """
+    x_ND = extract_embeddings(subject.base, _images(subject, spec), prepare=subject.views.prepare)
+    if len(x_ND) < 2:
+        raise BaseModelError(f"weights '{subject.name}': label-free needs two held-out images or more")
+    reason = worthless_reason("base", x_ND)
+    if not torch.isfinite(x_ND).all():
+        return Health(subject.name, {}, verdict_of_health(math.nan, reason, None))
+    pairs = [_views(subject, spec, seed) for seed in range(spec.seeds)]
+    views = torch.stack([view for pair in pairs for view in pair])
+    first, second = pairs[0]
+    rank = rankme(x_ND)
+    values = {
+        "rankme": rank,
+        "alpha_req": alpha_req(x_ND),
+        "lidar": lidar(views),
+        "alignment": alignment(first, second),
+        "uniformity": uniformity(x_ND),
+        "wasserstein": wasserstein_uniformity(x_ND),
+        "retrieval": sum(view_retrieval(*pair) for pair in pairs) / len(pairs),
+        "twonn": twonn(x_ND),
+    }
+    ranks = [each.measures["rankme"] for each in before if each.measures.get("rankme") is not None]
+    highest = max((value for value in ranks if value is not None), default=None)
+    known = {name: None if math.isnan(value) else value for name, value in values.items()}
+    return Health(subject.name, known, verdict_of_health(rank, reason, highest))
+
+
+def _images(subject: Subject, spec: EvaluationSpec) -> list[Tensor]:
+    part = derived_generator(spec.seed, "label-free images")
+    batches = subject.dataset.held_out.batches(spec.batch_size, generator=part)
+    return [images for images, _ in islice(batches, max(1, MOST_IMAGES // spec.batch_size))]
+
+
+def _views(subject: Subject, spec: EvaluationSpec, seed: int) -> tuple[Tensor, Tensor]:
+    generator = derived_generator(spec.seed, "label-free views", seed)
+    return extract_view_embeddings(
+        subject.base,
+        [],
+        _images(subject, spec),
+        views=lambda images: subject.views(images, generator, images.device),
+    ).base
