@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from headsearch.experiment import Experiment as Experiment
     from headsearch.export import load_head as load_head
     from headsearch.export import load_heads as load_heads
+    from headsearch.pair import HSSLPair as HSSLPair
 
 __version__ = "0.1.0"
 __all__ = [
     "Experiment",
+    "HSSLPair",
     "HeadsearchError",
     "Run",
     "UserError",
@@ -32,6 +34,7 @@ __all__ = [
 
 _LATER = {
     "Experiment": "headsearch.experiment",
+    "HSSLPair": "headsearch.pair",
     "Run": "headsearch.api.run",
     "load_head": "headsearch.export",
     "load_heads": "headsearch.export",

@@ -215,16 +215,19 @@ def read_head(path: str | Path) -> ExportedHead:
 
 
 def _with_its_code(exported: ExportedHead, path: Path) -> ExportedHead:
-    """The head with its plug-ins loaded, which lie where they did in the search, or beside the file. Raises `PluginError`."""
+    """The head with its plug-ins loaded. They and the base lie where they did in the search, or beside the file. Raises `PluginError`."""
     plugins = [located(name, path.parent) for name in exported.plugins]
     load_plugins(plugins)
-    found = digests(plugins)
+    base = exported.base
+    if base.module is not None:
+        base = base.model_copy(update={"module": located(base.module, path.parent)})
+    found = digests([*plugins, *base.code])
     for name, digest in exported.code.items():
         if found.get(name, digest) != digest:
             raise PluginError(
                 f"{path}: {name} has changed since the search; restore it, or delete its line under code to take it as it is"
             )
-    return exported.model_copy(update={"plugins": plugins})
+    return exported.model_copy(update={"plugins": plugins, "base": base})
 
 
 def exported_head(head: ExportedHead | str | PathLike[str]) -> ExportedHead:

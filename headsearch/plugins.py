@@ -15,6 +15,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,6 +81,7 @@ def load_factory(reference: str) -> Any:
 
 def load_module(reference: str) -> ModuleType:
     """The module in a `.py` file, or of that name. Raises `PluginError`."""
+    reference = located(reference)
     try:
         return _from_file(Path(reference)) if reference.endswith(".py") else _installed(reference)
     except PluginError:
@@ -90,6 +92,15 @@ def load_module(reference: str) -> ModuleType:
         raise PluginError(
             f"{short_name(reference)}: {_line(error)}raises {type(error).__name__} when imported: {message}"
         ) from error
+
+
+def is_factory(text: str) -> bool:
+    """Whether a text names something in a module, `file.py:name` or `package.module:name`, and no model of timm's.
+
+    >>> [is_factory(text) for text in ("my.py:build", "a.b:build", "resnet18", "hf-hub:timm/resnet18", "local-dir:/a")]
+    [True, True, False, False, False]
+    """
+    return re.fullmatch(r"(.+\.py|(?!hf_hub)[^\W\d]\w*(\.\w+)*):[^\W\d]\w*", text) is not None
 
 
 def short_name(reference: str) -> str:

@@ -68,6 +68,10 @@ def test_the_recipe_runs(
         "Hugging Face transformers": lambda: (folder / "for-transformers" / "config.json").is_file(),
         "lightly": lambda: all(weight.grad is not None for weight in names["backbone"].parameters()),
         "torchvision detectors": lambda: all(map(torch.isfinite, names["losses"].values())),
+        "A head in your own training loop": lambda: (
+            names["terms"].loss.isfinite()
+            and names["backbone"].state_dict().keys() == names["model"].state_dict().keys()
+        ),
         "The head itself": lambda: (
             names["head_embedding"].shape == (2, 32) and names["seen"].shape == names["output"].map.shape
         ),

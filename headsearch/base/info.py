@@ -10,7 +10,7 @@ class BaseInfo:
     """Facts about a base at one image size, measured once by `headsearch.base.model.Base`."""
 
     model: str
-    """timm's name, e.g. `vit_small_patch16_224`."""
+    """timm's name, e.g. `vit_small_patch16_224`, or the factory's, e.g. `my_models.py:build`."""
     family: str
     """The head family nearest to the base's own kind, for the control `same`: `vit`, `swin`, `convnext`, `resnet`, …"""
     width: int

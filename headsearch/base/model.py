@@ -1,4 +1,4 @@
-"""Any timm model as a base: images in; a feature map, before the final norm, and the model's own embedding out.
+"""Any timm model, or a module of the user's, as a base: images in; a feature map, before the final norm, and the model's own embedding out.
 
 timm's `forward_intermediates` gives both in one pass, for transformers, convolutional networks and MLPs alike. The model
 itself is untouched: `Base.model` is what pretraining improves and what gets exported.
@@ -15,9 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from headsearch.base.info import BaseInfo
 from headsearch.base.kind import count_blocks, nearest_family
+from headsearch.base.own import OwnBase, create_own, own_output
 from headsearch.base.timm_models import create, in_short, model_options
 from headsearch.base.weights import load_weights
 from headsearch.errors import BaseModelError
+from headsearch.plugins import is_factory, short_name
 
 
 class BaseOutput(NamedTuple):
@@ -30,7 +32,7 @@ class BaseOutput(NamedTuple):
 
 
 class Base(nn.Module):
-    """A timm model without its classifier."""
+    """A timm model without its classifier, or a module of the user's."""
 
     def __init__(self, model: nn.Module, info: BaseInfo) -> None:
         super().__init__()
@@ -56,12 +58,16 @@ def load_base(
     `kwargs` go to timm's `create_model`; a model made for one image size is told `img_size` unless they say it.
     `weights` is None (random, from torch's global generator), `pretrained` (timm's, fetched if need be), or a file of the
     model's state: safetensors, or what `torch.load(weights_only=True)` reads.
+    `model` may also be a factory, `file.py:name` or `package.module:name`; `headsearch.base.own` says what it makes. It takes `kwargs` alone.
     `stage` is the feature map that heads work on, an index into those of timm's `forward_intermediates`: -1 the last, -2 the one before.
 
     Raises `BaseModelError` for an unknown name, keyword or stage, an image size that the model cannot take, weights that do not fit.
     """
-    options = model_options(model, image_size, kwargs or {}, channels)
-    made = create(model, options, kwargs or {}, pretrained=weights == "pretrained")
+    if is_factory(model):
+        made = _own(model, kwargs or {}, weights, stage)
+    else:
+        options = model_options(model, image_size, kwargs or {}, channels)
+        made = create(model, options, kwargs or {}, pretrained=weights == "pretrained")
     if weights not in (None, "pretrained"):
         load_weights(made, model, str(weights))
     return Base(made, _measure(made, model, image_size, channels, torch.device("cpu"), stage))
@@ -79,6 +85,9 @@ def empty_base(
 
     Raises `BaseModelError` as `load_base` does.
     """
+    if is_factory(model):
+        # It may do anything, and need not go with a device without memory.
+        return load_base(model, image_size=image_size, channels=channels, kwargs=kwargs, stage=stage)
     options = model_options(model, image_size, kwargs or {}, channels)
     meta = torch.device("meta")
     try:
@@ -111,7 +120,20 @@ def check_size(base: Base, size: int) -> None:
     _measure(base.model, base.info.model, size, base.info.channels, device, base.info.stage)
 
 
+def _own(reference: str, kwargs: Mapping[str, Any], weights: str | None, stage: int) -> nn.Module:
+    name = short_name(reference)
+    if weights == "pretrained":
+        raise BaseModelError(
+            f"base.weights: {name} has no pretrained weights of timm's; expected null, or a file"
+        )
+    if stage != -1:
+        raise BaseModelError(f"base.stage is {stage}: {name} has one feature map; expected -1")
+    return create_own(reference, kwargs)
+
+
 def _forward(model: nn.Module, images_BCHW: Tensor, stage: int) -> BaseOutput:
+    if isinstance(model, OwnBase):
+        return BaseOutput(*own_output(model, images_BCHW))
     final, maps = model.forward_intermediates(  # type: ignore[operator]
         images_BCHW, indices=[stage], norm=False, output_fmt="NCHW", intermediates_only=False
     )
@@ -122,6 +144,7 @@ def _measure(
     made: nn.Module, model: str, image_size: int, channels: int, device: torch.device, stage: int
 ) -> BaseInfo:
     """Run one image and see. The model is left in the mode it was in."""
+    model = short_name(model)
     was_training = made.training
     trainable = [weight for weight in made.parameters() if weight.requires_grad]
     made.eval().requires_grad_(False)  # the counter trips over views of trainable weights, no_grad or not
@@ -167,6 +190,8 @@ def _measure(
 
 def _refusal(made: nn.Module, model: str, size: str, stage: int, error: Exception) -> str:
     """Why a model does not take an image, and which it would take."""
+    if isinstance(made, OwnBase):
+        return f"{model} cannot be a base at {size}: {in_short(error)}"
     if "feature index" in str(error):
         return f"{model} has no feature map {stage} (base.stage): {in_short(error)}"
     if isinstance(error, NotImplementedError) or (isinstance(error, TypeError) and "forward_" in str(error)):

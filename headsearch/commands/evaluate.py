@@ -34,7 +34,10 @@ def evaluate(
         ),
     ],
     base: Annotated[
-        str | None, typer.Option(help="timm model. Default: the pretraining directory's.")
+        str | None,
+        typer.Option(
+            help="timm model, or a factory of yours, my_models.py:build. Default: the pretraining directory's."
+        ),
     ] = None,
     base_kwargs: Annotated[
         str | None, typer.Option(metavar="JSON", help="Keywords of the model, e.g. '{\"img_size\": 64}'.")

@@ -29,6 +29,9 @@ STAGES = {
 SILENCE = 60.0
 """Seconds after which a log is told that a training still goes on, and how far it is."""
 
+FIRST = 10.0
+"""The same after its start, when a reader wants to know whether it works at all."""
+
 
 class Display(Observer):
     """Something that is put away when the search ends, however it ends. This one shows nothing."""
@@ -68,6 +71,7 @@ class LineDisplay(Display):
 
     def training_started(self, training: Training, status: SearchStatus) -> None:
         self._of(training.number, f"{_named(training)} starts  ({_counted(status)})")
+        self._told[training.number] -= max(0.0, SILENCE - FIRST)
 
     def training_progress(
         self, training: Training, epoch: float, epochs: int, loss: float, images_per_second: float

@@ -36,7 +36,12 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<name>.")] = None,
     overrides: Overrides = None,
-    base: Annotated[str | None, typer.Option(help="timm model; the same as --set base.model=...")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="timm model, or a factory of yours, my_models.py:build; the same as --set base.model=..."
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(

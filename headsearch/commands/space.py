@@ -37,7 +37,11 @@ SpaceArgument = Annotated[
 FormatOption = Annotated[Literal["text", "json"], typer.Option("--format", help="Output format.")]
 BaseOption = Annotated[
     str | None,
-    typer.Option("--base", metavar="MODEL", help="timm model to check constraints against. Imports torch."),
+    typer.Option(
+        "--base",
+        metavar="MODEL",
+        help="timm model, or my_models.py:build, to check constraints against. Imports torch.",
+    ),
 ]
 SizeOption = Annotated[
     int, typer.Option("--image-size", min=1, help="Side of the input image in pixels, for --base.")

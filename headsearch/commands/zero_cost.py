@@ -26,7 +26,12 @@ def score(
     space: Annotated[
         str, typer.Argument(metavar="SPACE", help="A YAML file or the name of a shipped space.")
     ],
-    base: Annotated[str | None, typer.Option(help="timm model; the same as --set base.model=...")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="timm model, or a factory of yours, my_models.py:build; the same as --set base.model=..."
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Folder of images, or digits; the same as --set data.dataset=... and data.root."),

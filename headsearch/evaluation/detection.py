@@ -19,6 +19,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork
 
 from headsearch.base.model import Base
+from headsearch.base.own import OwnBase
+from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.training.seeds import derived_seed
 
@@ -94,6 +96,10 @@ class DetectionCheck:
 def build_detector(base: Base, *, classes: int) -> RetinaNet:
     """RetinaNet with a copy of the base, for images of the base's size with values from 0 to 1."""
     size = base.info.image_size
+    if isinstance(base.model, OwnBase):
+        raise BaseModelError(
+            f"{base.info.model}: detection needs several feature maps of a timm model; leave out that probe"
+        )
     seen = base.info.channels
     backbone = DetectionBackbone(copy.deepcopy(base.model).requires_grad_(True), size, in_channels=seen)
     anchors = AnchorGenerator(

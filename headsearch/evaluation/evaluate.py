@@ -105,9 +105,11 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     if base.model is None:
         if trained is None:
             raise ExperimentError(
-                "--base: expected the timm model of these weights (only a pretraining directory names its own)"
+                "--base: expected the timm model of these weights, or its factory (only a pretraining directory names its own)"
             )
-        base = EvaluatedBase(model=trained.base.model, kwargs=trained.base.kwargs | base.kwargs)
+        base = EvaluatedBase(
+            model=trained.base.model, module=trained.base.module, kwargs=trained.base.kwargs | base.kwargs
+        )
     assert base.model is not None
     size = data.image_size
     if data.dataset is None and trained is not None:

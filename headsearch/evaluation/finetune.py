@@ -14,6 +14,7 @@ import torch
 from timm.optim._param_groups import param_groups_layer_decay
 from torch import Tensor, nn
 
+from headsearch.base.own import OwnBase
 from headsearch.data.augment import Views
 from headsearch.data.recipe import default_augmentation
 from headsearch.errors import BaseModelError
@@ -43,11 +44,28 @@ def finetune(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
 
 
 def _with_classifier(subject: Subject) -> Any:
-    """A copy of the base with timm's own classifier on top, fresh."""
+    """A copy of the base with a fresh classifier on top: timm's own, or a linear one on the embedding."""
     model: Any = copy.deepcopy(subject.base.model)
     model.requires_grad_(True)
-    model.reset_classifier(subject.classes)
+    if isinstance(model, OwnBase):
+        model = _Classified(model, subject.base.info.embedding_dim, subject.classes)
+    else:
+        model.reset_classifier(subject.classes)
     return model.to(subject.device)
+
+
+class _Classified(nn.Module):
+    """A base that is not timm's, with a classifier."""
+
+    def __init__(self, base: OwnBase, embedding_dim: int, classes: int) -> None:
+        super().__init__()
+        self.base = base
+        self.classifier = nn.Linear(embedding_dim, classes)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        _, embedding_BD = self.base.map_and_embedding(images_BCHW)
+        logits: Tensor = self.classifier(embedding_BD)
+        return logits
 
 
 def _train(model: Any, subject: Subject, spec: EvaluationSpec, seed: int) -> None:

@@ -6,12 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from headsearch.errors import ExperimentError
 from headsearch.experiment.loading import apply_override
 from headsearch.experiment.schema_errors import checked
-from headsearch.experiment.sections import Channels, FilePath, Positive, Section
+from headsearch.experiment.sections import (
+    Channels,
+    FilePath,
+    Module,
+    Positive,
+    Section,
+    named_by_its_module,
+)
 
 ProbeName = Literal[
     "knn", "linear", "few-shot", "finetune", "retrieval", "label-free", "segmentation", "detection"
@@ -28,8 +35,15 @@ class EvaluatedBase(Section):
 
     model: str | None = None
     """timm's name; null: the one that a pretraining directory among the weights names."""
+    module: Module = None
+    """A factory instead, as in an experiment."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Passed to `timm.create_model`."""
+    """Passed to `timm.create_model`, or to the factory."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_named_by_its_module(cls, data: Any) -> Any:
+        return named_by_its_module(data)
 
 
 class EvaluatedData(Section):

@@ -12,6 +12,7 @@ from headsearch.data.names import channel_count
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.files import check_weights
+from headsearch.plugins import is_factory
 from headsearch.pretrain import PretrainSpec
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def load_weights(weights: Weights, spec: EvaluationSpec) -> Base:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(spec.seed, "base"))
         return load_base(
-            spec.base.model,
+            spec.base.module or spec.base.model,
             image_size=spec.data.image_size,
             channels=channel_count(spec.data.channels or "rgb"),
             kwargs=spec.base.kwargs,
@@ -106,6 +107,8 @@ def own_image_size(model: str, kwargs: Mapping[str, Any]) -> int:
     if isinstance(size, int):
         return size
 
+    if is_factory(model):
+        raise BaseModelError(f"--image-size: which? {model} does not tell")
     from headsearch.base.timm_models import configuration
 
     config = configuration(model)

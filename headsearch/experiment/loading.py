@@ -14,7 +14,7 @@ from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.experiment.schema import Experiment
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import RECORDED
-from headsearch.plugins import load_plugins, located
+from headsearch.plugins import is_factory, load_plugins, located
 from headsearch.shipped import shipped_folder, shipped_names
 
 
@@ -95,7 +95,12 @@ def _find(source: str | Path) -> Path:
 
 
 def _look_beside(path: Path, data: dict[str, Any]) -> None:
-    """A space or a plug-in, named by a file that lies beside the experiment, is found from any working directory."""
+    """A space, a plug-in or a base, named by a file that lies beside the experiment, is found from any working directory."""
+    base = data.get("base")
+    if isinstance(base, dict):
+        for key in ("model", "module"):
+            if isinstance(base.get(key), str) and is_factory(base[key]):
+                base[key] = located(base[key], path.parent)
     plugins = data.get("plugins")
     if isinstance(plugins, list):
         data["plugins"] = [located(name, path.parent) if isinstance(name, str) else name for name in plugins]
@@ -116,18 +121,18 @@ def _split(override: str) -> tuple[list[str], Any]:
 
 
 _CHOOSERS = {
-    ("base",): "model",
-    ("data",): "dataset",
-    ("method",): "name",
-    ("search", "stopping"): "kind",
-    ("search", "executor"): "kind",
+    ("base",): ("model", "module"),
+    ("data",): ("dataset",),
+    ("method",): ("name",),
+    ("search", "stopping"): ("kind",),
+    ("search", "executor"): ("kind",),
 }
-"""The key of a section that decides what its other keys mean."""
+"""Keys of a section that decide what its other keys mean."""
 
 
 def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str) -> None:
     (*section, chooser), value = _split(override)
-    if not section or _CHOOSERS.get(tuple(section)) != chooser:
+    if chooser not in _CHOOSERS.get(tuple(section), ()):
         return
     parent: Any = data
     for key in section[:-1]:

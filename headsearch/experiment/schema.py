@@ -106,7 +106,7 @@ class Experiment(Section):
 
     def code(self) -> dict[str, str]:
         """Digests of the code of others that it runs, by file or module. Raises `PluginError` where there is none."""
-        return digests(self.plugins)
+        return digests([*self.plugins, *self.base.code])
 
     def to_yaml(self) -> str:
         """The experiment with every key, as YAML."""

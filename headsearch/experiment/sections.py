@@ -18,7 +18,7 @@ from pydantic import (
 
 from headsearch.data import names
 from headsearch.methods import METHODS, check_method
-from headsearch.plugins import located
+from headsearch.plugins import is_factory, located, short_name
 
 _IMAGES_OF_A_RATE = 256
 """Papers give learning rates for a batch of this many images, and scale them in proportion to the batch."""
@@ -61,17 +61,60 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def named_by_its_module(data: Any) -> Any:
+    """The keys of a base with `module` where it is not timm's, and `model` as what it is called: `my_models.py:build`.
+
+    Raises:
+        ValueError: both are given, and do not go together.
+    """
+    if not isinstance(data, dict):
+        return data
+    model, module = data.get("model"), data.get("module")
+    if module is None and isinstance(model, str) and is_factory(model):
+        model, module = None, model
+    if not isinstance(module, str):
+        return data
+    if not is_factory(module):
+        raise ValueError(
+            f"module: expected file.py:name or package.module:name of a function or class, got {module!r}"
+        )
+    if model not in (None, short_name(module)):
+        raise ValueError(f"model is {model!r} and module {module!r}; expected one of them")
+    return {**data, "model": short_name(module), "module": located(module)}
+
+
+Module = Annotated[str | None, Field(exclude_if=lambda module: module is None)]
+"""What makes a base that is not timm's; an absolute path where it is in a file. Not written down where there is none."""
+
+
 class BaseSpec(Section):
-    """The timm model to be improved."""
+    """The model to be improved."""
 
     model: str = "vit_small_patch16_224"
     """timm's name."""
+    module: Module = None
+    """Instead of timm's name, a factory of yours: `my_models.py:build` or `package.module:build` (docs/own_base.md)."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Passed to `timm.create_model`."""
+    """Passed to `timm.create_model`, or to the factory."""
     weights: FilePath | None = None
     """null: random; `pretrained`: timm's; else a file of weights (safetensors or a plain state dict)."""
     stage: Annotated[int, Field(exclude_if=lambda stage: stage == -1)] = -1
     """Which of timm's feature maps heads work on: -1 the last, -2 the one before. Not written down where it is the last, as of old."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_named_by_its_module(cls, data: Any) -> Any:
+        return named_by_its_module(data)
+
+    @property
+    def source(self) -> str:
+        """What `headsearch.base.load_base` makes it from."""
+        return self.module or self.model
+
+    @property
+    def code(self) -> list[str]:
+        """Modules whose code it runs, beside ours and timm's."""
+        return [] if self.module is None else [self.module]
 
 
 class DataSpec(Section):
@@ -150,6 +193,9 @@ class ScheduleSpec(Section):
         return self
 
 
+TRUNK_EXPECTED = "expected {epochs: N}, a file of weights, auto or null"
+
+
 class TrunkSpec(Section):
     """What proxies and screens begin with in place of the base's own start. In an experiment also a path, which stands for `{file: path}`."""
 
@@ -161,12 +207,14 @@ class TrunkSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _a_path_is_a_file(cls, data: Any) -> Any:
+        if isinstance(data, bool | int | float | list):
+            raise ValueError(f"{TRUNK_EXPECTED}, got {data!r}")
         return {"file": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
     def _is_trained_or_given(self) -> Self:
         if (self.epochs is None) == (self.file is None):
-            raise ValueError("expected {epochs: N}, a file of weights, auto or null")
+            raise ValueError(TRUNK_EXPECTED)
         return self
 
 

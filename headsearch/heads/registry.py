@@ -33,6 +33,12 @@ FAMILIES: Registry[Family] = Registry(Family, "family", (module.FAMILY for modul
 """Every family, by the name that spaces and head files use."""
 
 
+PRESETS: Mapping[str, tuple[str, Params]] = {"paper": ("convnext", {"first_shortcut": False})}
+"""Stages that have a name of their own, by that name: a family, and the parameters in which they differ from its defaults. `paper` is the head of the
+HSSL authors' code: ConvNeXt blocks with kernel 7 and MLP ratio 4, no LayerScale, the first of them without a shortcut. Descriptions of single heads know
+them; what is recorded is the family."""
+
+
 def family(name: str) -> Family:
     """The family of that name. Raises `HeadError` naming the nearest."""
     if name not in FAMILIES:
@@ -111,7 +117,7 @@ def _parse_set(items: object, recorded: bool) -> HeadConfig:
 
 def _parse_stage(item: object, recorded: bool) -> Stage:
     if isinstance(item, str):
-        return validate_stage(item, {})
+        item = {item: {}}
     if not isinstance(item, Mapping) or len(item) != 1:
         raise HeadError(
             f"a head is {{family: parameters}}, a list of those, {{{SET}: [...]}}, or null; got {item!r}"
@@ -125,6 +131,9 @@ def _parse_stage(item: object, recorded: bool) -> Stage:
         raise HeadError(f"the parameters of {name} are a mapping of names to values, not {params!r}")
     if recorded and name not in FAMILIES and _are_scalars(params):
         return Stage(name, params)
+    if name in PRESETS:
+        name, preset = PRESETS[name]
+        params = {**preset, **(params or {})}
     return validate_stage(name, params or {})
 
 

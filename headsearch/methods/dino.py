@@ -34,6 +34,8 @@ class DINOOptions(ProjectedOptions):
     """Part of the schedule over which the teacher's temperature rises (the paper: 30 of 100 epochs)."""
     center_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of the moving average of the teacher's outputs."""
+    shared_prototypes: bool = False
+    """Whether base and head have one layer of prototypes in common, as in the HSSL authors' code."""
     freeze_last_layer: Annotated[float, Field(ge=0)] = 1.0
     """Epochs during which the prototypes are not trained."""
 
@@ -62,6 +64,7 @@ def define() -> type[Method]:
             self.bottleneck_dim = scaled_size(options.bottleneck_dim, width, factor=4, paper=256)
             self.output_dim = scaled_size(options.output_dim, width, factor=16, paper=self.most_prototypes)
             self.center = Center((1, self.output_dim), momentum=options.center_momentum)
+            self.shared = "last_layer" if options.shared_prototypes else None
             self.teacher_temperature = options.warmup_teacher_temperature
 
         def projector(self, in_dim: int) -> nn.Module:

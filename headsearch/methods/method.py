@@ -29,6 +29,9 @@ class Method(nn.Module, ABC):
     """Whether projectors, predictors and `loss` are given the features of hidden positions instead of embeddings of images, and targets
     are the pixels there followed by the teacher's projection."""
 
+    shared: str | None = None
+    """Name of a submodule of the student's projectors that base and head have in common."""
+
     def __init_subclass__(cls) -> None:
         """Parts that belong together are there together. Raises `TypeError` where a method lacks one that it would be asked for."""
         super().__init_subclass__()

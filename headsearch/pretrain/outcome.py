@@ -40,10 +40,6 @@ def write_outcome(spec: PretrainSpec, out: Path, setup: Setup, result: PretrainR
 def model_card(spec: PretrainSpec, setup: Setup, result: PretrainResult) -> str:
     """The text of `README.md`: how to load the weights, and how they came about."""
     recipe, dataset = spec.recipe, setup.dataset
-    options = model_options(
-        spec.base.model, spec.data.image_size, spec.base.kwargs, channel_count(spec.data.channels)
-    )
-    keywords = "".join(f", {name}={value!r}" for name, value in options.items())
     head = (
         "no head: plain self-supervised learning"
         if spec.head is None
@@ -75,17 +71,16 @@ def model_card(spec: PretrainSpec, setup: Setup, result: PretrainResult) -> str:
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     settings = "\n".join(f"| {name} | {value} |" for name, value in recipe.model_dump().items())
+    library = "timm" if spec.base.module is None else "pytorch"
     return f"""---
-library_name: timm
-tags: [image-feature-extraction, timm, self-supervised, headsearch]
+library_name: {library}
+tags: [image-feature-extraction, {library}, self-supervised, headsearch]
 ---
 
 # {spec.base.model}, pretrained with headsearch
 
 ```python
-import timm
-
-model = timm.create_model({spec.base.model!r}, checkpoint_path="base.safetensors", num_classes=0{keywords})
+{_loading(spec)}
 ```
 
 | | |
@@ -101,6 +96,26 @@ keeps its own structure. The whole recipe, ready to be repeated, is in `{SPEC_FI
 
 What happened epoch by epoch is in `metrics.jsonl`, and for TensorBoard in `tensorboard/`.
 """
+
+
+def _loading(spec: PretrainSpec) -> str:
+    """The lines of Python that load the weights."""
+    base = spec.base
+    if base.module is None:
+        options = model_options(
+            base.model, spec.data.image_size, base.kwargs, channel_count(spec.data.channels)
+        )
+        keywords = "".join(f", {name}={value!r}" for name, value in options.items())
+        return (
+            "import timm\n\n"
+            f'model = timm.create_model({base.model!r}, checkpoint_path="base.safetensors", num_classes=0{keywords})'
+        )
+    module, _, factory = base.model.removesuffix(".py").replace(".py:", ":").partition(":")
+    keywords = ", ".join(f"{name}={value!r}" for name, value in base.kwargs.items())
+    return (
+        f"from safetensors.torch import load_file\n\nfrom {module} import {factory}\n\n"
+        f'model = {factory}({keywords})\nmodel.load_state_dict(load_file("base.safetensors"))'
+    )
 
 
 def _named(data: DataSpec) -> str:

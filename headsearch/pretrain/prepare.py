@@ -141,6 +141,7 @@ def _deciding(spec: PretrainSpec) -> Mapping[str, Any]:
     content = spec.model_dump(mode="json")
     # Told by what is in them, wherever they lie.
     content.pop("plugins", None)
+    content["base"].pop("module", None)
     for section, keys in _MAY_CHANGE.items():
         content[section] = {key: value for key, value in content[section].items() if key not in keys}
     return content

@@ -115,7 +115,7 @@ class PretrainSpec(Section):
         content: dict[str, Any] = {
             **head,
             "plugins": exported.plugins,
-            "code": digests(exported.plugins),
+            "code": digests([*exported.plugins, *exported.base.code]),
             "chosen_for": exported.base.info.model_dump(),
             "base": {**exported.base.model_dump(exclude={"info"}), "stage": exported.base.info.stage},
             "data": {

@@ -280,8 +280,9 @@ def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, 
         }
         # Neither what a run is called nor whether it keeps its checkpoints touches a score; nor does what is done about unreadable files.
         experiment.pop("name")
-        # Compared by its digest, wherever it lies.
+        # Compared by their digests, wherever they lie.
         experiment.pop("plugins", None)
+        experiment["base"].pop("module", None)
         experiment["proxy"].pop("keep_checkpoints")
         experiment["data"].pop("unreadable")
     return list(differences(old, new))

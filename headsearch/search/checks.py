@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from headsearch.cores import cores
 from headsearch.data.names import check_data
 from headsearch.errors import ExperimentError, SpaceError, did_you_mean, require
 from headsearch.experiment import Experiment
+from headsearch.experiment.sections import TRUNK_EXPECTED
 from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
 from headsearch.plugins import load_plugins
@@ -43,8 +46,9 @@ def check_experiment(experiment: Experiment) -> None:
     check_data(experiment.data.dataset, experiment.data.root)
     if experiment.base.weights not in (None, "pretrained"):
         check_weights(str(experiment.base.weights))
-    if experiment.proxy.trunk is not None and experiment.proxy.trunk.file is not None:
-        check_weights(experiment.proxy.trunk.file)
+    trunk = experiment.proxy.trunk
+    if trunk is not None and trunk.file is not None and not Path(trunk.file).is_file():
+        raise ExperimentError(f"proxy.trunk: no file '{trunk.file}' ({TRUNK_EXPECTED})")
     build_augmentation(experiment.data)
 
 

@@ -28,7 +28,7 @@ from headsearch.training.seeds import derived_seed
 def new_base(spec: BaseSpec, data: DataSpec) -> Base:
     """The base that `spec` describes, for images as `data` has them. Raises `BaseModelError`."""
     return load_base(
-        spec.model,
+        spec.source,
         image_size=data.image_size,
         channels=channel_count(data.channels),
         kwargs=spec.kwargs,

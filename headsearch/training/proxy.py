@@ -126,7 +126,7 @@ class ProxyEvaluator:
         experiment = self.experiment
         spec, screen = experiment.base, experiment.search.screen
         base = empty_base(
-            spec.model,
+            spec.source,
             image_size=experiment.data.image_size,
             channels=channel_count(experiment.data.channels),
             kwargs=spec.kwargs,
@@ -225,6 +225,8 @@ class ProxyEvaluator:
         experiment = self.experiment
         sections = experiment.model_dump(mode="json", include={"base", "data", "method", "proxy", "seed"})
         del sections["data"]["unreadable"]
+        # Told by its digest, wherever it lies.
+        sections["base"].pop("module", None)
         if sections["proxy"]["weight_decay_end"] == sections["proxy"]["weight_decay"]:
             # Not yet a key when older trials were interrupted.
             del sections["proxy"]["weight_decay_end"]

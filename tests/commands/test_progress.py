@@ -11,6 +11,7 @@ from headsearch.commands import progress
 from headsearch.commands.progress import BarDisplay, LineDisplay
 from headsearch.heads.candidate import Candidate
 from headsearch.heads.config import HeadConfig
+from headsearch.search.observer import SearchStatus
 from headsearch.search.session import conduct
 from headsearch.testing.toy_search import toy_experiment, toy_materials
 from headsearch.training.trial import RungScores, Training, Trial
@@ -39,6 +40,24 @@ def test_a_log_is_told_that_a_long_training_goes_on(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(progress, "SILENCE", 0.0)
     text = shown(LineDisplay, tmp_path / "long")
     assert re.search(r"trial 0: epoch 1\.0 of \d+: loss \d\.\d{3}, [\d,]+ images/s\n", text)
+
+
+def test_a_log_is_told_soon_that_a_training_has_begun_and_then_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    stream = io.StringIO()
+    display = LineDisplay(Console(file=stream, width=160))
+    training = Training((Trial(0, Candidate.of(HeadConfig())),), seed=0, workdir=tmp_path)
+    display.training_started(training, SearchStatus("heads", 0, 1, None, 1))
+    told = []
+    for second in range(1, 150):
+        clock[0] = float(second)
+        before = stream.getvalue()
+        display.training_progress(training, second / 10, 99, 1.0, 100.0)
+        told += [second] if stream.getvalue() != before else []
+    assert told == [10, 70, 130]
 
 
 def test_lines_say_when_a_search_goes_on(tmp_path: Path) -> None:

@@ -37,6 +37,32 @@ def cost(sizes: dict[str, Any], controls: int, stopping: str) -> float:
     return controls + SCREEN_COST * joint_runs + first + further
 
 
+def test_a_budget_pays_for_a_trunk_in_every_replicate() -> None:
+    plain = load_experiment("digits", ["search={space: tiny, budget: 60}"]).search
+    found = load_experiment("digits", ["search={space: tiny, budget: 60}", "proxy.trunk={epochs: 100}"])
+    assert found.trunk_cost == 2.5
+    sizes = found.search.model_dump()
+    paid = cost(sizes, 3, "asha") + 2.5 * sizes["replicates"]
+    assert 57 < paid <= 60
+    assert found.search.trials < plain.trials
+    expected = r"search\.budget: 8 proxies are too few; expected at least 8\.5: a trunk \(2\.5\), 3 controls"
+    with pytest.raises(ExperimentError, match=expected):
+        load_experiment("digits", ["search={space: tiny, budget: 8}", "proxy.trunk=auto"])
+
+
+@pytest.mark.parametrize("trunk", ["{}", "7", "{epochs: 3, file: a.pt}"])
+def test_a_trunk_that_is_none_is_refused_in_one_line(trunk: str) -> None:
+    expected = r"proxy\.trunk: expected \{epochs: N\}, a file of weights, auto or null"
+    with pytest.raises(ExperimentError, match=expected):
+        load_experiment("digits", [f"proxy.trunk={trunk}"])
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "base.pt"])
+def test_a_base_with_weights_has_its_trunk_already(weights: str) -> None:
+    experiment = load_experiment("digits", ["proxy.trunk=auto", f"base.weights={weights}"])
+    assert experiment.proxy.trunk is None
+
+
 @given(st.floats(0, 500), controls, stoppings)
 def test_a_funnel_costs_no_more_than_its_budget(extra: float, controls: int, stopping: str) -> None:
     budget = least(controls) + extra

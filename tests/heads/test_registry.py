@@ -91,3 +91,11 @@ def test_an_unknown_family_is_named_with_the_nearest() -> None:
 
 def test_stages_are_values() -> None:
     assert len({Stage("vit", {"depth": 1}), Stage("vit", {"depth": 1}), Stage("vit", {"depth": 2})}) == 2
+
+
+def test_paper_is_a_name_for_the_authors_head() -> None:
+    wanted = {"convnext": {"depth": 2, "first_shortcut": False, "kernel_size": 7, "mlp_ratio": 4.0}}
+    assert parse_head({"paper": {"depth": 2}}) == parse_head(wanted)
+    assert parse_head("paper") == parse_head({"convnext": {"first_shortcut": False}})
+    with pytest.raises(HeadError, match="convnext has no parameter 'window'"):
+        parse_head({"paper": {"window": 7}})

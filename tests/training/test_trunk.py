@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from headsearch.errors import ExperimentError, UserError
+from headsearch.errors import ExperimentError
 from headsearch.experiment import Experiment
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
@@ -166,6 +166,6 @@ def test_a_file_of_another_base_is_refused_before_any_training(images: Path, tmp
     with pytest.raises(ExperimentError, match=r"^proxy\.trunk: weights: '.*wider\.safetensors' does not fit"):
         searched(experiment, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(UserError, match=r"no_such\.safetensors"):
+    with pytest.raises(ExperimentError, match=r"^proxy\.trunk: no file 'no_such\.safetensors' \(expected "):
         searched(small_search(images, "no_such.safetensors"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
