@@ -23,8 +23,8 @@ from headsearch.plugins import digests, load_plugins, located
 if TYPE_CHECKING:
     from headsearch.experiment import Experiment
     from headsearch.heads.build import Head
-    from headsearch.results.ranking import RankRow
     from headsearch.results.records import TrialRecord
+    from headsearch.results.row import RankRow
     from headsearch.runs.directory import RunFacts
     from headsearch.runs.run import Run
 

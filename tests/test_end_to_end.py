@@ -117,11 +117,11 @@ def test_a_funnel_without_labels_reads_none_and_ranks_by_discrepancy(tmp_path: P
     for record in summary.records:
         assert record.stage == "screen" or record.state == "complete"
         assert all(rung.knn is None and rung.linear is None for rung in record.rungs)
-    rows = rank(summary.records, by="pareto", labels=False)
+    rows = rank(summary.records, labels=False)
     ranked = [row for row in rows if row.rank is not None]
     assert len(ranked) == 3
-    discrepancies = [row.discrepancy for row in ranked if row.discrepancy is not None]
-    assert discrepancies == sorted(discrepancies, reverse=True)
+    scores = [row.score for row in ranked if row.score is not None]
+    assert scores == sorted(scores, reverse=True)
     assert all(row.probe is None and row.gain is None and row.pareto_layer is None for row in rows)
     assert ranked[0].replicates == 2
 

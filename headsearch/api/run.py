@@ -34,7 +34,7 @@ class Run(model.Run):
         """The ranking: a row per head, with the fields of `headsearch rank --format json`. Unknown is missing.
 
         Args:
-            by: another order: `pareto`, `probe`, `discrepancy` or `score`.
+            by: the order: `score` (the default), `pareto`, `probe` or `discrepancy`.
             everything: also the heads that earlier stages dropped, with stage and reason.
         """
         from headsearch.runs.frame import ranking

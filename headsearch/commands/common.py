@@ -15,17 +15,17 @@ from headsearch.secrecy import redacted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from headsearch.results.ranking import RankRow
+    from headsearch.results.row import RankRow
     from headsearch.runs.run import Run
 
 
 class RankBy(StrEnum):
     """What orders the ranking."""
 
+    score = "score"
     pareto = "pareto"
     probe = "probe"
     discrepancy = "discrepancy"
-    score = "score"
 
 
 def _load(named: list[str] | None) -> list[str]:

@@ -26,7 +26,8 @@ def rank(
     by: Annotated[
         RankBy | None,
         typer.Option(
-            help="pareto: layers of (discrepancy, probe), then probe, then cost; score: the label-free score, which orders a screen."
+            help="score (the default): the label-free score, joined by the probe where trainings are long enough; pareto: layers of "
+            "(discrepancy, probe), then probe; probe, discrepancy: that alone."
         ),
     ] = None,
     everything: Annotated[

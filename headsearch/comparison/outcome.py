@@ -158,7 +158,7 @@ def summarised(plan: ComparisonPlan, records: Mapping[str, Sequence[Mapping[str,
 
 
 def judged(probe: str, scores: Mapping[str, Sequence[float]]) -> str:
-    """Whether any head beats no head in one probe, in one sentence; the intervals hold for all heads at once (Bonferroni).
+    """Whether any head beats no head in one probe, in one sentence; the intervals hold for all heads at once (Dunnett).
 
     `scores` are those of every arm by seed, the control `none` first.
     """
@@ -170,7 +170,7 @@ def judged(probe: str, scores: Mapping[str, Sequence[float]]) -> str:
     if noise is None:
         why = "one seed shows no noise" if seeds == 1 else "the seeds show no noise"
         return f"Cannot tell whether a head beats no head in {probe}: {why}; {best} reads {gains[best]:+.1f} points."
-    low, high = noise.interval(gains[best], seeds, seeds, len(heads))
+    low, high = noise.interval(gains[best], seeds, seeds, [seeds] * len(heads))
     adjusted = f", adjusted for {len(heads)} heads" if len(heads) > 1 else ""
     shown = f"{gains[best]:+.1f} points, 95% interval {low:.1f} to {high:.1f}{adjusted}, {seeds} seeds"
     if low > 0:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from headsearch.document import shorten
 from headsearch.experiment.budget import hours, with_budget
 from headsearch.experiment.callbacks import CallbackSpec
-from headsearch.experiment.sections import FilePath, Positive, Section
+from headsearch.experiment.sections import PRETRAINING_EPOCHS, FilePath, Positive, Section
 
 
 class HalvingSpec(Section):
@@ -155,6 +155,8 @@ class SearchSpec(Section):
     best; 1: every finalist gets all."""
     controls: list[Control] = Field(default_factory=lambda: _CONTROLS.copy())
     """Run before anything else."""
+    target_epochs: Positive = PRETRAINING_EPOCHS
+    """Of the real pretraining that the search is for. Proxies of less than half of it are ordered by the score alone, and nothing is said of worth."""
     discrepancy: str = "cka.embedding.output"
     """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
     stopping: Annotated[HalvingSpec | NoStoppingSpec, Field(discriminator="kind")] = HalvingSpec()

@@ -23,6 +23,9 @@ from headsearch.plugins import is_factory, located, short_name
 _IMAGES_OF_A_RATE = 256
 """Papers give learning rates for a batch of this many images, and scale them in proportion to the batch."""
 
+PRETRAINING_EPOCHS = 300
+"""Of a full pretraining that is not told how long."""
+
 Positive = Annotated[int, Field(ge=1)]
 FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, or a name where that is said; `~` is the home directory."""

@@ -17,6 +17,7 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment.loading import apply_override
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import (
+    PRETRAINING_EPOCHS,
     RECORDED,
     BaseSpec,
     Code,
@@ -39,7 +40,7 @@ VERSION: Literal["headsearch/pretrain@1"] = "headsearch/pretrain@1"
 class RecipeSpec(ScheduleSpec):
     """The full schedule."""
 
-    epochs: Positive = 300
+    epochs: Positive = PRETRAINING_EPOCHS
     batch_size: Annotated[int, Field(ge=2)] = 1024
     accumulate: Positive = 1
     """Parts that a step's batch is trained in, one after the other, to save memory. Contrastive methods then see the negatives of a

@@ -16,8 +16,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from headsearch.report.palette import CONTROL_MARKERS, DASHES, GREY, MARKERS, SERIES, family_styles
-from headsearch.results.ranking import RankRow
 from headsearch.results.records import TrialRecord
+from headsearch.results.row import RankRow
 from headsearch.results.text import gain, number
 from headsearch.runs.run import Run
 from headsearch.training.trial import RungScores

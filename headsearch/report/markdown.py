@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from headsearch.report.views.overview import CONDITIONS, best, subtitle
 from headsearch.results.spending import PART_NAMES
-from headsearch.results.tables import rank_cells
+from headsearch.results.tables import SIMULTANEOUS, rank_cells, rank_titles
 from headsearch.results.text import duration
 from headsearch.runs.run import Run
 
@@ -42,15 +42,14 @@ def _ranking(view: Run) -> list[str]:
     shown, hidden = best(view)
     if not shown:
         return ["No head has run its full budget."]
-    header = ["rank", "head", "discrepancy"]
-    header += ["probe %", "gain [95%]", "linear %", "layer"] if view.labels else []
-    header += ["params", "step time", "seeds"]
-    rows = [rank_cells(row, labels=view.labels) for row in shown]
+    header = rank_titles(view.rows, labels=view.labels)
+    rows = [rank_cells(row, view.rows, labels=view.labels) for row in shown]
     rest = [f"{hidden} further heads are not shown.", ""] if hidden else []
     broken = [
         f"- infeasible: {plain(row.head_id)}: {plain(row.reason)}" for row in view.rows if not row.feasible
     ]
-    return [*_table(header, rows, left=(1,)), "", *rest, *broken]
+    star = [f"{plain(SIMULTANEOUS)}.", ""] if any(row.simultaneous for row in shown) else []
+    return [*_table(header, rows, left=(1,)), "", *star, *rest, *broken]
 
 
 def _cost(view: Run) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headsearch.results.markup import result_html
-from headsearch.results.tables import rank_cells
+from headsearch.results.tables import rank_cells, rank_titles
 from headsearch.runs.run import Run
 
 SHOWN = 12
@@ -12,9 +12,7 @@ SHOWN = 12
 
 def run_html(run: Run) -> str:
     """The piece of HTML."""
-    header = ["rank", "head", "discrepancy"]
-    header += ["probe %", "gain [95%]", "linear %", "layer"] if run.labels else []
-    header += ["params", "step time", "seeds"]
+    header = rank_titles(run.rows, labels=run.labels)
     rows = [row for row in run.rows if row.feasible and (row.rank is None or row.rank <= SHOWN)]
     hidden = len(run.ranked) - sum(row.rank is not None for row in rows)
     said = [
@@ -23,7 +21,7 @@ def run_html(run: Run) -> str:
         f"{run.passage}." if run.passage is not None else "",
         *(f"Cannot be read: {line}" for line in run.problems),
     ]
-    shown = [rank_cells(row, labels=run.labels) for row in rows]
+    shown = [rank_cells(row, run.rows, labels=run.labels) for row in rows]
     if hidden:
         shown.append(["", f"and {hidden} more", *[""] * (len(header) - 2)])
     return result_html(run.name, said, header, shown, names=2)

@@ -55,9 +55,13 @@ def status_data(view: Run) -> dict[str, Any]:
                 "head_id": best.head_id,
                 "discrepancy": best.discrepancy,
                 "probe": best.probe,
+                "epochs": best.epochs,
                 "gain": best.gain,
                 "gain_low": best.gain_low,
                 "gain_high": best.gain_high,
+                "linear_gain": best.linear_gain,
+                "linear_gain_low": best.linear_gain_low,
+                "linear_gain_high": best.linear_gain_high,
             },
             "verdict": view.verdict,
             # Not known of runs of former versions.

@@ -24,8 +24,9 @@ from headsearch.reproduction.contrasts import (
 from headsearch.reproduction.figures import CONTROLS, PICKS, Choice, Claim, Claims, HeadFigures, Kind, Part
 from headsearch.results.agreement import Agreement, agreement
 from headsearch.results.noise import Noise, pooled_noise
-from headsearch.results.ranking import RankRow, rank
+from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
+from headsearch.results.row import RankRow
 
 
 @dataclass(frozen=True)

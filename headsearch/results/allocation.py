@@ -43,6 +43,7 @@ def further_seeds(
     replicates: int,
     certainty: float,
     labels: bool,
+    target_epochs: int | None = None,
 ) -> Seeds:
     """What is to be trained again, once every first trial has ended.
 
@@ -52,6 +53,7 @@ def further_seeds(
         replicates: seeds of every control, and the most that a finalist may have.
         certainty: the probability from which on it is sure enough that the first head is as good as the best; 1: never.
         labels: whether trials have a probe.
+        target_epochs: of the real pretraining, which tells whether the probe has a say in who is a finalist.
     """
     proxies = [record for record in records if record.stage == "proxy"]
     trials = {(r.head_id, r.replicate): r for r in proxies if r.state != "duplicate"}
@@ -59,7 +61,9 @@ def further_seeds(
     complete = {record.head_id for record in first if record.state == "complete"}
     controls = dict.fromkeys(record.head_id for record in first if record.control is not None)
     again = [head for head in controls if head in complete]
-    ranked = [row.head_id for row in rank(first, by="pareto", labels=labels) if row.rank is not None]
+    ranked = [
+        row.head_id for row in rank(first, labels=labels, target_epochs=target_epochs) if row.rank is not None
+    ]
     best = [head for head in ranked[:finalists] if head not in controls]
     everything = tuple((head, n) for n in range(1, replicates) for head in (*again, *best))
     if certainty >= 1.0 or any(trials[head, 0].score is None for head in best):

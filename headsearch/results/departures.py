@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from headsearch.results.ranking import RankRow
 from headsearch.results.records import TrialRecord
+from headsearch.results.row import RankRow
 from headsearch.scoring.zero_cost_scores import ZeroCostScores, ordered
 
 

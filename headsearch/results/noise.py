@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,13 +28,17 @@ class Noise:
     """Degrees of freedom: replicates beyond the first, over all heads."""
 
     def interval(
-        self, gain: float, replicates: int, control_replicates: int, comparisons: int = 1
+        self, gain: float, replicates: int, control_replicates: int, together: Sequence[int] = ()
     ) -> tuple[float, float]:
         """Interval for a difference of two means, one over each number of replicates.
 
-        Student's t with the pooled deviation; with `comparisons` > 1 all so many intervals hold at once (Bonferroni).
+        Student's t with the pooled deviation. With `together`, the replicates of all heads that are compared with one control, all their
+        intervals hold at once (Dunnett).
         """
-        quantile = two_sided_t(self.df, 1.0 - (1.0 - CONFIDENCE) / comparisons)
+        if len(together) > 1:
+            quantile = dunnett_quantile(self.df, control_replicates, tuple(sorted(together)))
+        else:
+            quantile = two_sided_t(self.df, CONFIDENCE)
         margin = quantile * self.deviation * math.sqrt(1.0 / replicates + 1.0 / control_replicates)
         return gain - margin, gain + margin
 
@@ -62,6 +67,61 @@ def _within(df: int, angle: float) -> float:
         total += term
         term *= math.cos(angle) ** 2 * n / (n + 1)
     return 2.0 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+
+
+@functools.cache
+def dunnett_quantile(df: int, control: int, heads: tuple[int, ...]) -> float:
+    """The q with P(all |T_i| <= q) = `CONFIDENCE`, T_i being Student's t of head i against one control that all share.
+
+    With n_i replicates of head i and n_0 of the control, T_i and T_j correlate by λ_i λ_j, λ_i² = n_i / (n_i + n_0), so that given the control
+    and the deviation the heads are independent (Dunnett, "A Multiple Comparison Procedure for Comparing Several Treatments with a Control",
+    JASA 1955):
+
+        P = ∫ f(s) ∫ φ(z) Π_i [ Φ((λ_i z + q s) / sqrt(1 - λ_i²)) - Φ((λ_i z - q s) / sqrt(1 - λ_i²)) ] dz ds
+
+    with s² that of a chi-square with `df` degrees of freedom over `df`. Both integrals are trapezoids, which for such integrands are exact to
+    more digits than are shown.
+
+    Args:
+        df: of the pooled deviation; beyond `_MOST_DF` it is taken to be that.
+        control: n_0.
+        heads: every n_i, in rising order.
+    """
+    df = min(df, _MOST_DF)
+    counts = Counter(heads)
+    spreads = {n: math.sqrt(n / control) for n in counts}
+    """λ / sqrt(1 - λ²)."""
+    step_z = min(0.5, 1.0 / max(spreads.values()))
+    zs = [(place * step_z, 0.5 * step_z if place == 0 else step_z) for place in range(int(8.0 / step_z) + 1)]
+    width = 1.0 / math.sqrt(2.0 * df)
+    lowest, highest = -(8.0 * width + 15.0 / df), min(2.0, 8.0 * width)
+    places = [lowest + place * width / 2.0 for place in range(int(2.0 * (highest - lowest) / width) + 1)]
+    # The density of log s, up to a factor.
+    weights = [math.exp(df * (place - 0.5 * (math.exp(2.0 * place) - 1.0))) for place in places]
+    whole = math.fsum(weights)
+
+    def within(q: float) -> float:
+        """P(all |T_i| <= q)."""
+        total = 0.0
+        for place, weight in zip(places, weights, strict=True):
+            edge = q * math.exp(place)
+            for z, width_z in zs:
+                inside = math.exp(-0.5 * z * z) * width_z
+                for n, count in counts.items():
+                    scale = math.sqrt((n + control) / (2.0 * control))
+                    shift = spreads[n] * z / math.sqrt(2.0)
+                    inside *= (
+                        0.5 * (math.erf(shift + edge * scale) - math.erf(shift - edge * scale))
+                    ) ** count
+                total += weight * inside
+        return total * math.sqrt(2.0 / math.pi) / whole
+
+    low = two_sided_t(df, CONFIDENCE)
+    high = two_sided_t(df, 1.0 - (1.0 - CONFIDENCE) / len(heads))
+    while high - low > 1e-5 * high:
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if within(middle) < CONFIDENCE else (low, middle)
+    return high
 
 
 def pooled_noise(groups: Sequence[tuple[int, float | None]]) -> Noise | None:

@@ -1,6 +1,7 @@
 """From the records of trials to the ranked table of heads. Pure functions.
 
-Only heads that ran their full budget and are feasible have a rank. Controls stand in their place among them without one, or after
+Only heads that ran their full budget and are feasible have a rank. They are ordered by the label-free score, and by the probe shrunk towards it
+where trainings are long enough for the probe to tell. Controls stand in their place among them without one, or after
 them where there are no labels; heads that are infeasible come last, with the reason. `docs/ranking.md` explains the rules.
 """
 
@@ -11,63 +12,17 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 from headsearch.errors import RunError
-from headsearch.results.noise import pooled_noise
-from headsearch.results.records import TrialRecord, finite
+from headsearch.results.gains import adjusted, with_gains, with_shrunk
+from headsearch.results.records import TrialRecord
+from headsearch.results.row import RankRow
 from headsearch.scoring.score import head_score
 from headsearch.training.trial import RungScores, TrialStage
 
-By = Literal["pareto", "probe", "discrepancy", "score"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankRow:
-    """One head, averaged over its replicates. Unknown is None."""
-
-    rank: int | None = None
-    """From 1; None for controls that the search did not draw itself, and for infeasible heads."""
-    head_id: str
-    family: str
-    config: dict[str, Any] | list[dict[str, Any]] | None
-    """As `HeadConfig.to_dict` gives it."""
-    control: str | None = None
-    """`none`, `same` or `mlp`."""
-    stage: str
-    """Where the scores are from: `proxy`, `screen` or, before any training, `zero-cost`."""
-    score: float | None = None
-    """The label-free score (`headsearch.scoring.score`)."""
-    discrepancy: float | None = None
-    discrepancy_sd: float | None = None
-    """Sample standard deviation over replicates; None with fewer than two."""
-    probe: float | None = None
-    """Percent: k-NN accuracy of the frozen base."""
-    probe_sd: float | None = None
-    knn: float | None = None
-    linear: float | None = None
-    gain: float | None = None
-    """`probe` less that of the control `none`, in points."""
-    gain_low: float | None = None
-    """95% interval of the gain, for this head alone; None without replicates anywhere."""
-    gain_high: float | None = None
-    params: int | None = None
-    flops: int | None = None
-    overhead: float | None = None
-    replicates: int = 0
-    """Trials that ran their full budget."""
-    pareto_layer: int | None = None
-    """From 1, in (discrepancy, probe) among ranked heads; None without labels and without a rank."""
-    feasible: bool = True
-    """False where any of its trials was infeasible: a head that collapses for some seeds is not to be relied on."""
-    reason: str | None = None
-    """Why it is infeasible, or why the search let it go."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        plain: dict[str, Any] = finite(asdict(self))
-        return plain
+By = Literal["score", "pareto", "probe", "discrepancy"]
 
 
 def probe_score(scores: RungScores) -> float | None:
@@ -80,18 +35,29 @@ def heads_tried(records: Iterable[TrialRecord]) -> int:
     return len({r.head_id for r in records if r.control is None and r.rungs and r.stage == "proxy"})
 
 
+def long_enough(epochs: int | None, target_epochs: int | None) -> bool:
+    """Whether the probe of a training tells how a real pretraining comes out: from half of its length on (`docs/evidence.md`)."""
+    return epochs is not None and target_epochs is not None and 2 * epochs >= target_epochs
+
+
 def rank(
-    records: Iterable[TrialRecord], *, by: By, labels: bool, stage: TrialStage = "proxy"
+    records: Iterable[TrialRecord],
+    *,
+    by: By = "score",
+    labels: bool,
+    stage: TrialStage = "proxy",
+    target_epochs: int | None = None,
 ) -> list[RankRow]:
     """The ranking: one row per head that ran its full budget or is infeasible.
 
     Args:
         records: Trials of one study, in any order.
-        by: `pareto`: layers of (discrepancy, probe), both the higher the better, then probe, then cost; `probe` and `discrepancy`:
-            that score, then the other, then cost; `score`: the label-free score, then as by discrepancy. Cost is parameters, then FLOPs; the
-            last word is `head_id`'s.
+        by: `score`: the label-free score, or the probe shrunk towards it from trainings that are `long_enough`, then as by discrepancy;
+            `pareto`: layers of (discrepancy, probe), both the higher the better, then probe, then cost; `probe` and `discrepancy`: that one,
+            then the other, then cost. Cost is parameters, then FLOPs; the last word is `head_id`'s.
         labels: Whether the experiment probes; without labels `pareto` orders by discrepancy.
         stage: Which trials are ranked: those of a screen do not compare with proxies.
+        target_epochs: Of the real pretraining; where they are not known the probe has no say in the order by score.
 
     Raises:
         RunError: ordering by probe without labels.
@@ -101,10 +67,15 @@ def rank(
             "cannot rank by probe: the experiment has data.labels: none; expected --by discrepancy"
         )
     heads: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in sorted((r for r in records if r.stage == stage), key=lambda record: record.number):
+    listed = sorted((r for r in records if r.stage == stage), key=lambda record: record.number)
+    for record in listed:
         heads[record.head_id].append(record)
-    rows = [row for group in heads.values() if (row := _row(group)) is not None]
-    rows = _with_gains(rows)
+    rows = with_gains([row for group in heads.values() if (row := _row(group)) is not None])
+    trained = max((row.epochs for row in rows if row.epochs is not None), default=None)
+    if long_enough(trained, target_epochs):
+        assert trained is not None
+        assert target_epochs is not None
+        rows = with_shrunk(rows, full=trained >= target_epochs)
 
     ranked_ids = {
         row.head_id
@@ -116,13 +87,17 @@ def rank(
     fronts = list(zip(layers, ranked, strict=True))
     layer_of = {row.head_id: layer for layer, row in fronts}
 
+    shrunken = any(row.shrunk is not None for row in rows)
+
     def key(row: RankRow) -> tuple[float | str, ...]:
         cost = (_or_last(row.params), _or_last(row.flops), row.head_id)
         discrepancy, probe = _objectives(row)
         if by == "probe":
             return (-probe, -discrepancy, *cost)
         if by == "score":
-            return (-_or_worst(row.score), -discrepancy, -probe, *cost)
+            # The control `none` has no score; where probes order, it has its own.
+            best = row.shrunk if shrunken and row.config else row.probe if shrunken else row.score
+            return (-_or_worst(best), -discrepancy, -probe, *cost)
         if by == "discrepancy" or not labels:
             return (-discrepancy, -probe, *cost)
         layer = layer_of.get(row.head_id)
@@ -142,7 +117,7 @@ def rank(
     places = {
         row.head_id: n for n, row in enumerate((r for r in feasible if r.head_id in ranked_ids), start=1)
     }
-    return [
+    placed = [
         replace(
             row,
             rank=places.get(row.head_id),
@@ -150,6 +125,7 @@ def rank(
         )
         for row in (*feasible, *infeasible)
     ]
+    return adjusted(placed, max(len(ranked), heads_tried(listed)))
 
 
 def pareto_layers(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -183,6 +159,7 @@ def _row(group: Sequence[TrialRecord]) -> RankRow | None:
     scores = [record.rungs[-1] for record in complete]
     discrepancies = _known(score.discrepancy for score in scores)
     probes = _known(map(probe_score, scores))
+    linear = _known(score.linear for score in scores)
     cost = next((record.cost for record in group if record.cost is not None), None)
     reason = infeasible[0].reason if infeasible else None
     if infeasible and complete:
@@ -199,7 +176,9 @@ def _row(group: Sequence[TrialRecord]) -> RankRow | None:
         probe=_mean(probes),
         probe_sd=_deviation(probes),
         knn=_mean(_known(score.knn for score in scores)),
-        linear=_mean(_known(score.linear for score in scores)),
+        linear=_mean(linear),
+        linear_sd=_deviation(linear),
+        epochs=max((score.epoch for score in scores), default=None),
         params=cost.params if cost else None,
         flops=cost.flops if cost else None,
         overhead=_mean(_known(record.cost.overhead for record in complete if record.cost is not None)),
@@ -207,23 +186,6 @@ def _row(group: Sequence[TrialRecord]) -> RankRow | None:
         feasible=not infeasible,
         reason=reason,
     )
-
-
-def _with_gains(rows: Sequence[RankRow]) -> list[RankRow]:
-    """The rows with their gain over the control `none`; the control itself gains nothing and has none."""
-    control = next(
-        (row for row in rows if row.control == "none" and row.feasible and row.probe is not None), None
-    )
-    noise = pooled_noise([(row.replicates, row.probe_sd) for row in rows if row.feasible])
-    with_gains = []
-    for row in rows:
-        if control is None or control.probe is None or row is control or row.probe is None:
-            with_gains.append(row)
-            continue
-        gain = row.probe - control.probe
-        low, high = noise.interval(gain, row.replicates, control.replicates) if noise else (None, None)
-        with_gains.append(replace(row, gain=gain, gain_low=low, gain_high=high))
-    return with_gains
 
 
 def _objectives(row: RankRow) -> tuple[float, float]:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from headsearch.results.ranking import RankRow
 from headsearch.results.records import TrialRecord, trial_rows
+from headsearch.results.row import RankRow
 from headsearch.results.text import UNKNOWN, gain, number, overhead, scaled
 from headsearch.scoring.zero_cost_scores import ORDERS, ZeroCostScores
 
@@ -46,38 +46,79 @@ _TRIAL_COLUMNS = (
 def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
     """The ranking for a terminal: controls named in the place of a rank, infeasible heads with their reasons below.
 
-    Without labels the columns that need them are left out. FLOPs and the spread of discrepancies are in JSON and CSV only.
+    Without labels the columns that need them are left out. Linear probes, FLOPs, Pareto layers and the spread of discrepancies are in JSON
+    and CSV only.
     """
+    shown = [row for row in rows if row.feasible]
     columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("score", True), ("discr.", True)]
     if labels:
-        columns += [("probe %", True), ("gain [95%]", True), ("linear", True), ("layer", True)]
+        titles = ["k-NN %", gain_title(rows).replace(" after", "\nafter"), "linear\ngain [95%]"]
+        columns += [(title, True) for title in (*titles, *predicted_title(rows))]
     columns += [("params", True), ("time", True), ("n", True)]
     table = new_table(columns)
-    for row in (row for row in rows if row.feasible):
+    for row in shown:
         place = row.control if row.rank is None else str(row.rank)
         cells = [place or UNKNOWN, row.head_id, number(row.score, ".3f"), number(row.discrepancy, ".2f")]
         if labels:
-            deviation = "" if row.probe_sd is None else f" ±{row.probe_sd:.1f}"
-            cells += [number(row.probe, ".1f") + deviation, gain(row.gain, row.gain_low, row.gain_high)]
-            cells += [number(row.linear, ".1f"), number(row.pareto_layer, "d")]
+            knn, knn_gain, _, linear_gain = _probes(row, "±")
+            cells += [knn, knn_gain, linear_gain, *_predicted(row, rows)]
         table.add_row(*map(plain, [*cells, scaled(row.params), overhead(row.overhead), str(row.replicates)]))
-    infeasible = [
+    notes = [SIMULTANEOUS] if labels and any(row.simultaneous for row in shown) else []
+    notes += [
         f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in rows if not row.feasible
     ]
-    if infeasible:
-        table.caption = plain("\n".join(infeasible))
+    if notes:
+        table.caption = plain("\n".join(notes))
         table.caption_justify = "left"
     return table
 
 
-def rank_cells(row: RankRow, *, labels: bool) -> list[str]:
-    """A row of the ranking as pages and Markdown have it: place, head, discrepancy, what needs labels, cost, seeds."""
+SIMULTANEOUS = "* picked because it is the best: these intervals hold for all heads at once"
+"""What the star at an interval means."""
+
+
+def gain_title(rows: Iterable[RankRow]) -> str:
+    """The title of the column of gains: they are those of so short a training."""
+    epochs = max((row.epochs for row in rows if row.epochs is not None), default=None)
+    return "gain [95%]" if epochs is None else f"gain after {epochs} epochs [95%]"
+
+
+def predicted_title(rows: Iterable[RankRow]) -> list[str]:
+    """The title of the column of long-run gains, where there are any."""
+    return ["long run [95%]"] if any(row.predicted_gain is not None for row in rows) else []
+
+
+def _probes(row: RankRow, sign: str) -> list[str]:
+    """Both probes, each with its gain."""
+    star = "*" if row.simultaneous else ""
+    spread, linear_spread = (
+        "" if deviation is None else f" {sign}{deviation:.1f}" for deviation in (row.probe_sd, row.linear_sd)
+    )
+    return [
+        number(row.probe, ".1f") + spread,
+        gain(row.gain, row.gain_low, row.gain_high) + star,
+        number(row.linear, ".1f") + linear_spread,
+        gain(row.linear_gain, row.linear_gain_low, row.linear_gain_high) + star,
+    ]
+
+
+def _predicted(row: RankRow, rows: Iterable[RankRow]) -> list[str]:
+    found = gain(row.predicted_gain, row.predicted_low, row.predicted_high)
+    return [found for _ in predicted_title(rows)]
+
+
+def rank_titles(rows: Sequence[RankRow], *, labels: bool) -> list[str]:
+    """The titles of `rank_cells`."""
+    probes = ["k-NN %", gain_title(rows), "linear %", "gain [95%]", *predicted_title(rows)] if labels else []
+    return ["rank", "head", "score", "discrepancy", *probes, "params", "step time", "seeds"]
+
+
+def rank_cells(row: RankRow, rows: Sequence[RankRow], *, labels: bool) -> list[str]:
+    """A row of the ranking `rows` as pages and Markdown have it: place, head, score, discrepancy, what needs labels, cost, seeds."""
     place = str(row.rank) if row.rank is not None else row.control or UNKNOWN
-    cells = [place, row.head_id, number(row.discrepancy, ".3f")]
+    cells = [place, row.head_id, number(row.score, ".3f"), number(row.discrepancy, ".3f")]
     if labels:
-        spread = "" if row.probe_sd is None else f" ± {row.probe_sd:.1f}"
-        cells += [number(row.probe, ".1f") + spread, gain(row.gain, row.gain_low, row.gain_high)]
-        cells += [number(row.linear, ".1f"), number(row.pareto_layer, "d")]
+        cells += _probes(row, "± ") + _predicted(row, rows)
     return [*cells, scaled(row.params), overhead(row.overhead), str(row.replicates)]
 
 
@@ -214,7 +255,7 @@ def new_table(columns: Iterable[tuple[str, bool]]) -> Table:
     """An empty table: headers, and whether each column holds numbers."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for header, numeric in columns:
         if numeric:
             table.add_column(header, justify="right", no_wrap=True)

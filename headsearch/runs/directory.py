@@ -41,6 +41,7 @@ _MAY_CHANGE = frozenset(
         "trials",
         "finalists",
         "replicates",
+        "target_epochs",
         "certainty",
         "executor",
         "storage",

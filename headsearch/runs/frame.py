@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from headsearch.results.ranking import RankRow
 from headsearch.results.records import TrialRecord, trial_rows
+from headsearch.results.row import RankRow
 from headsearch.runs.run import Run, read_run
 
-_WHOLE = ("rank", "params", "flops", "pareto_layer", "epoch", "duplicate_of")
+_WHOLE = ("rank", "params", "flops", "pareto_layer", "epoch", "epochs", "duplicate_of")
 """Columns of whole numbers, of which some may be missing."""
 
 

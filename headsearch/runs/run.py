@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Literal
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
+from headsearch.experiment.sections import PRETRAINING_EPOCHS
 from headsearch.results.allocation import further_seeds
 from headsearch.results.departures import Passage, departures, passage
-from headsearch.results.ranking import By, RankRow, heads_tried, rank
+from headsearch.results.ranking import By, heads_tried, rank
 from headsearch.results.records import Taken, TrialRecord, training_of
+from headsearch.results.row import RankRow
 from headsearch.results.spending import Spending, part_of, spending
 from headsearch.results.standings import standings
 from headsearch.results.verdict import SCREEN_VERDICT, verdict
@@ -99,19 +101,29 @@ class Run:
             return self.experiment.proxy.epochs
         return max((rung.epoch for record in self.records for rung in record.rungs), default=0)
 
+    @property
+    def target_epochs(self) -> int:
+        """Of the real pretraining; the default where the experiment cannot be read."""
+        return PRETRAINING_EPOCHS if self.experiment is None else self.experiment.search.target_epochs
+
     @cached_property
     def rows(self) -> tuple[RankRow, ...]:
-        """The ranking, by Pareto layers; of a screen alone by the label-free score."""
+        """The ranking in its default order, that of the score."""
         return tuple(self.ranking())
 
     def ranking(self, by: By | None = None) -> list[RankRow]:
-        """The ranking in another order; None takes the strategy's own. Raises `RunError` where it cannot be ordered so."""
+        """The ranking in another order; None takes that of the score. Raises `RunError` where it cannot be ordered so."""
         if self.screen_alone and by in ("pareto", "probe"):
             raise RunError(
                 f"cannot rank by {by}: a screen reads no labels; expected --by score or discrepancy"
             )
-        by = by or ("score" if self.screen_alone else "pareto")
-        return rank(self.records, by=by, labels=self.labels, stage=self.ranked_stage)
+        return rank(
+            self.records,
+            by=by or "score",
+            labels=self.labels,
+            stage=self.ranked_stage,
+            target_epochs=self.target_epochs,
+        )
 
     @cached_property
     def passage(self) -> Passage | None:
@@ -143,7 +155,9 @@ class Run:
     @cached_property
     def verdict(self) -> str:
         """Whether any head beats no head, in one sentence."""
-        return SCREEN_VERDICT if self.screen_alone else verdict(self.rows, tried=heads_tried(self.records))
+        if self.screen_alone:
+            return SCREEN_VERDICT
+        return verdict(self.rows, tried=heads_tried(self.records), target_epochs=self.target_epochs)
 
     @cached_property
     def screen_order(self) -> tuple[str, ...]:
@@ -274,6 +288,7 @@ class Run:
                 replicates=search.replicates,
                 certainty=search.certainty,
                 labels=self.experiment.probes,
+                target_epochs=search.target_epochs,
             )
             again = len(seeds.wanted) if seeds.complete else seeds.most
         joint = len({record.seed for record in trained if record.stage == "screen"})

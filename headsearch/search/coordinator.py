@@ -307,4 +307,5 @@ def _stages(
         replicates=search.replicates,
         certainty=search.certainty,
         labels=experiment.probes,
+        target_epochs=search.target_epochs,
     )

@@ -221,14 +221,20 @@ class Replicates(SearchStage):
         replicates: int,
         certainty: float,
         labels: bool,
+        target_epochs: int,
     ) -> None:
         """The best `finalists` heads get up to `replicates` seeds each, the `controls` all of them (`headsearch.results.allocation`); `labels` tells
-        whether trials have a probe."""
+        whether trials have a probe, `target_epochs`, the length of the real pretraining, whether it has a say in who is best."""
         self._board = board
         self._finalists = finalists
         self._most = (finalists + controls) * (replicates - 1) if finalists else 0
         self._further_seeds = partial(
-            further_seeds, finalists=finalists, replicates=replicates, certainty=certainty, labels=labels
+            further_seeds,
+            finalists=finalists,
+            replicates=replicates,
+            certainty=certainty,
+            labels=labels,
+            target_epochs=target_epochs,
         )
         self._begun = False
         self._seeds: Seeds | None = None

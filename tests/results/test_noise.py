@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from headsearch.results.noise import Noise, blocked_noise, pooled_noise, two_sided_t
+from headsearch.results.noise import blocked_noise, dunnett_quantile, pooled_noise, two_sided_t
 
 
 @pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 8, 17, 100, 1001])
@@ -46,10 +46,32 @@ def test_noise_that_was_not_seen_is_unknown_and_not_zero():
     assert pooled_noise([(2, 0.0), (3, 0.0)]) is None
 
 
-def test_bonferroni_widens_the_interval_to_the_smaller_share():
-    noise = Noise(deviation=1.5, df=6)
-    low, high = noise.interval(2.0, 2, 2, comparisons=10)
-    assert high - 2.0 == pytest.approx(2.0 - low) == pytest.approx(1.5 * stats.t.ppf(1 - 0.05 / 20, 6))
+@pytest.mark.parametrize(
+    ("df", "control", "heads"),
+    [(4, 2, (2, 2, 2)), (10, 3, (1, 1, 2, 2, 2)), (1, 2, (1, 2)), (30, 2, (2,) * 8), (200, 1, (4, 4, 4))],
+)
+def test_the_quantile_for_many_heads_is_that_of_scipys_multivariate_t(df, control, heads):
+    loading = np.sqrt([n / (n + control) for n in heads])
+    correlation = np.outer(loading, loading)
+    np.fill_diagonal(correlation, 1.0)
+    q = dunnett_quantile(df, control, heads)
+    edge = np.full(len(heads), q)
+    within = stats.multivariate_t(shape=correlation, df=df, seed=0).cdf(
+        edge, lower_limit=-edge, maxpts=100_000
+    )
+    assert within == pytest.approx(0.95, abs=1e-4)
+    assert two_sided_t(df, 0.95) < q < two_sided_t(df, 1 - 0.05 / len(heads))
+
+
+def test_intervals_that_hold_together_are_those_of_scipys_dunnett():
+    control, heads = [51.6, 54.0, 52.2], [[64.9, 64.2, 66.0], [58.4, 57.8], [56.4, 56.0, 55.1]]
+    noise = pooled_noise([(len(g), statistics.stdev(g)) for g in [control, *heads]])
+    expected = stats.dunnett(*heads, control=control, rng=np.random.default_rng(0)).confidence_interval(0.95)
+    assert noise is not None
+    for place, head in enumerate(heads):
+        gain = statistics.fmean(head) - statistics.fmean(control)
+        found = noise.interval(gain, len(head), 3, [len(each) for each in heads])
+        assert found == pytest.approx((expected.low[place], expected.high[place]), abs=0.02)
 
 
 def test_intervals_cover_the_true_gain_as_often_as_they_say():

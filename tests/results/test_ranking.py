@@ -292,7 +292,9 @@ def test_gains_are_over_the_control_with_the_noise_of_all_replicated_rows():
     noise = pooled_noise([(2, statistics.stdev([70.0, 72.0])), (2, statistics.stdev([75.0, 79.0]))])
     assert noise is not None
     assert rows["a"].gain == pytest.approx(9.0)
-    assert (rows["a"].gain_low, rows["a"].gain_high) == pytest.approx(noise.interval(9.0, 1, 2))
+    # The best was picked for being it.
+    assert (rows["a"].gain_low, rows["a"].gain_high) == pytest.approx(noise.interval(9.0, 1, 2, [1, 2]))
+    assert [rows[name].simultaneous for name in ("a", "b", "none")] == [True, False, False]
     assert (rows["b"].gain_low, rows["b"].gain_high) == pytest.approx(noise.interval(6.0, 2, 2))
     assert (rows["none"].gain, rows["none"].gain_low) == (None, None)
 
@@ -321,3 +323,79 @@ def test_heads_tried_counts_heads_that_were_stopped_too_and_no_controls():
         record("c", state="duplicate"),
     ]
     assert heads_tried(records) == 2
+
+
+def test_the_linear_probe_has_gains_of_its_own():
+    records = [
+        record("none", 70.0, None, control="none", config=HeadConfig(), linear=80.0),
+        record("none", 70.0, None, control="none", config=HeadConfig(), linear=82.0, replicate=1),
+        record("a", 75.0, 0.5, linear=79.0),
+    ]
+    rows = {row.head_id: row for row in rank(records, labels=True)}
+    noise = pooled_noise([(2, statistics.stdev([80.0, 82.0]))])
+    assert noise is not None
+    assert (rows["a"].gain, rows["a"].linear_gain) == (5.0, -2.0)
+    assert (rows["a"].linear_gain_low, rows["a"].linear_gain_high) == pytest.approx(
+        noise.interval(-2.0, 1, 2)
+    )
+    assert rows["a"].gain_low is None, "k-NN showed no noise"
+
+
+def long_run():
+    """Heads whose order by score is not that of their probes, and two seeds of one, which are far apart or not."""
+    heads = [
+        record(f"h{n}", probe, 0.1 * (n + 1), retrieval=50.0)
+        for n, probe in enumerate([80.0, 70.0, 75.0, 72.0, 78.0, 71.0, 60.0])
+    ]
+    return [*heads, record("h6", 60.5, 0.7, retrieval=50.0, replicate=1), none(50.0)]
+
+
+def test_the_probe_orders_only_from_half_of_the_target_on():
+    by_score = [f"h{n}" for n in reversed(range(7))]
+    for target in (None, 25):
+        ranked = [row for row in rank(long_run(), labels=True, target_epochs=target) if row.rank]
+        assert [row.head_id for row in ranked] == by_score
+        assert {row.shrunk for row in ranked} == {None}
+    ranked = [row for row in rank(long_run(), labels=True, target_epochs=24) if row.rank]
+    assert ranked[0].head_id == "h0"
+    assert ranked[-1].head_id == "h6"
+    assert {row.predicted_gain for row in ranked} == {None}, "it is not the length of the real pretraining"
+
+
+def test_at_full_length_the_shrunken_gain_is_the_predicted_one():
+    rows = rank(long_run(), labels=True, target_epochs=12)
+    for row in rows:
+        if row.control == "none":
+            assert row.predicted_gain is None
+            continue
+        assert row.predicted_gain == pytest.approx(row.shrunk - 50.0)
+        assert row.predicted_low < row.predicted_gain < row.predicted_high
+
+
+def test_runs_without_a_score_are_ordered_by_discrepancy():
+    records = [record("a", 80.0, 0.2), record("b", 70.0, 0.6), record("c", 90.0, 0.4)]
+    assert [row.head_id for row in rank(records, labels=True, target_epochs=300)] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_the_interval_of_the_best_row_holds_after_the_choice(spread):
+    """12 heads with two seeds each, and no head with four: of the best, whichever it is, the true gain is inside."""
+    draws = random.Random(7)
+    inside = alone = 0
+    for _ in range(400):
+        truth = [draws.gauss(0.0, spread) for _ in range(12)]
+        records = [none(draws.gauss(50.0, 1.0), seed) for seed in range(4)]
+        records += [
+            record(f"h{n}", draws.gauss(50.0 + gain, 1.0), 0.5, replicate=seed)
+            for n, gain in enumerate(truth)
+            for seed in range(2)
+        ]
+        rows = rank(records, by="probe", labels=True)
+        best = rows[0] if rows[0].rank else rows[1]
+        gain = truth[int(best.head_id[1:])]
+        noise = pooled_noise([(row.replicates, row.probe_sd) for row in rows])
+        low, high = noise.interval(best.gain, 2, 4)
+        alone += low <= gain <= high
+        inside += best.gain_low <= gain <= best.gain_high
+    assert inside / 400 >= 0.95
+    assert alone / 400 < 0.93

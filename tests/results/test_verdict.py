@@ -8,9 +8,9 @@ import statistics
 from dataclasses import replace
 
 import pytest
-from scipy import stats
 
-from headsearch.results.ranking import RankRow
+from headsearch.results.noise import dunnett_quantile
+from headsearch.results.row import RankRow
 from headsearch.results.verdict import verdict
 
 
@@ -71,15 +71,15 @@ def test_the_race_of_equal_heads_is_rarely_said_to_have_a_winner():
 
 
 def test_a_clear_winner_is_named_with_its_adjusted_interval():
-    # df = 4, deviation 1; three heads: t at 1 - 0.05 / 6, margin t * sqrt(1/2 + 1/2).
-    margin = stats.t.ppf(1 - 0.05 / 6, 4)
+    # df = 4, deviation 1; of three heads, one has a single run.
+    margin = dunnett_quantile(4, 2, (1, 2, 2))
     rows = [row("convnext", 64.0), row("mixer", 62.0, 1, rank=2), row("vit", 50.5, rank=3), NONE, MLP]
     text = verdict(rows)
     assert text.startswith(
-        f"convnext beats no head by 14.0 points (95% interval {14 - margin:.1f} to {14 + margin:.1f}, adjusted for 3 heads); "
+        f"convnext beats no head by +14.0 [{14 - margin:.1f}, {14 + margin:.1f}] points by k-NN (95% intervals, adjusted for 3 heads); "
         "2 of 3 ranked heads do"
     )
-    assert f"and it beats plain MLPs, the control mlp (+4.0, {4 - margin:.1f} to {4 + margin:.1f})." in text
+    assert f"and it beats plain MLPs, the control mlp (+4.0 [{4 - margin:.1f}, {4 + margin:.1f}])." in text
 
 
 def test_a_winner_that_is_no_better_than_plain_mlps_is_said_to_be_none():
@@ -88,14 +88,41 @@ def test_a_winner_that_is_no_better_than_plain_mlps_is_said_to_be_none():
 
 def test_more_heads_tried_make_a_win_harder():
     rows = [row("convnext", 55.0), NONE]  # df = 2
-    assert "convnext beats no head by 5.0 points (95% interval 0.7 to 9.3)" in verdict(rows)
+    assert "convnext beats no head by +5.0 [0.7, 9.3] points by k-NN (95% intervals)" in verdict(rows)
     assert "No head is shown to beat no head" in verdict(rows, tried=20)
 
 
 def test_heads_that_do_not_beat_the_control_are_said_not_to():
     text = verdict([row("vit", 50.5), row("swin", 49.0, rank=2), NONE])
-    assert text.startswith(
-        "No head is shown to beat no head: the best, vit, gains +0.5 points (95% interval "
+    assert text.startswith("No head is shown to beat no head: the best, vit, gains +0.5 [")
+
+
+def test_the_linear_probe_is_in_the_verdict_too():
+    rows = [
+        replace(each, linear=linear, linear_sd=0.5, epochs=40)
+        for each, linear in ((row("convnext", 64.0), 79.0), (NONE, 80.0))
+    ]
+    text = verdict(rows, target_epochs=40)
+    assert (
+        "convnext beats no head by +14.0 [9.7, 18.3] points after 40 epochs by k-NN and -1.0 [-3.2, 1.2] by the linear probe"
+        in text
+    )
+
+
+def test_nothing_is_said_of_worth_before_half_of_the_real_pretraining():
+    rows = [replace(each, epochs=40) for each in (row("convnext", 64.0), NONE)]
+    assert "convnext beats no head" in verdict(rows, target_epochs=80)
+    text = verdict(rows, target_epochs=81)
+    assert text.startswith("convnext is first by score; after 40 epochs it gains +14.0 [")
+    assert "cannot be told after 40 of 81 epochs" in text
+    assert "beat" not in text
+
+
+def test_a_predicted_gain_is_what_short_trainings_end_with():
+    first = replace(row("convnext", 64.0), predicted_gain=3.0, predicted_low=-1.0, predicted_high=7.0)
+    text = verdict([replace(each, epochs=40) for each in (first, NONE)], target_epochs=300)
+    assert text.endswith(
+        "Predicted for the real pretraining of 300 epochs: +3.0 points (95% interval -1.0 to 7.0)."
     )
 
 

@@ -23,7 +23,7 @@ NOISY = ToyEvaluator(noise=3.0)
 
 def unsure(**search: Any) -> Experiment:
     asked: dict[str, Any] = {"trials": 8, "sampler": "random", "finalists": 4, "replicates": 4}
-    return toy_experiment(**(asked | {"certainty": 0.9} | search))
+    return toy_experiment(seed=3, **(asked | {"certainty": 0.98} | search))
 
 
 def again(records: Any) -> list[tuple[str, int]]:
@@ -36,7 +36,7 @@ def test_fewer_seeds_are_trained_than_the_bounds_allow_and_none_is_missing(tmp_p
     controls = [r for r in records if r.replicate > 0 and r.control is not None]
     assert len(controls) == 3 * 3
     assert 2 < len(again(records)) < 4 * 3
-    seeds = further_seeds(records, finalists=4, replicates=4, certainty=0.9, labels=True)
+    seeds = further_seeds(records, finalists=4, replicates=4, certainty=0.98, labels=True)
     assert seeds.complete
     assert set(seeds.wanted) == {(r.head_id, r.replicate) for r in records if r.replicate > 0}
     view = read_run(tmp_path / "run")
@@ -58,7 +58,7 @@ def test_two_workers_come_to_the_seeds_of_one(tmp_path: Path) -> None:
     assert scores(run_toy(tmp_path / "apart", apart, NOISY)) == scores(inline)
 
 
-@pytest.mark.parametrize("after", [40, 61, 66, 73])
+@pytest.mark.parametrize("after", [40, 61, 64, 68])
 def test_a_search_interrupted_among_further_seeds_ends_as_an_undisturbed_one(
     after: int, tmp_path: Path
 ) -> None:
@@ -92,7 +92,7 @@ def test_what_is_expected_is_the_same_for_who_runs_and_who_looks(tmp_path: Path)
     looking = Looking()
     run_toy(out, unsure(), NOISY, observer=looking)
     assert all(told == seen for told, seen in looking.seen)
-    assert looking.seen[0][0] > len(looking.seen) == len(read_records(out))
+    assert looking.seen[0][0] > len(looking.seen) == sum(r.state != "duplicate" for r in read_records(out))
 
 
 @pytest.mark.parametrize("certainty", [0.5, 1.01, "sure"])

@@ -14,8 +14,8 @@ from headsearch.report.picture import shown
 from headsearch.report.views.curves import Line, curves
 from headsearch.report.views.overview import CONDITIONS, subtitle
 from headsearch.results.importance import head_parameters
-from headsearch.results.ranking import RankRow
 from headsearch.results.records import TrialRecord
+from headsearch.results.row import RankRow
 from headsearch.results.text import UNKNOWN, duration, number
 from headsearch.runs.run import Run
 

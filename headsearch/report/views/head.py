@@ -69,18 +69,28 @@ def _standing(view: Run, head_id: str, records: Sequence[TrialRecord]) -> Child:
         ("Discrepancy", number(row.discrepancy, ".3f"), _spread(row.discrepancy_sd, ".3f")),
     ]
     if view.labels:
-        interval = (
-            "no interval: nothing was replicated"
-            if row.gain_low is None
-            else f"95% interval {row.gain_low:.1f} to {row.gain_high:.1f}"
-        )
+        after = "" if row.epochs is None else f" after {row.epochs} epochs"
         entries += [
-            ("Probe (k-NN)", f"{number(row.probe, '.1f')} %", _spread(row.probe_sd, ".1f")),
-            ("Gain over no head", gain(row.gain), interval if row.gain is not None else None),
-            ("Linear probe", f"{number(row.linear, '.1f')} %", None),
+            ("k-NN", f"{number(row.probe, '.1f')} %", _spread(row.probe_sd, ".1f")),
+            (f"k-NN gain{after}", gain(row.gain), _interval(row.gain, row.gain_low, row.gain_high)),
+            ("Linear probe", f"{number(row.linear, '.1f')} %", _spread(row.linear_sd, ".1f")),
+            (
+                f"Linear gain{after}",
+                gain(row.linear_gain),
+                _interval(row.linear_gain, row.linear_gain_low, row.linear_gain_high),
+            ),
         ]
+        if row.predicted_gain is not None:
+            told = _interval(row.predicted_gain, row.predicted_low, row.predicted_high)
+            entries.append(("Predicted long-run gain", gain(row.predicted_gain), told))
     entries.append(("Seeds", str(row.replicates), None))
     return tiles(*entries)
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str | None:
+    if value is None:
+        return None
+    return "no interval: nothing was replicated" if low is None else f"95% interval {low:.1f} to {high:.1f}"
 
 
 def _spread(deviation: float | None, how: str) -> str | None:

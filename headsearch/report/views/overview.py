@@ -26,8 +26,8 @@ from headsearch.report.parts import (
     tiles,
 )
 from headsearch.report.status import last_scores, trial_name
-from headsearch.results.ranking import RankRow
-from headsearch.results.tables import rank_cells
+from headsearch.results.row import RankRow
+from headsearch.results.tables import SIMULTANEOUS, rank_cells, rank_titles
 from headsearch.results.text import UNKNOWN, duration, number
 from headsearch.runs.run import Run, Running
 
@@ -208,8 +208,8 @@ def _ranking(view: Run, links: Links) -> Child:
         _ranking_table(shown, view, links),
         html.P(link(more, links.trials(state="complete"))) if rest else None,
         _departed(view, links),
-        note="By Pareto layer, then probe; without labels by discrepancy. Controls have no rank. "
-        "A gain is over the control none, with its 95% interval for that head alone.",
+        note="By the label-free score, joined by the probe where trainings are at least half as long as the real pretraining. Controls have no "
+        f"rank. A gain is over the control none, with its 95% interval for that head alone; {SIMULTANEOUS}.",
         wide=True,
     )
 
@@ -247,19 +247,19 @@ def _departed(view: Run, links: Links) -> Child:
     )
 
 
+_HINTS = {
+    "Score": SCORE.hint,
+    "K-NN %": "k-NN accuracy of the frozen base",
+    "Linear %": "Accuracy of a linear probe on the frozen base",
+    "Step time": "What the head adds to a training step",
+}
+
+
 def _ranking_table(rows: Sequence[RankRow], view: Run, links: Links) -> Child:
-    scored = any(row.score is not None for row in rows)
-    columns = [*numbers("Rank"), Column("Head"), *([SCORE] if scored else []), *numbers("Discrepancy")]
-    if view.labels:
-        columns += [
-            Column("Probe %", True, "k-NN accuracy of the frozen base"),
-            *numbers("Gain [95%]", "Linear %"),
-        ]
-        columns.append(Column("Layer", True, "Pareto layer in (discrepancy, probe)"))
-    columns += [*numbers("Params"), Column("Step time", True, "What the head adds to a training step")]
+    titles = [title[0].upper() + title[1:] for title in rank_titles(view.rows, labels=view.labels)]
+    columns = [Column(title, title != "Head", _HINTS.get(title)) for title in titles]
     cells: list[Sequence[Child]] = []
     for row in rows:
-        place, head_id, *rest = rank_cells(row, labels=view.labels)
-        score = [number(row.score, ".3f")] if scored else []
-        cells.append([place, link(html.Code(head_id), links.head(head_id)), *score, *rest])
-    return table("Ranking of the heads", [*columns, *numbers("Seeds")], cells, id="ranking")
+        place, head_id, *rest = rank_cells(row, view.rows, labels=view.labels)
+        cells.append([place, link(html.Code(head_id), links.head(head_id)), *rest])
+    return table("Ranking of the heads", columns, cells, id="ranking")

@@ -1,0 +1,139 @@
+"""What heads gain over the control `none`, by both probes, and how sure that is. Pure functions of rows.
+
+`docs/ranking.md` explains the intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from headsearch.results.noise import CONFIDENCE, Noise, pooled_noise, two_sided_t
+from headsearch.results.row import RankRow
+from headsearch.results.shrinkage import shrunk
+
+Probe = Literal["probe", "linear"]
+PROBES: tuple[Probe, ...] = ("probe", "linear")
+_NAMES = {
+    "probe": ("gain", "gain_low", "gain_high"),
+    "linear": ("linear_gain", "linear_gain_low", "linear_gain_high"),
+}
+
+
+def noise_of(rows: Sequence[RankRow], probe: Probe = "probe") -> Noise | None:
+    """The noise of a probe between seeds, over all feasible rows."""
+    return pooled_noise([(row.replicates, deviation(row, probe)) for row in rows if row.feasible])
+
+
+def value(row: RankRow, probe: Probe) -> float | None:
+    """The mean over seeds, in percent."""
+    return row.probe if probe == "probe" else row.linear
+
+
+def deviation(row: RankRow, probe: Probe) -> float | None:
+    """Between seeds."""
+    return row.probe_sd if probe == "probe" else row.linear_sd
+
+
+def gain_of(row: RankRow, probe: Probe = "probe") -> float | None:
+    """The gain by a probe."""
+    return row.gain if probe == "probe" else row.linear_gain
+
+
+def control_row(rows: Sequence[RankRow], name: str) -> RankRow | None:
+    """The row of a control that others can be compared with."""
+    return next((row for row in rows if row.control == name and row.feasible and row.probe is not None), None)
+
+
+def together(rows: Sequence[RankRow], tried: int) -> list[int]:
+    """The replicates of every head in the race; those that were stopped have one."""
+    ranked = [row.replicates for row in rows if row.rank is not None]
+    return ranked + [1] * (tried - len(ranked))
+
+
+def with_gains(rows: Sequence[RankRow]) -> list[RankRow]:
+    """The rows with their gains over the control `none`, each interval for its head alone; the control itself has none."""
+    return _with_gains(rows, rows)
+
+
+def adjusted(rows: Sequence[RankRow], tried: int) -> list[RankRow]:
+    """The same with intervals that hold for all heads at once for the rows that are picked because they are the best: the first, and that
+    with the highest gain by either probe.
+
+    Args:
+        rows: with ranks.
+        tried: how many heads were in the race, those included that were stopped.
+    """
+    family = together(rows, tried)
+    ranked = [row for row in rows if row.rank is not None]
+    best = {row.head_id for row in ranked if row.rank == 1}
+    for probe in PROBES:
+        known = [(found, row.head_id) for row in ranked if (found := gain_of(row, probe)) is not None]
+        best |= {max(known)[1]} if known else set()
+    picked = [row for row in ranked if row.head_id in best and row.gain_low is not None]
+    if len(family) < 2:
+        return list(rows)
+    changed = {row.head_id: row for row in _with_gains(picked, rows, family)}
+    return [
+        replace(changed[row.head_id], simultaneous=True) if row.head_id in changed else row for row in rows
+    ]
+
+
+def _with_gains(
+    some: Sequence[RankRow], rows: Sequence[RankRow], family: Sequence[int] = ()
+) -> list[RankRow]:
+    """Some of the rows with their gains; their intervals hold together for heads with so many replicates."""
+    control = control_row(rows, "none")
+    noises = {probe: noise_of(rows, probe) for probe in PROBES}
+    found = []
+    for row in some:
+        changes: dict[str, float] = {}
+        for probe, noise in noises.items():
+            own, others = value(row, probe), None if control is None else value(control, probe)
+            if own is None or others is None or control is None or row is control:
+                continue
+            name, low, high = _NAMES[probe]
+            changes[name] = own - others
+            if noise is not None:
+                changes[low], changes[high] = noise.interval(
+                    own - others, row.replicates, control.replicates, family
+                )
+        found.append(replace(row, **changes))  # type: ignore[arg-type]
+    return found
+
+
+def with_shrunk(rows: Sequence[RankRow], *, full: bool) -> list[RankRow]:
+    """The rows with their probes shrunk towards their scores, where noise is known and heads are enough. `full`: the trainings were as long as the
+    real pretraining will be, so that the shrunken gain is the one to be expected."""
+    noise = noise_of(rows)
+    heads = [row for row in rows if row.feasible and row.config and row.probe is not None]
+    if noise is None:
+        return list(rows)
+    found = shrunk(
+        [row.score for row in heads],
+        [row.probe for row in heads if row.probe is not None],
+        [row.replicates for row in heads],
+        noise,
+    )
+    if found is None:
+        return list(rows)
+    control = control_row(rows, "none")
+    of_head = {row.head_id: each for row, each in zip(heads, found, strict=True)}
+    quantile = two_sided_t(noise.df, CONFIDENCE)
+    result = []
+    for row in rows:
+        each = of_head.get(row.head_id)
+        if each is None:
+            result.append(row)
+            continue
+        changed = replace(row, shrunk=each.value)
+        if full and control is not None and control.probe is not None:
+            gain = each.value - control.probe
+            margin = quantile * math.sqrt(each.variance + noise.deviation**2 / control.replicates)
+            changed = replace(
+                changed, predicted_gain=gain, predicted_low=gain - margin, predicted_high=gain + margin
+            )
+        result.append(changed)
+    return result

@@ -1,0 +1,72 @@
+"""A row of the ranking: one head, averaged over its seeds, with all that is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from headsearch.results.records import finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankRow:
+    """One head, averaged over its replicates. Unknown is None."""
+
+    rank: int | None = None
+    """From 1; None for controls that the search did not draw itself, and for infeasible heads."""
+    head_id: str
+    family: str
+    config: dict[str, Any] | list[dict[str, Any]] | None
+    """As `HeadConfig.to_dict` gives it."""
+    control: str | None = None
+    """`none`, `same` or `mlp`."""
+    stage: str
+    """Where the scores are from: `proxy`, `screen` or, before any training, `zero-cost`."""
+    score: float | None = None
+    """The label-free score (`headsearch.scoring.score`)."""
+    discrepancy: float | None = None
+    discrepancy_sd: float | None = None
+    """Sample standard deviation over replicates; None with fewer than two."""
+    probe: float | None = None
+    """Percent: k-NN accuracy of the frozen base."""
+    probe_sd: float | None = None
+    knn: float | None = None
+    linear: float | None = None
+    linear_sd: float | None = None
+    epochs: int | None = None
+    """Of the trainings behind the scores; None where none ran its full budget."""
+    gain: float | None = None
+    """`probe` less that of the control `none` after as many epochs, in points."""
+    gain_low: float | None = None
+    """95% interval of the gain; None without replicates anywhere."""
+    gain_high: float | None = None
+    linear_gain: float | None = None
+    """The same of the linear probe."""
+    linear_gain_low: float | None = None
+    linear_gain_high: float | None = None
+    simultaneous: bool = False
+    """Whether the intervals of the two gains hold for all heads that were tried at once (Dunnett), as they have to where the row was picked
+    because it is the best; else they hold for this head alone."""
+    shrunk: float | None = None
+    """`probe` shrunk towards what the score lets expect, in percent; None where trainings are too short for the probe to order heads."""
+    predicted_gain: float | None = None
+    """The gain to be expected of a pretraining of `search.target_epochs`, in points; None where nothing was trained that long."""
+    predicted_low: float | None = None
+    """95% interval."""
+    predicted_high: float | None = None
+    params: int | None = None
+    flops: int | None = None
+    overhead: float | None = None
+    replicates: int = 0
+    """Trials that ran their full budget."""
+    pareto_layer: int | None = None
+    """From 1, in (discrepancy, probe) among ranked heads; None without labels and without a rank."""
+    feasible: bool = True
+    """False where any of its trials was infeasible: a head that collapses for some seeds is not to be relied on."""
+    reason: str | None = None
+    """Why it is infeasible, or why the search let it go."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        plain: dict[str, Any] = finite(asdict(self))
+        return plain
