@@ -1,6 +1,5 @@
-"""A torchvision ResNet, a family of heads of one's own and images of five channels: python one_file.py images.npz"""
+"""A torchvision ResNet, a family of heads of one's own, and images of five channels."""
 
-import sys
 from pathlib import Path
 
 from torch import nn
@@ -16,8 +15,7 @@ class FiveChannels(ResNet):
         self.conv1 = nn.Conv2d(5, 64, 3, padding=1, bias=False)
 
     def map_and_embedding(self, images):
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        x = nn.Sequential(*list(self.children())[:-2])(images)  # all but pooling and classifier
         return x, x.mean(dim=(2, 3))
 
 
@@ -32,7 +30,7 @@ if __name__ == "__main__":
     Path("space.yaml").write_text(SPACE)
     run = headsearch.search(
         base=f"{__file__}:FiveChannels",
-        data={"dataset": "npz", "root": sys.argv[1], "image_size": 16, "channels": 5},
+        data={"dataset": "npz", "root": "images.npz", "image_size": 32, "channels": 5},
         plugins=[__file__],
         space="space.yaml",
         proxy={"epochs": 2, "batch_size": 32},

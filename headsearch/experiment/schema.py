@@ -65,6 +65,15 @@ class Experiment(Section):
             raise ValueError("data.subset: auto needs search.budget to be a time, like '6 h'")
         return self
 
+    @model_validator(mode="after")
+    def _a_trunk_is_no_longer_than_the_pretraining(self) -> Self:
+        trunk, target = self.proxy.trunk_epochs, self.search.target_epochs
+        if trunk > target:
+            raise ValueError(
+                f"proxy.trunk: {trunk} epochs are more than the {target} of search.target_epochs, the real pretraining"
+            )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _the_budget_pays_the_trunk(cls, data: Any) -> Any:

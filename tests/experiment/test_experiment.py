@@ -238,3 +238,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(ExperimentError, match=r"binary\.yaml:1:1: cannot be read"):
         load_experiment(tmp_path / "binary.yaml")
+
+
+def test_a_trunk_longer_than_the_pretraining_is_refused() -> None:
+    with pytest.raises(
+        ExperimentError, match=r"proxy.trunk: 41 epochs are more than the 40 of search.target_epochs"
+    ):
+        load_experiment("digits", ["proxy.trunk.epochs=41"])
+    assert load_experiment("digits", ["proxy.trunk.epochs=40"]).proxy.trunk_epochs == 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def test_a_search_that_is_killed_in_its_trunk_ends_as_an_undisturbed_one(
         return contextlib.nullcontext(Killing())
 
     with monkeypatch.context() as patch:
-        patch.setattr("headsearch.search.session.open_executor", killing)
+        patch.setattr(sys.modules["headsearch.search.session"], "open_executor", killing)
         with pytest.raises(KeyboardInterrupt):
             searched(experiment, tmp_path / "run")
     assert not (tmp_path / "run" / "trials" / "0" / TRUNK).exists()

@@ -1,0 +1,35 @@
+"""The README's example of one file: it runs as it stands, to a ranked table."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "one_file.py"
+
+
+def test_a_base_a_family_and_five_channels_from_one_file(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    images = random.integers(0, 100, (120, 32, 32, 5)).astype(np.uint8)
+    images[labels == 1, :, :, 4] += 100
+    np.savez(tmp_path / "images.npz", images=images, labels=labels)
+    (tmp_path / EXAMPLE.name).write_text(EXAMPLE.read_text())
+    ran = subprocess.run(
+        [sys.executable, EXAMPLE.name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert "circular" in ran.stdout
+    assert "mixer" in ran.stdout
+
+
+def test_the_readme_shows_the_file_as_it_is() -> None:
+    assert EXAMPLE.read_text() in (ROOT / "README.md").read_text()
