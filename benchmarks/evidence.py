@@ -28,8 +28,10 @@ from headbench.table import PARTS, read_headbench
 from rich.console import Console
 from rich.table import Table
 
-from headsearch.results.agreement import Tau, mean_tau
+from headsearch.results.agreement import Tau, mean_tau, tau_b
 from headsearch.results.noise import Noise, pooled_noise
+from headsearch.results.ranking import pareto_layers
+from headsearch.results.shrinkage import shrunk
 from headsearch.scoring.discrepancy import MEASURES
 
 HERE = Path(__file__).parent
@@ -110,11 +112,10 @@ def gains(curves: Curves) -> Iterable[Table | str]:
     yield table
     searched = knn[~knn.index.isin(names.index)]
     for name, control in of_control.items():
-        lows = [
-            _interval(values.dropna(), control, noise, len(searched))[0] for _, values in searched.iterrows()
-        ]
+        counts = searched.count(axis=1).tolist()
+        lows = [_interval(values.dropna(), control, noise, counts)[0] for _, values in searched.iterrows()]
         best = searched.mean(axis=1).idxmax()
-        low, high = _interval(searched.loc[best].dropna(), control, noise, len(searched))
+        low, high = _interval(searched.loc[best].dropna(), control, noise, counts)
         yield (
             f"{sum(low > 0 for low in lows)} of {len(searched)} heads beat {name}, adjusted for {len(searched)} heads; the best, {best}, "
             f"by {searched.loc[best].mean() - control.mean():.1f} [{low:.1f}, {high:.1f}]"
@@ -280,6 +281,58 @@ def _beyond(benches: Sequence[pd.DataFrame]) -> str:
     return "-" if found is None else f"{found.difference:+.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
+def orders(*benches: Curves) -> Iterable[Table | str]:
+    """Which order of heads is that of held-out long trainings: one seed of trainings of three lengths against another of the long schedule."""
+    table = _table(
+        "Kendall's tau-b of an order with the k-NN accuracy after the long schedule, single seeds",
+        "trained for",
+        "ordered by",
+        *(bench.name for bench in benches),
+        "mean",
+    )
+    for length in ("proxy", "half", "full"):
+        found = [_orders(bench, length) for bench in benches]
+        for name, *taus in zip(("pareto", "probe", "score", "shrunk"), *found, strict=True):
+            table.add_row(length, name, *(f"{tau:.2f}" for tau in (*taus, np.mean(taus))))
+    yield table
+    yield "shrunk: the probe shrunk towards the score, with the noise between all seeds of the bench; the probe at full length is another long training"
+
+
+def _orders(bench: Curves, length: str) -> list[float]:
+    """tau-b by pareto, probe, score and shrunk, mean over pairs of different seeds."""
+    target, rungs = bench.scores("long", "knn"), bench.rungs("long")
+    part = "proxies" if length == "proxy" else "long"
+    epoch = {
+        "proxy": bench.rungs("proxies")[-1],
+        "half": min(rungs, key=lambda rung: abs(rung - rungs[-1] / 2)),
+        "full": rungs[-1],
+    }[length]
+    knn, score, different = (
+        bench.scores(part, column, epoch).reindex(target.index)
+        for column in ("knn", "score", "cka.embedding.output")
+    )
+    noise = pooled_noise([(int(row.count()), float(row.std())) for _, row in knn.iterrows()])
+    assert noise is not None
+    found = []
+    for a in knn:
+        for b in target:
+            columns = np.stack(
+                [frame.to_numpy(float) for frame in (knn[a], score[a], different[a], target[b])]
+            )
+            probe, scored, apart, end = columns[:, np.isfinite(columns).all(axis=0)]
+            # Within a training the end has the luck of the start: seeds are never paired with themselves.
+            if (part == "long" and a == b) or len(probe) == 0:
+                continue
+            layers = np.array(pareto_layers(list(zip(apart.tolist(), probe.tolist(), strict=True))))
+            pareto = np.empty(len(probe))
+            pareto[np.lexsort((-probe, layers))] = -np.arange(len(probe))
+            moved = shrunk(scored.tolist(), probe.tolist(), [1] * len(probe), noise)
+            assert moved is not None
+            values = (pareto, probe, scored, np.array([each.value for each in moved]))
+            found.append([tau_b(each, end) or 0.0 for each in values])
+    return [float(tau) for tau in np.mean(found, axis=0)]
+
+
 def cost(curves: Curves) -> Iterable[Table | str]:
     """What a search costs against training every head."""
     bench = search_policies.load(path_of(curves.name))
@@ -288,7 +341,8 @@ def cost(curves: Curves) -> Iterable[Table | str]:
 
 
 TABLES: dict[str, Callable[..., Iterable[Table | str]]] = {
-    each.__name__: each for each in (gains, discrepancy, seeds, screens, schedules, trunk, scores, cost)
+    each.__name__: each
+    for each in (gains, discrepancy, seeds, screens, schedules, trunk, scores, orders, cost)
 }
 
 
@@ -307,11 +361,11 @@ def _shown(found: Tau) -> str:
 
 
 def _interval(
-    values: pd.Series, control: np.ndarray, noise: Noise | None, comparisons: int = 1
+    values: pd.Series, control: np.ndarray, noise: Noise | None, together: Sequence[int] = ()
 ) -> tuple[float, float]:
     if noise is None:
         return float("nan"), float("nan")
-    return noise.interval(float(values.mean() - control.mean()), len(values), len(control), comparisons)
+    return noise.interval(float(values.mean() - control.mean()), len(values), len(control), together)
 
 
 def _gain(values: pd.Series, control: np.ndarray, noise: Noise | None) -> str:

@@ -26,8 +26,8 @@ TINY = [
 ]
 
 RANK_FIELDS = (
-    "rank head_id family config control stage score discrepancy discrepancy_sd probe probe_sd knn linear gain gain_low gain_high params "
-    "flops overhead replicates pareto_layer feasible reason"
+    "rank head_id family config control stage score discrepancy discrepancy_sd probe probe_sd knn linear linear_sd epochs gain gain_low gain_high "
+    "linear_gain linear_gain_low linear_gain_high simultaneous shrunk predicted_gain predicted_low predicted_high params flops overhead replicates pareto_layer feasible reason"
 )
 
 

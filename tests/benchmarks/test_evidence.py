@@ -146,3 +146,18 @@ def test_what_is_published_is_what_the_curves_say(script: Any, monkeypatch: pyte
         script.main()
     assert ended.value.code == 0
     assert DOCUMENT == script.DOCUMENT
+
+
+def test_orders_are_held_against_other_seeds_of_the_long_schedule(script: Any) -> None:
+    curves = script.Curves(script.path_of("digits"))
+    target = curves.scores("long", "knn")
+    for length, part, epoch, place, column in (
+        ("proxy", "proxies", None, 2, "score"),
+        ("proxy", "proxies", None, 1, "knn"),
+        ("full", "long", None, 1, "knn"),
+        ("half", "long", 20, 2, "score"),
+    ):
+        values = curves.scores(part, column, epoch).reindex(target.index)
+        pairs = [(a, b) for a in values for b in target if part != "long" or a != b]
+        taus = [kendalltau(values[a], target[b], nan_policy="omit").statistic for a, b in pairs]
+        assert script._orders(curves, length)[place] == pytest.approx(np.mean(taus))
