@@ -54,7 +54,6 @@ def refusal(model: str, **options: Any) -> str:
         ("resnet18.", "timm has no weights '' of resnet18"),
         ("resnet188.a1_in1k", "timm has no model 'resnet188.a1_in1k'"),
         ("timm/resnet18.a1_in1k", "timm has no model"),
-        ("nowhere:resnet18", "Unknown model source 'nowhere'"),
         ("local-dir:", "has no model id / path"),
         ("local-dir:/no/such/folder", "Config file not found"),
     ],

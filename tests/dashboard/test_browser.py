@@ -399,6 +399,7 @@ def test_a_report_opens_from_a_file_and_asks_nobody(
     page.get_by_label("Show trials with").fill("infeasible")
     assert 0 < page.locator("#trials-table tbody tr:visible").count() < everything
     page.locator("#ranking a").first.click()
+    page.locator("details.head[open] .plot").first.scroll_into_view_if_needed()
     page.wait_for_selector("details.head[open] .main-svg")
     context.close()
     assert watched.complaints == []
