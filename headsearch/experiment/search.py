@@ -193,6 +193,13 @@ class SearchSpec(Section):
         sizes = with_budget(asked, proxies, controls=len(self.controls), trunk=trunk)
         return SearchSpec.model_validate(sizes)
 
+    @property
+    def most_further_seeds(self) -> int:
+        """Trainings of finalists and controls after their first, at most."""
+        if self.finalists == 0:
+            return 0
+        return (self.finalists + len(self.controls)) * (self.replicates - 1)
+
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:
         if self.replicates > 1 and self.finalists == 0:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 
+from headsearch.experiment import SearchSpec
 from headsearch.results.certainty import Belief, beliefs, probability_as_good
 from headsearch.results.noise import Noise, pooled_noise
 from headsearch.results.ranking import rank
@@ -35,25 +36,19 @@ class Seeds:
     most: int
     """Trainings, should it never be sure enough."""
 
+    @property
+    def expected(self) -> int:
+        """Trainings in all, as far as can be told."""
+        return len(self.wanted) if self.complete else self.most
 
-def further_seeds(
-    records: Sequence[TrialRecord],
-    *,
-    finalists: int,
-    replicates: int,
-    certainty: float,
-    labels: bool,
-    target_epochs: int | None = None,
-) -> Seeds:
+
+def further_seeds(records: Sequence[TrialRecord], search: SearchSpec, *, labels: bool) -> Seeds:
     """What is to be trained again, once every first trial has ended.
 
     Args:
         records: trials of the search, by number.
-        finalists: so many of the best heads may have further seeds.
-        replicates: seeds of every control, and the most that a finalist may have.
-        certainty: the probability from which on it is sure enough that the first head is as good as the best; 1: never.
+        search: its finalists, replicates, certainty and target epochs.
         labels: whether trials have a probe.
-        target_epochs: of the real pretraining, which tells whether the probe has a say in who is a finalist.
     """
     proxies = [record for record in records if record.stage == "proxy"]
     trials = {(r.head_id, r.replicate): r for r in proxies if r.state != "duplicate"}
@@ -62,14 +57,16 @@ def further_seeds(
     controls = dict.fromkeys(record.head_id for record in first if record.control is not None)
     again = [head for head in controls if head in complete]
     ranked = [
-        row.head_id for row in rank(first, labels=labels, target_epochs=target_epochs) if row.rank is not None
+        row.head_id
+        for row in rank(first, labels=labels, target_epochs=search.target_epochs)
+        if row.rank is not None
     ]
-    best = [head for head in ranked[:finalists] if head not in controls]
-    everything = tuple((head, n) for n in range(1, replicates) for head in (*again, *best))
-    if certainty >= 1.0 or any(trials[head, 0].score is None for head in best):
+    best = [head for head in ranked[: search.finalists] if head not in controls]
+    everything = tuple((head, n) for n in range(1, search.replicates) for head in (*again, *best))
+    if search.certainty >= 1.0 or any(trials[head, 0].score is None for head in best):
         return Seeds(everything, complete=True, most=len(everything))
     wanted = [(head, n) for head, n in everything if head in again]
-    following = _one_by_one(trials, again, best, replicates, certainty)
+    following = _one_by_one(trials, again, best, search.replicates, search.certainty)
     while all(seed in trials and trials[seed].state != "running" for seed in wanted):
         seed = next(following, None)
         if seed is None:

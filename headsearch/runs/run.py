@@ -278,19 +278,9 @@ class Run:
         if not any(part_of(record) == "replicates" for record in trained):
             # Once replicates have begun all heads have been tried, be it fewer than asked for, the space having no more.
             heads = max(heads, search.trials)
-            again = (
-                (search.finalists + len(search.controls)) * (search.replicates - 1) if search.finalists else 0
-            )
+            again = search.most_further_seeds
         else:
-            seeds = further_seeds(
-                self.records,
-                finalists=search.finalists,
-                replicates=search.replicates,
-                certainty=search.certainty,
-                labels=self.experiment.probes,
-                target_epochs=search.target_epochs,
-            )
-            again = len(seeds.wanted) if seeds.complete else seeds.most
+            again = further_seeds(self.records, search, labels=self.experiment.probes).expected
         joint = len({record.seed for record in trained if record.stage == "screen"})
         planned = len(search.controls) + heads + again
         if search.strategy == "screen":

@@ -300,12 +300,4 @@ def _stages(
         yield Promotions(board, lambda: screening.standings, trials=search.trials, audit=search.audit)
     else:
         yield Proposals(board, proposer, search.trials)
-    yield Replicates(
-        board,
-        len(controls),
-        finalists=search.finalists,
-        replicates=search.replicates,
-        certainty=search.certainty,
-        labels=experiment.probes,
-        target_epochs=search.target_epochs,
-    )
+    yield Replicates(board, search, labels=experiment.probes)

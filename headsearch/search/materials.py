@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from headsearch.base.info import BaseInfo
@@ -47,7 +48,7 @@ class Materials:
     left_out: str = ""
     """All that is left out, a line each."""
     seconds_per_proxy: Callable[[], float] | None = None
-    """Measures how long a proxy takes here; needed for a budget in hours."""
+    """How long a proxy takes here, measured once; needed for a budget in hours."""
     train_images: int = 0
     """Of an epoch."""
     screen_bytes: float = 0.0
@@ -103,7 +104,7 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
         score_candidates=score_candidates,
         data=tuple(images.told()),
         left_out=images.left_out.listed(),
-        seconds_per_proxy=evaluate.seconds_per_proxy,
+        seconds_per_proxy=cache(evaluate.seconds_per_proxy),
         train_images=len(images.train),
         screen_bytes=screen_bytes,
         let_go=_nothing if search.executor.kind == "inline" else evaluate.let_go,

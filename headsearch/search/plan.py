@@ -59,24 +59,24 @@ def plan_search(experiment: Experiment, materials: Materials, out: Path) -> Sear
     seconds = materials.seconds_per_proxy()
     controls = len(search.controls)
     share = STOPPED_SHARE if search.stopping.kind == "asha" else 1.0
-    screen_epochs, _ = search.screen.schedule(epochs)
-    heads = materials.distinct(search.screen.heads, seed=experiment.seed)
-    joint = len(joint_runs(heads, list(materials.anchors.values()), batch=search.screen.batch))
-    repeated = (search.replicates - 1) * (search.finalists + controls) if search.finalists else 0
     stages = []
     if trunk := experiment.proxy.trunk_epochs:
         cost = search.replicates * seconds * trunk / epochs
         stages.append(PlannedStage("trunk", search.replicates, trunk, cost))
-    if search.strategy == "screen":
-        joint *= search.replicates
-    else:
+    if search.strategy != "screen":
         stages.append(PlannedStage("controls", controls, epochs, controls * seconds))
     if search.strategy != "proxies":
+        screen_epochs, _ = search.screen.schedule(epochs)
+        heads = materials.distinct(search.screen.heads, seed=experiment.seed)
+        joint = len(joint_runs(heads, list(materials.anchors.values()), batch=search.screen.batch))
+        if search.strategy == "screen":
+            joint *= search.replicates
         cost = joint * SCREEN_COST * seconds * screen_epochs / epochs
         stages.append(PlannedStage("screen", joint, screen_epochs, cost))
     if search.strategy != "screen":
         stages.append(PlannedStage("heads", search.trials, epochs, search.trials * share * seconds))
-        stages.append(PlannedStage("replicates", repeated, epochs, repeated * seconds))
+        again = search.most_further_seeds
+        stages.append(PlannedStage("replicates", again, epochs, again * seconds))
     executor = search.executor
     existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     return SearchPlan(

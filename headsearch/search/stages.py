@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from functools import partial
 
 from headsearch.errors import RunError
+from headsearch.experiment import SearchSpec
 from headsearch.heads import Candidate
 from headsearch.results.allocation import Seed, Seeds, further_seeds
 from headsearch.results.records import TrialRecord
@@ -215,46 +215,32 @@ class Replicates(SearchStage):
     def __init__(
         self,
         board: Board,
-        controls: int,
+        search: SearchSpec,
         *,
-        finalists: int,
-        replicates: int,
-        certainty: float,
         labels: bool,
-        target_epochs: int,
     ) -> None:
-        """The best `finalists` heads get up to `replicates` seeds each, the `controls` all of them (`headsearch.results.allocation`); `labels` tells
-        whether trials have a probe, `target_epochs`, the length of the real pretraining, whether it has a say in who is best."""
+        """`search` says how many heads may get how many seeds (`headsearch.results.allocation`); `labels` tells whether trials have a probe."""
         self._board = board
-        self._finalists = finalists
-        self._most = (finalists + controls) * (replicates - 1) if finalists else 0
-        self._further_seeds = partial(
-            further_seeds,
-            finalists=finalists,
-            replicates=replicates,
-            certainty=certainty,
-            labels=labels,
-            target_epochs=target_epochs,
-        )
+        self._search = search
+        self._labels = labels
         self._begun = False
         self._seeds: Seeds | None = None
         """As decided by what has ended; None where that has to be looked at again."""
 
     @property
     def finished(self) -> bool:
-        if self._finalists == 0:
+        if self._search.finalists == 0:
             return True
         return self._begun and self._decided().complete and not self._missing()
 
     @property
     def expected(self) -> int:
         if not self._begun:
-            return self._most
-        seeds = self._decided()
-        return len(seeds.wanted) if seeds.complete else seeds.most
+            return self._search.most_further_seeds
+        return self._decided().expected
 
     def next_training(self) -> Training | None:
-        if self._finalists == 0 or self._board.heads_at_work:
+        if self._search.finalists == 0 or self._board.heads_at_work:
             # The best are known when every head has been heard of.
             return None
         self._begun = True
@@ -273,7 +259,7 @@ class Replicates(SearchStage):
 
     def _decided(self) -> Seeds:
         if self._seeds is None:
-            self._seeds = self._further_seeds(self._board.ledger.records)
+            self._seeds = further_seeds(self._board.ledger.records, self._search, labels=self._labels)
         return self._seeds
 
     def _missing(self) -> list[Seed]:

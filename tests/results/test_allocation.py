@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from headsearch.experiment import SearchSpec
 from headsearch.heads import HeadConfig, parse_head
 from headsearch.results.allocation import further_seeds, knowledge_gradient
 from headsearch.results.certainty import Belief
@@ -62,9 +63,8 @@ class Heads:
 
 def ask(records, *, finalists=3, replicates=4, certainty=0.9):
     numbered = [replace(record, number=number) for number, record in enumerate(records)]
-    return further_seeds(
-        numbered, finalists=finalists, replicates=replicates, certainty=certainty, labels=False
-    )
+    search = SearchSpec(finalists=finalists, replicates=replicates, certainty=certainty)
+    return further_seeds(numbered, search, labels=False)
 
 
 APART = {"a": 5.0, "b": 3.0, "c": 1.0, "d": 0.5}

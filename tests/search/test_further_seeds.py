@@ -36,7 +36,7 @@ def test_fewer_seeds_are_trained_than_the_bounds_allow_and_none_is_missing(tmp_p
     controls = [r for r in records if r.replicate > 0 and r.control is not None]
     assert len(controls) == 3 * 3
     assert 2 < len(again(records)) < 4 * 3
-    seeds = further_seeds(records, finalists=4, replicates=4, certainty=0.98, labels=True)
+    seeds = further_seeds(records, unsure().search, labels=True)
     assert seeds.complete
     assert set(seeds.wanted) == {(r.head_id, r.replicate) for r in records if r.replicate > 0}
     view = read_run(tmp_path / "run")
