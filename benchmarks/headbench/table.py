@@ -17,7 +17,7 @@ import pandas as pd
 from headsearch.errors import RunError
 from headsearch.files import write_bytes_atomically
 from headsearch.results.records import TrialRecord
-from headsearch.runs.run import read_records
+from headsearch.runs.reading import read_records
 from headsearch.scoring.discrepancy import MEASURES
 from headsearch.scoring.quality import QUALITIES
 from headsearch.scoring.score import head_score

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from headsearch.export import ExportedHead, chosen_head, export_head
 from headsearch.results.ranking import By
 from headsearch.runs import run as model
+from headsearch.runs.reading import read_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ class Run(model.Run):
     @classmethod
     def at(cls, path: str | PathLike[str]) -> Self:
         """As `headsearch.open`."""
-        found = model.read_run(Path(path))
+        found = read_run(Path(path))
         return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
 
     def table(self, by: By | None = None, *, everything: bool = False) -> pd.DataFrame:

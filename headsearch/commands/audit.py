@@ -13,7 +13,7 @@ app = typer.Typer()
 def audit(run: RunPath, output: ReportOutput = "table") -> None:
     """Check how far the ranking of a run can be trusted, by comparing its stages, rungs, seeds and measures."""
     from headsearch.results.audit_tables import audit_json, section_table
-    from headsearch.runs.run import read_run
+    from headsearch.runs.reading import read_run
 
     held = read_run(run)
     tell_problems(held)

@@ -40,7 +40,7 @@ def rank(
 ) -> None:
     """Print the ranked heads of a run, with their gain over the control."""
     from headsearch.results import tables
-    from headsearch.runs.run import read_run
+    from headsearch.runs.reading import read_run
 
     found = read_run(run)
     tell_problems(found)
@@ -60,7 +60,7 @@ def rank(
 def trials(run: RunPath, output: TableOutput = "table") -> None:
     """Print every trial of a run: state, head, seed, replicate, rungs, seconds, reason."""
     from headsearch.results import tables
-    from headsearch.runs.run import read_run
+    from headsearch.runs.reading import read_run
 
     found = read_run(run)
     tell_problems(found)
@@ -80,7 +80,7 @@ def export(
 ) -> None:
     """Write the chosen head, its base, its scores and their provenance to a head.yaml."""
     from headsearch.export import export_head
-    from headsearch.runs.run import read_run
+    from headsearch.runs.reading import read_run
 
     if rank is not None and head is not None:
         raise RunError("--rank and --head exclude each other; give one")

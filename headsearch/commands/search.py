@@ -72,7 +72,7 @@ def run(
     from headsearch.commands.plan import print_plan
     from headsearch.commands.progress import progress_display
     from headsearch.experiment import load_experiment, shorthand
-    from headsearch.runs.run import read_run
+    from headsearch.runs.reading import read_run
     from headsearch.search import session
 
     given = shorthand(base, data)

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from headsearch.runs.run import Run, RunReader
+from headsearch.runs.reading import RunReader
+from headsearch.runs.run import Run
 
 
 class Runs:

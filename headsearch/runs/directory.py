@@ -177,6 +177,10 @@ class RunDirectory:
         """The folder of a trial; not made here."""
         return self.path / "trials" / str(number)
 
+    def metrics_path(self, number: int) -> Path:
+        """What a trial saw while it trained, epoch by epoch."""
+        return self.trial_folder(number) / "metrics.jsonl"
+
     def experiment(self) -> Experiment:
         """The experiment as resolved. Raises `RunError` where it cannot be read."""
         try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from headsearch.errors import RunError
 from headsearch.heads import Candidate, HeadConfig, Stage
 from headsearch.results.records import TrialRecord
-from headsearch.runs.run import read_records
+from headsearch.runs.reading import read_records
 from headsearch.runs.storages import close_storage, open_storage
 from headsearch.runs.study import StudyReader
 from headsearch.search.draws import Draw

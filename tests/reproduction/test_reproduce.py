@@ -18,7 +18,7 @@ from headsearch.reproduction.plan import Plan, make_plan
 from headsearch.reproduction.reproduce import reproduce
 from headsearch.reproduction.text import Report
 from headsearch.results.records import TrialRecord
-from headsearch.runs.run import read_run
+from headsearch.runs.reading import read_run
 from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator

@@ -16,7 +16,7 @@ from headsearch.cli import app
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.results.records import TrialRecord
-from headsearch.runs.run import read_run
+from headsearch.runs.reading import read_run
 from headsearch.scoring.between_bases import kept_embeddings
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator

@@ -33,7 +33,8 @@ from headsearch.results.tables import (
     trial_table,
 )
 from headsearch.runs.frame import curves
-from headsearch.runs.run import Run, look_at
+from headsearch.runs.reading import look_at
+from headsearch.runs.run import Run
 from headsearch.testing.toy_search import run_toy, toy_experiment
 
 ODD = (

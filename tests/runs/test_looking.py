@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from headsearch.cli import app
 from headsearch.dashboard.runs import Runs
-from headsearch.runs.run import RunReader, look_at, read_records, read_run
+from headsearch.runs.reading import RunReader, look_at, read_records, read_run
 from headsearch.runs.sqlite import look
 from headsearch.runs.storages import open_storage
 from headsearch.testing.servers import MariaServer, PostgresServer
@@ -208,7 +208,7 @@ def test_a_storage_that_is_missing_is_said_and_not_made(tmp_path: Path, storage:
 
 LOOK_AS_NOBODY = f"""
 import os, sys
-from headsearch.runs.run import look_at
+from headsearch.runs.reading import look_at
 look_at(sys.argv[1])  # Whatever it imports may be out of nobody's reach.
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 run = look_at(sys.argv[1])

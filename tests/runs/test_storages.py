@@ -15,7 +15,7 @@ from headsearch.errors import RunError
 from headsearch.experiment import load_experiment
 from headsearch.runs import database
 from headsearch.runs import storages as storage
-from headsearch.runs.run import read_records
+from headsearch.runs.reading import read_records
 from headsearch.runs.storages import open_storage
 from headsearch.testing.servers import USER, MariaServer, PostgresServer, free_port
 from headsearch.testing.toy_search import results, run_toy, toy_experiment

@@ -22,7 +22,7 @@ import pytest
 from headsearch.cores import cores
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import RaySpec, load_experiment, parse_experiment
-from headsearch.runs.run import read_records
+from headsearch.runs.reading import read_records
 from headsearch.search.executors.ray_cluster import check_device, check_room, connected, room
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.session import run_search

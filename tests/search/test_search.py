@@ -16,7 +16,7 @@ import pytest
 
 from headsearch.errors import ExperimentError, RunError, SpaceError
 from headsearch.results.records import TrialRecord
-from headsearch.runs.run import read_records
+from headsearch.runs.reading import read_records
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
 from headsearch.search import session
 from headsearch.search.ledger import Ledger
