@@ -47,12 +47,12 @@ def test_what_looks_like_a_password_is_hidden(text: str, shown: str) -> None:
 
 
 def test_the_working_directory_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PWD", "/home/me/work")
-    monkeypatch.setenv("OLDPWD", "/home/me/work")
+    monkeypatch.setenv("PWD", "/somewhere/at/work")
+    monkeypatch.setenv("OLDPWD", "/somewhere/at/work")
     monkeypatch.setenv("MYSQL_PWD", "hunter22")
     assert (
-        redacted("/home/me/work/space.yaml: no such file; hunter22")
-        == "/home/me/work/space.yaml: no such file; ***"
+        redacted("/somewhere/at/work/space.yaml: no such file; hunter22")
+        == "/somewhere/at/work/space.yaml: no such file; ***"
     )
 
 

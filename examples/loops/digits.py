@@ -1,10 +1,11 @@
-"""The images of the loops beside this file: scikit-learn's digits, two noisy and shifted views of each."""
+"""What the loops beside this file have in common: scikit-learn's digits, two noisy and shifted views of each, and a small ViT."""
 
 from collections.abc import Iterator
 
+import timm
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -23,3 +24,11 @@ def view_of(images: Tensor, generator: torch.Generator) -> Tensor:
     down, right = torch.randint(-2, 3, (2,), generator=generator).tolist()
     noise = torch.randn(images.shape, generator=generator)
     return images.roll((down, right), dims=(2, 3)) + 0.2 * noise
+
+
+def small_vit() -> nn.Module:
+    """For images of 16 x 16: a map of 4 x 4 positions, 32 channels."""
+    vit: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, img_size=16, patch_size=4, embed_dim=32, depth=2, num_heads=2
+    )
+    return vit

@@ -7,9 +7,8 @@ projectors for base and head. Run:  python examples/loops/dinov2_style.py
 import copy
 from dataclasses import replace
 
-import timm
 import torch
-from digits import digit_views
+from digits import digit_views, small_vit
 from lightly.models.modules import DINOProjectionHead
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,15 +30,7 @@ def features(out: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 def train(steps: int) -> tuple[nn.Module, list[float]]:
     torch.manual_seed(0)
-    student = timm.create_model(
-        "vit_tiny_patch16_224",
-        num_classes=0,
-        img_size=16,
-        patch_size=4,
-        embed_dim=32,
-        depth=2,
-        num_heads=2,
-    )
+    student = small_vit()
     pair = headsearch.HSSLPair(
         {"convnext": {"depth": 2, "first_shortcut": False}},
         lambda width: DINOProjectionHead(width, 128, 32, 256),

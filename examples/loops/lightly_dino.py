@@ -3,9 +3,8 @@
 Run:  python examples/loops/lightly_dino.py
 """
 
-import timm
 import torch
-from digits import digit_views
+from digits import digit_views, small_vit
 from lightly.loss import DINOLoss
 from lightly.models.modules import DINOProjectionHead
 from plain_torch import features
@@ -18,15 +17,7 @@ STEPS_PER_EPOCH = 10
 
 def train(steps: int) -> tuple[nn.Module, list[float]]:
     torch.manual_seed(0)
-    backbone = timm.create_model(
-        "vit_tiny_patch16_224",
-        num_classes=0,
-        img_size=16,
-        patch_size=4,
-        embed_dim=32,
-        depth=2,
-        num_heads=2,
-    )
+    backbone = small_vit()
     pair = headsearch.HSSLPair(
         {"convnext": {"depth": 2, "first_shortcut": False}},
         lambda width: DINOProjectionHead(width, 128, 32, 256, freeze_last_layer=1),

@@ -3,9 +3,8 @@
 The lines that the head adds to a BYOL loop are those with `pair` in them. Run:  python examples/loops/plain_torch.py
 """
 
-import timm
 import torch
-from digits import digit_views
+from digits import digit_views, small_vit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,15 +29,7 @@ def byol(student: Tensor, target: Tensor) -> Tensor:
 
 def train(steps: int) -> tuple[nn.Module, list[float]]:
     torch.manual_seed(0)
-    backbone = timm.create_model(
-        "vit_tiny_patch16_224",
-        num_classes=0,
-        img_size=16,
-        patch_size=4,
-        embed_dim=32,
-        depth=2,
-        num_heads=2,
-    )
+    backbone = small_vit()
     pair = headsearch.HSSLPair(
         {"convnext": {"depth": 2, "first_shortcut": False}},
         projector,

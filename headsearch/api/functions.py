@@ -190,7 +190,7 @@ def evaluate(
         base: a timm model's name, or `{"model": ..., "kwargs": ...}`. Left out, it is the pretraining's.
         data: labelled images. Left out, they are the pretraining's.
         image_size: side of the images in pixels. Left out, it is the pretraining's, or else the model's own.
-        probes: of `knn`, `linear`, `few-shot`, `finetune`, `retrieval`, `segmentation`, `detection`.
+        probes: of `knn`, `linear`, `few-shot`, `finetune`, `retrieval`, `segmentation`, `detection`, and `label-free`, which needs no labels.
         seeds: repetitions of everything random.
         quiet: show no progress.
         sections: further keys of the evaluation: `knn={"neighbours": [10, 20]}`, `device="cuda"`.

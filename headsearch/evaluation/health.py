@@ -44,13 +44,17 @@ def check_health(subject: Subject, spec: EvaluationSpec, before: Sequence[Health
 
     Raises `BaseModelError` where there are fewer than two held-out images.
     """
-    x_ND = extract_embeddings(subject.base, _images(subject, spec), prepare=subject.views.prepare)
+    images = _images(subject, spec)
+    x_ND = extract_embeddings(subject.base, images, prepare=subject.views.prepare)
     if len(x_ND) < 2:
         raise BaseModelError(f"weights '{subject.name}': label-free needs two held-out images or more")
     reason = worthless_reason("base", x_ND)
     if not torch.isfinite(x_ND).all():
         return Health(subject.name, {}, verdict_of_health(math.nan, reason, None))
-    pairs = [_views(subject, spec, seed) for seed in range(spec.seeds)]
+    pairs = [
+        _views(subject, images, derived_generator(spec.seed, "label-free views", seed))
+        for seed in range(spec.seeds)
+    ]
     views = torch.stack([view for pair in pairs for view in pair])
     first, second = pairs[0]
     rank = rankme(x_ND)
@@ -76,11 +80,10 @@ def _images(subject: Subject, spec: EvaluationSpec) -> list[Tensor]:
     return [images for images, _ in islice(batches, max(1, MOST_IMAGES // spec.batch_size))]
 
 
-def _views(subject: Subject, spec: EvaluationSpec, seed: int) -> tuple[Tensor, Tensor]:
-    generator = derived_generator(spec.seed, "label-free views", seed)
+def _views(subject: Subject, images: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return extract_view_embeddings(
         subject.base,
         [],
-        _images(subject, spec),
+        images,
         views=lambda images: subject.views(images, generator, images.device),
     ).base

@@ -38,15 +38,15 @@ def define() -> type[Method]:
     from torch import Tensor, nn
 
     from headsearch.methods.collectives import gather
-    from headsearch.methods.method import Method, scaled_size
+    from headsearch.methods.method import ProjectedMethod
 
-    class Barlow(Method):
+    class Barlow(ProjectedMethod):
         """Three-layer projectors with batch norm in the hidden layers, no predictors."""
 
+        paper_sizes = (8192, 8192)
+
         def __init__(self, width: int, options: BarlowOptions) -> None:
-            super().__init__()
-            self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=8192)
-            self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=8192)
+            super().__init__(width, options)
             self.barlow = BarlowTwinsLoss(options.redundancy_weight)
 
         def projector(self, in_dim: int) -> nn.Module:

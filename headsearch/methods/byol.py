@@ -29,15 +29,15 @@ def define() -> type[Method]:
     from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
     from torch import Tensor, nn
 
-    from headsearch.methods.method import Method, scaled_size
+    from headsearch.methods.method import ProjectedMethod
 
-    class BYOL(Method):
+    class BYOL(ProjectedMethod):
         """Two-layer projectors and predictors, batch norm in the hidden layer."""
 
+        paper_sizes = (4096, 256)
+
         def __init__(self, width: int, options: BYOLOptions) -> None:
-            super().__init__()
-            self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=4096)
-            self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=256)
+            super().__init__(width, options)
             self.negative_cosine = NegativeCosineSimilarity()
 
         def projector(self, in_dim: int) -> nn.Module:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headsearch.base.info import BaseInfo
+from headsearch.methods.options import ProjectedOptions
 
 
 def scaled_size(option: int | None, width: int, *, factor: int, paper: int) -> int:
@@ -88,3 +89,17 @@ class Method(nn.Module, ABC):
     def after_backward(self, projectors: Iterable[nn.Module], epoch: float) -> None:
         """Called between the backward pass and the optimiser's step, with the student's projectors, that of positions included."""
         del projectors, epoch
+
+
+class ProjectedMethod(Method):
+    """A method whose layers are sized by its options or, where these leave it open, by the base."""
+
+    paper_sizes: ClassVar[tuple[int, int]]
+    """Of the hidden layers and of the output; a small base gets smaller ones."""
+
+    def __init__(self, width: int, options: ProjectedOptions) -> None:
+        """`width` is the base's."""
+        super().__init__()
+        hidden, output = self.paper_sizes
+        self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=hidden)
+        self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=output)

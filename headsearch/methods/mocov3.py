@@ -33,15 +33,15 @@ def define() -> type[Method]:
     from torch.nn import functional as F
 
     from headsearch.methods.collectives import gather, rank
-    from headsearch.methods.method import Method, scaled_size
+    from headsearch.methods.method import ProjectedMethod
 
-    class MoCoV3(Method):
+    class MoCoV3(ProjectedMethod):
         """Three-layer projectors and two-layer predictors, batch norm after every layer."""
 
+        paper_sizes = (4096, 256)
+
         def __init__(self, width: int, options: MoCoV3Options) -> None:
-            super().__init__()
-            self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=4096)
-            self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=256)
+            super().__init__(width, options)
             self.temperature = options.temperature
 
         def projector(self, in_dim: int) -> nn.Module:

@@ -33,15 +33,15 @@ def define() -> type[Method]:
     from lightly.models.modules.heads import SimCLRProjectionHead
     from torch import Tensor, nn
 
-    from headsearch.methods.method import Method, scaled_size
+    from headsearch.methods.method import ProjectedMethod
 
-    class SimCLR(Method):
+    class SimCLR(ProjectedMethod):
         """Two-layer projectors with batch norm, no predictors."""
 
+        paper_sizes = (2048, 128)
+
         def __init__(self, width: int, options: SimCLROptions) -> None:
-            super().__init__()
-            self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=2048)
-            self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=128)
+            super().__init__(width, options)
             self.nt_xent = NTXentLoss(temperature=options.temperature, gather_distributed=True)
 
         def projector(self, in_dim: int) -> nn.Module:

@@ -44,15 +44,15 @@ def define() -> type[Method]:
     from lightly.models.modules.heads import VICRegProjectionHead
     from torch import Tensor, nn
 
-    from headsearch.methods.method import Method, scaled_size
+    from headsearch.methods.method import ProjectedMethod
 
-    class VICReg(Method):
+    class VICReg(ProjectedMethod):
         """Three-layer projectors with batch norm in the hidden layers, no predictors."""
 
+        paper_sizes = (8192, 8192)
+
         def __init__(self, width: int, options: VICRegOptions) -> None:
-            super().__init__()
-            self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=8192)
-            self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=8192)
+            super().__init__(width, options)
             self.vicreg = VICRegLoss(
                 options.invariance_weight,
                 options.variance_weight,
