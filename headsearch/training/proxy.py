@@ -20,6 +20,7 @@ from headsearch.base.model import Base, empty_base
 from headsearch.data.names import channel_count
 from headsearch.errors import BaseModelError, ExperimentError, PluginError
 from headsearch.experiment import Experiment, ProxySpec
+from headsearch.experiment.sections import TOUCHES_NO_SCORE
 from headsearch.heads import Candidate, head_id
 from headsearch.heads.controls import control_heads, same_head
 from headsearch.heads.cost import HeadCost
@@ -231,7 +232,8 @@ class ProxyEvaluator:
         """Whatever decides the course of a training, as a hash."""
         experiment = self.experiment
         sections = experiment.model_dump(mode="json", include={"base", "data", "method", "proxy", "seed"})
-        del sections["data"]["unreadable"]
+        for key in TOUCHES_NO_SCORE:
+            sections["data"].pop(key, None)
         # Told by its digest, wherever it lies.
         sections["base"].pop("module", None)
         if sections["proxy"]["weight_decay_end"] == sections["proxy"]["weight_decay"]:
