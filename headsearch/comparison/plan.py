@@ -10,6 +10,7 @@ from typing import Any, Literal
 from headsearch.document import plain, read_mapping, shorten
 from headsearch.errors import ExperimentError, RunError
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
+from headsearch.experiment.sections import TOUCHES_NO_SCORE
 from headsearch.export import ExportedHead, HeadSource
 from headsearch.files import differences
 from headsearch.pretrain import PretrainSpec
@@ -70,7 +71,8 @@ class ComparisonPlan:
         changes = [
             change
             for change in differences(former, self.to_dict())
-            if change[0] != "seeds" and not change[0].endswith("data.unreadable")
+            if change[0] != "seeds"
+            and not change[0].endswith(tuple(f"data.{key}" for key in TOUCHES_NO_SCORE))
         ]
         refuse_changes(out, changes)
 

@@ -67,6 +67,7 @@ def read_images(
         min_train_images=batch_size,
         unreadable=data.unreadable,
         subset=subset,
+        cache=data.cache,
     )
     check_probe(dataset)
     views = Views(
