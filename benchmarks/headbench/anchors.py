@@ -5,16 +5,20 @@ What is replayed, the candidates and the rule that chooses among them were writt
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from headsearch.results.noise import CONFIDENCE, pooled_noise, two_sided_t
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 DRAWS = 300
 SHARE = 0.75
@@ -31,35 +35,35 @@ NEARLY = 1.1
 class Anchored:
     """What is known of a search when its anchors have been trained."""
 
-    scores: Sequence[float]
+    scores: Floats
     """Of the anchors."""
-    probes: Sequence[float]
+    probes: Floats
     """After their long trainings."""
-    none: Sequence[float]
+    none: Floats
     """After long trainings without a head."""
     short_noise: float
     """Standard deviation between seeds of the short proxies."""
 
 
-Formula = Callable[[Anchored, float], tuple[float, float]]
-"""The gain that a score lets expect, and by how much it may be wrong in either direction."""
+Formula = Callable[[Anchored, "Floats"], tuple["Floats", "Floats"]]
+"""The gains that scores let expect, and by how much each may be wrong in either direction."""
 
 
 def _formula(shrink: Callable[[int], float], spent: int, *, short: bool) -> Formula:
     """A line whose slope is `shrink(K)` times that of least squares, `spent` degrees of freedom being spent on it and the mean."""
 
-    def predict(known: Anchored, score: float) -> tuple[float, float]:
-        x, y, k = np.array(known.scores), np.array(known.probes), len(known.scores)
-        apart, squares = x - x.mean(), float(((x - x.mean()) ** 2).sum())
-        slope = float(apart @ y) / squares
-        kept = shrink(k)
-        left = float(((y - y.mean()) ** 2).sum()) - kept * slope**2 * squares
+    def predict(known: Anchored, scores: Floats) -> tuple[Floats, Floats]:
+        k, kept = len(known.scores), shrink(len(known.scores))
+        middle, level = known.scores.mean(), known.probes.mean()
+        squares = ((known.scores - middle) ** 2).sum()
+        slope = (known.scores - middle) @ known.probes / squares
+        left = ((known.probes - level) ** 2).sum() - kept * slope**2 * squares
         variance = max(left, 0.0) / (k - spent)
         of_none = known.short_noise**2 if short else variance
-        reach = kept * (score - x.mean()) ** 2 / squares
+        reach = kept * (scores - middle) ** 2 / squares
         total = variance * (1.0 + 1.0 / k + reach) + of_none * (1.0 + 1.0 / len(known.none))
-        value = float(y.mean()) + kept * slope * (score - x.mean()) - fmean(known.none)
-        return float(value), two_sided_t(k - spent, CONFIDENCE) * math.sqrt(total)
+        values = level + kept * slope * (scores - middle) - known.none.mean()
+        return values, two_sided_t(k - spent, CONFIDENCE) * np.sqrt(total)
 
     return predict
 
@@ -94,54 +98,49 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BenchCurves:
-    """What the replay takes of a bench."""
+    """What the replay takes of a bench: the searched heads, with every seed."""
 
-    scores: pd.DataFrame
-    """(heads, seeds) of the proxies."""
-    probes: pd.DataFrame
-    """(heads, seeds) of the long trainings."""
-    none: Sequence[float]
-    """By seed, of the long trainings without a head."""
-    short_probes: pd.DataFrame
-    """(heads, seeds) of the proxies."""
+    scores_HS: Floats
+    """Label-free, of the proxies."""
+    short_HS: Floats
+    """Probes of the proxies."""
+    long_HS: Floats
+    """Probes after the long schedule."""
+    none_S: Floats
+    """The same without a head."""
 
 
 def replay(bench: BenchCurves, formula: Formula, anchors: int) -> Outcome:
     """Predict, and compare with what was held out."""
     chance = random.Random(0)
-    noise = pooled_noise([(int(row.count()), float(row.std())) for _, row in bench.short_probes.iterrows()])
+    heads, seeds = bench.long_HS.shape
+    noise = pooled_noise([(len(row), float(row.std(ddof=1))) for row in bench.short_HS])
     assert noise is not None
-    inside, scores, widths, errors = [], [], [], []
-    names = list(bench.scores.index)
-    seeds = list(bench.probes.columns)
+    distances: list[Floats] = []
+    margins: list[Floats] = []
+    errors: list[Floats] = []
     for _ in range(DRAWS):
-        searched = chance.sample(names, round(SHARE * len(names)))
-        scored = bench.scores[chance.choice(list(bench.scores.columns))]
-        seed, left_out = chance.choice(seeds), chance.choice(seeds)
-        order = sorted(searched, key=lambda head: -scored[head])
+        searched = chance.sample(range(heads), round(SHARE * heads))
+        scores = bench.scores_HS[:, chance.randrange(bench.scores_HS.shape[1])]
+        seed, left_out = chance.randrange(seeds), chance.randrange(seeds)
+        order = sorted(searched, key=lambda head: -scores[head])
         chosen = [order[place] for place in places(len(order), anchors)]
-        known = Anchored(
-            [float(scored[head]) for head in chosen],
-            [float(bench.probes.loc[head, seed]) for head in chosen],
-            [bench.none[other] for other in seeds if other != left_out],
-            noise.deviation,
-        )
-        for head in names:
-            if head in chosen:
-                continue
-            value, margin = formula(known, float(scored[head]))
-            gains = [
-                float(bench.probes.loc[head, other]) - bench.none[left_out]
-                for other in seeds
-                if other != seed
-            ]
-            for gain in gains:
-                outside = max(0.0, abs(gain - value) - margin)
-                inside.append(outside == 0.0)
-                scores.append(2.0 * margin + 2.0 / (1.0 - CONFIDENCE) * outside)
-            widths.append(2.0 * margin)
-            errors.append((value - fmean(gains)) ** 2)
-    return Outcome(fmean(inside), math.sqrt(fmean(errors)), fmean(scores), fmean(widths))
+        others = np.setdiff1d(np.arange(heads), chosen)
+        none = np.delete(bench.none_S, left_out)
+        known = Anchored(scores[chosen], bench.long_HS[chosen, seed], none, noise.deviation)
+        values, margin = formula(known, scores[others])
+        gains = np.delete(bench.long_HS[others], seed, axis=1) - bench.none_S[left_out]
+        distances.append(np.abs(gains - values[:, None]).ravel())
+        margins.append(np.broadcast_to(margin[:, None], gains.shape).ravel())
+        errors.append((gains.mean(axis=1) - values) ** 2)
+    distance, margin = np.concatenate(distances), np.concatenate(margins)
+    outside = np.maximum(0.0, distance - margin)
+    return Outcome(
+        coverage=float((outside == 0.0).mean()),
+        rmse=float(np.sqrt(np.concatenate(errors).mean())),
+        interval_score=float((2.0 * margin + 2.0 / (1.0 - CONFIDENCE) * outside).mean()),
+        width=float(2.0 * margin.mean()),
+    )
 
 
 @dataclass(frozen=True)
