@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headsearch.results.noise import CONFIDENCE, pooled_noise, two_sided_t
+from headsearch.results.noise import CONFIDENCE, two_sided_t
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,44 +37,35 @@ class Anchored:
 
     scores: Floats
     """Of the anchors."""
-    probes: Floats
-    """After their long trainings."""
-    none: Floats
-    """After long trainings without a head."""
-    short_noise: float
-    """Standard deviation between seeds of the short proxies."""
+    gains: Floats
+    """After their long trainings, over the mean of those without a head."""
 
 
 Formula = Callable[[Anchored, "Floats"], tuple["Floats", "Floats"]]
 """The gains that scores let expect, and by how much each may be wrong in either direction."""
 
 
-def _formula(shrink: Callable[[int], float], spent: int, *, short: bool) -> Formula:
+def _formula(shrink: Callable[[int], float], spent: int) -> Formula:
     """A line whose slope is `shrink(K)` times that of least squares, `spent` degrees of freedom being spent on it and the mean."""
 
     def predict(known: Anchored, scores: Floats) -> tuple[Floats, Floats]:
         k, kept = len(known.scores), shrink(len(known.scores))
-        middle, level = known.scores.mean(), known.probes.mean()
+        middle, level = known.scores.mean(), known.gains.mean()
         squares = ((known.scores - middle) ** 2).sum()
-        slope = (known.scores - middle) @ known.probes / squares
-        left = ((known.probes - level) ** 2).sum() - kept * slope**2 * squares
-        variance = max(left, 0.0) / (k - spent)
-        of_none = known.short_noise**2 if short else variance
+        slope = (known.scores - middle) @ known.gains / squares
+        left = ((known.gains - level) ** 2).sum() - kept * slope**2 * squares
         reach = kept * (scores - middle) ** 2 / squares
-        total = variance * (1.0 + 1.0 / k + reach) + of_none * (1.0 + 1.0 / len(known.none))
-        values = level + kept * slope * (scores - middle) - known.none.mean()
-        return values, two_sided_t(k - spent, CONFIDENCE) * np.sqrt(total)
+        variance = max(left, 0.0) / (k - spent) * (1.0 + 1.0 / k + reach)
+        return level + kept * slope * (scores - middle), two_sided_t(k - spent, CONFIDENCE) * np.sqrt(variance)
 
     return predict
 
 
 MEAN = "mean"
 FORMULAS: Mapping[str, Formula] = {
-    "line": _formula(lambda k: 1.0, 2, short=False),
-    "line, short noise": _formula(lambda k: 1.0, 2, short=True),
-    "unit": _formula(lambda k: k / (k + 1.0), 1, short=False),
-    "unit, short noise": _formula(lambda k: k / (k + 1.0), 1, short=True),
-    MEAN: _formula(lambda k: 0.0, 1, short=False),
+    "line": _formula(lambda k: 1.0, 2),
+    "unit": _formula(lambda k: k / (k + 1.0), 1),
+    MEAN: _formula(lambda k: 0.0, 1),
 }
 
 
@@ -88,9 +79,9 @@ class Outcome:
     """How the predictions of one formula came out on one bench."""
 
     coverage: float
-    """Share of single gains that lie in their interval."""
+    """Share of gains that lie in their interval."""
     rmse: float
-    """Of the prediction against the mean gain over all held-out pairs of trainings, in points."""
+    """In points."""
     interval_score: float
     width: float
     """Mean width of the intervals, in points."""
@@ -102,8 +93,6 @@ class BenchCurves:
 
     scores_HS: Floats
     """Label-free, of the proxies."""
-    short_HS: Floats
-    """Probes of the proxies."""
     long_HS: Floats
     """Probes after the long schedule."""
     none_S: Floats
@@ -114,9 +103,6 @@ def replay(bench: BenchCurves, formula: Formula, anchors: int) -> Outcome:
     """Predict, and compare with what was held out."""
     chance = random.Random(0)
     heads, seeds = bench.long_HS.shape
-    noise = pooled_noise([(len(row), float(row.std(ddof=1))) for row in bench.short_HS])
-    assert noise is not None
-    distances: list[Floats] = []
     margins: list[Floats] = []
     errors: list[Floats] = []
     for _ in range(DRAWS):
@@ -126,20 +112,20 @@ def replay(bench: BenchCurves, formula: Formula, anchors: int) -> Outcome:
         order = sorted(searched, key=lambda head: -scores[head])
         chosen = [order[place] for place in places(len(order), anchors)]
         others = np.setdiff1d(np.arange(heads), chosen)
-        none = np.delete(bench.none_S, left_out)
-        known = Anchored(scores[chosen], bench.long_HS[chosen, seed], none, noise.deviation)
+        known = Anchored(
+            scores[chosen], bench.long_HS[chosen, seed] - np.delete(bench.none_S, left_out).mean()
+        )
         values, margin = formula(known, scores[others])
-        gains = np.delete(bench.long_HS[others], seed, axis=1) - bench.none_S[left_out]
-        distances.append(np.abs(gains - values[:, None]).ravel())
-        margins.append(np.broadcast_to(margin[:, None], gains.shape).ravel())
-        errors.append((gains.mean(axis=1) - values) ** 2)
-    distance, margin = np.concatenate(distances), np.concatenate(margins)
-    outside = np.maximum(0.0, distance - margin)
+        gains = np.delete(bench.long_HS[others], seed, axis=1).mean(axis=1) - bench.none_S[left_out]
+        errors.append(gains - values)
+        margins.append(margin)
+    error, width = np.concatenate(errors), 2.0 * np.concatenate(margins)
+    outside = np.maximum(0.0, np.abs(error) - width / 2.0)
     return Outcome(
         coverage=float((outside == 0.0).mean()),
-        rmse=float(np.sqrt(np.concatenate(errors).mean())),
-        interval_score=float((2.0 * margin + 2.0 / (1.0 - CONFIDENCE) * outside).mean()),
-        width=float(2.0 * margin.mean()),
+        rmse=float(np.sqrt((error**2).mean())),
+        interval_score=float((width + 2.0 / (1.0 - CONFIDENCE) * outside).mean()),
+        width=float(width.mean()),
     )
 
 
