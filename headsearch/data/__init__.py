@@ -33,6 +33,7 @@ def load_data(
     memory_limit: int = MEMORY_LIMIT,
     unreadable: Literal["refuse", "accept"] = "refuse",
     subset: int | float | None = None,
+    cache: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Read a data set: training images, held-out images that training never sees, and labels if they may be used.
@@ -51,6 +52,7 @@ def load_data(
         unreadable: `refuse` raises where a fifth of the files or more cannot be read; otherwise they are left out, and told.
         subset: learn from so many of the training images (int) or such a share of them (float), drawn by the seed and the images' names;
             as many of each class as can be, where labels are read.
+        cache: a folder in which decoded images are kept, or `auto` for one below the person's own; the images are the same with it and without.
         progress: called with (images decoded, images in all) now and then.
 
     Raises:
@@ -70,5 +72,6 @@ def load_data(
         memory_limit=memory_limit,
         unreadable=unreadable,
         subset=subset,
+        cache=cache,
         progress=progress,
     )

@@ -32,6 +32,8 @@ class LeftOut:
     """What the files are of."""
     files: int = 0
     """How many there are, with those that cannot be read; 0 while that is unknown."""
+    troubles: dict[str, bool] = field(default_factory=dict)
+    """What is wrong with the cache of the images though not with the images, a line each, and whether it has been told."""
 
     def __len__(self) -> int:
         return len(self.unreadable) + len(self.beside)
@@ -54,9 +56,12 @@ class LeftOut:
         return lines
 
     def told_unreadable(self, since: int = 0) -> list[str]:
-        """A line of what cannot be read, but for the first `since` files; none where there is nothing to tell."""
+        """A line of what cannot be read, but for the first `since` files, and of what is wrong with the cache, once; none where there is no news."""
         named = dict(list(self.unreadable.items())[since:])
-        return [f"{_files(named)} left out, cannot be read: {_some(named)}"] if named else []
+        lines = [f"{_files(named)} left out, cannot be read: {_some(named)}"] if named else []
+        lines += [trouble for trouble, told in self.troubles.items() if not told]
+        self.troubles = dict.fromkeys(self.troubles, True)
+        return lines
 
     def listed(self) -> str:
         """All of them, a line each."""

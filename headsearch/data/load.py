@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from typing import Literal
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from headsearch.data.bands import Bands
+from headsearch.data.cache import Cached, Versioned, cache_folder
 from headsearch.data.collection import Collection, Part, by_hash, cut
 from headsearch.data.decode import RGB, Pixels, Source, choose_canvas, decode_all
 from headsearch.data.left_out import LeftOut
@@ -39,6 +41,7 @@ def load(
     memory_limit: int,
     unreadable: Literal["refuse", "accept"],
     subset: int | float | None,
+    cache: str | None,
     progress: Callable[[int, int], None] | None,
 ) -> Dataset:
     """See `headsearch.data.load_data`."""
@@ -64,6 +67,7 @@ def load(
     left_out.files = total + len(left_out.unreadable)
     left_out.check()
     canvas = choose_canvas(found.train.source, image_size)
+    parts, cached = (parts, "") if cache is None else _through_cache(parts, canvas, cache)
     sets: list[ImageSet]
     if _bytes(found.train.source, total, canvas) <= memory_limit:
         sets = _decode(parts, canvas, left_out, progress)
@@ -75,7 +79,12 @@ def load(
     train, held_out = sets
     _check(train, held_out, left_out, min_train_images)
     mean, std = _statistics(train, canvas, left_out, channels)
-    return Dataset(dataset, train, held_out, found.classes, mean, std, canvas, left_out, layout, channels)
+    for part, _ in parts:
+        if isinstance(part.source, Cached) and part.source.trouble:
+            left_out.troubles.setdefault(part.source.trouble, False)
+    return Dataset(
+        dataset, train, held_out, found.classes, mean, std, canvas, left_out, layout, cached, channels
+    )
 
 
 def pixels_of(channels: Channels) -> Pixels:
@@ -159,6 +168,30 @@ def _some_of(
         # The first of every class, then the second of every class; the sort keeps the order within a turn.
         ranked.sort(key=turn.__getitem__)
     return sorted(ranked[:number])
+
+
+def _through_cache(
+    parts: list[tuple[Part, list[int]]], canvas: int, cache: str
+) -> tuple[list[tuple[Part, list[int]]], str]:
+    """The parts with their images read through a cache, and a line that says where it is, or why there is none."""
+    folder, by_source, lacking, needed = cache_folder(cache), {}, 0, 0
+    for part, rows in parts:
+        source = part.source
+        if not isinstance(source, Versioned):
+            return parts, "" if cache == "auto" else "data.cache: not used: these images are no files"
+        if id(source) not in by_source:
+            by_source[id(source)] = Cached(source, canvas, folder)
+        images, size = by_source[id(source)].lacking(rows)
+        lacking, needed = lacking + images, needed + size
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        short = f"{lacking:,} images at {canvas} pixels take {needed / 2**30:,.1f} GiB; '{folder}' has {free / 2**30:,.1f} GiB free"
+        if cache == "auto":
+            return parts, f"data.cache: none: {short}"
+        raise DataError(f"data.cache: {short}; expected another folder, or null")
+    total = sum(len(rows) for _, rows in parts)
+    line = f"data.cache: {total - lacking:,} of {total:,} images at {canvas} pixels are in '{folder}'"
+    return [(Part(by_source[id(part.source)], part.labels), rows) for part, rows in parts], line
 
 
 def _decode(

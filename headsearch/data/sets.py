@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from headsearch.cores import cores
+from headsearch.data.cache import Cached
 from headsearch.data.decode import Source
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import Channels
@@ -124,16 +125,18 @@ class StreamedImages:
             # Its own generator: a loader draws a seed for its workers, and must not advance the global one.
             generator=torch.Generator().manual_seed(0),
         )
-        for images, index, failures in loader:
+        for images, index, failures, trouble in loader:
             if failures:
                 self.left_out.unreadable |= failures
                 self.left_out.check()
+            if trouble:
+                self.left_out.troubles.setdefault(trouble, False)
             if replace and not len(images):
                 raise DataError(f"data: {_TRIED} images in a row cannot be read; {self.left_out.told()[0]}")
             yield images, index
 
 
-class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str]]]):
+class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str], str]]):
     """What a worker runs: a whole batch at a time."""
 
     def __init__(self, source: Source, rows: list[int], canvas: int, replace: bool) -> None:
@@ -147,9 +150,10 @@ class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str]]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor, dict[str, str]]:
+    def __getitems__(self, index: list[int]) -> tuple[Tensor, Tensor, dict[str, str], str]:
+        """Pixels, positions, why others cannot be read by name, and trouble with the cache."""
         shape = (len(index), self.source.channels, self.canvas, self.canvas)
-        images = torch.from_numpy(np.empty(shape, self.source.dtype))
+        images = np.empty(shape, self.source.dtype)
         kept: list[int] = []
         failures: dict[str, str] = {}
         for first in index:
@@ -160,13 +164,15 @@ class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str]]]):
                 except CorruptImage as error:
                     failures[self.source.name(row)] = str(error)
                     continue
-                images[len(kept)] = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+                images[len(kept)] = pixels.transpose(2, 0, 1)
                 kept.append(position)
                 break
             else:
                 if self.replace:
-                    return images[:0], torch.tensor([], dtype=torch.long), failures
-        return images[: len(kept)], torch.tensor(kept, dtype=torch.long), failures
+                    kept.clear()
+                    break
+        trouble = self.source.trouble if isinstance(self.source, Cached) else ""
+        return torch.from_numpy(images[: len(kept)]), torch.tensor(kept, dtype=torch.long), failures, trouble
 
     def _candidates(self, first: int) -> Iterable[int]:
         count = min(len(self.rows), _TRIED) if self.replace else 1
@@ -201,11 +207,13 @@ class Dataset:
     """Files not used, and why; grows while streamed files are first read."""
     layout: str = ""
     """What was understood of where splits and classes are."""
+    cache: str = ""
+    """What is found in the cache, or why there is none; a line, empty where none was asked for."""
     channels: Channels = "rgb"
 
     def told(self) -> list[str]:
         """What a person should know of it before any training: what was understood, and what is left out."""
-        return [self.understood(), *self.left_out.told()]
+        return [self.understood(), *filter(None, [self.cache]), *self.left_out.told()]
 
     def understood(self) -> str:
         """One line: how many images are trained on and held out, by which split, and the classes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,15 @@ class FileSource(_Files):
     def opened(self, index: int) -> AbstractContextManager[BinaryIO | str]:
         """The path."""
         return contextlib.nullcontext(str(self.root / self.files[index]))
+
+    def stamps(self) -> Iterator[str]:
+        """Size and time of the last change; nothing of a file that is not there."""
+        for file in self.files:
+            stamp = ""
+            with contextlib.suppress(OSError):
+                status = (self.root / file).stat()
+                stamp = f"{status.st_size} {status.st_mtime_ns}"
+            yield stamp
 
 
 class ArraySource:

@@ -113,8 +113,10 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     assert base.model is not None
     size = data.image_size
     if data.dataset is None and trained is not None:
-        own = trained.data.model_dump(include={"dataset", "root", "unreadable"})
-        data = data.model_copy(update=own | data.model_dump(include={"unreadable"}, exclude_unset=True))
+        own = trained.data.model_dump(include={"dataset", "root", "unreadable", "cache"})
+        data = data.model_copy(
+            update=own | data.model_dump(include={"unreadable", "cache"}, exclude_unset=True)
+        )
     if size is None:
         size = own_image_size(base.model, base.kwargs) if trained is None else trained.data.image_size
     needs_data = set(spec.probes) - {"detection", *(["segmentation"] if spec.segmentation.dataset else [])}
@@ -177,6 +179,7 @@ def _images(spec: EvaluationSpec) -> Dataset | None:
         seed=spec.seed,
         prefer="test",
         unreadable=spec.data.unreadable,
+        cache=spec.data.cache,
     )
     if "linear" in spec.probes:
         check_probe(dataset)

@@ -12,6 +12,7 @@ from headsearch.errors import ExperimentError
 from headsearch.experiment.loading import apply_override
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import (
+    Cache,
     Channels,
     FilePath,
     Module,
@@ -58,6 +59,8 @@ class EvaluatedData(Section):
     """`rgb`, or the number of bands; null: those of a pretraining directory among the weights, or else `rgb`."""
     unreadable: Literal["refuse", "accept"] = "refuse"
     """Where a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` goes on without them."""
+    cache: Cache = None
+    """Where decoded images are kept: a folder, or `auto`; where it is not given, as in a pretraining directory among the weights."""
 
 
 class KnnSpec(Section):

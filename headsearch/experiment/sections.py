@@ -57,6 +57,17 @@ def _are_channels(value: Any) -> Any:
 Channels = Annotated[names.Channels, BeforeValidator(_are_channels)]
 
 
+def _absolute(cache: str | None) -> str | None:
+    return cache if cache in (None, "auto") else os.path.abspath(os.path.expanduser(cache))  # noqa: PTH100, PTH111 - as `FilePath`
+
+
+Cache = Annotated[
+    str | None, AfterValidator(_absolute), Field(min_length=1, exclude_if=lambda cache: cache is None)
+]
+"""A folder in which decoded images are kept, so that each is decoded once; `auto`: one below the person's own folder of caches; null: none.
+Not written down where there is none."""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -132,8 +143,14 @@ class DataSpec(Section):
     """`probe`: labels score the frozen base and nothing else. `none`: no label is read."""
     unreadable: Literal["refuse", "accept"] = "refuse"
     """Where a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` goes on without them."""
+    cache: Cache = None
+    """Where decoded images are kept for all trainings: a folder, or `auto` (docs/data.md). Touches no score."""
     augmentation: dict[str, Any] = Field(default_factory=dict)
     """Changes to the default augmentation of this kind of images."""
+
+
+TOUCHES_NO_SCORE = ("unreadable", "cache")
+"""Keys of `data` by whose values trainings do not differ."""
 
 
 class SearchedData(DataSpec):

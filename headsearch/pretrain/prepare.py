@@ -17,6 +17,7 @@ from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset, ImageSet, StreamedImages
 from headsearch.errors import ExperimentError, HeadError, RunError
 from headsearch.experiment import SearchSpec
+from headsearch.experiment.sections import TOUCHES_NO_SCORE
 from headsearch.files import differences, write_atomically
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
@@ -33,7 +34,7 @@ from headsearch.training.trainer import Trainer
 SPEC_FILE = "pretrain.yaml"
 _MAY_CHANGE = {
     "recipe": ("compile", "device", "checkpoint_minutes", "keep_checkpoints", "probe_every", "export"),
-    "data": ("root", "unreadable"),
+    "data": ("root", *TOUCHES_NO_SCORE),
 }
 """Keys that touch no weight, or only say where the same images lie: another value may go on from a checkpoint."""
 

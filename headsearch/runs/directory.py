@@ -29,6 +29,7 @@ from headsearch.base.info import BaseInfo
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.loading import recorded_experiment
+from headsearch.experiment.sections import TOUCHES_NO_SCORE
 from headsearch.files import checked, differences, load_json, read_text, versions, write_atomically
 from headsearch.plugins import changed
 
@@ -283,13 +284,14 @@ def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, 
         experiment["search"] = {
             key: value for key, value in experiment["search"].items() if key not in _MAY_CHANGE
         }
-        # Neither what a run is called nor whether it keeps its checkpoints touches a score; nor does what is done about unreadable files.
+        # Neither what a run is called nor whether it keeps its checkpoints touches a score; nor does what is done about unreadable files, or where decoded ones are kept.
         experiment.pop("name")
         # Compared by their digests, wherever they lie.
         experiment.pop("plugins", None)
         experiment["base"].pop("module", None)
         experiment["proxy"].pop("keep_checkpoints")
-        experiment["data"].pop("unreadable")
+        for key in TOUCHES_NO_SCORE:
+            experiment["data"].pop(key, None)
     return list(differences(old, new))
 
 

@@ -24,6 +24,7 @@ from headsearch.base.model import Base
 from headsearch.data.sets import ImageSet
 from headsearch.errors import BaseModelError, DataError, HeadError, InfeasibleHead
 from headsearch.experiment import Experiment
+from headsearch.experiment.sections import TOUCHES_NO_SCORE
 from headsearch.heads import Candidate
 from headsearch.heads.build import build_head
 from headsearch.heads.cost import HeadCost
@@ -94,7 +95,8 @@ class ZeroCostScorer:
     def identity(self) -> str:
         """Whatever decides a head's scores, beside the head, as a hash. Not `baselines`, which only adds to them."""
         sections = self.experiment.model_dump(mode="json", include={"base", "data", "seed"})
-        del sections["data"]["unreadable"]
+        for key in TOUCHES_NO_SCORE:
+            sections["data"].pop(key, None)
         described = {**sections, "seeds": self.seeds, "images": self.images, "tokens": self.tokens}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
