@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headsearch.results.noise import CONFIDENCE, two_sided_t
+from headsearch.results.noise import CONFIDENCE, pooled_noise, two_sided_t
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,9 @@ class Outcome:
     """How the predictions of one formula came out on one bench."""
 
     coverage: float
-    """Share of gains that lie in their interval."""
+    """Share of gains that lie in their interval, which is widened by what is known of their own noise."""
+    as_they_are: float
+    """The same share without that."""
     rmse: float
     """In points."""
     interval_score: float
@@ -121,8 +123,13 @@ def replay(bench: BenchCurves, formula: Formula, anchors: int) -> Outcome:
         margins.append(margin)
     error, width = np.concatenate(errors), 2.0 * np.concatenate(margins)
     outside = np.maximum(0.0, np.abs(error) - width / 2.0)
+    noise = pooled_noise([(seeds, float(row.std(ddof=1))) for row in (*bench.long_HS, bench.none_S)])
+    assert noise is not None
+    share = 1.0 / (seeds - 1) + 1.0 + (0.5 if seeds == 2 else 0.0)
+    allowed = np.hypot(width / 2.0, 1.96 * noise.deviation * np.sqrt(share))
     return Outcome(
-        coverage=float((outside == 0.0).mean()),
+        coverage=float((np.abs(error) <= allowed).mean()),
+        as_they_are=float((outside == 0.0).mean()),
         rmse=float(np.sqrt((error**2).mean())),
         interval_score=float((width + 2.0 / (1.0 - CONFIDENCE) * outside).mean()),
         width=float(width.mean()),
