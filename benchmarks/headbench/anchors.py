@@ -56,7 +56,9 @@ def _formula(shrink: Callable[[int], float], spent: int) -> Formula:
         left = ((known.gains - level) ** 2).sum() - kept * slope**2 * squares
         reach = kept * (scores - middle) ** 2 / squares
         variance = max(left, 0.0) / (k - spent) * (1.0 + 1.0 / k + reach)
-        return level + kept * slope * (scores - middle), two_sided_t(k - spent, CONFIDENCE) * np.sqrt(variance)
+        return level + kept * slope * (scores - middle), two_sided_t(k - spent, CONFIDENCE) * np.sqrt(
+            variance
+        )
 
     return predict
 
@@ -93,37 +95,35 @@ class Outcome:
 class BenchCurves:
     """What the replay takes of a bench: the searched heads, with every seed."""
 
-    scores_HS: Floats
-    """Label-free, of the proxies."""
-    long_HS: Floats
-    """Probes after the long schedule."""
-    none_S: Floats
-    """The same without a head."""
+    scores: Floats
+    """(heads, seeds), label-free, of the proxies."""
+    long: Floats
+    """(heads, seeds), probes after the long schedule."""
+    none: Floats
+    """(seeds,), the same without a head."""
 
 
 def replay(bench: BenchCurves, formula: Formula, anchors: int) -> Outcome:
     """Predict, and compare with what was held out."""
     chance = random.Random(0)
-    heads, seeds = bench.long_HS.shape
+    heads, seeds = bench.long.shape
     margins: list[Floats] = []
     errors: list[Floats] = []
     for _ in range(DRAWS):
         searched = chance.sample(range(heads), round(SHARE * heads))
-        scores = bench.scores_HS[:, chance.randrange(bench.scores_HS.shape[1])]
+        scores = bench.scores[:, chance.randrange(bench.scores.shape[1])]
         seed, left_out = chance.randrange(seeds), chance.randrange(seeds)
         order = sorted(searched, key=lambda head: -scores[head])
         chosen = [order[place] for place in places(len(order), anchors)]
         others = np.setdiff1d(np.arange(heads), chosen)
-        known = Anchored(
-            scores[chosen], bench.long_HS[chosen, seed] - np.delete(bench.none_S, left_out).mean()
-        )
+        known = Anchored(scores[chosen], bench.long[chosen, seed] - np.delete(bench.none, left_out).mean())
         values, margin = formula(known, scores[others])
-        gains = np.delete(bench.long_HS[others], seed, axis=1).mean(axis=1) - bench.none_S[left_out]
+        gains = np.delete(bench.long[others], seed, axis=1).mean(axis=1) - bench.none[left_out]
         errors.append(gains - values)
         margins.append(margin)
     error, width = np.concatenate(errors), 2.0 * np.concatenate(margins)
     outside = np.maximum(0.0, np.abs(error) - width / 2.0)
-    noise = pooled_noise([(seeds, float(row.std(ddof=1))) for row in (*bench.long_HS, bench.none_S)])
+    noise = pooled_noise([(seeds, float(row.std(ddof=1))) for row in (*bench.long, bench.none)])
     assert noise is not None
     share = 1.0 / (seeds - 1) + 1.0 + (0.5 if seeds == 2 else 0.0)
     allowed = np.hypot(width / 2.0, 1.96 * noise.deviation * np.sqrt(share))
