@@ -139,7 +139,7 @@ class SearchSpec(Section):
     `finalists` and `replicates`."""
     candidates: Positive = 200
     """Heads that the funnel scores before any training."""
-    candidate_sampler: CandidateSampler = "nsga2"
+    candidate_sampler: CandidateSampler = "random"
     """Proposes them where the space has too many to look through; those of another space are drawn at random."""
     screen: ScreenSpec = ScreenSpec()
     sampler: Sampler = "tpe"
