@@ -18,6 +18,7 @@ from headsearch.errors import ExperimentError
 from headsearch.heads.build import build_head
 from headsearch.heads.candidate import Candidate
 from headsearch.methods.method import Method
+from headsearch.methods.pairing import Branch
 
 _STUDENT_COPIES = 4
 """Of every weight: itself, its gradient, and two moments of AdamW."""
@@ -88,17 +89,22 @@ def _bytes(
 ) -> tuple[float, float, float]:
     """What the base needs whatever the heads; what a head needs on average for being there; and for taking part in a step."""
     info, images = base.info, 2 * batch_size
+    method.prepare(info)
     with torch.device("meta"):
-        branches = sum(_size(method.projector(dim)) for dim in (info.embedding_dim, info.width))
+        embedding_dim = info.width if method.compares_tokens else info.embedding_dim
+        pair = [Branch(method.projector(dim), method.predictor()) for dim in (embedding_dim, info.width)]
+        branches = sum(map(_size, pair))
         built = [build_head(head.config, info) for head in heads]
         projector = _size(method.projector(info.width))
         base_kept = _kept(base, torch.empty(2, info.channels, info.image_size, info.image_size)) / 2
         maps = torch.empty(2, info.width, *info.grid)
         head_kept = [_kept(head, maps) / 2 for head in built]
+        tokens = torch.empty(2, info.grid[0] * info.grid[1], info.width)
+        decoded = sum(_kept(branch, tokens) / 2 for branch in pair) if method.leaves_out else 0.0
     fixed = (_STUDENT_COPIES + 1) * _size(base) + images * base_kept
     per_head = sum(map(_size, built)) / len(built) * (_STUDENT_COPIES + 1)
     per_head += _STUDENT_COPIES * branches + projector
-    return fixed, per_head, images * sum(head_kept) / len(built)
+    return fixed, per_head, images * (sum(head_kept) / len(built) + decoded)
 
 
 def _size(module: nn.Module) -> float:
