@@ -54,6 +54,7 @@ def define() -> type[Method]:
 
         decoder_share, most_dim, most_depth = 1 / 2, 384, 12
         """Of the base's width and depth, which gives the paper's predictor for a ViT-B and its limits."""
+        least_seen = 0.25
         options: IJEPAOptions
 
         def predictor(self) -> nn.Module:

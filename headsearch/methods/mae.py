@@ -61,6 +61,10 @@ def define() -> type[Method]:
             )
             self.depth = self.options.decoder_depth or min(self.most_depth, depth)
 
+        @property
+        def least_seen(self) -> float:
+            return float(1 - self.options.mask_ratio)
+
         def decoder(self, outputs: int) -> nn.Module:
             """A decoder with so many predictions at a position."""
             return Decoder(self.width, self.positions, dim=self.dim, depth=self.depth, outputs=outputs)

@@ -33,6 +33,8 @@ class Method(nn.Module, ABC):
     """Whether hidden positions are left out of what the student's base sees, and filled in its map. The student's projectors and predictors
     are then given all positions of a map (B, N, C), for hidden ones can be told from the others alone. Takes plain ViTs only."""
 
+    least_seen: float = 1.0
+    """The smallest part of a global view that the student's base computes on, for estimates of memory."""
     shared: str | None = None
     """Name of a submodule of the student's projectors that base and head have in common."""
 
