@@ -159,9 +159,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def wanted(options: argparse.Namespace) -> float:
     """Images a second of a training step without a head, which is the fastest one."""
-    step = argparse.Namespace(
-        batch_size=options.batch_size, device=options.device, compile=False, rounds=options.rounds
-    )
+    step = argparse.Namespace(batch_size=options.batch_size, device=options.device, compile=False, rounds=2)
     rate: float = limit.measure(options.base, None, step)["images_per_second"]
     return rate
 
@@ -176,7 +174,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--base", default="vit_small_patch16_224", help="timm model of the training step")
     parser.add_argument("--device", default="cpu", help="of the training step")
-    parser.add_argument("--batch-size", type=int, default=8, help="of the training step")
+    parser.add_argument("--batch-size", type=int, default=4, help="of the training step")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="that decode")
     parser.add_argument("--quick", action="store_true", help="two rounds of 20 images")
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
@@ -203,7 +201,7 @@ def main() -> None:
         for kind in ("of a stream", "from a cache")
     )
     console.print(
-        f"a step of {options.base} on {options.device} takes {needed:,.0f} images/s; {options.cores} cores decode {decoded:,.0f} and read "
+        f"a step of {options.base} on {options.device} takes {needed:,.1f} images/s; {options.cores} cores decode {decoded:,.0f} and read "
         f"{cached:,.0f} from a cache: {'images are there in time' if decoded > needed else 'the step waits for images without a cache'}",
         highlight=False,
     )

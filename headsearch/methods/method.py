@@ -74,6 +74,11 @@ class Method(nn.Module, ABC):
         """
         raise NotImplementedError
 
+    def embedding_loss(self, embedding_BD: Tensor) -> Tensor | None:
+        """For a method that has such a term on top of its `loss`: a scalar, of the student base's embeddings of one global view, in float32."""
+        del embedding_BD
+        return None
+
     def begin_step(self, epoch: float, epochs: int) -> None:
         """Called before every step with the (fractional) epochs trained so far, out of `epochs`."""
         del epoch, epochs

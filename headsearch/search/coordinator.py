@@ -101,6 +101,11 @@ class Coordinator:
         """Pass on to the observer."""
         self._observer.training_progress(training, epoch, epochs, loss, images_per_second)
 
+    def waits(self, training: Training, why: str) -> None:
+        """Pass on to the observer, once."""
+        if why:
+            self.note(f"trial {training.number} {why}")
+
     def note(self, text: str) -> None:
         """Pass on to the observer."""
         self._observer.note(text)

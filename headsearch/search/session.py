@@ -95,6 +95,8 @@ def _prepare(
     check_sets(experiment, space)
     check_grids(experiment, space)
     _check_target(experiment, space, out, resume=resume)
+    if resume:
+        experiment = as_begun(experiment, out)
     if experiment.search.storage is not None:
         # Before the seconds that base and images take.
         close_storage(open_storage(experiment.search.storage))
@@ -112,6 +114,15 @@ def _prepare(
             f"differ; take an earlier map (--set base.stage=-2) or larger images"
         )
     return experiment, materials
+
+
+def as_begun(experiment: Experiment, out: Path) -> Experiment:
+    """The experiment, with as many seeds of the control `none` as the run `out` began with, unless it asks for another number."""
+    if "replicates_of_none" in experiment.search.model_fields_set:
+        return experiment
+    former = RunDirectory.open(out).experiment().search.replicates_of_none
+    search = experiment.search.model_copy(update={"replicates_of_none": former})
+    return experiment.model_copy(update={"search": search})
 
 
 def sized_by_time(

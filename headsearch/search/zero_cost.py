@@ -26,11 +26,11 @@ from headsearch.errors import BaseModelError, DataError, HeadError, InfeasibleHe
 from headsearch.experiment import Experiment
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
 from headsearch.heads import Candidate
-from headsearch.heads.build import build_head
+from headsearch.heads.build import build_head, untrained_blocks
 from headsearch.heads.cost import HeadCost
 from headsearch.scoring.baselines import baseline_scores
 from headsearch.scoring.cost import head_cost
-from headsearch.scoring.zero_cost import BaseOutputs, measure_head, run_base
+from headsearch.scoring.zero_cost import BaseOutputs, UntrainedHeads, measure_head, run_base, untrained
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ZeroCostScores, read_scores, write_scores
 from headsearch.space import Space
 from headsearch.space.drawing import distinct_heads
@@ -51,6 +51,8 @@ class _Shared:
     base: BaseInfo
     outputs: tuple[BaseOutputs, ...]
     """Of the base of every seed."""
+    heads: UntrainedHeads
+    """Run on them."""
     data: tuple[str, ...]
     """What was understood of the images and what of them is left out, a line each."""
 
@@ -134,13 +136,13 @@ class ZeroCostScorer:
         measured: list[dict[str, float]] = []
         with generators_kept(shared.outputs[0].maps[0].device):
             for number, outputs in enumerate(shared.outputs):
-                torch.manual_seed(derived_seed(self._seed(number), "head"))
                 try:
-                    head = build_head(config, shared.base)
-                    values = measure_head(head, outputs)
-                except (HeadError, InfeasibleHead) as error:
+                    values = measure_head(shared.heads.run(config, number), outputs)
+                except InfeasibleHead as error:
                     return ZeroCostScores(candidate.head_id, config, self.seeds, cost, reason=str(error))
                 if self.baselines:
+                    torch.manual_seed(self._head_seed(number))
+                    head = untrained(build_head(config, shared.base), outputs.maps[0].device)
                     values |= baseline_scores(head, outputs.maps[0])
                 measured.append(values)
         return _summary(candidate, cost, measured)
@@ -176,11 +178,16 @@ class ZeroCostScorer:
                 raise BaseModelError(
                     f"{self._inputs.info.model}: heads cannot be compared with it: {outputs[-1].reason}"
                 )
-        return _Shared(self._inputs.info, tuple(outputs), tuple(dataset.told()))
+        info = self._inputs.info
+        seeded = [(left, self._head_seed(number)) for number, left in enumerate(outputs)]
+        return _Shared(info, tuple(outputs), UntrainedHeads(info, seeded), tuple(dataset.told()))
 
     def _base(self, number: int) -> Base:
         torch.manual_seed(derived_seed(self._seed(number), "base"))
         return self._inputs.base()
+
+    def _head_seed(self, number: int) -> int:
+        return derived_seed(self._seed(number), "head")
 
     def _seed(self, number: int) -> int:
         return derived_seed(self.experiment.seed, "zero cost", number)
@@ -226,24 +233,27 @@ def score_space(
     """
     known = {row.head_id: row for row in _kept(path, scorer.identity)}
     heads = distinct_heads(space, number, seed=seed, base=scorer.base, cost_function=head_cost)
-    rows: list[ZeroCostScores] = []
     saved = time.monotonic()
     try:
-        for candidate in heads:
+        for done, candidate in enumerate(sorted(heads, key=_beginning), start=1):
             name = candidate.head_id
             if name not in known or (scorer.baselines and known[name].without_baselines):
                 known[name] = scorer.score(candidate)
                 if path is not None and time.monotonic() - saved > _SAVED_EVERY:
                     write_scores(path, list(known.values()), scorer.identity)
                     saved = time.monotonic()
-            rows.append(known[name])
             if progress is not None:
-                progress(len(rows), len(heads))
+                progress(done, len(heads))
     finally:
         # Also where it is interrupted: only a kill costs the last seconds.
         if path is not None:
             write_scores(path, list(known.values()), scorer.identity)
-    return rows
+    return [known[candidate.head_id] for candidate in heads]
+
+
+def _beginning(candidate: Candidate) -> list[str]:
+    """Sorts heads that begin alike behind one another, which then cost little."""
+    return [repr(block) for block in untrained_blocks(candidate.config)]
 
 
 def _kept(path: Path | None, identity: str) -> list[ZeroCostScores]:

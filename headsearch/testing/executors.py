@@ -9,6 +9,7 @@ what they do, so the workers of the executor must share a disk with it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -27,6 +28,7 @@ from headsearch.search.executors import Executor
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import Failure, ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
+from headsearch.training.sharing import SharedGPU
 from headsearch.training.trial import (
     BEGINNING,
     TRUNK,
@@ -61,6 +63,7 @@ def check_executor(make: MakeExecutor, folder: Path, *, workers: int, apart: boo
     check_trunk(make, folder / "trunk")
     if apart:
         check_lost_workers(make, folder / "lost")
+        check_shared_gpu(make, folder / "shared", workers=workers)
 
 
 def check_scores(make: MakeExecutor, folder: Path, *, workers: int) -> None:
@@ -213,6 +216,66 @@ def check_lost_workers(make: MakeExecutor, folder: Path) -> None:
     }, "a lost worker has changed scores"
 
 
+def check_shared_gpu(make: MakeExecutor, folder: Path, *, workers: int) -> None:
+    """On a GPU that has room for one, trials that found it full are tried again alone, after those that run; no head is blamed."""
+    experiment = toy_experiment(trials=4, finalists=1, replicates=1, sampler="grid")
+    watcher = Watcher()
+    records = _run(make, folder, experiment, CrowdedToy(folder, together=workers), watcher)
+    ends = {record.number: (record.state, record.reason) for record in records}
+    assert set(ends.values()) == {("complete", None)}, f"trials ended as {ends}"
+    assert scores(records) == scores(run_toy(folder / "undisturbed", experiment)), (
+        "other heads or scores than inline"
+    )
+    found = [note for note in watcher.notes if note.endswith("waits until it can be tried again alone")]
+    assert 1 <= len(found) == len(set(found)), f"said of the shared GPU: {watcher.notes}"
+    lost = [note for note in watcher.notes if "worker" in note]
+    assert not lost, f"a trial that waited was taken for lost: {lost}"
+
+
+@dataclass(frozen=True)
+class CrowdedToy:
+    """The toy objective on a GPU that holds one training, with what is at work there in a folder. Implements `Evaluate`; picklable."""
+
+    folder: Path
+    """On the disk of the tester."""
+    together: int
+    """So many trials wait for each other before any is trained."""
+
+    def __call__(self, training: Training, context: TrainingContext) -> TrainingResult:
+        """Train in words only, alone where others were there before."""
+        gpu = SharedGPU(hashlib.sha256(str(self.folder).encode()).hexdigest()[:12], context.waits)
+        return gpu.train(lambda: self._trained(training, context))
+
+    def _trained(self, training: Training, context: TrainingContext) -> TrainingResult:
+        here = self.folder / f"at-work-{training.number:03}"
+        again = (self.folder / f"tried-{training.number:03}").exists()
+        (self.folder / f"tried-{training.number:03}").touch()
+        here.touch()
+        try:
+            if again:
+                assert self._at_work() == [here], "it is tried again beside others"
+                return ToyEvaluator(seconds_per_epoch=0.1)(training, context)
+            meet(self.folder, "tried-*", self.together)
+            if self._at_work()[0] != here:
+                raise RuntimeError("CUDA out of memory: toy")
+            return ToyEvaluator(seconds_per_epoch=0.3)(training, context)
+        finally:
+            assert not again or self._at_work() == [here], "another began while it was tried again alone"
+            here.unlink()
+
+    def _at_work(self) -> list[Path]:
+        return sorted(self.folder.glob("at-work-*"))
+
+
+def meet(folder: Path, files: str, count: int) -> None:
+    """Wait until there are so many files in the folder. Raises `AssertionError` where they do not come."""
+    deadline = time.monotonic() + MEETING_SECONDS
+    while len(list(folder.glob(files))) < count:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"fewer than {count} trials run at once")
+        time.sleep(0.01)
+
+
 @dataclass(frozen=True)
 class DiaryToy:
     """The toy objective, with a diary of what was trained that outlives the process. Implements `Evaluate`; picklable."""
@@ -231,16 +294,9 @@ class DiaryToy:
         file = self.diary / f"diary-{family}-{training.seed}.txt"
         again = file.exists()
         Diary.write(file, f"begin {os.getpid()}")
-        self._meet()
+        meet(self.diary, "diary-*", self.together)
         death = None if again else self.deaths.get(family)
         return self.toy(training, _Noted(context, file, death))
-
-    def _meet(self) -> None:
-        deadline = time.monotonic() + MEETING_SECONDS
-        while len(list(self.diary.glob("diary-*"))) < self.together:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"fewer than {self.together} trials run at once")
-            time.sleep(0.01)
 
 
 @dataclass(frozen=True)
@@ -259,6 +315,9 @@ class _Noted:
         if epoch == self.death:
             os.kill(os.getpid(), signal.SIGKILL)
         self.context.progress(epoch, epochs, loss, images_per_second)
+
+    def waits(self, why: str) -> None:
+        self.context.waits(why)
 
 
 class Diary:
@@ -310,7 +369,7 @@ def _run(
     make: MakeExecutor,
     folder: Path,
     experiment: Experiment,
-    evaluate: DiaryToy | ToyEvaluator,
+    evaluate: DiaryToy | CrowdedToy | ToyEvaluator,
     observer: Watcher | None = None,
     *,
     max_retries: int = 2,

@@ -22,6 +22,7 @@ class Context:
         self.places: list[int] = []
         """Of the candidates whose scores were reported."""
         self.told: list[tuple[float, int, float, float]] = []
+        self.waited: list[str] = []
 
     def report(self, place: int, scores: RungScores) -> None:
         """Keep the scores; raises `TrialStopped` at the rung `stop_at`."""
@@ -33,6 +34,10 @@ class Context:
     def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
         """Keep what is told."""
         self.told.append((epoch, epochs, loss, images_per_second))
+
+    def waits(self, why: str) -> None:
+        """Keep what is waited for."""
+        self.waited.append(why)
 
 
 def training(workdir: Path, *heads: HeadConfig, seed: int = 0, stage: TrialStage = "proxy") -> Training:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
 
 from headsearch.errors import ExperimentError
+from headsearch.training.sharing import SharedGPU
 
 
 def resolve_device(name: str) -> torch.device:
@@ -30,6 +32,13 @@ def resolve_device(name: str) -> torch.device:
             f"proxy.device: '{name}' is not here; this machine has {torch.cuda.device_count()} CUDA device(s)"
         )
     return device
+
+
+def shared_gpu(device: torch.device, waits: Callable[[str], None]) -> SharedGPU | None:
+    """The GPU at `device`, for trainings that may have neighbours there; None for the CPU. `waits` is as `SharedGPU` has it."""
+    if device.type == "cpu":
+        return None
+    return SharedGPU(str(torch.cuda.get_device_properties(device).uuid), waits)
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from headsearch.base.info import BaseInfo
-from headsearch.base.model import Base, check_size, load_base
+from headsearch.base.model import Base, check_size, empty_base, load_base
 from headsearch.data import load_data
 from headsearch.data.augment import Views
 from headsearch.data.load import check_probe
@@ -33,6 +33,17 @@ def new_base(spec: BaseSpec, data: DataSpec) -> Base:
         channels=channel_count(data.channels),
         kwargs=spec.kwargs,
         weights=spec.weights,
+        stage=spec.stage,
+    )
+
+
+def empty_base_of(spec: BaseSpec, data: DataSpec) -> Base:
+    """The same without its weights, see `empty_base`. Raises `BaseModelError`."""
+    return empty_base(
+        spec.source,
+        image_size=data.image_size,
+        channels=channel_count(data.channels),
+        kwargs=spec.kwargs,
         stage=spec.stage,
     )
 

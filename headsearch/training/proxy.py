@@ -10,13 +10,13 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from headsearch.base.model import Base, empty_base
-from headsearch.data.names import channel_count
+from headsearch.base.model import Base
 from headsearch.errors import BaseModelError, ExperimentError, PluginError
 from headsearch.experiment import Experiment, ProxySpec
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
@@ -27,8 +27,8 @@ from headsearch.methods import build_method
 from headsearch.plugins import changed, load_plugins
 from headsearch.scoring.cost import head_cost
 from headsearch.training.candidates import CHECKPOINT_SECONDS, CandidatesRun
-from headsearch.training.devices import generators_kept, resolve_device
-from headsearch.training.materials import Inputs, build_pair, check_local_crops
+from headsearch.training.devices import generators_kept, resolve_device, shared_gpu
+from headsearch.training.materials import Inputs, build_pair, check_local_crops, empty_base_of
 from headsearch.training.memory import check_joint_memory, free_memory
 from headsearch.training.overhead import Overhead, step_overhead, step_seconds
 from headsearch.training.scorer import Scorer
@@ -89,9 +89,15 @@ class ProxyEvaluator:
         Raises:
             InfeasibleHead: every candidate collapsed or became non-finite.
             TrialStopped: the context's search wants no more of it.
+            TimeoutError: a GPU was full, and others did not leave it for a second attempt.
             UserError: what `prepare` raises; a head that the base cannot carry; a folder that cannot be written.
         """
         self._take_up_plugins()
+        train = partial(self._train, training, context)
+        gpu = shared_gpu(self._device, context.waits)
+        return train() if gpu is None else gpu.train(train)
+
+    def _train(self, training: Training, context: TrainingContext) -> TrainingResult:
         with generators_kept(self._device):
             left_out = self._prepared().dataset.left_out
             before = len(left_out.unreadable)
@@ -125,14 +131,8 @@ class ProxyEvaluator:
     def check_screen(self, heads: Sequence[Candidate]) -> float:
         """The bytes that a joint training of these heads, or of others like them, needs. Raises `ExperimentError` where it would not fit."""
         experiment = self.experiment
-        spec, screen = experiment.base, experiment.search.screen
-        base = empty_base(
-            spec.source,
-            image_size=experiment.data.image_size,
-            channels=channel_count(experiment.data.channels),
-            kwargs=spec.kwargs,
-            stage=spec.stage,
-        )
+        screen = experiment.search.screen
+        base = empty_base_of(experiment.base, experiment.data)
         return check_joint_memory(
             base,
             heads,

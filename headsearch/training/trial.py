@@ -137,6 +137,9 @@ class TrainingContext(Protocol):
     def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
         """Tell how far training is, for people to look at. Cheap enough to call at every step; never raises."""
 
+    def waits(self, why: str) -> None:
+        """Tell that the training waits; a sign of life. `why` is for people, a line at first and then empty."""
+
 
 class Evaluate(Protocol):
     """Scores candidates; the same callable under every executor."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightly.loss import DINOLoss, IBOTPatchLoss
+from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,12 +45,23 @@ def make_masks(pair: HSSL) -> Tensor:
     return masks
 
 
+def log_balanced(logits: Tensor) -> Tensor:
+    """Three iterations of Sinkhorn-Knopp, in logarithms."""
+    for _ in range(3):
+        logits = (logits - logits.logsumexp(dim=0)).log_softmax(dim=1)
+    return logits
+
+
+@pytest.mark.parametrize("method", ["ibot", "dinov2"])
 @pytest.mark.parametrize("heads", [(), (CONVNEXT,)], ids=["none", "one"])
-def test_ibot_adds_base_against_base_at_hidden_patches_to_the_pairing(heads: tuple[Any, ...]) -> None:
-    pair, views = make_pair("ibot", *heads), make_views()
+def test_base_against_base_at_hidden_patches_is_added_to_the_pairing(
+    heads: tuple[Any, ...], method: str
+) -> None:
+    pair, views = make_pair(method, *heads), make_views()
     masks = make_masks(pair)
     student, teacher = pair.student, pair.teacher
     outputs: list[list[Tensor]] = []
+    kept_apart = torch.zeros(())
     targets, student_patches, teacher_patches = [], [], []
     for view, mask in zip(views, masks, strict=True):
         assert student.masking is not None
@@ -58,6 +69,7 @@ def test_ibot_adds_base_against_base_at_hidden_patches_to_the_pairing(heads: tup
         assert teacher.patch_projector is not None
         seen, whole = student.masking(student.base, view, mask), teacher.base(view)
         of_view = [student.base_branches[0].projector(seen.embedding)]
+        kept_apart += 0.1 * KoLeoLoss()(seen.embedding) if method == "dinov2" else 0.0
         embedding = whole.embedding
         if heads:
             head, slow = student.heads[0], teacher.heads[0]
@@ -68,14 +80,20 @@ def test_ibot_adds_base_against_base_at_hidden_patches_to_the_pairing(heads: tup
         student_patches.append(student.patch_projector(seen.map.permute(0, 2, 3, 1)[mask]))
         teacher_patches.append(teacher.patch_projector(whole.map.permute(0, 2, 3, 1)[mask]).detach())
     width = pair.methods[0].output_dim
-    dino = [
+    of_patches = torch.cat(teacher_patches)
+    if method == "dinov2":
+        # As logarithms, which the softmax in lightly's losses turns back.
+        targets = list((0.04 * log_balanced(torch.cat(targets) / 0.04)).chunk(2))
+        of_patches = 0.04 * log_balanced(of_patches / 0.04)
+    image = [
         DINOLoss(width, teacher_temp=0.04)(targets, [first, second])
         for first, second in zip(*outputs, strict=True)
     ]
     patch = IBOTPatchLoss(width, teacher_temp=0.04)(
-        torch.cat(teacher_patches), torch.cat(student_patches), masks.flatten(0, 1)
+        of_patches, torch.cat(student_patches), masks.flatten(0, 1)
     )
-    torch.testing.assert_close(pair.loss(views, masks=masks), torch.stack(dino).mean() + patch)
+    expected = torch.stack(image).mean() + patch + kept_apart
+    torch.testing.assert_close(pair.loss(views, masks=masks), expected)
 
 
 @pytest.mark.parametrize("heads", [(), (CONVNEXT,)], ids=["none", "one"])
@@ -134,7 +152,7 @@ def test_simmim_without_a_head_or_features_is_the_published_one() -> None:
     torch.testing.assert_close(pair.loss(views, masks=masks), torch.stack(reconstructed).mean())
 
 
-@pytest.mark.parametrize("method", ["ibot", "simmim"])
+@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim"])
 def test_the_loss_of_many_heads_is_the_mean_of_their_own(method: str) -> None:
     heads = (CONVNEXT, {"mixer": {"depth": 1}}, {"vit": {"depth": 1}})
     pair, views = make_pair(method, *heads).eval(), make_views()
@@ -150,7 +168,7 @@ def test_the_loss_of_many_heads_is_the_mean_of_their_own(method: str) -> None:
     torch.testing.assert_close(loss(None), torch.stack([loss([index]) for index in range(3)]).mean())
 
 
-@pytest.mark.parametrize("method", ["ibot", "simmim"])
+@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim"])
 def test_every_part_of_the_student_learns_and_the_teacher_follows(method: str) -> None:
     pair, views = make_pair(method, CONVNEXT), make_views()
     pair.loss(views, masks=make_masks(pair)).backward()
@@ -165,7 +183,7 @@ def test_every_part_of_the_student_learns_and_the_teacher_follows(method: str) -
     assert moved == len(after), "everything that the teacher has"
 
 
-@pytest.mark.parametrize("method", ["ibot", "simmim"])
+@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim"])
 def test_masks_follow_from_the_global_random_state_where_none_are_given(method: str) -> None:
     pair, views = make_pair(method, CONVNEXT).eval(), make_views()
     losses = []
@@ -178,7 +196,7 @@ def test_masks_follow_from_the_global_random_state_where_none_are_given(method: 
     assert losses[0] == losses[1] != losses[2]
 
 
-@pytest.mark.parametrize("method", ["ibot", "simmim"])
+@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim"])
 def test_a_few_steps_lower_the_loss(method: str) -> None:
     pair, views = make_pair(method, CONVNEXT), make_views(images=16)
     masks = pair.masks(16, torch.Generator().manual_seed(0))

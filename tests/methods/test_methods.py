@@ -194,6 +194,7 @@ def test_all_projectors_of_a_method_end_in_the_same_size(name: str) -> None:
         ("barlow", 4096, 8192, 8192),
         ("dino", 16, 64, 256),
         ("dino", 8192, 2048, 65536),
+        ("dinov2", 16384, 2048, 131072),
         ("ibot", 8192, 2048, 8192),
     ],
 )

@@ -38,6 +38,11 @@ def process(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
     return contextlib.nullcontext(ProcessExecutor([Placement(1)] * 2, max_retries=max_retries, timeout=600.0))
 
 
+def impatient(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
+    """Trials last longer than this."""
+    return contextlib.nullcontext(ProcessExecutor([Placement(1)] * 2, max_retries=max_retries, timeout=2.0))
+
+
 def ray(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
     from headsearch.search.executors.ray import RayExecutor
 
@@ -83,6 +88,15 @@ def test_scores_do_not_depend_on_the_executor(make: MakeExecutor, tmp_path: Path
 @pytest.mark.parametrize("make", [process, ray], indirect=True, ids=["process", "ray"])
 def test_lost_workers_are_replaced(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_lost_workers(make, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(impatient, id="process"), pytest.param(ray, id="ray", marks=pytest.mark.slow)],
+    indirect=True,
+)
+def test_a_head_is_not_blamed_for_neighbours_on_its_gpu(make: MakeExecutor, tmp_path: Path) -> None:
+    executors.check_shared_gpu(make, tmp_path, workers=2)
 
 
 @pytest.mark.parametrize("make", SLOW_ON_RAY, indirect=True)

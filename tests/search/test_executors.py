@@ -1,16 +1,13 @@
 import pickle
-import sys
-import weakref
 from pathlib import Path
 
 import pytest
 
 from headsearch.errors import DataError, HeadError, InfeasibleHead, RunError
 from headsearch.heads import Candidate, HeadConfig, Stage
-from headsearch.search import executors
 from headsearch.search.executors import Failed, Stopped, attempt, failure
 from headsearch.testing.toy import ToyEvaluator
-from headsearch.training.trial import RungScores, Training, TrainingContext, TrainingResult, Trial
+from headsearch.training.trial import RungScores, Training, TrainingResult, Trial
 
 MIXER = Candidate.of(HeadConfig((Stage("mixer", {"depth": 2}),)))
 
@@ -26,7 +23,11 @@ def silent(*_: object) -> None:
 def test_a_training_that_runs_through_gives_its_result_and_reports_every_rung(tmp_path: Path) -> None:
     reported: list[RungScores] = []
     outcome = attempt(
-        ToyEvaluator(), training(tmp_path), lambda _, place, scores: reported.append(scores) or True, silent
+        ToyEvaluator(),
+        training(tmp_path),
+        lambda _, place, scores: reported.append(scores) or True,
+        silent,
+        silent,
     )
     assert isinstance(outcome, TrainingResult)
     (result,) = outcome.trials
@@ -35,7 +36,9 @@ def test_a_training_that_runs_through_gives_its_result_and_reports_every_rung(tm
 
 
 def test_a_trial_ends_at_the_rung_where_the_search_wants_no_more_of_it(tmp_path: Path) -> None:
-    outcome = attempt(ToyEvaluator(), training(tmp_path), lambda _, place, scores: scores.epoch < 3, silent)
+    outcome = attempt(
+        ToyEvaluator(), training(tmp_path), lambda _, place, scores: scores.epoch < 3, silent, silent
+    )
     assert outcome == Stopped()
     assert (tmp_path / "epochs.txt").read_text().split() == ["1", "2", "3"]
 
@@ -64,40 +67,22 @@ def test_an_exception_says_whose_fault_it_is_in_one_line(error: Exception, kind:
     assert "\n" not in outcome.reason
 
 
-def test_running_out_of_a_device_s_memory_is_the_head_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A stand-in for the module, since the real one takes seconds to import; the real class is a RuntimeError too.
-    class FakeTorch:
-        class OutOfMemoryError(RuntimeError):
-            pass
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "HIP out of memory. Tried to allocate 2.00 GiB",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_running_out_of_a_device_s_memory_is_the_head_s_fault(message: str) -> None:
+    outcome = failure(RuntimeError(message))
+    assert (outcome.kind, outcome.reason) == ("infeasible", f"out of memory: {message}")
 
-    monkeypatch.setitem(sys.modules, "torch", FakeTorch)
-    assert failure(FakeTorch.OutOfMemoryError("CUDA out of memory")).kind == "infeasible"
 
-
-@pytest.mark.parametrize("failures", [1, 2])
-def test_a_device_that_was_full_is_tried_once_more_with_the_trial_s_memory_given_back(
-    failures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    monkeypatch.setattr(executors, "FULL_DEVICE_SECONDS", 0.0)
-    held: list[weakref.ref[torch.Tensor]] = []
-
-    def evaluate(asked: Training, context: TrainingContext) -> TrainingResult:
-        assert all(former() is None for former in held)
-        tensor = torch.ones(3)
-        held.append(weakref.ref(tensor))
-        if len(held) <= failures:
-            raise torch.OutOfMemoryError("CUDA out of memory, of which neighbours hold the most")
-        return ToyEvaluator()(asked, context)
-
-    outcome = attempt(evaluate, training(tmp_path), lambda *_: True, silent)
-    assert len(held) == 2
-    if failures == 1:
-        assert isinstance(outcome, TrainingResult)
-    else:
-        assert isinstance(outcome, Failed)
-        assert (outcome.kind, outcome.reason[:13]) == ("infeasible", "out of memory")
+def test_neighbours_that_do_not_leave_a_device_are_not_the_head_s_fault() -> None:
+    assert failure(TimeoutError("the GPU was full")).kind == "failed"
 
 
 def test_a_study_that_cannot_be_written_is_no_outcome_of_the_trial(tmp_path: Path) -> None:
@@ -105,7 +90,7 @@ def test_a_study_that_cannot_be_written_is_no_outcome_of_the_trial(tmp_path: Pat
         raise RunError("the study cannot be written")
 
     with pytest.raises(RunError, match="the study cannot be written"):
-        attempt(ToyEvaluator(), training(tmp_path), report, silent)
+        attempt(ToyEvaluator(), training(tmp_path), report, silent, silent)
 
 
 def test_ctrl_c_passes_through(tmp_path: Path) -> None:
@@ -113,10 +98,10 @@ def test_ctrl_c_passes_through(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        attempt(ToyEvaluator(), training(tmp_path), lambda *_: True, interrupt)
+        attempt(ToyEvaluator(), training(tmp_path), lambda *_: True, interrupt, silent)
 
 
 def test_trainings_and_outcomes_travel_between_processes(tmp_path: Path) -> None:
-    done = attempt(ToyEvaluator(), training(tmp_path), lambda *_: True, silent)
+    done = attempt(ToyEvaluator(), training(tmp_path), lambda *_: True, silent, silent)
     for thing in (training(tmp_path), done, Stopped(), Failed("why", "failed", "trace"), ToyEvaluator()):
         assert pickle.loads(pickle.dumps(thing)) == thing

@@ -4,7 +4,7 @@ The coordinator decides and writes; an executor never sees the study. A training
 another process or another machine, where `attempt` runs a training just as it does here:
 
     while (training := source.next_training()) is not None:
-        source.settle(training, attempt(evaluate, training, report, progress))
+        source.settle(training, attempt(evaluate, training, report, progress, waits))
 
 `InlineExecutor` is exactly that loop; `process.py` keeps several worker processes busy, `ray.py` the nodes of a cluster.
 """
@@ -12,19 +12,14 @@ another process or another machine, where `attempt` runs a training just as it d
 from __future__ import annotations
 
 import errno
-import gc
-import sys
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from headsearch.errors import HeadError, InfeasibleHead, TrialStopped, UserError
+from headsearch.training.sharing import device_was_full
 from headsearch.training.trial import Evaluate, RungScores, Training, TrainingResult
-
-FULL_DEVICE_SECONDS = 5.0
-"""Between a training that found its device full and its second attempt."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,9 @@ class TrainingSource(Protocol):
     ) -> None:
         """Pass on how far a training is, for people to look at."""
 
+    def waits(self, training: Training, why: str) -> None:
+        """Pass on that a training waits, and at first why; a sign of life."""
+
     def note(self, text: str) -> None:
         """Pass on something worth a line, e.g. that a worker was lost."""
 
@@ -84,6 +82,7 @@ class Executor(Protocol):
 
 Report = Callable[[Training, int, RungScores], bool]
 Progress = Callable[[Training, float, int, float, float], None]
+Waits = Callable[[Training, str], None]
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,7 @@ class Context:
     training: Training
     on_report: Report
     on_progress: Progress
+    on_waits: Waits
 
     def report(self, place: int, scores: RungScores) -> None:
         if not self.on_report(self.training, place, scores):
@@ -101,8 +101,13 @@ class Context:
     def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
         self.on_progress(self.training, epoch, epochs, loss, images_per_second)
 
+    def waits(self, why: str) -> None:
+        self.on_waits(self.training, why)
 
-def attempt(evaluate: Evaluate, training: Training, report: Report, progress: Progress) -> Outcome:
+
+def attempt(
+    evaluate: Evaluate, training: Training, report: Report, progress: Progress, waits: Waits
+) -> Outcome:
     """Run a training to its end, whatever that is. KeyboardInterrupt and SystemExit pass through; so does what `report` raises by itself."""
     raised_by_search: list[BaseException] = []
 
@@ -113,20 +118,15 @@ def attempt(evaluate: Evaluate, training: Training, report: Report, progress: Pr
             raised_by_search.append(error)
             raise
 
-    for again in (False, True):
-        try:
-            return evaluate(training, Context(training, guarded, progress))
-        except TrialStopped:
-            return Stopped()
-        except Exception as error:
-            if error in raised_by_search:
-                # The study could not be written: that is no outcome of the training.
-                raise
-            if again or not _device_was_full(error):
-                return failure(error)
-        # Outside the handler, whose error holds the training's tensors. Others on the same device may have been the cause.
-        _free_device_memory()
-    raise AssertionError("the second attempt returns")
+    try:
+        return evaluate(training, Context(training, guarded, progress, waits))
+    except TrialStopped:
+        return Stopped()
+    except Exception as error:
+        if error in raised_by_search:
+            # The study could not be written: that is no outcome of the training.
+            raise
+        return failure(error)
 
 
 def failure(error: Exception) -> Failed:
@@ -144,22 +144,8 @@ def failure(error: Exception) -> Failed:
     return Failed(f"{type(error).__name__}: {reason}"[:300], "failed", details)
 
 
-def _device_was_full(error: Exception) -> bool:
-    # Only a training that imported torch can have raised its error; the toy objective and its workers must do without.
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.OutOfMemoryError)
-
-
-def _free_device_memory() -> None:
-    """Give back what the trial held, and leave others on the device time to end theirs."""
-    gc.collect()
-    if sys.modules["torch"].cuda.is_available():
-        sys.modules["torch"].cuda.empty_cache()
-    time.sleep(FULL_DEVICE_SECONDS)
-
-
 def _out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError) or _device_was_full(error):
+    if isinstance(error, MemoryError) or device_was_full(error):
         return True
     # torch has no type of its own for the host's memory.
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
@@ -171,5 +157,6 @@ class InlineExecutor:
     def run(self, source: TrainingSource, evaluate: Evaluate) -> None:
         """Evaluate all that `source` hands out, in that order."""
         while (training := source.next_training()) is not None:
-            source.settle(training, attempt(evaluate, training, source.report, source.progress))
+            outcome = attempt(evaluate, training, source.report, source.progress, source.waits)
+            source.settle(training, outcome)
         assert source.done, "nothing runs elsewhere, so there is nothing to wait for"

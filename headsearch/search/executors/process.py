@@ -22,7 +22,7 @@ from types import ModuleType
 
 from headsearch.search.executors import Failed, TrainingSource
 from headsearch.search.executors.placement import Placement
-from headsearch.search.executors.worker import Ended, Message, Progressed, Ready, Reported, work
+from headsearch.search.executors.worker import Ended, Message, Progressed, Ready, Reported, Waits, work
 from headsearch.signals import interrupted_once
 from headsearch.training.trial import Evaluate, Training
 
@@ -216,6 +216,8 @@ def _attend(worker: _Worker, source: TrainingSource) -> None:
     match message:
         case Ready():
             return
+        case Waits(why):
+            source.waits(training, why)
         case Progressed(epoch, epochs, loss, images_per_second):
             source.progress(training, epoch, epochs, loss, images_per_second)
         case Reported(place, scores):

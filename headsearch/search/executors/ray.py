@@ -36,7 +36,7 @@ from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.process import START_SECONDS
 from headsearch.search.executors.ray_cluster import cluster_nodes, room
 from headsearch.search.executors.ray_trial import MARKER, MESSAGE, Assignment, run_trial
-from headsearch.search.executors.worker import Ended, Progressed, Reported
+from headsearch.search.executors.worker import Ended, Progressed, Reported, Waits
 from headsearch.training.trial import CHECKPOINTS, Evaluate, Training
 
 LISTENING_SECONDS = 1.0
@@ -307,6 +307,8 @@ class _Decisions(_Stateless, TrialScheduler):
         search.alive(trial, search.spec.timeout)
         with _own_errors():
             match result[MESSAGE]:
+                case Waits(why):
+                    search.source.waits(training, why)
                 case Progressed(epoch, epochs, loss, images_per_second):
                     search.source.progress(training, epoch, epochs, loss, images_per_second)
                 case Reported(place, scores):

@@ -21,7 +21,7 @@ from ray import tune
 
 from headsearch.search.executors import Failed, attempt, failure
 from headsearch.search.executors.placement import Placement
-from headsearch.search.executors.worker import Ended, Message, Progressed, Reported
+from headsearch.search.executors.worker import Ended, Message, Progressed, Reported, Waits
 from headsearch.training.trial import CHECKPOINTS, Evaluate, RungScores, Training
 
 MESSAGE = "message"
@@ -98,7 +98,8 @@ class _Conversation:
     def hold(self, evaluate: Evaluate, training: Training) -> None:
         """Run the training to its end and tell about it."""
         try:
-            outcome = attempt(evaluate, replace(training, workdir=self._folder), self._report, self._progress)
+            here = replace(training, workdir=self._folder)
+            outcome = attempt(evaluate, here, self._report, self._progress, self._waits)
             self._tell(Ended(outcome), folder=True)
         except OSError as error:
             # The folder could not be sent.
@@ -118,6 +119,9 @@ class _Conversation:
             self._told = now
             message = Progressed(epoch, epochs, loss, images_per_second)
             self._tell(message, folder=self._checkpoints() != self._sent)
+
+    def _waits(self, training: Training, why: str) -> None:
+        self._tell(Waits(why), folder=False)
 
     def _tell(self, message: Message, *, folder: bool) -> None:
         """Say `message`, and send the folder along. Does not return where the trial is stopped: Tune ends its thread (SystemExit)."""

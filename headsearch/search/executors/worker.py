@@ -1,7 +1,7 @@
 """What runs in a worker process: trainings, one after the other, and messages about them over a pipe. Light until the evaluator is unpacked.
 
 coordinator → worker    a `Training`, then the answer (bool) to each `Reported`; None when there are no more
-worker → coordinator    `Ready` once, then per training any number of `Progressed` and `Reported`, and one `Ended`
+worker → coordinator    `Ready` once, then per training any number of `Waits`, `Progressed` and `Reported`, and one `Ended`
 """
 
 from __future__ import annotations
@@ -30,6 +30,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Waits:
+    """The worker's trial waits, and at first why."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Progressed:
     """How far the worker's trial is."""
 
@@ -54,7 +61,7 @@ class Ended:
     outcome: Outcome
 
 
-Message = Ready | Progressed | Reported | Ended
+Message = Ready | Waits | Progressed | Reported | Ended
 
 
 def work(pipe: Connection, placement: Placement, packed: bytes) -> None:
@@ -86,9 +93,12 @@ def _serve(pipe: Connection, evaluate: Evaluate) -> None:
         go_on: bool = pipe.recv()
         return go_on
 
+    def waits(training: Training, why: str) -> None:
+        pipe.send(Waits(why))
+
     pipe.send(Ready())
     while (training := pipe.recv()) is not None:
-        pipe.send(Ended(attempt(evaluate, training, report, progress)))
+        pipe.send(Ended(attempt(evaluate, training, report, progress, waits)))
 
 
 def _end_with_the_coordinator() -> None:
