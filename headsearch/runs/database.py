@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from optuna.distributions import distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import TrialState, create_trial
 
 from headsearch.errors import RunError
@@ -37,7 +39,7 @@ _EXTRAS = {"postgresql+psycopg": "postgresql", "mysql+pymysql": "mysql"}
 
 
 class Database(RDBStorage):
-    """Optuna's storage, with creation that is safe to repeat and that takes one statement a table."""
+    """Optuna's storage, with creation that is safe to repeat, and a trial's creation and end that take one transaction each."""
 
     def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
         # Here, with the study locked and before the commit, the number is known. Where it is not known whether a creation succeeded it is
@@ -51,12 +53,43 @@ class Database(RDBStorage):
         if template_trial is not None and trial.number != template_trial.number:
             raise NumberTaken(f"there is a trial {template_trial.number} already")
         if template_trial is not None and bare is not template_trial:
-            session.add_all(_rows(int(trial.trial_id), template_trial))
+            session.add_all(_parameters(int(trial.trial_id), template_trial))
+            session.add_all(
+                _attributes(int(trial.trial_id), template_trial.system_attrs, template_trial.user_attrs)
+            )
         return trial
 
+    def end_trial(
+        self,
+        trial_id: int,
+        noted: Mapping[str, Any],
+        told: Mapping[str, Any],
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """End a trial, with its values and with attributes of the system and of the user that it does not have yet.
 
-def _rows(trial_id: int, trial: FrozenTrial) -> Iterator[models.BaseModel]:
-    """The parameters and attributes of a new trial."""
+        Raises:
+            KeyError: there is no such trial.
+            UpdateFinishedTrialError: it has ended.
+        """
+        with _create_scoped_session(self.scoped_session) as session:
+            trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
+            self.check_trial_is_updatable(trial_id, trial.state)
+            trial.state = state
+            trial.datetime_complete = datetime.now()
+            session.add_all(_attributes(trial_id, noted, told))
+            for objective, value in enumerate(values or ()):
+                stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+                session.add(
+                    models.TrialValueModel(
+                        trial_id=trial_id, objective=objective, value=stored, value_type=kind
+                    )
+                )
+
+
+def _parameters(trial_id: int, trial: FrozenTrial) -> Iterator[models.BaseModel]:
+    """Rows of the parameters of a new trial."""
     for name, value in trial.params.items():
         distribution = trial.distributions[name]
         yield models.TrialParamModel(
@@ -65,9 +98,15 @@ def _rows(trial_id: int, trial: FrozenTrial) -> Iterator[models.BaseModel]:
             param_value=distribution.to_internal_repr(value),
             distribution_json=distribution_to_json(distribution),
         )
+
+
+def _attributes(
+    trial_id: int, noted: Mapping[str, Any], told: Mapping[str, Any]
+) -> Iterator[models.BaseModel]:
+    """Rows of attributes of the system and of the user."""
     for kind, attributes in (
-        (models.TrialUserAttributeModel, trial.user_attrs),
-        (models.TrialSystemAttributeModel, trial.system_attrs),
+        (models.TrialUserAttributeModel, told),
+        (models.TrialSystemAttributeModel, noted),
     ):
         for key, value in attributes.items():
             yield kind(trial_id=trial_id, key=key, value_json=json.dumps(value))

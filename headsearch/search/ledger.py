@@ -91,7 +91,7 @@ class Ledger:
                 self._draws[trial.number] = Draw(trial.params, trial.distributions, noted.get("sampler", {}))
             if record.state != "running" and not trial.state.is_finished():
                 # Killed between the writes that end a trial: the first says it all.
-                self._close(record)
+                self._end(record, noted)
 
     @classmethod
     def create(
@@ -239,9 +239,8 @@ class Ledger:
             images_per_second=images_per_second,
             reason=result.reason,
         )
-        self._writer.note(self._ids[number], "outcome", outcome(record))
+        self._end(record, {})
         self._records[number] = record
-        self._close(record)
         return record
 
     def confirm(self) -> None:
@@ -299,14 +298,19 @@ class Ledger:
         decided = self._decisions.get(record.number, {})
         return [finite(rung.to_dict()) | _said(decided.get(rung.epoch)) for rung in record.rungs]
 
-    def _close(self, record: TrialRecord) -> None:
-        """All of a trial's end that follows from its outcome."""
-        trial, state, values = self._ids[record.number], self._optuna_state(record), self.values(record)
+    def _end(self, record: TrialRecord, there: Mapping[str, Any]) -> None:
+        """Write the end of a trial, but for the attributes that are `there`."""
+        noted: dict[str, Any] = {"outcome": outcome(record)}
         if record.state == "infeasible":
-            self._writer.note(trial, "constraints", INFEASIBLE)
-        for key, noted in known_at_the_end(record, self._probe_of_none()).items():
-            self._writer.tell(trial, key, noted)
-        self._writer.close(trial, state, values)
+            noted["constraints"] = INFEASIBLE
+        told = known_at_the_end(record, self._probe_of_none())
+        self._writer.end(
+            self._ids[record.number],
+            {key: value for key, value in noted.items() if key not in there},
+            {key: value for key, value in told.items() if key not in there},
+            self._optuna_state(record),
+            self.values(record),
+        )
 
     def _probe_of_none(self) -> float | None:
         """The mean probe of the controls without a head that have ended."""

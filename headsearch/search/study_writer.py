@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headsearch.errors import RunError
@@ -46,22 +47,42 @@ class StudyWriter:
         """Keep something with a trial, for the ledger to read back."""
         self._patiently(lambda: self._storage.set_trial_system_attr(trial, key, value))
 
-    def tell(self, trial: int, key: str, value: Any) -> None:
-        """Keep something with a trial, for people who look at the study."""
-        self._patiently(lambda: self._storage.set_trial_user_attr(trial, key, value))
+    def end(
+        self,
+        trial: int,
+        noted: Mapping[str, Any],
+        told: Mapping[str, Any],
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """End a trial. What is `noted` is for the ledger to read back, what is `told` for people who look at the study; it has neither yet.
 
-    def close(self, trial: int, state: TrialState, values: Sequence[float] | None) -> None:
-        """End a trial."""
+        In a database all of it is one transaction. Elsewhere it is as many writes, in that order: the first must say it all.
+        """
         from optuna.exceptions import UpdateFinishedTrialError
 
-        def close() -> None:
-            self._storage.set_trial_state_values(trial, state, values)
+        from headsearch.runs.database import Database
 
-        def close_again() -> None:
+        storage = self._storage
+        if isinstance(storage, Database):
+
+            def end() -> None:
+                storage.end_trial(trial, noted, told, state, values)
+
+        else:
+            for key, value in noted.items():
+                self.note(trial, key, value)
+            for key, value in told.items():
+                self._patiently(partial(storage.set_trial_user_attr, trial, key, value))
+
+            def end() -> None:
+                storage.set_trial_state_values(trial, state, values)
+
+        def end_again() -> None:
             with contextlib.suppress(UpdateFinishedTrialError):
-                close()
+                end()
 
-        self._patiently(close, close_again)
+        self._patiently(end, end_again)
 
     def _patiently(self, write: Callable[[], Result], again: Callable[[], Result] | None = None) -> Result:
         """Write to the study as `Patience` does, where it is still ours. Raises `StudyLost` where it is not."""

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy.event
 
 from headsearch.errors import ExperimentError, RunError, SpaceError
 from headsearch.results.records import TrialRecord
+from headsearch.runs.database import Database
 from headsearch.runs.reading import read_records
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
 from headsearch.search import session
@@ -25,7 +27,7 @@ from headsearch.search.seeds import trial_seed
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, toy_experiment, toy_materials
 from headsearch.testing.toy_search import run_toy as run
-from headsearch.training.trial import Training, TrainingContext, TrainingResult
+from headsearch.training.trial import Training, TrainingContext, TrainingResult, TrialResult
 
 SMALL = """
 space: headsearch/space@1
@@ -395,17 +397,34 @@ def test_a_search_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(tm
     assert budget <= epochs <= budget + kills
 
 
+def test_in_a_database_a_trial_begins_and_ends_in_one_transaction_each(tmp_path: Path) -> None:
+    record = run(tmp_path / "run", toy_experiment(trials=1, finalists=0, replicates=1))[-1]
+    assert record.cost is not None
+    storage = open_storage(sqlite_url(tmp_path / "other.db"))
+    assert isinstance(storage, Database)
+    ledger = Ledger.create(storage, "study", labels=True, facts={})
+    commits: list[object] = []
+    sqlalchemy.event.listen(storage.engine, "commit", commits.append)
+    begun = ledger.start(record.candidate, seed=1, replicate=0)
+    before = len(commits)
+    ended = ledger.end(begun.number, TrialResult(record.state, record.rungs, record.cost), seconds=1.0)
+    assert before == 1
+    assert len(commits) == 2
+    assert list(Ledger(storage, "study", labels=True).records) == [ended]
+
+
 def test_killed_between_outcome_and_state_a_trial_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = toy_experiment(trials=2, finalists=0, replicates=1)
-    from headsearch.search.ledger import Ledger
 
-    def killed(self: Ledger, record: TrialRecord) -> None:
+    def killed(self: Database, trial: int, noted: dict[str, object], *rest: object) -> None:
+        # As a storage leaves it that is no database, or an earlier version.
+        self.set_trial_system_attr(trial, "outcome", noted["outcome"])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "_close", killed)
+        patch.setattr(Database, "end_trial", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", experiment)
     assert trial_of(tmp_path / "run", 0).state.name == "RUNNING"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from headsearch.scoring.zero_cost_scores import (
 )
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
 from headsearch.space import load_space, parse_space
+from headsearch.space.drawing import ENUMERABLE
 
 CONVNEXT = Candidate.of(parse_head({"convnext": {"depth": 1, "kernel_size": 3}}))
 RESNET = Candidate.of(parse_head({"resnet": {"depth": 1, "block": "basic"}}))
@@ -33,6 +35,13 @@ SPACE = parse_space(
     "space: headsearch/space@1\nhead: {one_of: [{mixer: {depth: {int: [1, 3]}}}, {mlp: {depth: {int: [1, 3]}}}]}\n"
     "constraints: [params <= 0.9 * base.params]",
     "mine.yaml",
+)
+
+
+LARGE = parse_space(
+    "space: headsearch/space@1\nhead: {stack: {repeat: {int: [2, 4]}, each: {one_of: [{mlp: {depth: {int: [1, 2]}, mlp_ratio: {choice: [1, 2, 3, 4]}}}, "
+    "{convnext: {depth: 1, kernel_size: {choice: [3, 5, 7]}}}, {mixer: {depth: 1, mlp_ratio: {choice: [1, 2, 3, 4]}}}]}}}",
+    "large.yaml",
 )
 
 
@@ -239,3 +248,38 @@ def test_a_hundred_thousand_heads_asked_of_a_small_space_are_all_it_has(scorer: 
     tiny = load_space("tiny")
     rows = score_space(tiny, make(seeds=1, images=20), number=100_000)
     assert len({row.head_id for row in rows}) == len(rows) <= tiny.count()  # type: ignore[operator]
+
+
+def test_heads_that_nsga2_proposes_follow_the_scores_and_a_killed_stage_goes_on_with_them(
+    tmp_path: Path,
+) -> None:
+    def scored(path: Path, number: int = 30, **options: Any) -> list[str]:
+        scorer = ZeroCostScorer(experiment().model_copy(update=options), seeds=1, images=20, tokens=50)
+
+        def kill(done: int, total: int) -> None:
+            assert total == 30
+            if done == number:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            score_space(LARGE, scorer, number=30, sampler="nsga2", path=path, progress=kill)
+        return [row.head_id for row in read_scores(path)]
+
+    count = LARGE.count()
+    assert count is not None
+    assert count > ENUMERABLE
+    whole = scored(tmp_path / "whole.jsonl", number=0)
+    assert len(set(whole)) == len(whole) == 30
+    assert scored(tmp_path / "killed.jsonl", number=17) == whole[:17]
+    assert scored(tmp_path / "killed.jsonl", number=0) == whole
+    assert (tmp_path / "killed.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    # A first generation that knows nothing, then generations that know how it scored.
+    elsewhere = scored(tmp_path / "elsewhere.jsonl", number=0, seed=1)
+    assert elsewhere[:10] == whole[:10]
+    assert elsewhere[10:] != whole[10:]
+
+
+def test_a_space_that_can_be_looked_through_is_drawn_at_random_whatever_proposes(
+    scorer: ZeroCostScorer,
+) -> None:
+    assert score_space(SPACE, scorer, number=3, sampler="nsga2") == score_space(SPACE, scorer, number=3)
