@@ -1,13 +1,13 @@
-"""What the zero-cost stage costs: seconds for many heads on the digits experiment, and how many heads that is for one proxy.
+"""What the zero-cost stage costs: seconds of processor time for many heads on the digits experiment, and how many heads that is for one proxy.
 
 Heads are those of the space `paper` without its constraints on cost, deep ones included.
 
-The base's part (reading the images, running the base of every seed) and the draw are counted apart; heads are scored with all their seeds. The proxy is
+The base's part (reading the images, running the base of every seed) is counted apart; heads are drawn and scored by `score_space`, with all their seeds. The proxy is
 one of the same experiment's schedule, with its rungs' scoring, of the space's default head, in the same process and with as many threads.
 
     python benchmarks/zero_cost.py [--heads 1000] [--seeds 3] [--epochs 40] [--json]
 
-`ratio` is the seconds of all heads, base and draw included, over those of the one proxy. A shorter `--epochs` makes the proxy cheaper than the experiment's.
+`ratio` is the seconds of all heads, base included, over those of the one proxy. A shorter `--epochs` makes the proxy cheaper than the experiment's.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from pathlib import Path
 import torch
 
 from headsearch.experiment import load_experiment
-from headsearch.scoring.cost import head_cost
-from headsearch.search.zero_cost import ZeroCostScorer
+from headsearch.search.zero_cost import ZeroCostScorer, score_space
 from headsearch.space import load_space
-from headsearch.space.drawing import distinct_heads
 from headsearch.testing.tiny import Context, training
 from headsearch.training.proxy import ProxyEvaluator
 
@@ -44,20 +42,20 @@ def main() -> None:
     # The small base of digits would leave 158 of its heads.
     space = replace(load_space("paper"), constraints=())
 
-    began = time.perf_counter()
+    began = time.process_time()
     scorer = ZeroCostScorer(experiment, seeds=options.seeds)
     scorer.prepare()
-    base_seconds = time.perf_counter() - began
-    heads = distinct_heads(space, options.heads, seed=0, base=scorer.base, cost_function=head_cost)
-    draw_seconds = time.perf_counter() - began - base_seconds
-    rows = [scorer.score(head) for head in heads]
-    seconds = time.perf_counter() - began
-    head_seconds = seconds - base_seconds - draw_seconds
+    base_seconds = time.process_time() - began
+    rows = score_space(space, scorer, number=options.heads)
+    seconds = time.process_time() - began
+    head_seconds = seconds - base_seconds
 
     evaluator = ProxyEvaluator(experiment)
     evaluator.prepare()
     with tempfile.TemporaryDirectory() as folder:
-        proxy_seconds = evaluator(training(Path(folder), space.default()), Context()).seconds
+        began = time.process_time()
+        evaluator(training(Path(folder), space.default()), Context())
+        proxy_seconds = time.process_time() - began
     result = {
         "experiment": "digits",
         "space": "paper without constraints",
@@ -66,7 +64,6 @@ def main() -> None:
         "infeasible": sum(row.reason is not None for row in rows),
         "seeds": options.seeds,
         "base_seconds": round(base_seconds, 1),
-        "draw_seconds": round(draw_seconds, 1),
         "head_seconds": round(head_seconds, 1),
         "heads_per_second": round(len(rows) / head_seconds, 2),
         "proxy_epochs": options.epochs,
@@ -79,7 +76,7 @@ def main() -> None:
         return
     print(
         f"{len(rows)} heads of paper, unconstrained, on digits, {options.seeds} seeds, {result['threads']} threads: {seconds:.1f} s, "
-        f"of it base {base_seconds:.1f} s, draw {draw_seconds:.1f} s; {result['heads_per_second']} heads/s\n"
+        f"of it base {base_seconds:.1f} s; {result['heads_per_second']} heads/s\n"
         f"one proxy of {options.epochs} epochs: {proxy_seconds:.1f} s\n"
         f"ratio of all heads to one proxy: {result['ratio']}; a proxy's time scores {result['heads_per_proxy']} heads"
     )
