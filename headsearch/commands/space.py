@@ -183,7 +183,7 @@ def _base(model: str | None, image_size: int) -> tuple[BaseInfo | None, CostFunc
     from headsearch.base.model import load_base
     from headsearch.scoring.cost import head_cost
 
-    return load_base(model, image_size=image_size).info, head_cost
+    return load_base(model, image_size=image_size, channels=None).info, head_cost
 
 
 def _warn_unchecked(space: Space, base: BaseInfo | None, cost_function: CostFunction | None) -> list[str]:
