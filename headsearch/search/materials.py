@@ -107,7 +107,7 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
         seconds_per_proxy=cache(evaluate.seconds_per_proxy),
         train_images=len(images.train),
         screen_bytes=screen_bytes,
-        let_go=_nothing if search.executor.kind == "inline" else evaluate.let_go,
+        let_go=evaluate.let_go if search.runs_apart else _nothing,
     )
 
 
