@@ -145,6 +145,30 @@ def test_what_is_wrong_with_a_plugin_is_one_line_that_names_the_file(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong_plugin.py"]
 
 
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ("lambda spec: torch.nn.Conv2d(spec.width, 2 * spec.width, 1)", "from a map of shape (2, 16, 4, 4) a block makes (2, 32, 4, 4); expected the same shape"),
+        ("lambda spec: torch.nn.Conv2d(7, 7, 1)", "a block for maps of 16 channels on 4x4 positions raises RuntimeError"),
+        ("lambda spec: spec['kernel']", "on 4x4 positions raises KeyError: 'kernel'"),
+    ],
+)  # fmt: skip
+def test_a_family_that_does_not_keep_the_maps_shape_is_refused_before_anything_is_written(
+    block: str, expected: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path, f"wide_{tmp_path.name.replace('-', '_')}.py", family("import torch", block=block))
+    load_plugins([file])
+    images = write_two_colours(tmp_path / "images.npz")
+    search = {"space": write(tmp_path, "s.yaml", SPACE.replace("gated", "own")), "strategy": "proxies", "trials": 1, "finalists": 0}  # fmt: skip
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(PluginError) as raised:
+        run_search(tiny_experiment(images, search=search), tmp_path / "run")
+    assert str(raised.value).startswith("family 'own': ")
+    assert expected in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 def test_two_plugins_of_one_experiment_may_not_bring_the_same_name(gated: Path) -> None:
     other = shutil.copy(gated, gated.with_name("other_gates.py"))
     with pytest.raises(PluginError, match=f"other_gates.py: family 'gated' is in {gated.name} too"):

@@ -160,7 +160,7 @@ def _measure(
         finite = device.type == "meta" or all(bool(torch.isfinite(value).all()) for value in output)
     except Exception as error:
         # Models are free to raise anything about an image that they cannot take.
-        raise BaseModelError(_refusal(made, model, size, stage, error)) from error
+        raise BaseModelError(_refusal(made, model, size, channels, stage, error)) from error
     finally:
         made.train(was_training)
         for weight in trainable:
@@ -190,9 +190,12 @@ def _measure(
     )
 
 
-def _refusal(made: nn.Module, model: str, size: str, stage: int, error: Exception) -> str:
+def _refusal(made: nn.Module, model: str, size: str, channels: int, stage: int, error: Exception) -> str:
     """Why a model does not take an image, and which it would take."""
     if isinstance(made, OwnBase):
+        takes = own_channels(made)
+        if takes != channels:
+            return f"{model} takes images with {takes} channels, and these have {channels}; expected data.channels: {'rgb' if takes == 3 else takes}"
         return f"{model} cannot be a base at {size}: {in_short(error)}"
     if "feature index" in str(error):
         return f"{model} has no feature map {stage} (base.stage): {in_short(error)}"

@@ -67,6 +67,7 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
     Raises:
         UserError: one line that says what is wrong.
     """
+    from headsearch.heads.build import check_guests
     from headsearch.heads.controls import control_heads
     from headsearch.scoring.cost import head_cost
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
@@ -76,6 +77,7 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
     parsed, text = space or read_space(search.space)
     evaluate = ProxyEvaluator(experiment)
     base = evaluate.inputs.info
+    check_guests(parsed.families, base)
     parsed.validate(base, head_cost)
     evaluate.prepare()
     images, _ = evaluate.inputs.images

@@ -41,6 +41,17 @@ def own(tmp_path: Path, body: str) -> str:
     return f"{tmp_path / name}.py:build"
 
 
+def test_images_with_other_channels_are_refused_in_one_line(tmp_path: Path) -> None:
+    body = "    def map_and_embedding(self, x):\n        return (y := self.stem(x)), y.mean((2, 3))\n"
+    reference = own(tmp_path, body)
+    with pytest.raises(BaseModelError) as raised:
+        load_base(reference, image_size=16, channels=5)
+    assert str(raised.value).endswith(
+        ".py:build takes images with 3 channels, and these have 5; expected data.channels: rgb"
+    )
+    assert load_base(reference, image_size=16, channels=None).info.channels == 3
+
+
 @pytest.mark.parametrize("reference", TINY)
 def test_facts_about_it_are_measured(reference: str) -> None:
     base = load_base(reference, image_size=16, kwargs=TINY[reference]).eval()
