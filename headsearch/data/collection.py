@@ -10,6 +10,7 @@ from typing import Literal
 
 from headsearch.data.decode import Pixels, Source
 from headsearch.data.left_out import LeftOut
+from headsearch.data.names import data_path
 from headsearch.data.sources import Items, ItemSource
 
 
@@ -40,8 +41,8 @@ class Collection:
 class Request:
     """What a data source is asked for."""
 
-    root: Path | None
-    """`data.root`: where the images lie."""
+    address: str | None
+    """`data.root` as it is written."""
     labels: bool
     """Whether labels may be read. Where they may not, a source need not look for them, and what it gives is not looked at."""
     prefer: Literal["val", "test"]
@@ -52,6 +53,13 @@ class Request:
     """Bytes of images that may be kept."""
     pixels: Pixels
     """What the pixels are, and how they come from images of any kind."""
+    cache: Path | None = None
+    """A folder in which something may be kept for the next time."""
+
+    @property
+    def root(self) -> Path | None:
+        """`data.root`: where the images lie."""
+        return None if self.address is None else data_path(self.address)
 
     def part(self, images: Items, labels: Sequence[int] | None, name: str) -> Part:
         """A part of a data set.

@@ -17,7 +17,7 @@ from headsearch.data.cache import Cached, Versioned, cache_folder
 from headsearch.data.collection import Collection, Part, Request, by_hash, cut
 from headsearch.data.decode import RGB, Pixels, Source, choose_canvas, decode_all
 from headsearch.data.left_out import LeftOut
-from headsearch.data.names import SOURCES, Channels, check_dataset_name, check_root, data_path
+from headsearch.data.names import SOURCES, Channels, check_dataset_name, check_root
 from headsearch.data.opening import reason
 from headsearch.data.sets import Dataset, ImageSet, MemoryImages, StreamedImages
 from headsearch.errors import DataError, LabelsMissing, UserError, printable
@@ -50,14 +50,15 @@ def load(
     check_dataset_name(dataset)
     pixels = pixels_of(channels)
     request = Request(
-        root=None if root is None else data_path(root),
+        address=root,
         labels=labels == "probe",
         prefer=prefer,
         image_size=image_size,
         memory_limit=memory_limit,
         pixels=pixels,
+        cache=None if cache is None else cache_folder(cache),
     )
-    found = _collect(dataset, root, request)
+    found = _collect(dataset, request)
     left_out = found.left_out
     left_out.rule = unreadable
     left_out.place = f"'{dataset}'" if root is None else f"'{dataset}' in '{printable(root)}'"
@@ -117,12 +118,12 @@ def check_probe(dataset: Dataset) -> None:
         )
 
 
-def _collect(dataset: str, root: str | None, request: Request) -> Collection:
+def _collect(dataset: str, request: Request) -> Collection:
     if dataset not in SOURCES:
         from headsearch.data.timm_names import timm_collection
 
         return timm_collection(dataset, request)
-    check_root(dataset, root)
+    check_root(dataset, request.address)
     return _of_a_guest(dataset, request) if dataset in SOURCES.guests else SOURCES[dataset].open(request)
 
 

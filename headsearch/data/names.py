@@ -44,6 +44,13 @@ def _npz(request: Request) -> Collection:
     return npz(request.root, request.labels, request.prefer, request.memory_limit, request.pixels)
 
 
+def _webdataset(request: Request) -> Collection:
+    from headsearch.data.shards import webdataset
+
+    assert request.address is not None
+    return webdataset(request.address, request.labels, request.prefer, request.pixels, request.cache)
+
+
 @dataclass(frozen=True)
 class DataSource(Entry):
     """Where images come from, by the name that `data.dataset` has for it."""
@@ -52,6 +59,8 @@ class DataSource(Entry):
     """Finds the images, splits and labels, and decodes none of them."""
     root: str | None = None
     """What `data.root` must be the path of, e.g. `folder of images`; None: it is not needed."""
+    remote: bool = False
+    """Whether `data.root` may be an address, so that it is not looked for on this machine."""
 
 
 SOURCES: Registry[DataSource] = Registry(
@@ -61,6 +70,7 @@ SOURCES: Registry[DataSource] = Registry(
         DataSource("digits", _digits),
         DataSource("folder", _folder, root="folder of images"),
         DataSource("npz", _npz, root=".npz file"),
+        DataSource("webdataset", _webdataset, root="folder of .tar files, or their address", remote=True),
     ),
 )
 """Every data source with a name of its own. timm's names have a prefix: `torch/...`, `hfds/...`, `wds/...`."""
@@ -144,9 +154,11 @@ def check_data(dataset: str, root: str | None) -> None:
     """Check what can be checked without opening an image. Raises `DataError`: no such data set, or nothing where its images should be."""
     check_dataset_name(dataset)
     check_root(dataset, root)
-    kind = SOURCES[dataset].root if dataset in SOURCES else None
-    if kind is not None and what_is(data_path(str(root))) is None:
-        raise DataError(f"data.root: no {kind} at '{printable(str(root))}'")
+    source = SOURCES.get(dataset)
+    if source is None or source.root is None or source.remote:
+        return
+    if what_is(data_path(str(root))) is None:
+        raise DataError(f"data.root: no {source.root} at '{printable(str(root))}'")
 
 
 def check_root(dataset: str, root: str | None) -> None:
@@ -159,7 +171,8 @@ def check_root(dataset: str, root: str | None) -> None:
 
 
 def data_named(text: str) -> dict[str, str]:
-    """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, or a folder.
+    """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, `.tar` shards or an address
+    of some, or a folder.
 
     Raises:
         DataError: the path is no UTF-8, and could not be kept in a file.
@@ -169,5 +182,7 @@ def data_named(text: str) -> dict[str, str]:
     prefix, separator, _ = text.partition("/")
     if text in SOURCES or (separator and prefix in (*OPEN_PREFIXES, "torch") and what_is(Path(text)) is None):
         return {"dataset": text}
+    if "://" in text or text.endswith(".tar"):
+        return {"dataset": "webdataset", "root": text}
     is_npz = text.lower().endswith(".npz") and what_is(data_path(text)) != "folder"
     return {"dataset": "npz" if is_npz else "folder", "root": text}

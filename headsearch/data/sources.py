@@ -58,7 +58,7 @@ class _Decoded(ABC):
         return pixels
 
 
-class _Files(_Decoded):
+class Files(_Decoded):
     """Images that are files, or opened like them."""
 
     @abstractmethod
@@ -75,7 +75,7 @@ class _Files(_Decoded):
             return self.pixels.read(file, canvas)
 
 
-class FileSource(_Files):
+class FileSource(Files):
     """Image files below a folder."""
 
     def __init__(self, root: Path, files: Sequence[str], pixels: Pixels = RGB) -> None:
@@ -188,7 +188,7 @@ class ItemSource(_Decoded):
         return item
 
 
-class ReaderSource(_Files):
+class ReaderSource(Files):
     """A timm reader: it hands out open files, so that large JPEGs need not be decoded in full."""
 
     def __init__(self, reader: Any, label: str, pixels: Pixels = RGB) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 from headsearch.data import MEMORY_LIMIT, load_data
 from headsearch.data.collection import Part, Request
 from headsearch.data.load import pixels_of
-from headsearch.data.names import SOURCES, Channels, check_data, data_path
+from headsearch.data.names import SOURCES, Channels, check_data
 from headsearch.data.sets import Dataset
 
 
@@ -78,7 +78,7 @@ def _check_parts(
 ) -> None:
     """Images have names of their own, are those of their part wherever they are read, and labels are not looked for in vain."""
     request = Request(
-        root=None if root is None else data_path(root),
+        address=root,
         labels=False,
         prefer=prefer,
         image_size=image_size,
