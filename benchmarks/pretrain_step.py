@@ -21,7 +21,6 @@ import json
 import statistics
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def make_spec(options: argparse.Namespace, device: torch.device) -> PretrainSpec
             model=model,
             kwargs=kwargs,
             weights=None,
-            info=BaseFacts(**{**asdict(info), "grid": list(info.grid)}),
+            info=BaseFacts.of(info),
         ),
         data=DataSpec(dataset="digits", image_size=image_size),
         method=MethodSpec(name=options.method, kwargs={}),

@@ -6,18 +6,21 @@ was chosen for, its scores with their intervals, and where they come from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field
 
 from headsearch.base.info import BaseInfo
-from headsearch.document import plain, read_mapping, to_yaml
+from headsearch.document import parse, plain, read_mapping, shorten, to_yaml
 from headsearch.errors import HeadError, PluginError, RunError, did_you_mean
 from headsearch.experiment.sections import BaseSpec, Code, DataSpec, MethodSpec, Plugins, Section
+from headsearch.heads.config import HeadConfig
+from headsearch.heads.registry import FAMILIES, PRESETS, parse_head
 from headsearch.plugins import digests, load_plugins, located
 
 if TYPE_CHECKING:
@@ -48,6 +51,11 @@ class BaseFacts(Section):
     image_size: _Size
     stage: Annotated[int, Field(exclude_if=lambda stage: stage == -1)] = -1
     channels: Annotated[int, Field(ge=1, exclude_if=lambda channels: channels == 3)] = 3
+
+    @classmethod
+    def of(cls, info: BaseInfo) -> Self:
+        """The facts as a file holds them."""
+        return cls(**{**asdict(info), "grid": list(info.grid)})
 
     def base_info(self) -> BaseInfo:
         """The facts as the rest of the package knows them."""
@@ -92,7 +100,8 @@ class ExportedHead(Section):
     method: MethodSpec
     scores: dict[str, bool | int | float | str | None]
     """The head's row of `headsearch rank`; unknown is null."""
-    provenance: Provenance
+    provenance: Annotated[Provenance | None, Field(exclude_if=lambda provenance: provenance is None)] = None
+    """None: no search has chosen the head."""
 
     def to_yaml(self) -> str:
         """The file's text."""
@@ -159,7 +168,7 @@ def describe_head(
         code=dict(facts.code),
         base=ExportedBase(
             **experiment.base.model_dump(),
-            info=BaseFacts(**{**asdict(facts.base), "grid": list(facts.base.grid)}),
+            info=BaseFacts.of(facts.base),
         ),
         data=DataSpec(**experiment.data.model_dump(exclude={"subset"})),
         method=experiment.method,
@@ -198,7 +207,6 @@ def read_head(path: str | Path) -> ExportedHead:
             and no longer is the head that its `head_id` names.
     """
     from headsearch.experiment.schema_errors import checked
-    from headsearch.heads import parse_head
     from headsearch.heads.canonical import canonical, head_id
 
     root = read_mapping(Path(path), HeadError, "a head.yaml (headsearch export writes one)")
@@ -229,6 +237,37 @@ def _with_its_code(exported: ExportedHead, path: Path) -> ExportedHead:
                 f"{path}: {name} has changed since the search; restore it, or delete its line under code to take it as it is"
             )
     return exported.model_copy(update={"plugins": plugins, "base": base})
+
+
+HeadSource = ExportedHead | str | PathLike[str] | Mapping[str, Any] | Sequence[Any]
+"""A head as people give it: a `head.yaml`, its content, or a description, which a text may hold: `{convnext: {depth: 3}}`, `paper`, `convnext`."""
+
+
+def given_head(head: HeadSource) -> ExportedHead | HeadConfig:
+    """A head with the base that it was chosen for, or a description alone.
+
+    Raises:
+        HeadError: one line that says what is wrong with the file or the description.
+
+    >>> given_head("paper").family
+    'convnext'
+    """
+    if isinstance(head, ExportedHead):
+        return head
+    if isinstance(head, PathLike):
+        return read_head(fspath(head))
+    if not isinstance(head, str):
+        return parse_head(head)
+    if head.lstrip()[:1] in ("{", "[") or ": " in head:
+        return parse_head(plain(parse(head, "head", HeadError)))
+    if os.path.lexists(head) or head.endswith((".yaml", ".yml")):
+        return read_head(head)
+    known = [*FAMILIES, *PRESETS]
+    if head not in known:
+        raise HeadError(
+            f"head: '{shorten(head)}' is no file, and no family of heads{did_you_mean(head, known)}"
+        )
+    return parse_head(head)
 
 
 def exported_head(head: ExportedHead | str | PathLike[str]) -> ExportedHead:
@@ -265,7 +304,6 @@ def load_heads(head: ExportedHead | str | PathLike[str]) -> list[Head]:
     >>> [head.config.family for head in load_heads("head.yaml")]        # doctest: +SKIP
     ['convnext', 'mixer']
     """
-    from headsearch.heads import parse_head
     from headsearch.heads.build import build_heads
 
     exported = exported_head(head)

@@ -6,17 +6,15 @@ passes, its loss and its optimiser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headsearch.base.info import BaseInfo
 from headsearch.errors import HeadError
-from headsearch.export import read_head
+from headsearch.export import ExportedHead, HeadSource, given_head
 from headsearch.heads.build import Head, build_heads
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
@@ -44,7 +42,7 @@ class HSSLPair(nn.Module):
 
     def __init__(
         self,
-        head: str | Path | Mapping[str, Any] | Sequence[Mapping[str, Any]] | nn.Module | None,
+        head: HeadSource | nn.Module | None,
         projector: Callable[[int], nn.Module],
         *,
         map_shape: tuple[int, int, int],
@@ -57,7 +55,7 @@ class HSSLPair(nn.Module):
         """Draw what is new from torch's global generator: the head, the projectors of base and head, their predictors.
 
         Args:
-            head: a `head.yaml`; a description such as `{"convnext": {"depth": 3}}`; a module from maps to maps of the same shape; None: no
+            head: a `head.yaml`; a description such as `{"convnext": {"depth": 3}}` or `"paper"`; a module from maps to maps of the same shape; None: no
                 head, the control.
             projector: makes a new projector of embeddings of so many features; called for base, head and teacher.
             map_shape: of the feature map of one image: channels, height, width.
@@ -170,7 +168,7 @@ class _OtherHead(Head):
         return seen_BCHW
 
 
-def _built(head: object, map_shape: tuple[int, int, int], embedding_dim: int) -> Head:
+def _built(head: HeadSource | nn.Module, map_shape: tuple[int, int, int], embedding_dim: int) -> Head:
     width, *grid = map_shape
     if isinstance(head, Head):
         if head.width != width:
@@ -178,16 +176,17 @@ def _built(head: object, map_shape: tuple[int, int, int], embedding_dim: int) ->
         return head
     if isinstance(head, nn.Module):
         return _OtherHead(head, width, (grid[0], grid[1]))
+    found = given_head(head)
     where = ""
-    if isinstance(head, str | Path):
-        exported = read_head(head)
-        if exported.base.info.width != width:
+    if isinstance(found, ExportedHead):
+        where = f"{found.head_id if isinstance(head, ExportedHead) else head}: "
+        if found.base.info.width != width:
             raise HeadError(
-                f"{head}: the head has width {exported.base.info.width}: the map has {width} channels"
+                f"{where}the head has width {found.base.info.width}: the map has {width} channels"
             )
-        head, where = exported.config, f"{head}: "
+        found = parse_head(found.config)
     info = BaseInfo("the student", "none", width, (grid[0], grid[1]), embedding_dim, 0, 0, 0, 0)
-    heads = build_heads(parse_head(head), info)
+    heads = build_heads(found, info)
     if len(heads) != 1:
         raise HeadError(f"{where}a set of {len(heads)} heads; expected a single one")
     return heads[0]

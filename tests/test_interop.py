@@ -45,7 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
             model="vit_tiny_patch16_224",
             kwargs=kwargs,
             weights=None,
-            info=BaseFacts(**{**vars(base.info), "grid": list(base.info.grid)}),
+            info=BaseFacts.of(base.info),
         ),
         data=DataSpec(dataset="digits", image_size=16),
         method=MethodSpec(name="mocov3", kwargs={}),

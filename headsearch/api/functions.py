@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from headsearch.comparison.outcome import Comparison
     from headsearch.evaluation.result import Evaluation
     from headsearch.experiment import Experiment
-    from headsearch.export import ExportedHead
+    from headsearch.export import HeadSource
     from headsearch.pretrain.result import PretrainResult
 
     Data = str | PathLike[str] | Mapping[str, Any]
@@ -129,21 +129,25 @@ def open(path: str | PathLike[str]) -> Run:
 
 
 def pretrain(
-    head: ExportedHead | str | PathLike[str],
+    head: HeadSource | None = None,
     *,
     out: str | PathLike[str],
-    data: str | PathLike[str] | None = None,
+    base: Base | None = None,
+    data: Data | None = None,
+    plugins: Sequence[str] = (),
     with_head: bool = True,
     resume: bool = False,
     quiet: bool = False,
     **sections: Any,
 ) -> PretrainResult:
-    """Pretrain the base with a chosen head on the full schedule, as `headsearch pretrain` does, and write weights that timm can load.
+    """Pretrain the base with a head on the full schedule, as `headsearch pretrain` does, and write weights that timm can load.
 
     Args:
-        head: a `head.yaml`, or what `Run.head` gives back.
+        head: what `Run.head` gives back, or a `head.yaml`; or a description, which needs a `base`: `{"convnext": {"depth": 3}}`, `"paper"`.
         out: the folder to write.
-        data: a data set's name, an `.npz` file or a folder of images. Left out, it is the search's.
+        base: a timm model's name, a factory, or the keys of `base`. Left out, it is the one that the head was chosen for.
+        data: a data set's name, an `.npz` file, a folder of images, or the keys of `data`. Left out, it is the search's.
+        plugins: files or names of plug-ins that head, method or data need.
         with_head: False trains the control: the same without a head.
         resume: go on from the newest checkpoint in `out`.
         quiet: show no progress.
@@ -155,20 +159,15 @@ def pretrain(
         TrainingFailed: the loss is not finite.
 
     >>> trained = headsearch.pretrain(run.head(), out="improved", recipe={"epochs": 100})        # doctest: +SKIP
+    >>> headsearch.pretrain({"convnext": {"depth": 3}}, base="resnet50", data="images/", out="improved")        # doctest: +SKIP
     """
-    from headsearch.api.settings import as_arguments, settings
-    from headsearch.export import exported_head
-    from headsearch.pretrain import PretrainSpec
+    from headsearch.api.settings import as_arguments, on_base
     from headsearch.pretrain import pretrain as run_pretraining
+    from headsearch.pretrain.chosen import pretraining_of
     from headsearch.pretrain.display import pretrain_display
 
     with as_arguments():
-        spec = PretrainSpec.from_head(
-            exported_head(head),
-            data=None if data is None else str(data),
-            overrides=settings(sections),
-            without_head=not with_head,
-        )
+        spec = pretraining_of(head, **on_base(base, data, plugins, sections), without_head=not with_head)
     with pretrain_display(quiet=quiet) as display:
         return run_pretraining(spec, Path(out), resume=resume, observer=display)
 
@@ -226,12 +225,14 @@ def evaluate(
 
 
 def compare(
-    *heads: ExportedHead | str | PathLike[str],
+    *heads: HeadSource,
     out: str | PathLike[str],
-    data: str | PathLike[str] | None = None,
+    base: Base | None = None,
+    data: Data | None = None,
     seeds: int = 3,
     budget: Literal["epochs", "time"] = "epochs",
     probes: Sequence[str] | None = None,
+    plugins: Sequence[str] = (),
     resume: bool = False,
     quiet: bool = False,
     **sections: Any,
@@ -239,12 +240,14 @@ def compare(
     """Pretrain with and without the heads, with several seeds each, and evaluate all, as `headsearch compare` does: is a head worth it?
 
     Args:
-        heads: each a `head.yaml`, or what `Run.head` gives back.
+        heads: each as `pretrain` takes it; those that are described are put on the base of the first that was chosen by a search.
         out: the folder to write.
-        data: as `pretrain` takes it.
+        base: as `pretrain` takes it, for all heads; likewise `data` and `plugins`.
+        data: see `base`.
         seeds: repetitions of every arm.
         budget: what all arms share; with `time`, arms with a head train for fewer epochs.
         probes: as `evaluate` takes them; the first decides the verdict.
+        plugins: see `base`.
         resume: go on with the comparison in `out`.
         quiet: show no progress.
         sections: as `pretrain` takes them, and keys of the evaluation as `evaluate={"knn": {...}}`.
@@ -255,17 +258,16 @@ def compare(
 
     >>> headsearch.compare("head.yaml", out="compared", recipe={"epochs": 100}).verdict        # doctest: +SKIP
     """
-    from headsearch.api.settings import as_arguments, settings
+    from headsearch.api.settings import as_arguments, on_base
     from headsearch.comparison.plan import make_plan
 
     with as_arguments():
         plan = make_plan(
             heads,
-            data=None if data is None else str(data),
             seeds=seeds,
             budget=budget,
             probes=probes,
-            overrides=settings(sections),
+            **on_base(base, data, plugins, sections),
         )
     from headsearch.commands.common import teller
     from headsearch.comparison.compare import compare as run

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
 from headsearch.data.names import data_named
 from headsearch.errors import ExperimentError
+from headsearch.plugins import located
 
 _NAMED = {"base": "model", "method": "name"}
 """What a section stands for that is given as a name alone."""
@@ -35,6 +36,24 @@ def settings(sections: Mapping[str, Any]) -> list[str]:
 def data_section(data: str | PathLike[str] | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The keys of `data`: a data set's name, an `.npz` file, a folder, or the keys themselves."""
     return data if data is None or isinstance(data, Mapping) else data_named(fspath(data))
+
+
+def on_base(
+    base: str | Mapping[str, Any] | None,
+    data: str | PathLike[str] | Mapping[str, Any] | None,
+    plugins: Sequence[str],
+    sections: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The arguments of `pretraining_of` and `make_plan`. Keys of `base` that name none, and all keys of `data`, are settings."""
+    named = {"model": base} if isinstance(base, str) else dict(base or {})
+    is_named = "model" in named or "module" in named
+    images, keys = (None, data) if isinstance(data, Mapping) else (data, None)
+    return {
+        "base": named if is_named else None,
+        "data": None if images is None else fspath(images),
+        "overrides": settings({"base": {} if is_named else named, "data": keys, **sections}),
+        "plugins": [located(name) for name in plugins],
+    }
 
 
 @contextlib.contextmanager

@@ -46,6 +46,22 @@ PluginOption = Annotated[
     ),
 ]
 """Loads what is named, before the command begins."""
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="MODEL",
+        help="timm model, or a factory of yours, my_models.py:build. Default: the one that the head was chosen for.",
+    ),
+]
+PretrainingData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="A folder of images, an .npz file, or a data set's name. Default: the search's data set.",
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, as made by headsearch run.")]
 TableOutput = Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="Output format.")]
 ReportOutput = Annotated[Literal["table", "json"], typer.Option("--format", help="Output format.")]
@@ -71,8 +87,13 @@ def tell_problems(run: Run) -> None:
 
 
 def resume_line(*command: object, overrides: Sequence[str] | None, **options: object) -> str:
-    """The line that goes on with an interrupted command, fit for a shell. Options that are None were not given."""
-    given = [("--" + name, str(value)) for name, value in options.items() if value is not None]
+    """The line that goes on with an interrupted command, fit for a shell. Options that are None were not given, those that are a list several times."""
+    given = [
+        ("--" + name, str(value))
+        for name, values in options.items()
+        if values is not None
+        for value in (values if isinstance(values, list) else [values])
+    ]
     given += [("--set", override) for override in overrides or ()]
     words = ["headsearch", *map(str, command), *(word for pair in given for word in pair), "--resume"]
     return redacted(shlex.join(words))

@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from headsearch.commands.common import (
+    BaseOption,
     Overrides,
+    PluginOption,
+    PretrainingData,
     Quiet,
     ReportOutput,
     console,
@@ -62,6 +65,7 @@ def evaluate(
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds for everything random.")] = None,
     overrides: Overrides = None,
+    plugins: PluginOption = None,
     output: ReportOutput = "table",
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
     quiet: Quiet = False,
@@ -104,20 +108,26 @@ def evaluate(
 
 
 @app.command(
-    epilog="Example:  headsearch compare head.yaml --data ~/images --out compared --seeds 3 --set recipe.epochs=100"
+    epilog="Examples:  headsearch compare head.yaml --data ~/images --out compared --seeds 3 --set recipe.epochs=100   |   "
+    "headsearch compare --base resnet50 --head paper --head '{mixer: {depth: 2}}' --data ~/images --out compared"
 )
 def compare(
-    heads: Annotated[
-        list[Path],
-        typer.Argument(metavar="HEAD...", help="head.yaml files, as written by headsearch export."),
-    ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    data: Annotated[
-        str | None,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[HEAD]...", help="head.yaml files, as written by headsearch export."),
+    ] = None,
+    described: Annotated[
+        list[str] | None,
         typer.Option(
-            help="A folder of images, an .npz file, or a data set's name. Default: the search's data set."
+            "--head",
+            metavar="HEAD",
+            help="A further head: a description such as '{convnext: {depth: 3}}', a family, or paper; on the base of the files, or on --base. "
+            "May be given several times.",
         ),
     ] = None,
+    base: BaseOption = None,
+    data: PretrainingData = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of every arm.")] = 3,
     budget: Annotated[
         Literal["epochs", "time"],
@@ -137,6 +147,7 @@ def compare(
             help="Override a key of the pretraining or, with the prefix `evaluate.`, of the evaluation.",
         ),
     ] = None,
+    plugins: PluginOption = None,
     resume: Annotated[bool, typer.Option(help="Continue the comparison in --out.")] = False,
     output: ReportOutput = "table",
     quiet: Quiet = False,
@@ -145,7 +156,14 @@ def compare(
     from headsearch.comparison.plan import make_plan
 
     plan = make_plan(
-        heads, data=data, seeds=seeds, budget=budget, probes=listed(probes), overrides=overrides or []
+        [*(files or []), *(described or [])],
+        base=None if base is None else {"model": base},
+        data=data,
+        seeds=seeds,
+        budget=budget,
+        probes=listed(probes),
+        overrides=overrides or [],
+        plugins=plugins or [],
     )
     from headsearch.comparison.compare import compare as run
     from headsearch.pretrain.display import pretrain_display
@@ -158,7 +176,8 @@ def compare(
     except PretrainInterrupted as interrupted:
         shared = None if budget == "epochs" else budget
         given = {"out": out, "seeds": seeds, "budget": shared, "data": data, "probes": probes}
-        line = resume_line("compare", *heads, overrides=overrides, **given)
+        given |= {"head": described, "base": base, "plugin": plugins}
+        line = resume_line("compare", *(files or []), overrides=overrides, **given)
         typer.echo(f"headsearch: {interrupted}. Resume with:  {line}", err=True)
         raise typer.Exit(128 + interrupted.signal) from None
     if output == "json":

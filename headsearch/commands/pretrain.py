@@ -1,4 +1,4 @@
-"""`pretrain`: the full schedule with a chosen head."""
+"""`pretrain`: the full schedule with a head."""
 
 from __future__ import annotations
 
@@ -8,49 +8,62 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import Quiet, resume_line
+from headsearch.commands.common import BaseOption, PluginOption, PretrainingData, Quiet, resume_line
 
 app = typer.Typer()
 
 
 @app.command(
     epilog="Examples:  headsearch pretrain head.yaml --data path/to/images --out improved   |   "
+    "headsearch pretrain --base resnet50 --head '{convnext: {depth: 3}}' --data path/to/images --out improved   |   "
     "torchrun --nproc-per-node 8 -m headsearch pretrain head.yaml --data path/to/images --out improved "
     "--set recipe.epochs=300 --set recipe.batch_size=2048   |   headsearch pretrain head.yaml --data digits --out control --no-head"
 )
 def pretrain(
-    head: Annotated[
-        Path, typer.Argument(metavar="HEAD", help="A head.yaml, as written by headsearch export.")
-    ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    data: Annotated[
+    file: Annotated[
+        str | None, typer.Argument(metavar="[HEAD]", help="A head.yaml, as written by headsearch export.")
+    ] = None,
+    described: Annotated[
         str | None,
         typer.Option(
-            help="A folder of images, an .npz file, or a data set's name. Default: the search's data set."
+            "--head",
+            metavar="HEAD",
+            help="The head instead of a head.yaml of a search; "
+            "needs --base. A description such as '{convnext: {depth: 3}}', a family, paper, or a head.yaml.",
         ),
     ] = None,
+    base: BaseOption = None,
+    data: PretrainingData = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. recipe.epochs=100."),
     ] = None,
+    plugins: PluginOption = None,
     resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint in --out.")] = False,
-    with_head: Annotated[
-        bool, typer.Option("--head/--no-head", help="--no-head trains the control: the same without a head.")
-    ] = True,
+    without_head: Annotated[
+        bool, typer.Option("--no-head", help="Train the control: the same without a head.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Pretrain the base with a chosen head on the full schedule, and write weights that timm can load."""
-    from headsearch.errors import UserError
-    from headsearch.export import read_head
-    from headsearch.pretrain import PretrainSpec
+    """Pretrain the base with a head on the full schedule, and write weights that timm can load."""
+    from headsearch.errors import ExperimentError, UserError
     from headsearch.pretrain import pretrain as run_pretraining
+    from headsearch.pretrain.chosen import pretraining_of
     from headsearch.pretrain.display import pretrain_display
     from headsearch.pretrain.result import PretrainInterrupted, RankLost
 
     first = os.environ.get("RANK", "0") == "0"
     try:
-        spec = PretrainSpec.from_head(
-            read_head(head), data=data, overrides=overrides or [], without_head=not with_head
+        if file is not None and described is not None:
+            raise ExperimentError(f"--head: two heads, {file} and {described}; expected one")
+        spec = pretraining_of(
+            file if described is None else described,
+            base=None if base is None else {"model": base},
+            data=data,
+            overrides=overrides or [],
+            plugins=plugins or [],
+            without_head=without_head,
         )
         with pretrain_display(quiet=quiet or not first) as display:
             result = run_pretraining(spec, out, resume=resume, observer=display)
@@ -62,8 +75,17 @@ def pretrain(
     except (PretrainInterrupted, RankLost) as ended:
         # The first rank may be the one that is lost.
         if first or (isinstance(ended, RankLost) and os.environ.get("RANK") == "1"):
-            without = () if with_head else ("--no-head",)
-            line = resume_line("pretrain", head, *without, out=out, data=data, overrides=overrides)
+            line = resume_line(
+                "pretrain",
+                *(() if file is None else (file,)),
+                *(("--no-head",) if without_head else ()),
+                head=described,
+                base=base,
+                plugin=plugins,
+                out=out,
+                data=data,
+                overrides=overrides,
+            )
             typer.echo(f"headsearch: {ended}. Resume with:  {line}", err=True)
         raise typer.Exit(128 + ended.signal if isinstance(ended, PretrainInterrupted) else 1) from None
     if first:

@@ -93,8 +93,7 @@ def run(
         if not where.exists():
             raise
         words = [experiment] if experiment else []
-        words += [part for plugin in plugins or [] for part in ("--plugin", plugin)]
-        hint = resume_line("run", *words, overrides=given, out=where)
+        hint = resume_line("run", *words, plugin=plugins, overrides=given, out=where)
         typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {hint}", err=True)
         raise typer.Exit(exit_code()) from None
     found = read_run(where)

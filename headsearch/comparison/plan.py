@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal
 
-from headsearch.document import plain, read_mapping
+from headsearch.document import plain, read_mapping, shorten
 from headsearch.errors import ExperimentError, RunError
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
-from headsearch.export import ExportedHead, exported_head
+from headsearch.export import ExportedHead, HeadSource
 from headsearch.files import differences
 from headsearch.pretrain import PretrainSpec
+from headsearch.pretrain.chosen import chosen_heads
 from headsearch.runs.directory import refuse_changes
 
 VERSION = "headsearch/comparison@1"
@@ -78,45 +78,56 @@ class ComparisonPlan:
 
 
 def make_plan(
-    heads: Sequence[ExportedHead | str | PathLike[str]],
+    heads: Sequence[HeadSource],
     *,
+    base: Mapping[str, Any] | None = None,
     data: str | None = None,
     seeds: int = 3,
     budget: Budget = "epochs",
     probes: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
 ) -> ComparisonPlan:
-    """The comparison of some exported heads with no head.
+    """The comparison of some heads with no head.
 
     Args:
-        heads: what `headsearch export` writes, or the files, chosen for one base and method.
+        heads: what `headsearch export` writes, or the files, chosen for one base and method; or descriptions.
+        base: as `chosen_heads` takes it; likewise `plugins`.
         data: as `PretrainSpec.from_head` takes it.
         seeds: repetitions of every arm.
         budget: see `ComparisonPlan`. With `time` an arm gets the share 1 / (1 + overhead) of the epochs, rounded down.
         probes: of `headsearch evaluate`; the first decides the verdict.
         overrides: `key=value` of the pretraining, or, below `evaluate.`, of the evaluation.
+        plugins: see `base`.
 
     Raises:
         UserError: a file or an override cannot be used, or the heads were chosen for different bases or methods.
     """
     if not heads:
-        raise ExperimentError("compare: no head; expected a head.yaml, as headsearch export writes it")
-    exported = [
-        (head.head_id if isinstance(head, ExportedHead) else fspath(head), exported_head(head))
-        for head in heads
-    ]
-    _check_alike(exported, same_root=data is None)
+        raise ExperimentError(
+            "compare: no head; expected a head.yaml, or a description such as {convnext: {depth: 3}}"
+        )
     own = [override for override in overrides if not override.startswith(_OF_THE_EVALUATION)]
     others = [
         override.removeprefix(_OF_THE_EVALUATION)
         for override in overrides
         if override.startswith(_OF_THE_EVALUATION)
     ]
+    chosen = chosen_heads(heads, base=base, data=data, overrides=own, plugins=plugins)
+    exported = [
+        (head.head_id if isinstance(given, ExportedHead) else shorten(str(given)), head)
+        for given, head in zip(heads, chosen, strict=True)
+    ]
+    _check_alike(exported, same_root=data is None)
     _, first = exported[0]
-    arms = {NONE: PretrainSpec.from_head(first, data=data, overrides=own, without_head=True)}
-    arms[NONE].check_paths()
+    control = PretrainSpec.from_head(first, data=data, overrides=own, without_head=True)
+    control.check_paths()
+    arms = {NONE: control}
     for path, head in exported:
-        spec = PretrainSpec.from_head(head, data=data, overrides=own)
+        # Each from a search with a seed of its own, perhaps.
+        spec = PretrainSpec.from_head(head, data=data, overrides=own).model_copy(
+            update={"seed": control.seed}
+        )
         arms[head.head_id] = _shortened(spec, head, path) if budget == "time" else spec
     evaluation = evaluation_spec({} if probes is None else {"probes": list(probes)}, others)
     if "label-free" in evaluation.probes:

@@ -40,6 +40,16 @@ def hours(budget: str) -> float:
     return float(found[1] or 0) + float(found[2] or 0) / 60
 
 
+def seeds_of_shared_control(heads: int, seeds: int) -> int:
+    """With how many seeds of a control the differences between it and each of so many heads, of so many seeds, are surest at the price of all: √heads
+    times as many, rounded, and no fewer (Dunnett, "A Multiple Comparison Procedure for Comparing Several Treatments with a Control", JASA 1955).
+
+    >>> seeds_of_shared_control(3, 3)
+    5
+    """
+    return max(seeds, round(math.sqrt(heads) * seeds))
+
+
 def least(controls: int, trunk: float = 0.0) -> float:
     """The smallest budget: the trunk, the controls, a screen, and one head of its own."""
     return trunk + controls + SCREEN_COST + 1.0
@@ -68,6 +78,8 @@ def with_budget(
     share = 1.0 if isinstance(stopping, Mapping) and stopping.get("kind") == "none" else STOPPED_SHARE
     for finalists, replicates in _ENDINGS:
         left = budget - controls - (finalists + controls) * (replicates - 1) - trunk * replicates
+        if controls and not trunk:
+            left -= seeds_of_shared_control(finalists, replicates) - replicates
         trials = _affordable(left, share)
         if trials >= max(1, 2 * finalists):
             break

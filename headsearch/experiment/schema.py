@@ -74,6 +74,13 @@ class Experiment(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _more_seeds_of_none_cost_no_trunk(self) -> Self:
+        if self.search.replicates_of_none is None and (self.proxy.trunk_epochs or not self.probes):
+            # Every seed would have a trunk of its own; and without labels there is no gain to be sure of.
+            self.__dict__["search"] = self.search.model_copy(update={"replicates_of_none": 1})
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _the_budget_pays_the_trunk(cls, data: Any) -> Any:

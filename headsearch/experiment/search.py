@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from headsearch.document import shorten
-from headsearch.experiment.budget import hours, with_budget
+from headsearch.experiment.budget import hours, seeds_of_shared_control, with_budget
 from headsearch.experiment.callbacks import CallbackSpec
-from headsearch.experiment.sections import PRETRAINING_EPOCHS, FilePath, Positive, Section
+from headsearch.experiment.sections import PRETRAINING_EPOCHS, FilePath, Positive, Section, is_recorded
 
 
 class HalvingSpec(Section):
@@ -123,6 +123,7 @@ FUNNEL_TRIALS = 8
 
 Strategy = Literal["screen", "proxies", "funnel"]
 Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
+CandidateSampler = Literal["random", "nsga2"]
 
 
 class SearchSpec(Section):
@@ -138,6 +139,8 @@ class SearchSpec(Section):
     `finalists` and `replicates`."""
     candidates: Positive = 200
     """Heads that the funnel scores before any training."""
+    candidate_sampler: CandidateSampler = "random"
+    """Proposes them where the space has too many to look through; those of another space are drawn at random."""
     screen: ScreenSpec = ScreenSpec()
     sampler: Sampler = "tpe"
     """Proposes heads where `strategy` is `proxies`."""
@@ -150,6 +153,9 @@ class SearchSpec(Section):
     """So many of the best heads may be trained again with further seeds."""
     replicates: Positive = 3
     """Seeds of every control, and the most that a finalist may have."""
+    replicates_of_none: Positive | None = None
+    """Seeds of the control `none`, if more than `replicates`, since its noise is in every gain; null: √`finalists` times those of the finalist that has
+    most, rounded, unless a trunk makes each of them dear."""
     certainty: Annotated[float, Field(gt=0.5, le=1)] = 0.9
     """Finalists get no further seeds once the first of them is, with this probability, within one standard deviation between seeds of the
     best; 1: every finalist gets all."""
@@ -171,9 +177,12 @@ class SearchSpec(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _derive(cls, data: Any) -> Any:
+    def _derive(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict):
             return data
+        if is_recorded(info):
+            # A run of a time in which `none` had as many seeds as the other controls, and candidates were drawn at random, goes on so.
+            data = {"replicates_of_none": 1, "candidate_sampler": "random", **data}
         if data.get("finalists") == 0 and "replicates" not in data:
             data = {**data, "replicates": 1}
         if data.get("strategy", "funnel") != "funnel":
@@ -198,7 +207,13 @@ class SearchSpec(Section):
         """Trainings of finalists and controls after their first, at most."""
         if self.finalists == 0:
             return 0
-        return (self.finalists + len(self.controls)) * (self.replicates - 1)
+        of_none = self.seeds_of_none(self.finalists, self.replicates) if "none" in self.controls else 0
+        others = self.finalists + len(self.controls) - (of_none > 0)
+        return others * (self.replicates - 1) + max(0, of_none - 1)
+
+    def seeds_of_none(self, finalists: int, seeds: int) -> int:
+        """How many the control `none` is given where one of so many finalists has so many, and none has more."""
+        return max(self.replicates, self.replicates_of_none or seeds_of_shared_control(finalists, seeds))
 
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:

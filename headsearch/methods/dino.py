@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from headsearch.methods.method import Method
 
 
-class DINOOptions(ProjectedOptions):
-    """DINO: cross-entropy with the teacher's centred and sharpened assignment to prototypes."""
+class PrototypeOptions(ProjectedOptions):
+    """What the methods with prototypes have in common."""
 
     bottleneck_dim: Size | None = None
     """Width before the prototypes; null: 4·w, at most 256."""
@@ -32,38 +32,40 @@ class DINOOptions(ProjectedOptions):
     teacher_temperature: Temperature = 0.07
     warmup_fraction: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Part of the schedule over which the teacher's temperature rises (the paper: 30 of 100 epochs)."""
-    center_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of the moving average of the teacher's outputs."""
     shared_prototypes: bool = False
     """Whether base and head have one layer of prototypes in common, as in the HSSL authors' code."""
     freeze_last_layer: Annotated[float, Field(ge=0)] = 1.0
     """Epochs during which the prototypes are not trained."""
 
 
+class DINOOptions(PrototypeOptions):
+    """DINO: cross-entropy with the teacher's centred and sharpened assignment to prototypes."""
+
+    center_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of the moving average of the teacher's outputs."""
+
+
 @cache
-def define() -> type[Method]:
-    """The module's class. Here and not above, because the rest of the file must be read without torch."""
-    import torch
-    from lightly.models.modules.center import Center
+def define_prototypes() -> type[Method]:
+    """What the methods with prototypes have in common: all but how the teacher assigns images to them."""
     from lightly.models.modules.heads import DINOProjectionHead
     from torch import Tensor, nn
     from torch.nn import functional as F
 
     from headsearch.methods.method import Method, scaled_size
 
-    class DINO(Method):
+    class Prototypes(Method):
         """Projectors without batch norm that end in prototypes of unit length, no predictors."""
 
         most_prototypes = 65536
         """The paper's own number."""
 
-        def __init__(self, width: int, options: DINOOptions) -> None:
+        def __init__(self, width: int, options: PrototypeOptions) -> None:
             super().__init__()
             self.options = options
             self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=2048)
             self.bottleneck_dim = scaled_size(options.bottleneck_dim, width, factor=4, paper=256)
             self.output_dim = scaled_size(options.output_dim, width, factor=16, paper=self.most_prototypes)
-            self.center = Center((1, self.output_dim), momentum=options.center_momentum)
             self.shared = "last_layer" if options.shared_prototypes else None
             self.teacher_temperature = options.warmup_teacher_temperature
 
@@ -90,14 +92,6 @@ def define() -> type[Method]:
             part = min(1.0, epoch / warmup) if warmup > 0 else 1.0
             return start + (end - start) * part
 
-        def targets(self, teacher_outputs: Sequence[Tensor]) -> list[Tensor]:
-            targets = [
-                F.softmax((output - self.center.value) / self.teacher_temperature, dim=-1)
-                for output in teacher_outputs
-            ]
-            self.center.update(torch.cat(list(teacher_outputs)))
-            return targets
-
         def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
             log_assignment_BD = F.log_softmax(student_BD / self.options.student_temperature, dim=-1)
             return -(target_BD * log_assignment_BD).sum(dim=-1).mean()
@@ -107,6 +101,32 @@ def define() -> type[Method]:
                 for module in projector.modules():
                     if isinstance(module, DINOProjectionHead):
                         module.cancel_last_layer_gradients(epoch)
+
+    return Prototypes
+
+
+@cache
+def define() -> type[Method]:
+    """The module's class. Here and not above, because the rest of the file must be read without torch."""
+    import torch
+    from lightly.models.modules.center import Center
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    class DINO(define_prototypes()):  # type: ignore[misc]
+        """Prototypes to which a teacher assigns images by a softmax after centring."""
+
+        def __init__(self, width: int, options: DINOOptions) -> None:
+            super().__init__(width, options)
+            self.center = Center((1, self.output_dim), momentum=options.center_momentum)
+
+        def targets(self, teacher_outputs: Sequence[Tensor]) -> list[Tensor]:
+            targets = [
+                F.softmax((output - self.center.value) / self.teacher_temperature, dim=-1)
+                for output in teacher_outputs
+            ]
+            self.center.update(torch.cat(list(teacher_outputs)))
+            return targets
 
     return DINO
 

@@ -9,16 +9,19 @@ Shapes: B images, V views, C channels, H × W positions, D features, M hidden po
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, groupby
 
 import torch
 from torch import Tensor, nn
 
 from headsearch.base.model import Base, BaseOutput
 from headsearch.heads.build import Head
-from headsearch.methods.masking import Masking, patches, tokens
+from headsearch.methods.masking import LeavingOut, Masking, check_leaving_out, patches, tokens
 from headsearch.methods.method import Method
 from headsearch.methods.pairing import (
+    Branch,
     ModuleList,
     Parts,
     StudentSide,
@@ -41,10 +44,13 @@ class Student(StudentSide):
 
     def __init__(self, base: Base, heads: Sequence[Head], method: Method) -> None:
         info = base.info
+        if method.leaves_out:
+            check_leaving_out(base)
         method.prepare(info)
         embedding_dim = info.width if method.compares_tokens else info.embedding_dim
         super().__init__(base, heads, _parts(method), width=info.width, embedding_dim=embedding_dim)
-        self.masking = Masking(base) if method.hides else None
+        self.leaves_out = method.leaves_out
+        self.masking = (LeavingOut(base) if method.leaves_out else Masking(base)) if method.hides else None
         self.patch_projector = method.patch_projector(info.width)
 
     def forward(self, images_BCHW: Tensor, active: Sequence[int] = (0,)) -> list[Tensor]:
@@ -55,10 +61,17 @@ class Student(StudentSide):
         """As `project`, from the features at the hidden positions instead of embeddings."""
         outputs: list[Tensor] = []
         for index in active:
-            outputs.append(self.base_branches[index](tokens(output.map, hidden_M)))
+            outputs.append(self._at(hidden_M, output.map, self.base_branches[index]))
             if self.heads:
-                outputs.append(self.head_branches[index](tokens(self.heads[index](output.map), hidden_M)))
+                outputs.append(self._at(hidden_M, self.heads[index](output.map), self.head_branches[index]))
         return outputs
+
+    def _at(self, hidden_M: Tensor, map_BCHW: Tensor, branch: Branch) -> Tensor:
+        if not self.leaves_out:
+            predicted_MD: Tensor = branch(tokens(map_BCHW, hidden_M))
+            return predicted_MD
+        predicted_BND: Tensor = branch(map_BCHW.flatten(2).mT)
+        return predicted_BND.flatten(0, 1).index_select(0, hidden_M)
 
 
 class Teacher(TeacherSide):
@@ -146,7 +159,7 @@ class HSSL(nn.Module):
     ) -> Tensor | None:
         """What is hidden from the student in the global views of `count` images, drawn by `generator` or else torch's global one.
 
-        Bool [global_views, count, H, W] on the CPU; None where the method hides nothing.
+        As the method's `masks`, [global_views, count, H, W] on the CPU; None where the method hides nothing.
         """
         if self.student.masking is None:
             return None
@@ -184,27 +197,58 @@ class HSSL(nn.Module):
         """
         active = self.pairings if active is None else active
         if self.student.masking is None:
-            teacher_outputs = self._outputs(self.teacher, views[:global_views], active)
-            return self._image_losses(self._outputs(self.student, views, active), teacher_outputs, active)
+            teacher_outputs = by_view(
+                partial(self.teacher, active=active), [(view,) for view in views[:global_views]]
+            )
+            outputs, on_top = self._student_outputs(self._passes(views), global_views, active)
+            return [loss + on_top for loss in self._image_losses(outputs, teacher_outputs, active)]
         if masks is None:
             masks = self.masks(len(views[0]), None, global_views)
         assert masks is not None
         images_BCHW = torch.cat(list(views[:global_views]))
         mask_BHW = masks.flatten(0, 1)
         # Found on the CPU: an accelerator would have to be waited for, to learn how many there are.
-        hidden_M = mask_BHW.flatten().nonzero().flatten().to(images_BCHW.device, non_blocking=True)
+        times_M = mask_BHW.flatten().to(torch.int64).clamp_min(0)
+        hidden_M = torch.arange(len(times_M)).repeat_interleave(times_M)
+        hidden_M = hidden_M.to(images_BCHW.device, non_blocking=True)
         with torch.no_grad():
             whole = self.teacher.base(images_BCHW)
-        on_device = mask_BHW.to(images_BCHW.device, non_blocking=True)
-        seen = self.student.masking(self.student.base, images_BCHW, on_device)
+        seen = self.student.masking(self.student.base, images_BCHW, mask_BHW != 0)
         if self.methods[0].compares_tokens:
-            return self._token_losses(images_BCHW, seen, whole, hidden_M, active)
+            on_top = self._embedding_loss(seen.embedding.chunk(global_views))
+            token_losses = self._token_losses(images_BCHW, seen, whole, hidden_M, active)
+            return [loss + on_top for loss in token_losses]
         teacher_outputs = split(self.teacher.project(whole, active), global_views)
-        student_outputs = split(self.student.project(seen, active), global_views)
-        student_outputs += self._outputs(self.student, views[global_views:], active)
-        image_losses = self._image_losses(student_outputs, teacher_outputs, active)
-        patch_loss = self._patch_loss(seen, whole, hidden_M, mask_BHW)
-        return [loss + patch_loss for loss in image_losses]
+        passes = chain([(global_views, seen)], self._passes(views[global_views:]))
+        outputs, on_top = self._student_outputs(passes, global_views, active)
+        on_top = on_top + self._patch_loss(seen, whole, hidden_M, mask_BHW)
+        return [loss + on_top for loss in self._image_losses(outputs, teacher_outputs, active)]
+
+    def _passes(self, views: Iterable[Tensor]) -> Iterator[tuple[int, BaseOutput]]:
+        """What the student's base makes of views, those of the same size in one pass; each with the number of its views."""
+        for _, group in groupby(views, key=lambda view: view.shape):
+            alike = list(group)
+            yield len(alike), self.student.base(torch.cat(alike))
+
+    def _student_outputs(
+        self, passes: Iterable[tuple[int, BaseOutput]], global_views: int, active: Sequence[int]
+    ) -> tuple[list[list[Tensor]], Tensor]:
+        """The student's projections by view, and the loss of the base's embeddings of global views."""
+        outputs: list[list[Tensor]] = []
+        embeddings: list[Tensor] = []
+        for count, output in passes:
+            outputs += split(self.student.project(output, active), count)
+            embeddings += output.embedding.chunk(count)
+        return outputs, self._embedding_loss(embeddings[:global_views])
+
+    def _embedding_loss(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """Of the student's base alone, whatever the heads: the sum over global views, (B, D) each; 0 where the method has none."""
+        total = torch.zeros((), device=embeddings[0].device)
+        with torch.autocast(total.device.type, enabled=False):
+            for embedding in embeddings:
+                loss = self.methods[0].embedding_loss(embedding.float())
+                total = total if loss is None else total + loss
+        return total
 
     def _patch_loss(self, seen: BaseOutput, whole: BaseOutput, hidden_M: Tensor, mask_BHW: Tensor) -> Tensor:
         """Base against base at the hidden positions, whatever the heads."""
@@ -259,12 +303,6 @@ class HSSL(nn.Module):
                     paired_loss([outputs[own] for outputs in student_outputs], targets, method.loss)
                 )
         return losses
-
-    @staticmethod
-    def _outputs(
-        network: Student | Teacher, views: Sequence[Tensor], active: Sequence[int]
-    ) -> list[list[Tensor]]:
-        return by_view(lambda images_BCHW: network(images_BCHW, active), [(view,) for view in views])
 
     def update_teacher(self, momentum: float, active: Sequence[int] | None = None) -> None:
         """Move the teacher's weights: teacher ← momentum · teacher + (1 − momentum) · student. Buffers are copied.

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from headsearch.methods.method import Method
 
 
-class IBOTOptions(dino.DINOOptions):
-    """iBOT: DINO, and cross-entropy with the teacher's assignment of hidden patches."""
+class HiddenPatchOptions(dino.PrototypeOptions):
+    """What the methods that also assign hidden patches have in common."""
 
     mask_probability: Share = 0.5
     """Of an image's global view to have patches hidden at all."""
@@ -40,27 +40,27 @@ class IBOTOptions(dino.DINOOptions):
     """Factor of the patch loss."""
 
 
+class IBOTOptions(HiddenPatchOptions, dino.DINOOptions):
+    """iBOT: DINO, and cross-entropy with the teacher's assignment of hidden patches."""
+
+
 @cache
-def define() -> type[Method]:
-    """The module's class. Here and not above, because the rest of the file must be read without torch."""
+def define_hidden_patches() -> type[Method]:
+    """What the methods that also assign hidden patches have in common: all but how the teacher assigns."""
     import torch
-    from lightly.models.modules.center import Center, center_momentum
     from torch import Tensor, nn
     from torch.nn import functional as F
 
-    from headsearch.methods.collectives import sum_over_ranks
     from headsearch.methods.masking import block_masks
 
-    class IBOT(dino.define()):  # type: ignore[misc]
-        """Projectors as DINO's, with fewer prototypes, and one more for positions."""
+    class HiddenPatches(dino.define_prototypes()):  # type: ignore[misc]
+        """Projectors as DINO's, and one more for positions."""
 
         hides = True
-        most_prototypes = 8192
-        options: IBOTOptions
+        options: HiddenPatchOptions
 
-        def __init__(self, width: int, options: IBOTOptions) -> None:
+        def __init__(self, width: int, options: HiddenPatchOptions) -> None:
             super().__init__(width, options)
-            self.patch_center = Center((1, self.output_dim), momentum=options.center_momentum)
             self.patch_temperature = options.warmup_teacher_patch_temperature
 
         def begin_step(self, epoch: float, epochs: int) -> None:
@@ -77,14 +77,44 @@ def define() -> type[Method]:
         def patch_projector(self, in_dim: int) -> nn.Module:
             return nn.Sequential(nn.LayerNorm(in_dim), self.projector(in_dim))
 
+        def assigned_patches(self, teacher_MD: Tensor) -> Tensor:
+            """The teacher's assignment of hidden positions to prototypes, (M, D), each a distribution; called once a step."""
+            raise NotImplementedError
+
         def patch_loss(self, student_MD: Tensor, teacher_MD: Tensor, mask_BHW: Tensor) -> Tensor:
-            assignment_MD = F.softmax((teacher_MD - self.patch_center.value) / self.patch_temperature, dim=-1)
+            assignment_MD = self.assigned_patches(teacher_MD)
             log_assignment_MD = F.log_softmax(student_MD / self.options.student_temperature, dim=-1)
             loss_M = -(assignment_MD * log_assignment_MD).sum(dim=-1)
             hidden_B = mask_BHW.sum(dim=(1, 2)).clamp_min(1)
             weight_M = (1.0 / hidden_B)[:, None, None].expand_as(mask_BHW)[mask_BHW].to(loss_M)
-            self._follow(teacher_MD)
             return self.options.patch_weight * (loss_M * weight_M).sum() / len(mask_BHW)
+
+    return HiddenPatches
+
+
+@cache
+def define() -> type[Method]:
+    """The module's class. Here and not above, because the rest of the file must be read without torch."""
+    import torch
+    from lightly.models.modules.center import Center, center_momentum
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from headsearch.methods.collectives import sum_over_ranks
+
+    class IBOT(define_hidden_patches(), dino.define()):  # type: ignore[misc]
+        """Hidden patches too are assigned by a softmax after centring; there are fewer prototypes than DINO's."""
+
+        most_prototypes = 8192
+
+        def __init__(self, width: int, options: IBOTOptions) -> None:
+            super().__init__(width, options)
+            self.patch_center = Center((1, self.output_dim), momentum=options.center_momentum)
+
+        def assigned_patches(self, teacher_MD: Tensor) -> Tensor:
+            assignment_MD = F.softmax((teacher_MD - self.patch_center.value) / self.patch_temperature, dim=-1)
+            self._follow(teacher_MD)
+            return assignment_MD
 
         @torch.no_grad()
         def _follow(self, teacher_MD: Tensor) -> None:

@@ -123,7 +123,7 @@ class PretrainSpec(Section):
                 **({} if data is None else {"root": None, **data_named(data)}),
             },
             "method": exported.method.model_dump(),
-            "seed": exported.provenance.seed,
+            "seed": 0 if exported.provenance is None else exported.provenance.seed,
         }
         former = exported.method.name
         for override in overrides:

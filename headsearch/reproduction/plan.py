@@ -42,9 +42,11 @@ _DECIDED = (
     "search.trials",
     "search.finalists",
     "search.replicates",
+    "search.replicates_of_none",
     "search.certainty",
     "search.audit",
     "search.candidates",
+    "search.candidate_sampler",
     "search.budget",
     "search.screen",
     "search.screen.heads",
@@ -64,7 +66,8 @@ class Plan:
 
     def heads(self, number: int) -> Experiment:
         """The search by proxies: all `number` heads and the controls run their full budget with every seed."""
-        sizes = {"trials": number, "finalists": number, "replicates": self.seeds, "certainty": 1}
+        seeds = {"replicates": self.seeds, "replicates_of_none": self.seeds}
+        sizes = {"trials": number, "finalists": number, "certainty": 1, **seeds}
         return self._search(HEADS, "proxies", sizes)
 
     def screen(self, number: int) -> Experiment:

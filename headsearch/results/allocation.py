@@ -1,6 +1,7 @@
 """Which heads of a search are trained again with further seeds, and when there are enough. Pure functions of the records.
 
-The best heads by their first trials are finalists. The controls get all their seeds. Finalists get theirs one after the other, each time the head
+The best heads by their first trials are finalists. The controls get all their seeds, and `none`, which every gain shares, √m times as many as one of
+the m finalists has. Finalists get theirs one after the other, each time the head
 with the largest knowledge gradient: whose next seed is expected to raise the highest believed score most (Frazier, Powell and Dayanik, "A
 knowledge-gradient policy for sequential information collection", 2008). It ends when it is sure enough that the first is as good as the best of
 them, or when all have theirs. The next seed follows from the results of those before alone, so every executor and every resumed search comes to the same.
@@ -62,16 +63,29 @@ def further_seeds(records: Sequence[TrialRecord], search: SearchSpec, *, labels:
         if row.rank is not None
     ]
     best = [head for head in ranked[: search.finalists] if head not in controls]
-    everything = tuple((head, n) for n in range(1, search.replicates) for head in (*again, *best))
+    none = next((r.head_id for r in first if r.control == "none" and r.head_id in complete), "")
+    goals = dict.fromkeys((*again, *best), search.replicates)
+    if none:
+        goals[none] = search.seeds_of_none(len(best), search.replicates)
+    everything = tuple(
+        (head, n) for n in range(1, max(goals.values(), default=1)) for head in goals if n < goals[head]
+    )
     if search.certainty >= 1.0 or any(trials[head, 0].score is None for head in best):
         return Seeds(everything, complete=True, most=len(everything))
-    wanted = [(head, n) for head, n in everything if head in again]
+    of_none = search.seeds_of_none(len(best), 1)
+    waited_for = [(h, n) for h, n in everything if h in again and n < (of_none if h == none else goals[h])]
+    wanted = waited_for.copy()
     following = _one_by_one(trials, again, best, search.replicates, search.certainty)
-    while all(seed in trials and trials[seed].state != "running" for seed in wanted):
+    while all(seed in trials and trials[seed].state != "running" for seed in waited_for):
         seed = next(following, None)
         if seed is None:
             return Seeds(tuple(wanted), complete=True, most=len(everything))
+        waited_for.append(seed)
         wanted.append(seed)
+        if none:
+            # It has no score, so that nothing that is decided here waits for it.
+            had, of_none = of_none, max(of_none, search.seeds_of_none(len(best), seed[1] + 1))
+            wanted += [(none, n) for n in range(had, of_none)]
     return Seeds(tuple(wanted), complete=False, most=len(everything))
 
 

@@ -42,6 +42,7 @@ _MAY_CHANGE = frozenset(
         "trials",
         "finalists",
         "replicates",
+        "replicates_of_none",
         "target_epochs",
         "certainty",
         "executor",

@@ -94,6 +94,8 @@ def _prepare(
     space, _ = read
     check_sets(experiment, space)
     check_grids(experiment, space)
+    if resume:
+        experiment = as_begun(experiment, out)
     _check_target(experiment, space, out, resume=resume)
     if experiment.search.storage is not None:
         # Before the seconds that base and images take.
@@ -112,6 +114,15 @@ def _prepare(
             f"differ; take an earlier map (--set base.stage=-2) or larger images"
         )
     return experiment, materials
+
+
+def as_begun(experiment: Experiment, out: Path) -> Experiment:
+    """The experiment, with what the run `out` began with of the keys whose default has changed since, unless it asks for something else."""
+    former = RunDirectory.open(out).experiment().search
+    search = experiment.search
+    unasked = {"replicates_of_none", "candidate_sampler"} - search.model_fields_set
+    search = search.model_copy(update={name: getattr(former, name) for name in unasked})
+    return experiment.model_copy(update={"search": search})
 
 
 def sized_by_time(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,10 @@ def small_export(
     config = canonical(parse_head(head), info)
     content = config.to_dict()
     assert content is not None
-    facts = BaseFacts(**{**asdict(info), "grid": list(info.grid)})
     return ExportedHead(
         head_id=head_id(config),
         config=content,
-        base=ExportedBase(model=model, kwargs=dict(kwargs), weights=None, info=facts),
+        base=ExportedBase(model=model, kwargs=dict(kwargs), weights=None, info=BaseFacts.of(info)),
         data=DataSpec(dataset="folder", image_size=16),
         method=MethodSpec(name=method, kwargs={}),
         scores={},

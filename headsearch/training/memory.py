@@ -1,4 +1,4 @@
-"""Whether a joint run fits into memory: estimated before anything is trained, on the meta device, where nothing is computed.
+"""Whether a training fits into memory: estimated before anything is trained, on the meta device, where nothing is computed.
 
 Counted are weights, gradients and optimiser state of the student, the teacher's weights, and what the backward pass keeps of one step.
 """
@@ -18,6 +18,7 @@ from headsearch.errors import ExperimentError
 from headsearch.heads.build import build_head
 from headsearch.heads.candidate import Candidate
 from headsearch.methods.method import Method
+from headsearch.methods.pairing import Branch
 
 _STUDENT_COPIES = 4
 """Of every weight: itself, its gradient, and two moments of AdamW."""
@@ -47,8 +48,9 @@ def check_joint_memory(
     Raises:
         ExperimentError: says what is needed, what is there, and how many heads would fit.
     """
-    fixed, per_head, per_active = _bytes(base, heads, method, batch_size)
-    active = heads_per_step * per_active
+    weights, base_kept, per_head, head_kept = _bytes(base, heads, method)
+    fixed = weights + 2 * batch_size * base_kept
+    active = heads_per_step * 2 * batch_size * head_kept
     needed = fixed + len(heads) * per_head + active
     allowed = _RESERVE * free
     if needed <= allowed:
@@ -63,6 +65,38 @@ def check_joint_memory(
         f"search.screen: {len(heads)} heads on one base, {heads_per_step} in each step, need about {_shown(needed)} of memory, and "
         f"{_shown(free)} are free; {advice}"
     )
+
+
+def check_step_memory(
+    base: Base,
+    heads: Sequence[Candidate],
+    method: Method,
+    *,
+    images: int,
+    halved: bool,
+    free: int,
+) -> None:
+    """Refuse a training whose step does not fit into memory, counted low: what is refused cannot be trained.
+
+    Args:
+        base: the base, on the meta device.
+        heads: all heads of the step.
+        method: gives the projectors.
+        images: trained on at once, each in two views.
+        halved: what the backward pass keeps is in bfloat16.
+        free: bytes that may be used.
+
+    Raises:
+        ExperimentError: says what is needed, what is there, and what to change.
+    """
+    weights, base_kept, per_head, head_kept = _bytes(base, heads, method)
+    kept = 2 * images * (base_kept + len(heads) * head_kept)
+    needed = weights + len(heads) * per_head + (kept / 2 if halved else kept)
+    if needed > free:
+        raise ExperimentError(
+            f"recipe.batch_size: {images:,} images at once with {' and '.join(head.head_id for head in heads)} need about {_shown(needed)} of memory, "
+            f"and {_shown(free)} are free; expected a smaller recipe.batch_size, more parts in recipe.accumulate, or a smaller head"
+        )
 
 
 def free_memory(device: torch.device) -> int:
@@ -83,22 +117,26 @@ def _cached() -> int:
     return max(0, found.get("MemAvailable", 0) - found.get("MemFree", 0))
 
 
-def _bytes(
-    base: Base, heads: Sequence[Candidate], method: Method, batch_size: int
-) -> tuple[float, float, float]:
-    """What the base needs whatever the heads; what a head needs on average for being there; and for taking part in a step."""
-    info, images = base.info, 2 * batch_size
+def _bytes(base: Base, heads: Sequence[Candidate], method: Method) -> tuple[float, float, float, float]:
+    """What the base's weights need, and what the backward pass keeps of it for a view; for a head on average what its weights and projectors need,
+    and what is kept of it for a view."""
+    info = base.info
+    method.prepare(info)
     with torch.device("meta"):
-        branches = sum(_size(method.projector(dim)) for dim in (info.embedding_dim, info.width))
+        embedding_dim = info.width if method.compares_tokens else info.embedding_dim
+        pair = [Branch(method.projector(dim), method.predictor()) for dim in (embedding_dim, info.width)]
+        branches = sum(map(_size, pair))
         built = [build_head(head.config, info) for head in heads]
         projector = _size(method.projector(info.width))
         base_kept = _kept(base, torch.empty(2, info.channels, info.image_size, info.image_size)) / 2
+        base_kept *= method.least_seen
         maps = torch.empty(2, info.width, *info.grid)
         head_kept = [_kept(head, maps) / 2 for head in built]
-    fixed = (_STUDENT_COPIES + 1) * _size(base) + images * base_kept
+        tokens = torch.empty(2, info.grid[0] * info.grid[1], info.width)
+        decoded = sum(_kept(branch, tokens) / 2 for branch in pair) if method.leaves_out else 0.0
     per_head = sum(map(_size, built)) / len(built) * (_STUDENT_COPIES + 1)
     per_head += _STUDENT_COPIES * branches + projector
-    return fixed, per_head, images * sum(head_kept) / len(built)
+    return (_STUDENT_COPIES + 1) * _size(base), base_kept, per_head, sum(head_kept) / len(built) + decoded
 
 
 def _size(module: nn.Module) -> float:

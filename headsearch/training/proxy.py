@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headsearch.base.model import Base, empty_base
-from headsearch.data.names import channel_count
+from headsearch.base.model import Base
 from headsearch.errors import BaseModelError, ExperimentError, PluginError
 from headsearch.experiment import Experiment, ProxySpec
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
@@ -29,7 +28,7 @@ from headsearch.plugins import changed, load_plugins
 from headsearch.scoring.cost import head_cost
 from headsearch.training.candidates import CHECKPOINT_SECONDS, CandidatesRun
 from headsearch.training.devices import generators_kept, resolve_device, shared_gpu
-from headsearch.training.materials import Inputs, build_pair, check_local_crops
+from headsearch.training.materials import Inputs, build_pair, check_local_crops, empty_base_of
 from headsearch.training.memory import check_joint_memory, free_memory
 from headsearch.training.overhead import Overhead, step_overhead, step_seconds
 from headsearch.training.scorer import Scorer
@@ -74,6 +73,7 @@ class ProxyEvaluator:
             except BaseModelError as error:
                 raise ExperimentError(f"proxy.trunk: {error}") from error
         self._prepared()
+        self.inputs.check_method(self.experiment.method)
 
     def let_go(self) -> None:
         """Forget base and images; they are read again when they are needed."""
@@ -132,14 +132,8 @@ class ProxyEvaluator:
     def check_screen(self, heads: Sequence[Candidate]) -> float:
         """The bytes that a joint training of these heads, or of others like them, needs. Raises `ExperimentError` where it would not fit."""
         experiment = self.experiment
-        spec, screen = experiment.base, experiment.search.screen
-        base = empty_base(
-            spec.source,
-            image_size=experiment.data.image_size,
-            channels=channel_count(experiment.data.channels),
-            kwargs=spec.kwargs,
-            stage=spec.stage,
-        )
+        screen = experiment.search.screen
+        base = empty_base_of(experiment.base, experiment.data)
         return check_joint_memory(
             base,
             heads,

@@ -41,7 +41,7 @@ def write_head(path: Path, config: Any, **changes: Any) -> Path:
             model=MODEL,
             kwargs=KWARGS,
             weights=None,
-            info=BaseFacts(**{**vars(info), "grid": list(info.grid)}),
+            info=BaseFacts.of(info),
         ),
         data=DataSpec(dataset="digits", image_size=16),
         method=MethodSpec(name=changes.get("method", "mocov3"), kwargs={}),

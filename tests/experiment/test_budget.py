@@ -29,11 +29,17 @@ def sized(budget: float, controls: int = 3, stopping: str = "asha") -> dict[str,
     return with_budget({"stopping": {"kind": stopping}}, budget, controls=controls)
 
 
-def cost(sizes: dict[str, Any], controls: int, stopping: str) -> float:
-    """Proxies, counted stage by stage: controls, joint runs, first trials, further seeds."""
+def cost(sizes: dict[str, Any], controls: int, stopping: str, trunk: float = 0.0) -> float:
+    """Proxies, counted stage by stage: controls, joint runs, first trials, further seeds of which `none` has more, trunks."""
     joint_runs = math.ceil(sizes["screen"]["heads"] / JOINT_HEADS)
     first = sizes["trials"] * (STOPPED_SHARE if stopping == "asha" else 1.0)
     further = (sizes["finalists"] + controls) * (sizes["replicates"] - 1)
+    if controls and trunk == 0.0:
+        further += (
+            max(round(sizes["finalists"] ** 0.5 * sizes["replicates"]), sizes["replicates"])
+            - sizes["replicates"]
+        )
+    further += trunk * sizes["replicates"]
     return controls + SCREEN_COST * joint_runs + first + further
 
 
@@ -42,7 +48,7 @@ def test_a_budget_pays_for_a_trunk_in_every_replicate() -> None:
     found = load_experiment("digits", ["search={space: tiny, budget: 60}", "proxy.trunk={epochs: 100}"])
     assert found.trunk_cost == 2.5
     sizes = found.search.model_dump()
-    paid = cost(sizes, 3, "asha") + 2.5 * sizes["replicates"]
+    paid = cost(sizes, 3, "asha", 2.5)
     assert 57 < paid <= 60
     assert found.search.trials < plain.trials
     expected = r"search\.budget: 8 proxies are too few; expected at least 8\.5: a trunk \(2\.5\), 3 controls"

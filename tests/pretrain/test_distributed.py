@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from headsearch.errors import ExperimentError, RunError
+from headsearch.methods import METHODS
 from headsearch.methods.collectives import average_gradients, gather, rank, sum_over_ranks
 from headsearch.pretrain import PretrainResult, PretrainSpec, pretrain
 from headsearch.pretrain.distributed import ranks
@@ -45,7 +46,7 @@ def losses_in_double(spec: PretrainSpec, out: Path) -> list[float]:
         return losses
 
 
-@pytest.mark.parametrize("method", ["mocov3", "byol", "simclr", "vicreg", "barlow", "dino", "ibot", "simmim"])
+@pytest.mark.parametrize("method", METHODS)
 def test_two_ranks_take_the_steps_of_one(images: Path, tmp_path: Path, method: str) -> None:
     spec = small_spec(images, "recipe.learning_rate=3e-3", method=method)
     first, second = in_ranks(2, losses_in_double, spec, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -61,9 +62,11 @@ class Heads:
             records += [self.trial(*seed) for seed in missing]
 
 
-def ask(records, *, finalists=3, replicates=4, certainty=0.9):
+def ask(records, *, finalists=3, replicates=4, certainty=0.9, replicates_of_none=None):
     numbered = [replace(record, number=number) for number, record in enumerate(records)]
-    search = SearchSpec(finalists=finalists, replicates=replicates, certainty=certainty)
+    search = SearchSpec(
+        finalists=finalists, replicates=replicates, certainty=certainty, replicates_of_none=replicates_of_none
+    )
     return further_seeds(numbered, search, labels=False)
 
 
@@ -93,9 +96,42 @@ def test_the_gradient_of_two_equal_heads_is_that_of_half_a_normal_distribution()
 def test_with_certainty_1_controls_and_finalists_get_all_their_seeds_in_turn():
     seeds = ask(Heads(APART, 0.1).first(), replicates=3, certainty=1.0)
     heads = ("none", "same", "mlp", "a", "b", "c")
-    assert seeds.wanted == tuple((head, n) for n in (1, 2) for head in heads)
+    # √3 times 3 seeds of `none`, rounded.
+    of_none = (("none", 3), ("none", 4))
+    assert seeds.wanted == (*((head, n) for n in (1, 2) for head in heads), *of_none)
     assert seeds.complete
-    assert seeds.most == 12
+    assert seeds.most == 14
+
+
+def test_none_has_the_seeds_that_make_gains_surest_at_the_price_of_all():
+    """Against every way to divide as many trainings: the variance of a gain is s² (1 / n_head + 1 / n_none)."""
+    for m, seeds in itertools.product(range(1, 12), range(1, 8)):
+        of_none = SearchSpec(finalists=m, replicates=seeds).seeds_of_none(m, seeds)
+        trainings = m * seeds + of_none
+        best = min(m / (trainings - n) + 1 / n for n in np.linspace(0.01, trainings - 0.01, 5000))
+        assert 1 / seeds + 1 / of_none < 1.04 * best
+
+
+def test_none_gets_more_seeds_as_a_finalist_does_and_nobody_waits_for_them():
+    found = set()
+    for draw in range(12):
+        heads = Heads(ALIKE, 0.6, draw)
+        records, seeds = heads.search(replicates=3, certainty=0.999)
+        most = 1 + max(r.replicate for r in records if r.control is None)
+        of_none = sum(r.head_id == "none" for r in records)
+        assert of_none == max(3, round(3**0.5 * most))
+        found.add((most, of_none))
+        late = [r for r in records if not (r.head_id == "none" and r.replicate > 2)]
+        assert ask(late, replicates=3, certainty=0.999) == seeds
+    assert found == {(2, 3), (3, 5)}
+
+
+def test_so_many_seeds_of_none_as_are_asked_for_and_no_fewer_than_of_other_controls():
+    first = Heads(APART, 0.1).first()
+    for asked, found in ((7, 7), (1, 3), (3, 3)):
+        seeds = ask(first, replicates=3, certainty=1.0, replicates_of_none=asked)
+        assert 1 + [head for head, _ in seeds.wanted].count("none") == found
+        assert seeds.most == len(seeds.wanted) == (3 + 2) * 2 + found - 1
 
 
 def test_controls_come_first_and_all_at_once_then_one_seed_after_the_other():
@@ -127,7 +163,7 @@ def test_the_bounds_hold_whatever_the_noise():
         again = [r for r in records if r.replicate and r.control is None]
         assert len(again) <= 3
         assert {r.replicate for r in again} <= {1}
-        assert len(seeds.wanted) <= seeds.most == 6
+        assert len(seeds.wanted) <= seeds.most == 7
 
 
 def test_what_comes_next_follows_from_the_results_and_not_from_their_order():
@@ -174,7 +210,7 @@ def test_heads_without_a_score_get_all_their_seeds():
     records = [trial("none", None, control="none"), trial("a", None), trial("b", None)]
     seeds = ask(records, finalists=2, replicates=2)
     assert seeds.complete
-    assert len(seeds.wanted) == 3
+    assert sorted(seeds.wanted) == [("a", 1), ("b", 1), ("none", 1), ("none", 2)]
 
 
 def test_a_control_that_failed_is_not_trained_again_as_a_replicate():

@@ -84,8 +84,8 @@ def test_a_search_is_followed_while_it_runs(tmp_path: Path) -> None:
     for condition, _, settled, expected, status in seen:
         assert condition == "at work"
         assert (settled, expected) == (status.settled, status.expected)
-    assert [stage for _, stage, *_ in seen] == ["controls"] * 3 + ["heads"] * 5 + ["replicates"] * 5
-    assert len(seen) == 3 + 5 + 5
+    assert [stage for _, stage, *_ in seen] == ["controls"] * 3 + ["heads"] * 5 + ["replicates"] * 6
+    assert len(seen) == 3 + 5 + 6
     assert read_run(out).condition == "ended"
 
 

@@ -12,6 +12,7 @@ from headsearch.experiment import Experiment, parse_experiment
 from headsearch.results.allocation import further_seeds
 from headsearch.runs.reading import read_records, read_run
 from headsearch.search.observer import Observer, SearchStatus
+from headsearch.search.session import as_begun
 from headsearch.testing.executors import Watcher
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
@@ -34,7 +35,9 @@ def again(records: Any) -> list[tuple[str, int]]:
 def test_fewer_seeds_are_trained_than_the_bounds_allow_and_none_is_missing(tmp_path: Path) -> None:
     records = run_toy(tmp_path / "run", unsure(), NOISY)
     controls = [r for r in records if r.replicate > 0 and r.control is not None]
-    assert len(controls) == 3 * 3
+    most = max(r.replicate for r in records if r.control is None)
+    # √4 times as many of `none` as the finalist has that has most.
+    assert len(controls) == 3 + 3 + max(3, 2 * (most + 1) - 1)
     assert 2 < len(again(records)) < 4 * 3
     seeds = further_seeds(records, unsure().search, labels=True)
     assert seeds.complete
@@ -42,6 +45,23 @@ def test_fewer_seeds_are_trained_than_the_bounds_allow_and_none_is_missing(tmp_p
     view = read_run(tmp_path / "run")
     assert view.condition == "ended"
     assert view.settled == view.expected
+
+
+def test_a_run_of_former_versions_goes_on_with_as_many_seeds_of_none_as_of_other_controls(
+    tmp_path: Path,
+) -> None:
+    run_toy(tmp_path / "run", unsure(replicates_of_none=1), NOISY)
+    recorded = tmp_path / "run" / "experiment.yaml"
+    text = recorded.read_text(encoding="utf-8")
+    recorded.write_text(text.replace("  replicates_of_none: 1\n", ""), encoding="utf-8")
+    assert recorded.read_text(encoding="utf-8") != text
+    view = read_run(tmp_path / "run")
+    assert view.condition == "ended"
+    assert view.experiment is not None
+    for asked in (view.experiment, as_begun(unsure(), tmp_path / "run")):
+        assert len(run_toy(tmp_path / "run", asked, NOISY, resume=True)) == len(view.records)
+    more = as_begun(unsure(replicates_of_none=6), tmp_path / "run")
+    assert len(run_toy(tmp_path / "run", more, NOISY, resume=True)) == len(view.records) + 2
 
 
 def test_less_certainty_needs_fewer_seeds(tmp_path: Path) -> None:

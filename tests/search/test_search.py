@@ -46,8 +46,9 @@ def test_controls_then_heads_then_replicates_of_the_best_and_of_the_controls(tmp
     assert all(r.control is None and r.replicate == 0 for r in heads)
     assert len({r.head_id for r in heads}) == 6
     again = trained[9:]
-    assert [r.replicate for r in again] == [1] * 5 + [2] * 5
+    assert [r.replicate for r in again] == [1] * 5 + [2] * 5 + [3]
     assert [r.control for r in again[:5]] == ["none", "same", "mlp", None, None]
+    assert again[-1].control == "none"
     assert again[0].head_id == "none"
     # The best by score, a product: no head that was not chosen is above one that was in both of its parts.
     chosen = {r.head_id for r in again if r.control is None}
