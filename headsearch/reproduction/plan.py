@@ -46,6 +46,7 @@ _DECIDED = (
     "search.certainty",
     "search.audit",
     "search.candidates",
+    "search.candidate_sampler",
     "search.budget",
     "search.screen",
     "search.screen.heads",
