@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy
 import torch
-from lightly.loss import HypersphereLoss
+from lightly.loss.hypersphere_loss import HypersphereLoss
 from sklearn.datasets import load_digits
 
 from headsearch.scoring.label_free import alpha_req, lidar, twonn, verdict_of_health, wasserstein_uniformity
