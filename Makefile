@@ -44,6 +44,7 @@ docs: $(READY)  ## Build the pages and the reference into site/; warnings are er
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(READY)  ## Run the benchmarks of speed, an hour in all; each prints a table and names what it compares with
+	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/proxy_step.py
 	$(BIN)/python benchmarks/orchestration.py
 	$(BIN)/python benchmarks/scaling.py

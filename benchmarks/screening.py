@@ -32,8 +32,6 @@ from headsearch.space.drawing import distinct_heads
 from headsearch.testing.tiny import Context, training
 from headsearch.training.proxy import ProxyEvaluator
 
-BASE = "{patch_size: 4, embed_dim: 64, depth: 12, num_heads: 4}"
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -44,14 +42,14 @@ class Measured:
     """Peak of the process, in MB."""
 
 
-def experiment(epochs: int, heads_per_step: int | None) -> Experiment:
-    """Digits with a base of twelve blocks."""
+def experiment(epochs: int, heads_per_step: int | None, device: str = "cpu", blocks: int = 12) -> Experiment:
+    """Digits with a ViT of so many blocks."""
     return load_experiment(
         "digits",
         [
-            f"base.kwargs={BASE}",
+            f"base.kwargs={{patch_size: 4, embed_dim: 64, depth: {blocks}, num_heads: 4}}",
             f"proxy.epochs={epochs}",
-            "proxy.device=cpu",
+            f"proxy.device={device}",
             "search.strategy=screen",
             "search.replicates=1",
             f"search.screen={{heads: 24, reduction: 1, heads_per_step: {heads_per_step or 'null'}}}",

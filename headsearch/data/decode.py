@@ -14,12 +14,17 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 from PIL.Image import Resampling, Transpose
 from torch import Tensor
 
 from headsearch.cores import cores
 from headsearch.data.opening import ENDINGS, LARGE, CorruptImage, opened
+
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -94,10 +99,31 @@ def decode_file(file: BinaryIO | str, canvas: int) -> NDArray[np.uint8]:
     JPEG files much larger than the canvas are decoded at 1/2, 1/4 or 1/8 of their size.
     """
     with opened(file) as image:
+        size = image.size
         image.draft("RGB", (canvas, canvas))
+        pixels = _jpeg_pixels(image) if image.size == size else None
+        if pixels is not None:
+            return _upright(_square(pixels, canvas), image.getexif().get(_EXIF_ORIENTATION, 1))
         # Some formats are turned while they are decoded: what the tag says afterwards is left to do.
         image.load()
         return to_canvas(image, canvas, image.getexif().get(_EXIF_ORIENTATION, 1))
+
+
+def _jpeg_pixels(image: Image.Image) -> NDArray[np.uint8] | None:
+    """The pixels [H, W, 3] of an undecoded JPEG file, those that Pillow would give, but faster; None for other files, for those with which
+    something is wrong, which is left for Pillow to say, and where simplejpeg is not installed."""
+    if simplejpeg is None or image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        return None
+    if image.width * image.height > LARGE:
+        return None
+    assert isinstance(image, ImageFile.ImageFile)
+    assert image.fp is not None
+    image.fp.seek(0)
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(image.fp.read(), strict=True)
+    except ValueError:
+        return None
+    return pixels
 
 
 def to_canvas(image: Image.Image, canvas: int, orientation: object = 1) -> NDArray[np.uint8]:
@@ -108,9 +134,28 @@ def to_canvas(image: Image.Image, canvas: int, orientation: object = 1) -> NDArr
     if image.mode == "I" and image.format == "PPM":
         image = Image.fromarray(np.asarray(image).astype(np.uint16))
     rgb = _as_rgb(image) if image.width * image.height <= LARGE else _shrunk(image, canvas)
+    return _upright(_square(np.array(rgb), canvas), orientation)
+
+
+def _upright(square: NDArray[np.uint8], orientation: object) -> NDArray[np.uint8]:
     turned = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    rgb = centre_square(rgb, canvas)
-    return np.asarray(rgb if turned is None else rgb.transpose(turned))
+    return square if turned is None else np.asarray(Image.fromarray(square).transpose(turned))
+
+
+def _square(pixels_HWC: NDArray[np.uint8], canvas: int) -> NDArray[np.uint8]:
+    """The centre square; shrunk by torch, which takes less than half of Pillow's time for the same filter, from a whole pixel on."""
+    height, width, _ = pixels_HWC.shape
+    side = min(height, width)
+    if side <= canvas:
+        return np.asarray(centre_square(Image.fromarray(pixels_HWC), canvas))
+    top, left = (height - side) // 2, (width - side) // 2
+    square = pixels_HWC[top : top + side, left : left + side]
+    pixels_BCHW = torch.from_numpy(square).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(
+        pixels_BCHW, size=(canvas, canvas), mode="bilinear", antialias=True
+    )
+    shrunk: NDArray[np.uint8] = small[0].permute(1, 2, 0).numpy()
+    return shrunk
 
 
 def centre_square(image: Image.Image, canvas: int) -> Image.Image:

@@ -126,6 +126,7 @@ FUNNEL_TRIALS = 8
 
 Strategy = Literal["screen", "proxies", "funnel"]
 Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
+CandidateSampler = Literal["random", "nsga2"]
 
 
 class SearchSpec(Section):
@@ -141,6 +142,8 @@ class SearchSpec(Section):
     `finalists` and `replicates`."""
     candidates: Positive = 200
     """Heads that the funnel scores before any training."""
+    candidate_sampler: CandidateSampler = "random"
+    """Proposes them where the space has too many to look through; those of another space are drawn at random."""
     screen: ScreenSpec = ScreenSpec()
     sampler: Sampler = "tpe"
     """Proposes heads where `strategy` is `proxies`."""
@@ -184,8 +187,8 @@ class SearchSpec(Section):
         if not isinstance(data, dict):
             return data
         if is_recorded(info):
-            # A run of a time in which `none` had as many seeds as the other controls goes on so.
-            data = {"replicates_of_none": 1, **data}
+            # A run of a time in which `none` had as many seeds as the other controls, and candidates were drawn at random, goes on so.
+            data = {"replicates_of_none": 1, "candidate_sampler": "random", **data}
         if data.get("finalists") == 0 and "replicates" not in data:
             data = {**data, "replicates": 1}
         if data.get("strategy", "funnel") != "funnel":

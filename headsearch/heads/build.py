@@ -6,7 +6,9 @@ gate), the same for all families: heads are told apart by their architecture, no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from headsearch.errors import HeadError
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig, Stage
-from headsearch.heads.family import BlockSpec, Family
+from headsearch.heads.family import BlockSpec
 from headsearch.heads.registry import family
 
 if TYPE_CHECKING:
@@ -83,32 +85,61 @@ class Head(nn.Module):
             )
 
 
+@dataclass(frozen=True)
+class Block:
+    """One block of a head: all that its weights follow from, beside the generator."""
+
+    stage: Stage
+    """Its family and parameters."""
+    index: int
+    """Its position in its stage."""
+    shortcut: bool
+    """Whether it keeps its residual."""
+
+    def build(self, width: int, grid: tuple[int, int]) -> nn.Module:
+        """The block for maps of so many channels and positions (height, width), in the layout of its family."""
+        spec = BlockSpec(
+            width=width, grid=grid, index=self.index, shortcut=self.shortcut, params=self.stage.params
+        )
+        return family(self.stage.family).block(spec)
+
+    def run(self, built: nn.Module, x_BCHW: Tensor) -> Tensor:
+        """What it makes of a map, BCHW."""
+        return _in_layout(family(self.stage.family).layout, built, x_BCHW)
+
+
+def untrained_blocks(config: HeadConfig) -> Iterator[Block]:
+    """The blocks of a single head in canonical form, in the order in which they are built and run, without drop path.
+
+    What a block cannot know is the same for all, so that heads of any depth that begin alike have blocks in common.
+    """
+    for stage in config:
+        depth, first_shortcut = stage.params["depth"], stage.params["first_shortcut"]
+        alike = Stage(stage.family, {**stage.params, "depth": 1, "first_shortcut": True, "drop_path": 0.0})
+        for index in range(depth):
+            yield Block(alike, index, first_shortcut or index > 0)
+
+
 class _HeadStage(nn.Module):
     """The blocks of one stage, in the memory layout they work in. BCHW to BCHW."""
 
     def __init__(self, stage: Stage, width: int, grid: tuple[int, int]) -> None:
         super().__init__()
-        made = family(stage.family)
-        self.layout = made.layout
+        self.layout = family(stage.family).layout
         depth, first_shortcut = stage.params["depth"], stage.params["first_shortcut"]
         self.blocks = nn.Sequential(
-            *(
-                _build_block(made, stage, width, grid, index, shortcut=first_shortcut or index > 0)
-                for index in range(depth)
-            )
+            *(Block(stage, index, first_shortcut or index > 0).build(width, grid) for index in range(depth))
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if self.layout == "BCHW":
-            x: Tensor = self.blocks(x_BCHW)
-        elif self.layout == "BHWC":
-            x = self.blocks(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        else:
-            x = self.blocks(x_BCHW.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
-        return x
+        return _in_layout(self.layout, self.blocks, x_BCHW)
 
 
-def _build_block(
-    made: Family, stage: Stage, width: int, grid: tuple[int, int], index: int, *, shortcut: bool
-) -> nn.Module:
-    return made.block(BlockSpec(width=width, grid=grid, index=index, shortcut=shortcut, params=stage.params))
+def _in_layout(layout: Literal["BCHW", "BHWC", "BNC"], module: nn.Module, x_BCHW: Tensor) -> Tensor:
+    if layout == "BCHW":
+        x: Tensor = module(x_BCHW)
+    elif layout == "BHWC":
+        x = module(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    else:
+        x = module(x_BCHW.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x_BCHW.shape[2:])
+    return x

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from headsearch.errors import ExperimentError, did_you_mean
-from headsearch.methods import barlow, byol, dino, dinov2, ibot, mocov3, simclr, simmim, vicreg
+from headsearch.methods import barlow, byol, dino, dinov2, ibot, ijepa, mae, mocov3, simclr, simmim, vicreg
 from headsearch.methods.options import MethodEntry, MethodOptions, MethodRecipe
 from headsearch.registry import Registry
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "MethodEntry", "MethodOptions", "MethodRecipe", "build_method", "check_method"]
 
 
-_MODULES = (barlow, byol, dino, dinov2, ibot, mocov3, simclr, simmim, vicreg)
+_MODULES = (barlow, byol, dino, dinov2, ibot, ijepa, mae, mocov3, simclr, simmim, vicreg)
 
 METHODS: Registry[MethodEntry] = Registry(MethodEntry, "method", (module.METHOD for module in _MODULES))
 """Every method by the name that experiments use."""

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from headsearch.base.model import Base, BaseOutput
 from headsearch.heads.build import Head
-from headsearch.methods.masking import Masking, patches, tokens
+from headsearch.methods.masking import LeavingOut, Masking, check_leaving_out, patches, tokens
 from headsearch.methods.method import Method
 from headsearch.methods.pairing import (
+    Branch,
     ModuleList,
     Parts,
     StudentSide,
@@ -43,10 +44,13 @@ class Student(StudentSide):
 
     def __init__(self, base: Base, heads: Sequence[Head], method: Method) -> None:
         info = base.info
+        if method.leaves_out:
+            check_leaving_out(base)
         method.prepare(info)
         embedding_dim = info.width if method.compares_tokens else info.embedding_dim
         super().__init__(base, heads, _parts(method), width=info.width, embedding_dim=embedding_dim)
-        self.masking = Masking(base) if method.hides else None
+        self.leaves_out = method.leaves_out
+        self.masking = (LeavingOut(base) if method.leaves_out else Masking(base)) if method.hides else None
         self.patch_projector = method.patch_projector(info.width)
 
     def forward(self, images_BCHW: Tensor, active: Sequence[int] = (0,)) -> list[Tensor]:
@@ -57,10 +61,17 @@ class Student(StudentSide):
         """As `project`, from the features at the hidden positions instead of embeddings."""
         outputs: list[Tensor] = []
         for index in active:
-            outputs.append(self.base_branches[index](tokens(output.map, hidden_M)))
+            outputs.append(self._at(hidden_M, output.map, self.base_branches[index]))
             if self.heads:
-                outputs.append(self.head_branches[index](tokens(self.heads[index](output.map), hidden_M)))
+                outputs.append(self._at(hidden_M, self.heads[index](output.map), self.head_branches[index]))
         return outputs
+
+    def _at(self, hidden_M: Tensor, map_BCHW: Tensor, branch: Branch) -> Tensor:
+        if not self.leaves_out:
+            predicted_MD: Tensor = branch(tokens(map_BCHW, hidden_M))
+            return predicted_MD
+        predicted_BND: Tensor = branch(map_BCHW.flatten(2).mT)
+        return predicted_BND.flatten(0, 1).index_select(0, hidden_M)
 
 
 class Teacher(TeacherSide):
@@ -148,7 +159,7 @@ class HSSL(nn.Module):
     ) -> Tensor | None:
         """What is hidden from the student in the global views of `count` images, drawn by `generator` or else torch's global one.
 
-        Bool [global_views, count, H, W] on the CPU; None where the method hides nothing.
+        As the method's `masks`, [global_views, count, H, W] on the CPU; None where the method hides nothing.
         """
         if self.student.masking is None:
             return None
@@ -197,11 +208,12 @@ class HSSL(nn.Module):
         images_BCHW = torch.cat(list(views[:global_views]))
         mask_BHW = masks.flatten(0, 1)
         # Found on the CPU: an accelerator would have to be waited for, to learn how many there are.
-        hidden_M = mask_BHW.flatten().nonzero().flatten().to(images_BCHW.device, non_blocking=True)
+        times_M = mask_BHW.flatten().to(torch.int64).clamp_min(0)
+        hidden_M = torch.arange(len(times_M)).repeat_interleave(times_M)
+        hidden_M = hidden_M.to(images_BCHW.device, non_blocking=True)
         with torch.no_grad():
             whole = self.teacher.base(images_BCHW)
-        on_device = mask_BHW.to(images_BCHW.device, non_blocking=True)
-        seen = self.student.masking(self.student.base, images_BCHW, on_device)
+        seen = self.student.masking(self.student.base, images_BCHW, mask_BHW != 0)
         if self.methods[0].compares_tokens:
             on_top = self._embedding_loss(seen.embedding.chunk(global_views))
             token_losses = self._token_losses(images_BCHW, seen, whole, hidden_M, active)

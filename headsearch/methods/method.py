@@ -29,7 +29,12 @@ class Method(nn.Module, ABC):
     compares_tokens: ClassVar[bool] = False
     """Whether projectors, predictors and `loss` are given the features of hidden positions instead of embeddings of images, and targets
     are the pixels there followed by the teacher's projection."""
+    leaves_out: ClassVar[bool] = False
+    """Whether hidden positions are left out of what the student's base sees, and filled in its map. The student's projectors and predictors
+    are then given all positions of a map (B, N, C), for hidden ones can be told from the others alone. Takes plain ViTs only."""
 
+    least_seen: float = 1.0
+    """The smallest part of a global view that the student's base computes on, for estimates of memory."""
     shared: str | None = None
     """Name of a submodule of the student's projectors that base and head have in common."""
 
@@ -38,6 +43,8 @@ class Method(nn.Module, ABC):
         super().__init_subclass__()
         if cls.hides and cls.masks is Method.masks:
             raise TypeError(f"{cls.__name__} hides positions, and needs masks")
+        if cls.leaves_out and not (cls.hides and cls.compares_tokens):
+            raise TypeError(f"{cls.__name__} leaves positions out, and needs hides and compares_tokens")
         patches = cls.patch_projector is not Method.patch_projector
         if cls.hides and not cls.compares_tokens and not patches:
             raise TypeError(
@@ -59,7 +66,10 @@ class Method(nn.Module, ABC):
         return None
 
     def masks(self, count: int, grid: tuple[int, int], generator: torch.Generator | None) -> Tensor:
-        """For a method that hides: which positions of a global view's `count` images are hidden; bool [count, H, W], on the CPU."""
+        """For a method that hides: which positions of a global view's `count` images are hidden; bool [count, H, W], on the CPU.
+
+        Of a method that compares tokens it may be int8: 0 is seen, k > 0 hidden and counted k times in the loss, and -1 hidden alone.
+        """
         raise NotImplementedError
 
     def patch_projector(self, in_dim: int) -> nn.Module | None:

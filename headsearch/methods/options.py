@@ -37,6 +37,15 @@ class ProjectedOptions(MethodOptions):
     """Features that the loss compares; null: 4·w (dino: 16·w prototypes), at most the paper's."""
 
 
+class DecoderOptions(MethodOptions):
+    """What the methods with a decoder let one choose."""
+
+    decoder_dim: Annotated[int, Field(ge=4, multiple_of=4)] | None = None
+    """Width of the decoder; null: a part of w, at most the paper's."""
+    decoder_depth: Annotated[int, Field(ge=1)] | None = None
+    """Its blocks; null: a part of the base's blocks, at most the paper's."""
+
+
 @dataclass(frozen=True)
 class MethodRecipe:
     """How a method is trained where an experiment or a pretraining leaves it open, with AdamW."""

@@ -56,6 +56,7 @@ def define() -> type[Method]:
 
         hides = True
         compares_tokens = True
+        pixel_loss = staticmethod(F.l1_loss)
 
         def __init__(self, width: int, options: SimMIMOptions) -> None:
             super().__init__()
@@ -66,7 +67,7 @@ def define() -> type[Method]:
         def prepare(self, info: BaseInfo) -> None:
             if any(info.image_size % side for side in info.grid):
                 raise ExperimentError(
-                    f"method.name: simmim needs an image_size that is a multiple of the base's grid, {info.grid[0]}x{info.grid[1]}; "
+                    f"method.name: the method needs an image_size that is a multiple of the base's grid, {info.grid[0]}x{info.grid[1]}; "
                     f"got {info.image_size}"
                 )
             self.pixels = (
@@ -89,7 +90,7 @@ def define() -> type[Method]:
             if self.options.normalise_patches:
                 variance, mean = torch.var_mean(pixels, dim=1, keepdim=True)
                 pixels = (pixels - mean) / (variance + _PATCH_EPS).sqrt()
-            loss = F.l1_loss(predicted_pixels, pixels)
+            loss = self.pixel_loss(predicted_pixels, pixels)
             if self.options.feature_weight:
                 loss = loss + self.options.feature_weight * F.smooth_l1_loss(predicted_features, features)
             return loss

@@ -47,6 +47,7 @@ _DECIDED = (
     "search.anchors",
     "search.audit",
     "search.candidates",
+    "search.candidate_sampler",
     "search.budget",
     "search.screen",
     "search.screen.heads",

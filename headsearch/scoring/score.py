@@ -23,6 +23,12 @@ def head_score(measures: Mapping[str, float], quality: Mapping[str, float]) -> f
         measures: discrepancies by name, as `headsearch.scoring.discrepancy.MEASURES`.
         quality: by name, as `headsearch.scoring.quality.QUALITIES`; retrieval in percent.
     """
+    factors = score_factors(measures, quality)
+    return None if factors is None else factors[0] * factors[1]
+
+
+def score_factors(measures: Mapping[str, float], quality: Mapping[str, float]) -> tuple[float, float] | None:
+    """The two numbers that `head_score` multiplies, larger being better: how different, and how good as a share of 1."""
     different = next((measures[name] for name in DIFFERENT if name in measures), None)
     retrieval = quality.get("retrieval.head")
-    return None if different is None or retrieval is None else different * retrieval / 100.0
+    return None if different is None or retrieval is None else (different, retrieval / 100.0)

@@ -1,30 +1,41 @@
 """A head at random initialisation, without training: how different from its base, and how good.
 
-The base runs once (`run_base`), and every head runs on the feature maps that it left. In: a base and images, then heads. Out: numbers by
-name. `headsearch.search.zero_cost` does this for an experiment, over several seeds; docs/zero_cost.md says what the numbers are worth.
+The base runs once (`run_base`), and every head runs on the feature maps that it left (`UntrainedHeads`). In: a base and images, then heads.
+Out: numbers by name. `headsearch.search.zero_cost` does this for an experiment, over several seeds; docs/zero_cost.md says what the numbers are worth.
 """
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from headsearch.base.info import BaseInfo
 from headsearch.base.model import Base
 from headsearch.errors import InfeasibleHead
-from headsearch.heads.build import Head
+from headsearch.heads.build import Block, untrained_blocks
+from headsearch.heads.canonical import canonical
+from headsearch.heads.config import HeadConfig
 from headsearch.scoring.collapse import rankme, worthless_reason
 from headsearch.scoring.discrepancy import CkaSide, cka_of_sides, cka_side
 from headsearch.scoring.features import embed_change, evaluating, on_device
 from headsearch.scoring.quality import view_retrieval
 
+_Module = TypeVar("_Module", bound=nn.Module)
+
 _BATCH_SIZE = 128
 """Most images in a batch, which is what batch norms normalise over."""
+_KEPT_BYTES = 2**31
+"""Of maps that heads had made, on the base's device, for heads that begin alike."""
+_EMBEDDING_EPS = 1e-5
+"""Of a head's embedding, as in `heads.build.Head`."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,11 @@ class BaseOutputs:
     """The maps at the sampled positions."""
     reason: str | None
     """Why the base's embeddings are worthless; None where they are not."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Every map that a head is run on: of the plain images, of the first and of the second views."""
+        return (*self.maps, *self.views[0], *self.views[1])
 
 
 def run_base(
@@ -86,33 +102,102 @@ def run_base(
     )
 
 
-def measure_head(head: Head, base: BaseOutputs) -> dict[str, float]:
+class _Passed(NamedTuple):
+    """What the first blocks of a head have made."""
+
+    maps: tuple[Tensor, ...]
+    generator: Tensor
+    """The state of torch's global generator after they were built."""
+
+
+class UntrainedHeads:
+    """Heads at initialisation, run on what bases left: block by block, and what heads begin with in common once.
+
+    From the same seed, heads that begin with the same blocks have the same weights there, and the same maps. Those last used are kept, up to
+    2 GiB: heads of one kind and other depths, and stacks with the same first slots, cost one block each, if they come one after the other.
+    """
+
+    def __init__(self, info: BaseInfo, bases: Sequence[tuple[BaseOutputs, int]]) -> None:
+        """`bases` are what a base has left, and the seed of the heads there."""
+        self._info = info
+        self._bases = bases
+        self._passed: OrderedDict[tuple[int, tuple[Block, ...]], _Passed] = OrderedDict()
+        self._kept = 0
+
+    def run(self, config: HeadConfig, place: int) -> tuple[Tensor, ...]:
+        """The head's maps for the `inputs` of one of the bases, without dropped paths and without gradients.
+
+        Batch norms normalise by the batch, as in training: their running statistics know nothing yet. Moves torch's global generator.
+
+        Raises:
+            HeadError: the base cannot carry the head.
+        """
+        blocks = tuple(untrained_blocks(canonical(config, self._info)))
+        base, seed = self._bases[place]
+        begun = len(blocks)
+        while begun and (place, blocks[:begun]) not in self._passed:
+            begun -= 1
+        if begun:
+            passed = self._passed[place, blocks[:begun]]
+            self._passed.move_to_end((place, blocks[:begun]))
+        else:
+            passed = _Passed(base.inputs, torch.Generator().manual_seed(seed).get_state())
+        for end in range(begun + 1, len(blocks) + 1):
+            torch.set_rng_state(passed.generator)
+            block = blocks[end - 1]
+            built = untrained(block.build(self._info.width, self._info.grid), passed.maps[0].device)
+            generator = torch.get_rng_state()
+            with torch.no_grad():
+                passed = _Passed(tuple(block.run(built, x_BCHW) for x_BCHW in passed.maps), generator)
+            self._keep((place, blocks[:end]), passed)
+        return passed.maps
+
+    def _keep(self, key: tuple[int, tuple[Block, ...]], passed: _Passed) -> None:
+        self._passed[key] = passed
+        self._kept += _size(passed)
+        while self._kept > _KEPT_BYTES:
+            _, forgotten = self._passed.popitem(last=False)
+            self._kept -= _size(forgotten)
+
+
+def _size(passed: _Passed) -> int:
+    return sum(x.numel() * x.element_size() for x in passed.maps)
+
+
+def untrained(module: _Module, device: torch.device) -> _Module:
+    """The module in eval mode, but for batch norms, which normalise by the batch."""
+    module.to(device).eval()
+    for part in module.modules():
+        if isinstance(part, _BatchNorm):
+            part.train()
+    return module
+
+
+def measure_head(outputs: Sequence[Tensor], base: BaseOutputs) -> dict[str, float]:
     """What one initialisation of a head is worth, by the names of `zero_cost_scores.MEASURED`; undefined ones are left out.
 
-    The head is run without dropped paths and without gradients, but its batch norms normalise by the batch, as in training: their running
-    statistics know nothing yet. The head goes to the device that the maps are on.
+    Args:
+        outputs: The head's maps for `base.inputs`, in that order.
+        base: What the base has left.
 
     Raises:
         InfeasibleHead: its features are not finite, or its embeddings collapsed.
-        HeadError: the maps do not fit the head.
     """
-    head.to(base.maps[0].device).eval()
-    for module in head.modules():
-        if isinstance(module, _BatchNorm):
-            module.train()
-    with torch.no_grad():
-        outputs: list[Tensor] = [head(map_BCHW) for map_BCHW in base.maps]
-        changes = [output - x for output, x in zip(outputs, base.maps, strict=True)]
-        embedding_ND = torch.cat([head.embed(output) for output in outputs])
-        change_embedding_ND = torch.cat([embed_change(change) for change in changes])
-        first, second = (torch.cat([head.embed(head(x_BCHW)) for x_BCHW in view]) for view in base.views)
+    batches = len(base.maps)
+    plain = outputs[:batches]
+    changes = [output - x for output, x in zip(plain, base.maps, strict=True)]
+    embeddings = [_embed(output) for output in outputs]
+    embedding_ND, first, second = (
+        torch.cat(embeddings[start : start + batches]) for start in range(0, 3 * batches, batches)
+    )
+    change_embedding_ND = torch.cat([embed_change(change) for change in changes])
     reason = worthless_reason("head", embedding_ND)
     if reason is not None:
         raise InfeasibleHead(reason)
     sides = {
         "cka.embedding.output": (base.embedding, embedding_ND),
         "cka.embedding.change": (base.embedding, change_embedding_ND),
-        "cka.tokens.output": (base.tokens, _tokens(outputs, base.positions)),
+        "cka.tokens.output": (base.tokens, _tokens(plain, base.positions)),
         "cka.tokens.change": (base.tokens, _tokens(changes, base.positions)),
     }
     if not all(torch.isfinite(x).all() for x in (first, second, *(x for _, x in sides.values()))):
@@ -124,6 +209,11 @@ def measure_head(head: Head, base: BaseOutputs) -> dict[str, float]:
     values["retrieval.head"] = view_retrieval(first, second)
     values["rankme_head"] = rankme(embedding_ND)
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _embed(map_BCHW: Tensor) -> Tensor:
+    """The embedding of a head's map, as `Head.embed` before any training."""
+    return nn.functional.layer_norm(map_BCHW.mean(dim=(2, 3)), map_BCHW.shape[1:2], eps=_EMBEDDING_EPS)
 
 
 def _sample(maps: Sequence[Tensor], size: int, seed: int) -> tuple[Tensor, ...]:

@@ -91,7 +91,15 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
         number: int, path: Path, told: Callable[[int, int], None]
     ) -> Sequence[ZeroCostScores]:
         scorer = ZeroCostScorer(experiment, inputs=evaluate.inputs)
-        return score_space(parsed, scorer, number=number, seed=experiment.seed, path=path, progress=told)
+        return score_space(
+            parsed,
+            scorer,
+            number=number,
+            seed=experiment.seed,
+            sampler=search.candidate_sampler,
+            path=path,
+            progress=told,
+        )
 
     return Materials(
         space=parsed,

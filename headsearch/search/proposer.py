@@ -41,17 +41,17 @@ FEW_DRAWS = 5
 PATIENCE = 5
 """Duplicates in a row after which untried heads are looked for: one, and twice as many each time the sampler repeats itself again."""
 POPULATION = 10
-"""Heads per generation of NSGA-II. Optuna's 50 would make a search of usual size its first, random generation."""
+"""Heads per generation of NSGA-II, unless told otherwise. Optuna's 50 would make a search of usual size its first, random generation."""
 
-SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: TPESampler(multivariate=True, group=True, seed=seed),
-    "random": lambda seed: RandomSampler(seed=seed),
-    "nsga2": lambda seed: NSGAIISampler(population_size=POPULATION, seed=seed),
-    "gp": lambda seed: GPSampler(seed=seed, warn_independent_sampling=False),
+SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
+    "tpe": lambda seed, _: TPESampler(multivariate=True, group=True, seed=seed),
+    "random": lambda seed, _: RandomSampler(seed=seed),
+    "nsga2": lambda seed, population: NSGAIISampler(population_size=population, seed=seed),
+    "gp": lambda seed, _: GPSampler(seed=seed, warn_independent_sampling=False),
     # Decides nothing: the grid is counted through.
-    "grid": lambda seed: RandomSampler(seed=seed),
+    "grid": lambda seed, _: RandomSampler(seed=seed),
 }
-"""Samplers by name, made from a seed."""
+"""Samplers by name, made from a seed and the heads of a generation, where they have any."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ class Proposer:
         seed: int,
         objectives: int,
         cost_function: CostFunction | None = None,
+        population: int = POPULATION,
     ) -> None:
-        """`objectives` scores are maximised. `cost_function` is needed where a constraint speaks of cost.
+        """`objectives` scores are maximised. `cost_function` is needed where a constraint speaks of cost. `population` is for NSGA-II.
 
         Raises:
             ExperimentError: the grid of a space with a continuum.
@@ -91,6 +92,7 @@ class Proposer:
         self._sampler = sampler
         self._seed = seed
         self._cost_function = cost_function
+        self._population = population
         with _quiet():
             self._study = optuna.create_study(
                 directions=["maximize"] * objectives, sampler=RandomSampler(seed=0)
@@ -199,7 +201,7 @@ class Proposer:
         seed = search_seed("proposal", self._seed, self._asked, attempt) % 2**32
         with _quiet():
             make = SAMPLERS[self._sampler] if attempt < SAMPLER_DRAWS else SAMPLERS["random"]
-            self._study.sampler = make(seed)
+            self._study.sampler = make(seed, self._population)
         return self._study.ask()
 
     def _given(self, decisions: Mapping[str, Scalar]) -> optuna.Trial:

@@ -94,9 +94,9 @@ def _prepare(
     space, _ = read
     check_sets(experiment, space)
     check_grids(experiment, space)
-    _check_target(experiment, space, out, resume=resume)
     if resume:
         experiment = as_begun(experiment, out)
+    _check_target(experiment, space, out, resume=resume)
     if experiment.search.storage is not None:
         # Before the seconds that base and images take.
         close_storage(open_storage(experiment.search.storage))
@@ -117,11 +117,11 @@ def _prepare(
 
 
 def as_begun(experiment: Experiment, out: Path) -> Experiment:
-    """The experiment, with as many seeds of the control `none` as the run `out` began with, unless it asks for another number."""
-    if "replicates_of_none" in experiment.search.model_fields_set:
-        return experiment
-    former = RunDirectory.open(out).experiment().search.replicates_of_none
-    search = experiment.search.model_copy(update={"replicates_of_none": former})
+    """The experiment, with what the run `out` began with of the keys whose default has changed since, unless it asks for something else."""
+    former = RunDirectory.open(out).experiment().search
+    search = experiment.search
+    unasked = {"replicates_of_none", "candidate_sampler"} - search.model_fields_set
+    search = search.model_copy(update={name: getattr(former, name) for name in unasked})
     return experiment.model_copy(update={"search": search})
 
 

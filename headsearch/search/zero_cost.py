@@ -24,22 +24,27 @@ from headsearch.base.model import Base
 from headsearch.data.sets import ImageSet
 from headsearch.errors import BaseModelError, DataError, HeadError, InfeasibleHead
 from headsearch.experiment import Experiment
+from headsearch.experiment.search import CandidateSampler
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
 from headsearch.heads import Candidate
-from headsearch.heads.build import build_head
+from headsearch.heads.build import build_head, untrained_blocks
 from headsearch.heads.cost import HeadCost
 from headsearch.scoring.baselines import baseline_scores
 from headsearch.scoring.cost import head_cost
-from headsearch.scoring.zero_cost import BaseOutputs, measure_head, run_base
+from headsearch.scoring.score import score_factors
+from headsearch.scoring.zero_cost import BaseOutputs, UntrainedHeads, measure_head, run_base, untrained
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ZeroCostScores, read_scores, write_scores
+from headsearch.search.proposer import POPULATION, Proposer
 from headsearch.space import Space
-from headsearch.space.drawing import distinct_heads
+from headsearch.space.drawing import ENUMERABLE, distinct_heads
 from headsearch.training.devices import generators_kept, resolve_device
 from headsearch.training.materials import Inputs
 from headsearch.training.seeds import derived_generator, derived_seed
 
 _FEWEST_IMAGES = 4
 """Debiased CKA is undefined for less."""
+GENERATIONS = 5
+"""Of NSGA-II, where there are enough candidates; the first is drawn at random."""
 _SAVED_EVERY = 5.0
 """Seconds of work that a kill may cost."""
 
@@ -51,6 +56,8 @@ class _Shared:
     base: BaseInfo
     outputs: tuple[BaseOutputs, ...]
     """Of the base of every seed."""
+    heads: UntrainedHeads
+    """Run on them."""
     data: tuple[str, ...]
     """What was understood of the images and what of them is left out, a line each."""
 
@@ -134,13 +141,13 @@ class ZeroCostScorer:
         measured: list[dict[str, float]] = []
         with generators_kept(shared.outputs[0].maps[0].device):
             for number, outputs in enumerate(shared.outputs):
-                torch.manual_seed(derived_seed(self._seed(number), "head"))
                 try:
-                    head = build_head(config, shared.base)
-                    values = measure_head(head, outputs)
-                except (HeadError, InfeasibleHead) as error:
+                    values = measure_head(shared.heads.run(config, number), outputs)
+                except InfeasibleHead as error:
                     return ZeroCostScores(candidate.head_id, config, self.seeds, cost, reason=str(error))
                 if self.baselines:
+                    torch.manual_seed(self._head_seed(number))
+                    head = untrained(build_head(config, shared.base), outputs.maps[0].device)
                     values |= baseline_scores(head, outputs.maps[0])
                 measured.append(values)
         return _summary(candidate, cost, measured)
@@ -176,11 +183,16 @@ class ZeroCostScorer:
                 raise BaseModelError(
                     f"{self._inputs.info.model}: heads cannot be compared with it: {outputs[-1].reason}"
                 )
-        return _Shared(self._inputs.info, tuple(outputs), tuple(dataset.told()))
+        info = self._inputs.info
+        seeded = [(left, self._head_seed(number)) for number, left in enumerate(outputs)]
+        return _Shared(info, tuple(outputs), UntrainedHeads(info, seeded), tuple(dataset.told()))
 
     def _base(self, number: int) -> Base:
         torch.manual_seed(derived_seed(self._seed(number), "base"))
         return self._inputs.base()
+
+    def _head_seed(self, number: int) -> int:
+        return derived_seed(self._seed(number), "head")
 
     def _seed(self, number: int) -> int:
         return derived_seed(self.experiment.seed, "zero cost", number)
@@ -207,6 +219,7 @@ def score_space(
     *,
     number: int,
     seed: int = 0,
+    sampler: CandidateSampler = "random",
     path: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ZeroCostScores]:
@@ -217,6 +230,8 @@ def score_space(
         scorer: Of the base that the heads are for.
         number: How many.
         seed: Of the draw.
+        sampler: What proposes heads of a space with more than `ENUMERABLE` descriptions: NSGA-II learns from the scores. Of a smaller one
+            they are drawn at random.
         path: A file to keep the scores in (`zero_cost_scores.FILE_NAME` in a run directory). Heads that it holds already are not scored
             again, unless they lack the baselines that are asked for; it is written every few seconds and at the end, whatever that is, whole, and keeps heads that this draw does not have.
         progress: Called with (heads done, heads in all) after every head.
@@ -225,25 +240,72 @@ def score_space(
         UserError: what `ZeroCostScorer.prepare` raises; no head is allowed; the file cannot be read or written, or is of another experiment.
     """
     known = {row.head_id: row for row in _kept(path, scorer.identity)}
-    heads = distinct_heads(space, number, seed=seed, base=scorer.base, cost_function=head_cost)
-    rows: list[ZeroCostScores] = []
     saved = time.monotonic()
+
+    def score(candidate: Candidate) -> ZeroCostScores:
+        nonlocal saved
+        name = candidate.head_id
+        if name not in known or (scorer.baselines and known[name].without_baselines):
+            known[name] = scorer.score(candidate)
+            if path is not None and time.monotonic() - saved > _SAVED_EVERY:
+                write_scores(path, list(known.values()), scorer.identity)
+                saved = time.monotonic()
+        return known[name]
+
+    told = progress or _nobody
+    count = space.count()
     try:
-        for candidate in heads:
-            name = candidate.head_id
-            if name not in known or (scorer.baselines and known[name].without_baselines):
-                known[name] = scorer.score(candidate)
-                if path is not None and time.monotonic() - saved > _SAVED_EVERY:
-                    write_scores(path, list(known.values()), scorer.identity)
-                    saved = time.monotonic()
-            rows.append(known[name])
-            if progress is not None:
-                progress(len(rows), len(heads))
+        if sampler == "nsga2" and (count is None or count > max(number, ENUMERABLE)):
+            return _evolved(space, scorer.base, number, seed, score, told)
+        heads = distinct_heads(space, number, seed=seed, base=scorer.base, cost_function=head_cost)
+        for done, candidate in enumerate(sorted(heads, key=_beginning), start=1):
+            score(candidate)
+            told(done, len(heads))
+        return [known[candidate.head_id] for candidate in heads]
     finally:
         # Also where it is interrupted: only a kill costs the last seconds.
         if path is not None:
             write_scores(path, list(known.values()), scorer.identity)
-    return rows
+
+
+def _evolved(
+    space: Space,
+    base: BaseInfo,
+    number: int,
+    seed: int,
+    score: Callable[[Candidate], ZeroCostScores],
+    told: Callable[[int, int], None],
+) -> list[ZeroCostScores]:
+    """Distinct heads that NSGA-II proposes, each in view of the scores of those before it. It maximises the two factors of the score."""
+    proposer = Proposer(
+        space,
+        base,
+        sampler="nsga2",
+        seed=seed,
+        objectives=2,
+        cost_function=head_cost,
+        population=max(POPULATION, number // GENERATIONS),
+    )
+    rows: dict[str, ZeroCostScores] = {}
+    while len(rows) < number:
+        proposal = proposer.propose(rows, ())
+        if proposal is None:
+            break
+        name = proposal.candidate.head_id
+        if name not in rows:
+            rows[name] = score(proposal.candidate)
+            told(len(rows), number)
+        proposer.tell(proposal.position, score_factors(rows[name].measures, rows[name].quality))
+    return list(rows.values())
+
+
+def _nobody(done: int, total: int) -> None:
+    return
+
+
+def _beginning(candidate: Candidate) -> list[str]:
+    """Sorts heads that begin alike behind one another, which then cost little."""
+    return [repr(block) for block in untrained_blocks(candidate.config)]
 
 
 def _kept(path: Path | None, identity: str) -> list[ZeroCostScores]:

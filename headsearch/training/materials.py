@@ -20,7 +20,7 @@ from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Searc
 from headsearch.heads.build import build_head
 from headsearch.heads.config import HeadConfig
 from headsearch.methods import build_method
-from headsearch.methods.hssl import HSSL
+from headsearch.methods.hssl import HSSL, Student
 from headsearch.training.augmentation import build_augmentation
 from headsearch.training.seeds import derived_seed
 
@@ -129,6 +129,12 @@ class Inputs:
     def branched(self, trunk: str) -> Base:
         """A base with the weights of the file `trunk`. Raises `BaseModelError` where it is of another base."""
         return new_base(self._spec.model_copy(update={"weights": trunk}), self._data)
+
+    def check_method(self, method: MethodSpec) -> None:
+        """Check that the base can be trained by a method. Raises `ExperimentError`."""
+        base = self._read()
+        with torch.random.fork_rng(devices=[]):
+            Student(base, [], build_method(method.name, width=base.info.width, **method.kwargs))
 
     def _read(self) -> Base:
         if self._first is None:

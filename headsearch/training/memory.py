@@ -18,6 +18,7 @@ from headsearch.errors import ExperimentError
 from headsearch.heads.build import build_head
 from headsearch.heads.candidate import Candidate
 from headsearch.methods.method import Method
+from headsearch.methods.pairing import Branch
 
 _STUDENT_COPIES = 4
 """Of every weight: itself, its gradient, and two moments of AdamW."""
@@ -120,16 +121,22 @@ def _bytes(base: Base, heads: Sequence[Candidate], method: Method) -> tuple[floa
     """What the base's weights need, and what the backward pass keeps of it for a view; for a head on average what its weights and projectors need,
     and what is kept of it for a view."""
     info = base.info
+    method.prepare(info)
     with torch.device("meta"):
-        branches = sum(_size(method.projector(dim)) for dim in (info.embedding_dim, info.width))
+        embedding_dim = info.width if method.compares_tokens else info.embedding_dim
+        pair = [Branch(method.projector(dim), method.predictor()) for dim in (embedding_dim, info.width)]
+        branches = sum(map(_size, pair))
         built = [build_head(head.config, info) for head in heads]
         projector = _size(method.projector(info.width))
         base_kept = _kept(base, torch.empty(2, info.channels, info.image_size, info.image_size)) / 2
+        base_kept *= method.least_seen
         maps = torch.empty(2, info.width, *info.grid)
         head_kept = [_kept(head, maps) / 2 for head in built]
+        tokens = torch.empty(2, info.grid[0] * info.grid[1], info.width)
+        decoded = sum(_kept(branch, tokens) / 2 for branch in pair) if method.leaves_out else 0.0
     per_head = sum(map(_size, built)) / len(built) * (_STUDENT_COPIES + 1)
     per_head += _STUDENT_COPIES * branches + projector
-    return (_STUDENT_COPIES + 1) * _size(base), base_kept, per_head, sum(head_kept) / len(built)
+    return (_STUDENT_COPIES + 1) * _size(base), base_kept, per_head, sum(head_kept) / len(built) + decoded
 
 
 def _size(module: nn.Module) -> float:

@@ -74,6 +74,7 @@ class ProxyEvaluator:
             except BaseModelError as error:
                 raise ExperimentError(f"proxy.trunk: {error}") from error
         self._prepared()
+        self.inputs.check_method(self.experiment.method)
 
     def let_go(self) -> None:
         """Forget base and images; they are read again when they are needed."""

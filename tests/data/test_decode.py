@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
+from headsearch.data import decode
 from headsearch.data.decode import (
     canvas_side,
     choose_canvas,
@@ -264,3 +265,82 @@ def test_arrays_are_resized_like_files() -> None:
     expected, _, _ = decode_all(ArraySource(image[None], "x"), [0], 20)
     from_file = decode_file(encoded(photo(48, 48), "PNG"), 20)
     assert torch.equal(expected[0], torch.from_numpy(from_file.transpose(2, 0, 1).copy()))
+
+
+def by_pillow(file: io.BytesIO, canvas: int) -> NDArray[np.uint8]:
+    """The centre square, by Pillow alone; where it is shrunk, cut at a whole pixel."""
+    image = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+    side = min(image.size)
+    if side <= canvas:
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        box = (left, top, left + side, top + side)
+        return np.asarray(image.resize((canvas, canvas), Image.Resampling.BILINEAR, box=box))
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((canvas, canvas), Image.Resampling.BILINEAR))
+
+
+@pytest.fixture(params=["with simplejpeg", "without"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to decode JPEG files."""
+    if request.param == "without":
+        monkeypatch.setattr(decode, "simplejpeg", None)
+
+
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}])
+@pytest.mark.parametrize("canvas", [64, 97, 121, 180])
+def test_a_jpeg_is_decoded_as_pillow_decodes_it(mode: str, options: dict[str, object], canvas: int) -> None:
+    file = encoded(photo(170, 121).convert(mode), "JPEG", **options)
+    difference = np.abs(decode_file(file, canvas).astype(int) - by_pillow(file, canvas))
+    assert difference.max() <= (1 if canvas < 121 else 0)
+
+
+@pytest.mark.parametrize("canvas", [16, 64, 180])
+def test_a_jpeg_gives_the_same_pixels_without_simplejpeg(
+    canvas: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [encoded(photo(170, 121), "JPEG", quality=quality) for quality in (20, 75, 98)]
+    fast = [decode_file(file, canvas) for file in files]
+    monkeypatch.setattr(decode, "simplejpeg", None)
+    for file, pixels in zip(files, fast, strict=True):
+        np.testing.assert_array_equal(decode_file(file, canvas), pixels)
+
+
+@pytest.mark.parametrize("orientation", range(9))
+@pytest.mark.usefixtures("decoder")
+def test_a_jpeg_is_turned_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # Even sides: turning and cutting commute.
+    file = encoded(photo(170, 120), "JPEG", exif=exif)
+    assert np.abs(decode_file(file, 64).astype(int) - by_pillow(file, 64)).max() <= 1
+
+
+@pytest.mark.usefixtures("decoder")
+def test_a_jpeg_cut_short_anywhere_is_as_broken_as_pillow_says() -> None:
+    whole = encoded(photo(64, 48), "JPEG").getvalue()
+    read = 0
+    for size in [*range(0, len(whole), 17), *range(len(whole) - 12, len(whole) + 1)]:
+        file = io.BytesIO(whole[:size])
+        try:
+            expected = by_pillow(file, 32)
+        except OSError:
+            with pytest.raises(CorruptImage):
+                decode_file(file, 16)
+        else:
+            read += 1
+            assert np.abs(decode_file(file, 32).astype(int) - expected).max() <= 1
+    assert read == 1
+
+
+def test_photographs_are_shrunk_as_pillow_does_it() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        width, height = random.integers(40, 300, 2)
+        canvas = int(random.integers(8, min(width, height) + 1))
+        image = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        file = encoded(image, "PNG")
+        # Torch rounds between its two passes: noise, where rounding errors do not cancel, may differ by 2.
+        assert np.abs(decode_file(file, canvas).astype(int) - by_pillow(file, canvas)).max() <= 2

@@ -117,9 +117,9 @@ def test_a_folder_is_cut_decoded_and_labelled(pets: Path) -> None:
         if row in cut(FileSource(pets, [str(p.relative_to(pets)) for _, p in names]), 0)[0]
     )
     expected = np.asarray(
-        Image.open(names[first][1]).resize((18, 18), Image.Resampling.BILINEAR, box=(0, 2, 20, 22))
+        Image.open(names[first][1]).crop((0, 2, 20, 22)).resize((18, 18), Image.Resampling.BILINEAR)
     )
-    np.testing.assert_array_equal(data.train.images[0].numpy(), expected.transpose(2, 0, 1))
+    np.testing.assert_allclose(data.train.images[0].int(), expected.transpose(2, 0, 1), atol=2)
     assert data.classes[int(data.train.labels[0])] == names[first][0]
 
 

@@ -46,6 +46,8 @@ def test_the_numbers_are_those_of_the_papers() -> None:
         "dino": (5e-4, 0.04, 0.4, 0.996, 3.0),
         "dinov2": (1e-4, 0.04, 0.2, 0.994, 3.0),
         "ibot": (5e-4, 0.04, 0.4, 0.996, 3.0),
+        "mae": (1.5e-4, 0.05, 0.05, 0.999, 0.0),
+        "ijepa": (1.25e-4, 0.04, 0.4, 0.996, 0.0),
         "simmim": (1e-4, 0.05, 0.05, 0.999, 5.0),
     }
     for name in METHODS:

@@ -136,6 +136,41 @@ def test_simmim_has_both_students_predict_pixels_and_what_the_teachers_head_sees
     torch.testing.assert_close(pair.loss(views, masks=masks), torch.stack(losses).mean())
 
 
+@pytest.mark.parametrize("heads", [(), (CONVNEXT,)], ids=["none", "one"])
+@pytest.mark.parametrize("method", ["mae", "ijepa"])
+def test_both_students_decode_what_the_teachers_head_sees_from_what_is_left(
+    method: str, heads: tuple[Any, ...]
+) -> None:
+    pair, views = make_pair(method, *heads), make_views()
+    masks = make_masks(pair)
+    student, teacher = pair.student, pair.teacher
+    losses = []
+    for view, mask in zip(views, masks, strict=True):
+        assert student.masking is not None
+        seen, target = student.masking(student.base, view, mask != 0).map, teacher.base(view).map
+        maps = [(seen, student.base_branches[0])]
+        if heads:
+            maps.append((student.heads[0](seen), student.head_branches[0]))
+            target = teacher.heads[0](target)
+        # A position in two target blocks counts twice.
+        weight = mask.flatten(1).clamp_min(0).float()
+        features = F.layer_norm(target.flatten(2).mT, [16]).detach()
+        pixels = F.unfold(view, 4, stride=4).transpose(1, 2)
+        spread = pixels.var(dim=2, keepdim=True) + 1e-6
+        pixels = (pixels - pixels.mean(dim=2, keepdim=True)) / spread.sqrt()
+        for feature_map, branch in maps:
+            decoder = branch.predictor
+            assert decoder is not None
+            inside = decoder.transformer
+            tokens = decoder.embed(F.layer_norm(feature_map.flatten(2).mT, [16])) + inside.pos_embed
+            predicted = decoder.predict(inside.norm(inside.blocks(tokens)))
+            error = F.smooth_l1_loss(predicted[:, :, -16:], features, reduction="none").mean(dim=2)
+            if method == "mae":
+                error = error + (predicted[:, :, :-16] - pixels).square().mean(dim=2)
+            losses.append((weight * error).sum() / weight.sum())
+    torch.testing.assert_close(pair.loss(views, masks=masks), torch.stack(losses).mean())
+
+
 def test_simmim_without_a_head_or_features_is_the_published_one() -> None:
     pair, views = make_pair("simmim", feature_weight=0.0), make_views()
     masks = make_masks(pair)
@@ -152,7 +187,7 @@ def test_simmim_without_a_head_or_features_is_the_published_one() -> None:
     torch.testing.assert_close(pair.loss(views, masks=masks), torch.stack(reconstructed).mean())
 
 
-@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim"])
+@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim", "mae", "ijepa"])
 def test_the_loss_of_many_heads_is_the_mean_of_their_own(method: str) -> None:
     heads = (CONVNEXT, {"mixer": {"depth": 1}}, {"vit": {"depth": 1}})
     pair, views = make_pair(method, *heads).eval(), make_views()
@@ -168,7 +203,7 @@ def test_the_loss_of_many_heads_is_the_mean_of_their_own(method: str) -> None:
     torch.testing.assert_close(loss(None), torch.stack([loss([index]) for index in range(3)]).mean())
 
 
-@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim"])
+@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim", "mae", "ijepa"])
 def test_every_part_of_the_student_learns_and_the_teacher_follows(method: str) -> None:
     pair, views = make_pair(method, CONVNEXT), make_views()
     pair.loss(views, masks=make_masks(pair)).backward()
@@ -183,7 +218,7 @@ def test_every_part_of_the_student_learns_and_the_teacher_follows(method: str) -
     assert moved == len(after), "everything that the teacher has"
 
 
-@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim"])
+@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim", "mae", "ijepa"])
 def test_masks_follow_from_the_global_random_state_where_none_are_given(method: str) -> None:
     pair, views = make_pair(method, CONVNEXT).eval(), make_views()
     losses = []
@@ -196,7 +231,7 @@ def test_masks_follow_from_the_global_random_state_where_none_are_given(method: 
     assert losses[0] == losses[1] != losses[2]
 
 
-@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim"])
+@pytest.mark.parametrize("method", ["ibot", "dinov2", "simmim", "mae", "ijepa"])
 def test_a_few_steps_lower_the_loss(method: str) -> None:
     pair, views = make_pair(method, CONVNEXT), make_views(images=16)
     masks = pair.masks(16, torch.Generator().manual_seed(0))

@@ -172,7 +172,7 @@ def test_where_a_rank_is_killed_the_others_tell_how_to_go_on(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
-@pytest.mark.parametrize("method", ["mocov3", "dino", "ibot", "simmim"])
+@pytest.mark.parametrize("method", ["mocov3", "dino", "dinov2", "ibot", "simmim", "mae", "ijepa"])
 def test_a_gpu_trains_in_bfloat16_and_compiled(method: str, head: Path, images: Path, tmp_path: Path) -> None:
     extra = ["--set", "recipe.device=cuda", "--set", "recipe.compile=true", "--set", f"method.name={method}"]
     result = in_process(str(head), "--data", str(images), "--out", str(tmp_path / "out"), *SMALL, *extra)

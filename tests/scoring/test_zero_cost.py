@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from headsearch.base.model import load_base
-from headsearch.errors import HeadError, InfeasibleHead
-from headsearch.heads import parse_head
-from headsearch.heads.build import build_head
+from headsearch.errors import InfeasibleHead
+from headsearch.heads import FAMILIES, parse_head
+from headsearch.heads.build import Block, build_head
 from headsearch.scoring.collapse import rankme
 from headsearch.scoring.discrepancy import debiased_cka, discrepancies
 from headsearch.scoring.features import extract_features, extract_view_embeddings
 from headsearch.scoring.quality import view_retrieval
-from headsearch.scoring.zero_cost import measure_head, run_base
+from headsearch.scoring.zero_cost import UntrainedHeads, measure_head, run_base, untrained
 from headsearch.scoring.zero_cost_scores import CKA_MEASURES, MEASURED
 
 KWARGS = {"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -58,6 +58,12 @@ def make(base, description, seed=1):
     return build_head(parse_head(description), base.info)
 
 
+def measure(head, seen):
+    head = untrained(head, torch.device("cpu"))
+    with torch.no_grad():
+        return measure_head([head(x_BCHW) for x_BCHW in seen.inputs], seen)
+
+
 @pytest.mark.parametrize(
     "description",
     [{"convnext": {"depth": 1, "drop_path": 0.5}}, {"mixer": {"depth": 2, "first_shortcut": False}}],
@@ -72,7 +78,7 @@ def test_cached_maps_give_what_base_and_head_give_together(base, images, seen, d
         "rankme_head": rankme(features.head_embedding),
     }
     assert set(expected) == set(MEASURED)
-    assert measure_head(head, seen) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert measure(head, seen) == pytest.approx(expected, rel=1e-3, abs=1e-4)
     assert 0 < expected["retrieval.head"] < 100
 
 
@@ -85,7 +91,7 @@ def test_batch_norms_normalise_by_the_batch_and_nothing_else_is_in_training_mode
     with torch.no_grad():
         tokens = torch.cat([twin(x).permute(0, 2, 3, 1).reshape(-1, 32) for x in seen.maps])
     base_tokens = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, 32) for x in seen.maps])
-    measured = measure_head(copy.deepcopy(head), seen)["cka.tokens.output"]
+    measured = measure(copy.deepcopy(head), seen)["cka.tokens.output"]
     assert measured == pytest.approx(1 - debiased_cka(base_tokens, tokens), abs=1e-5)
     with torch.no_grad():
         by_statistics = torch.cat([twin.eval()(x).permute(0, 2, 3, 1).reshape(-1, 32) for x in seen.maps])
@@ -113,7 +119,7 @@ def test_a_collapsed_head_has_no_scores(base, seen):
     with torch.no_grad():
         head.stages[0].blocks[0].mlp.fc2.weight.zero_()
     with pytest.raises(InfeasibleHead, match="the head collapsed"):
-        measure_head(head, seen)
+        measure(head, seen)
 
 
 def test_a_head_that_is_not_finite_has_no_scores(base, seen):
@@ -121,15 +127,44 @@ def test_a_head_that_is_not_finite_has_no_scores(base, seen):
     with torch.no_grad():
         head.stages[0].blocks[0].mlp.fc2.bias[3] = torch.inf
     with pytest.raises(InfeasibleHead, match="not finite"):
-        measure_head(head, seen)
+        measure(head, seen)
 
 
-def test_a_head_for_another_base_is_refused(seen):
-    from headsearch.testing.heads import toy_base
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heads_that_begin_alike_give_what_each_gives_alone(base, seen, family, monkeypatch):
+    built = []
+    build = Block.build
+    monkeypatch.setattr(Block, "build", lambda *arguments: built.append(arguments) or build(*arguments))
+    shallow, deep = ({family: {"depth": depth, "first_shortcut": False}} for depth in (1, 3))
+    stacks = [
+        [{family: {"depth": 2}}, last] for last in ({"mixer": {"depth": 1}}, {"convnext": {"depth": 1}})
+    ]
+    heads = UntrainedHeads(base.info, [(seen, 5), (seen, 6)])
+    for description, blocks in zip((shallow, deep, *stacks), (1, 2, 3, 1), strict=True):
+        for place, seed in ((0, 5), (1, 6)):
+            built.clear()
+            maps = heads.run(parse_head(description), place)
+            assert len(built) == blocks
+            head = untrained(make(base, description, seed), torch.device("cpu"))
+            with torch.no_grad():
+                assert all(torch.equal(x, head(y)) for x, y in zip(maps, seen.inputs, strict=True))
 
-    head = build_head(parse_head({"mlp": {"depth": 1}}), toy_base(24, (4, 4)))
-    with pytest.raises(HeadError, match="width"):
-        measure_head(head, seen)
+
+def test_kept_maps_are_bounded(base, seen, monkeypatch):
+    two = 2 * sum(x.numel() * x.element_size() for x in seen.inputs)
+    monkeypatch.setattr("headsearch.scoring.zero_cost._KEPT_BYTES", two)
+    heads = UntrainedHeads(base.info, [(seen, 0)])
+    expected = UntrainedHeads(base.info, [(seen, 0)])
+    for description in ({"mixer": {"depth": 3}}, {"mlp": {"depth": 1}}, {"mixer": {"depth": 2}}):
+        maps = heads.run(parse_head(description), 0)
+        assert heads._kept <= two
+        assert heads._kept == sum(
+            x.numel() * x.element_size() for kept in heads._passed.values() for x in kept.maps
+        )
+        monkeypatch.undo()
+        whole = expected.run(parse_head(description), 0)
+        monkeypatch.setattr("headsearch.scoring.zero_cost._KEPT_BYTES", two)
+        assert all(map(torch.equal, maps, whole))
 
 
 def test_a_worthless_base_is_told(images):

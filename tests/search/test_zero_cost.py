@@ -14,6 +14,7 @@ from headsearch.base.model import load_base
 from headsearch.errors import BaseModelError, DataError, RunError, SpaceError
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads import Candidate, parse_head
+from headsearch.heads.build import Block
 from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import (
     BASELINES,
@@ -127,21 +128,19 @@ def test_a_head_that_the_base_cannot_carry_has_a_reason(scorer: ZeroCostScorer) 
 
 
 def test_a_collapsed_head_has_a_reason_and_a_cost(
-    scorer: ZeroCostScorer, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from headsearch.search import zero_cost as module
-
-    real = module.build_head
+    real = Block.build
 
     def dead(*arguments: Any) -> torch.nn.Module:
-        head = real(*arguments)
+        block = real(*arguments)
         with torch.no_grad():
-            for parameter in head.stages.parameters():
+            for parameter in block.parameters():
                 parameter.zero_()
-        return head
+        return block
 
-    monkeypatch.setattr(module, "build_head", dead)
-    row = scorer.score(Candidate.of(parse_head({"mlp": {"first_shortcut": False}})))
+    monkeypatch.setattr(Block, "build", dead)
+    row = make().score(Candidate.of(parse_head({"mlp": {"first_shortcut": False}})))
     assert "the head collapsed" in (row.reason or "")
     assert row.score is None
     assert row.cost is not None

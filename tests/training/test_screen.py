@@ -176,8 +176,10 @@ def test_all_heads_in_every_step_is_a_choice(images: Path, tmp_path: Path) -> No
     assert run._take_turns() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("method", ["dino", "dinov2"])
-def test_methods_with_state_go_on_when_heads_are_dropped(images: Path, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", ["dino", "ijepa"])
+def test_methods_with_state_or_masks_go_on_when_heads_are_dropped(
+    images: Path, tmp_path: Path, method: str
+) -> None:
     results = screened(images, tmp_path / "whole", method=method)
     assert sorted(result.state for result in results) == ["complete"] * 3 + ["stopped"] * 2
     assert all(math.isfinite(rung.loss) for result in results for rung in result.rungs)
