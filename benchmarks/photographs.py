@@ -5,7 +5,7 @@
     python benchmarks/photographs.py vit --choose --set data.root=path/to/cifar10
 
 The first trains what is not in the table yet, arm by arm in the protocol's order, until all is done or no minutes are left; the next call takes
-up what was interrupted. Every training goes into `photographs/vit-mocov3.csv`, a row per rung, and its predictions for every held-out image into the `.npz` beside it. `--judge`
+up what was interrupted. Every training goes into `photographs/vit-mocov3.csv`, a row per rung, and its predictions for every held-out image, with their labels, into the `.npz` beside it. `--judge`
 prints the protocol's outcomes from the table. `--choose` draws the heads anew: their list, `photographs/heads.json`, was made so before anything was trained.
 """
 
@@ -191,7 +191,8 @@ def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]]
         "linear": linear_predictions(train_x, train_y, test_x, seed=0),
     }
     kept = {probe: labels.cpu().numpy().astype(np.uint8) for probe, labels in predicted.items()}
-    rows[-1]["linear"] = 100.0 * float((kept["linear"] == test_y.numpy()).mean())
+    kept["labels"] = test_y.numpy().astype(np.uint8)
+    rows[-1]["linear"] = 100.0 * float((kept["linear"] == kept["labels"]).mean())
     return rows, kept
 
 
@@ -259,6 +260,8 @@ def conduct(bench: str, options: argparse.Namespace) -> None:
         except queue.Empty:
             continue
         rows += new
+        if predicted:
+            kept["labels"] = predicted.pop("labels")
         kept |= {f"{task.name}/{probe}": labels for probe, labels in predicted.items()}
         pd.DataFrame(rows).reindex(columns=[*COLUMNS, "reason"]).to_csv(table, index=False)
         np.savez_compressed(predictions, **kept)

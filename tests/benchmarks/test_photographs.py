@@ -1,0 +1,115 @@
+"""The protocol's trainings and outcomes, and the accelerator's script on a CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import photographs
+import photographs_outcomes as outcomes
+import pytest
+from scipy import stats
+
+from headsearch.heads import Candidate
+from headsearch.heads.registry import parse_head
+
+ROOT = Path(photographs.__file__).parents[1]
+
+
+def test_the_arms_are_those_of_the_protocol() -> None:
+    listed = list(photographs.tasks("vit", 40, 55))
+    counted = Counter(task.arm for task in listed)
+    assert counted.pop("none") == 6
+    assert counted == dict.fromkeys(counted, 3)
+    assert len(counted) == 4 + 15
+    assert len({task.name for task in listed}) == len(listed)
+    assert [task.epochs for task in listed if task.arm == "none-equal-time"] == [55] * 3
+    assert {len(task.heads) for task in listed if task.arm == "screen"} == {15}
+    first = [task.name for task in listed[:4]]
+    assert first == ["none-0", "paper-0", "mlp-0", "none-equal-time-0"]
+
+
+@pytest.mark.parametrize("bench", photographs.BENCHES)
+def test_the_heads_are_what_their_names_say(bench: str) -> None:
+    described = json.loads(photographs.HEADS.read_text(encoding="utf-8"))[bench]
+    assert len({head["head_id"] for head in described["heads"]}) == 15
+    scores = [head["untrained"] for head in described["heads"]]
+    assert scores == sorted(scores, reverse=True)
+    for head in described["heads"]:
+        assert Candidate.of(parse_head(head["config"])).head_id == head["head_id"]
+
+
+def test_the_pages_show_what_is_computed(capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes.judge(photographs.HERE / "vit-mocov3.csv")
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(rows) > 10
+    page = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    assert [row for row in rows if row not in page] == []
+
+
+def test_accuracies_are_those_of_the_predictions() -> None:
+    last = outcomes.ends(pd.read_csv(photographs.HERE / "vit-mocov3.csv"))
+    predictions = np.load(photographs.HERE / "vit-mocov3-predictions.npz")
+    for row in last.to_dict("records"):
+        for probe in outcomes.PROBES:
+            found = predictions[f"{row['arm']}-{row['replicate']}/{probe}"]
+            assert 100 * np.mean(found == predictions["labels"]) == pytest.approx(row[probe])
+
+
+def test_with_one_arm_the_interval_is_students() -> None:
+    random = np.random.default_rng(0)
+    last = pd.DataFrame(
+        [
+            {"arm": arm, "knn": 50 + random.normal(), "linear": 60 + random.normal()}
+            for arm, count in (("paper", 3), ("none", 6))
+            for _ in range(count)
+        ]
+    )
+    found = outcomes.gains(last, "none")
+    for row in found.to_dict("records"):
+        paper, none = (last[last["arm"] == arm][row["probe"]] for arm in ("paper", "none"))
+        student = stats.ttest_ind(paper, none).confidence_interval(0.95)
+        assert row["gain"] == pytest.approx(paper.mean() - none.mean())
+        assert (row["low"], row["high"]) == pytest.approx((student.low, student.high), abs=0.02)
+
+
+def test_a_score_that_orders_as_the_target_does_has_a_tau_of_one() -> None:
+    rows = []
+    for place in range(8):
+        common = {"head_id": f"h{place}", "replicate": 0, "epochs": 4, "epoch": 4}
+        rows.append({**common, "arm": "screen", "score": 0.1 * place})
+        rows.append({**common, "arm": f"head-{place:02}", "knn": 40.0 + place, "linear": 50.0 + 2 * place})
+    found = outcomes.predicted(pd.DataFrame(rows))
+    assert found is not None
+    assert found["heads"] == 8
+    assert found["tau"] == pytest.approx((1.0, 1.0, 1.0))
+    # The best four are 4 to 7, their mean 5.5; that of all is 3.5.
+    assert found["knn"][0] == pytest.approx(2.0)
+    assert found["linear"][0] == pytest.approx(4.0)
+    assert outcomes.predicted(pd.DataFrame(rows[1:])[lambda table: table["arm"] != "screen"]) is None
+
+
+def test_flatness_is_the_last_quarter_over_what_came_before() -> None:
+    curve = [(25, 30.0), (50, 36.0), (75, 40.0), (100, 41.0)]
+    table = pd.DataFrame([{"arm": "none", "epoch": epoch, "knn": knn} for epoch, knn in curve])
+    [row] = outcomes.flatness(table).to_dict("records")
+    assert row == {"arm": "none", "added": 1.0, "share": pytest.approx(0.1), "flat": True}
+
+
+def test_the_accelerators_script_works_on_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    command = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), "--device", "cpu", "--quick", "--out", str(out)]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=580)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    parts = json.loads(out.read_text(encoding="utf-8"))["parts"]
+    assert list(parts) == ["steps", "screen", "sharing", "streaming", "search"]
+    assert parts["search"]["arms"]["none"]["trainings"] == 1
+    assert parts["streaming"]["of_ready"] > 0
+    assert len(parts["steps"]["rows"]) == 2
