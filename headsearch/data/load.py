@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from headsearch.data.cache import Cached, Versioned, cache_folder
 from headsearch.data.collection import Collection, Part, by_hash, cut
 from headsearch.data.decode import RGB, Pixels, Source, choose_canvas, decode_all
 from headsearch.data.left_out import LeftOut
-from headsearch.data.names import Channels, check_dataset_name, data_path
+from headsearch.data.names import NEEDS_ROOT, Channels, check_dataset_name, data_path
 from headsearch.data.sets import Dataset, ImageSet, MemoryImages, StreamedImages
 from headsearch.errors import DataError, LabelsMissing, printable
 
@@ -47,7 +48,8 @@ def load(
     """See `headsearch.data.load_data`."""
     check_dataset_name(dataset)
     pixels = pixels_of(channels)
-    found = _collect(dataset, root, labels == "probe", prefer, image_size, memory_limit, pixels)
+    kept = None if cache is None else cache_folder(cache)
+    found = _collect(dataset, root, labels == "probe", prefer, image_size, memory_limit, pixels, kept)
     left_out = found.left_out
     left_out.rule = unreadable
     left_out.place = f"'{dataset}'" if root is None else f"'{dataset}' in '{printable(root)}'"
@@ -115,16 +117,19 @@ def _collect(
     image_size: int,
     memory_limit: int,
     pixels: Pixels,
+    kept: Path | None,
 ) -> Collection:
     if dataset == "digits":
         from headsearch.data.digits import digits
 
         return digits(with_labels, pixels)
-    if dataset in ("folder", "npz"):
+    if dataset in NEEDS_ROOT:
         if root is None:
-            raise DataError(
-                f"data.root: dataset '{dataset}' needs the path of its {'file' if dataset == 'npz' else 'folder'}"
-            )
+            raise DataError(f"data.root: dataset '{dataset}' needs the path of a {NEEDS_ROOT[dataset]}")
+        if dataset == "webdataset":
+            from headsearch.data.shards import webdataset
+
+            return webdataset(root, with_labels, prefer, pixels, kept)
         if dataset == "npz":
             from headsearch.data.npz import npz
 

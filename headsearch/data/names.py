@@ -18,7 +18,13 @@ def channel_count(channels: Channels) -> int:
     return 3 if channels == "rgb" else channels
 
 
-OWN_NAMES = ("digits", "folder", "npz")
+OWN_NAMES = ("digits", "folder", "npz", "webdataset")
+NEEDS_ROOT = {
+    "folder": "folder of images",
+    "npz": ".npz file",
+    "webdataset": "folder of .tar files, or their address",
+}
+"""What `data.root` is of our own names that need one."""
 
 _HELD_OUT = ("val", "valid", "validation", "test")
 
@@ -98,19 +104,20 @@ def check_dataset_name(dataset: str) -> None:
 def check_data(dataset: str, root: str | None) -> None:
     """Check what can be checked without opening an image. Raises `DataError`: no such data set, or nothing where its images should be."""
     check_dataset_name(dataset)
-    if dataset not in ("folder", "npz"):
+    if dataset not in NEEDS_ROOT:
         return
-    kind = "folder of images" if dataset == "folder" else ".npz file"
+    kind = NEEDS_ROOT[dataset]
     if root is None:
         raise DataError(
             f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
         )
-    if what_is(data_path(root)) is None:
+    if dataset != "webdataset" and what_is(data_path(root)) is None:
         raise DataError(f"data.root: no {kind} at '{printable(root)}'")
 
 
 def data_named(text: str) -> dict[str, str]:
-    """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, or a folder.
+    """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, `.tar` shards or an address
+    of some, or a folder.
 
     Raises:
         DataError: the path is no UTF-8, and could not be kept in a file.
@@ -122,5 +129,7 @@ def data_named(text: str) -> dict[str, str]:
         separator and prefix in (*OPEN_PREFIXES, "torch") and what_is(Path(text)) is None
     ):
         return {"dataset": text}
+    if "://" in text or text.endswith(".tar"):
+        return {"dataset": "webdataset", "root": text}
     is_npz = text.lower().endswith(".npz") and what_is(data_path(text)) != "folder"
     return {"dataset": "npz" if is_npz else "folder", "root": text}

@@ -20,7 +20,7 @@ _TRIED = 33
 """Files of which one is hoped to be readable, and tells the type of all."""
 
 
-class _Files(ABC):
+class Files(ABC):
     """Images that are files, or opened like them."""
 
     def __init__(self, pixels: Pixels) -> None:
@@ -65,7 +65,7 @@ class _Files(ABC):
             return self.pixels.read(file, canvas)
 
 
-class FileSource(_Files):
+class FileSource(Files):
     """Image files below a folder."""
 
     def __init__(self, root: Path, files: Sequence[str], pixels: Pixels = RGB) -> None:
@@ -122,7 +122,7 @@ class ArraySource:
         return self.pixels.from_array(self.images[index], canvas)
 
 
-class ReaderSource(_Files):
+class ReaderSource(Files):
     """A timm reader: it hands out open files, so that large JPEGs need not be decoded in full."""
 
     def __init__(self, reader: Any, label: str, pixels: Pixels = RGB) -> None:
