@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from forked import headsearch
 
 from headsearch.errors import ExperimentError, HeadError, PluginError, RunError, SpaceError
 from headsearch.experiment import load_experiment, parse_experiment
@@ -247,9 +248,8 @@ def test_a_run_is_searched_looked_at_without_the_plugin_resumed_and_exported(
     out = tmp_path / "run"
     run_search(experiment, out)
     hidden = gated.rename(gated.with_suffix(".away"))
-    away = [sys.executable, "-m", "headsearch"]
     for command in (["rank", "--format", "json"], ["audit"], ["status"], ["report", "--format", "md"]):
-        seen = subprocess.run([*away, command[0], str(out), *command[1:]], capture_output=True, text=True)
+        seen = headsearch(command[0], out, *command[1:])
         assert (seen.returncode, seen.stderr.count("not shown")) == (0, 0), seen.stderr
         if command[0] == "rank":
             assert {row["family"] for row in json.loads(seen.stdout)} == {"none", "gated"}

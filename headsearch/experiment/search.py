@@ -126,6 +126,9 @@ class ScreenSpec(Section):
         return epochs, list(self.rungs) or sorted({max(1, epochs // 2), epochs})
 
 
+ANCHORS_WITHOUT_A_HEAD = 2
+"""Trainings without a head that the anchors are compared with."""
+
 _CONTROLS: list[Control] = ["none", "same", "mlp"]
 FUNNEL_TRIALS = 8
 """Heads with a proxy of their own in a funnel that is not told how many."""
@@ -172,6 +175,9 @@ class SearchSpec(Section):
     """Run before anything else."""
     target_epochs: Positive = PRETRAINING_EPOCHS
     """Of the real pretraining that the search is for. Proxies of less than half of it are ordered by the score alone, and nothing is said of worth."""
+    anchors: Annotated[int, Field(ge=0)] = 0
+    """So many heads, spread over the order by score, are trained for `target_epochs` in the end, and so is no head, twice: from them the long-run gain of
+    every head is predicted. 3 or more, 6 are advised (docs/evidence.md); they cost their time beyond `budget`. 0: none."""
     discrepancy: str = "cka.embedding.output"
     """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
     stopping: Annotated[HalvingSpec | NoStoppingSpec, Field(discriminator="kind")] = HalvingSpec()
@@ -209,6 +215,10 @@ class SearchSpec(Section):
         """
         asked = self.model_dump(exclude_unset=True)
         sizes = with_budget(asked, proxies, controls=len(self.controls), trunk=trunk)
+        if self.anchors > sizes["trials"]:
+            raise ValueError(
+                f"it buys proxies of {sizes['trials']} heads, fewer than anchors ({self.anchors})"
+            )
         return SearchSpec.model_validate(sizes)
 
     @property
@@ -230,6 +240,23 @@ class SearchSpec(Section):
     def seeds_of_none(self, finalists: int, seeds: int) -> int:
         """How many the control `none` is given where one of so many finalists has so many, and none has more."""
         return max(self.replicates, self.replicates_of_none or seeds_of_shared_control(finalists, seeds))
+
+    @property
+    def anchor_trainings(self) -> int:
+        """Trainings as long as the real pretraining: the anchors, and those without a head."""
+        return self.anchors + ANCHORS_WITHOUT_A_HEAD if self.anchors else 0
+
+    @model_validator(mode="after")
+    def _anchors_can_tell(self) -> SearchSpec:
+        if self.anchors in (1, 2):
+            raise ValueError(
+                f"anchors: an interval takes three, expected 0 or at least 3, got {self.anchors}"
+            )
+        if self.anchors and "target_epochs" not in self.model_fields_set:
+            raise ValueError(
+                f"anchors: {self.anchors} need target_epochs, the length of the real pretraining, which they are trained for"
+            )
+        return self
 
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:
@@ -253,6 +280,8 @@ class SearchSpec(Section):
             if "audit" not in self.model_fields_set:
                 self.__dict__["audit"] = min(2, self.trials // 3)
             self._check_funnel()
+        if self.anchors > self.trials and not isinstance(self.budget, str):
+            raise ValueError(f"anchors ({self.anchors}) must not exceed trials ({self.trials})")
         return self
 
     def _check_funnel(self) -> None:

@@ -20,7 +20,7 @@ class PlannedStage:
     """The trainings of one stage."""
 
     name: str
-    """`trunk`, `controls`, `screen`, `heads` or `replicates`."""
+    """`trunk`, `controls`, `screen`, `heads`, `replicates` or `anchors`."""
     trainings: int
     epochs: int
     """Of each training, unless it is stopped early."""
@@ -77,6 +77,12 @@ def plan_search(experiment: Experiment, materials: Materials, out: Path) -> Sear
         stages.append(PlannedStage("heads", search.trials, epochs, search.trials * share * seconds))
         again = search.most_further_seeds
         stages.append(PlannedStage("replicates", again, epochs, again * seconds))
+    long = search.target_epochs
+    stages.append(
+        PlannedStage(
+            "anchors", search.anchor_trainings, long, search.anchor_trainings * seconds * long / epochs
+        )
+    )
     executor = search.executor
     existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     return SearchPlan(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import headsearch
 from safetensors.torch import load_file
 
 from headsearch.base.model import load_base
@@ -107,9 +106,7 @@ def test_from_a_search_to_weights_that_load_strictly_into_it(
     model.load_state_dict(load_file(out / "base.safetensors"), strict=True)
 
     command = ["evaluate", str(out), "--probes", "knn,finetune", "--set", "finetune.epochs=1", "--seeds", "1"]
-    seen = subprocess.run(
-        [sys.executable, "-m", "headsearch", *command, "--format", "json"], capture_output=True, text=True
-    )
+    seen = headsearch(*command, "--format", "json")
     assert seen.returncode == 0, seen.stderr
     assert {row["probe"] for row in json.loads(seen.stdout)["rows"]} == {"20-NN", "finetune"}
 
