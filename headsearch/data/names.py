@@ -111,8 +111,18 @@ def check_data(dataset: str, root: str | None) -> None:
         raise DataError(
             f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
         )
-    if dataset != "webdataset" and what_is(data_path(root)) is None:
+    if dataset == "webdataset":
+        check_address(root)
+    elif what_is(data_path(root)) is None:
         raise DataError(f"data.root: no {kind} at '{printable(root)}'")
+
+
+def check_address(root: str) -> None:
+    """Raise `DataError`, without showing it, for an address with a password in it, which would be written to files and shown."""
+    if re.search(r"://[^/@]*:[^/@]*@", root):
+        raise DataError(
+            "data.root: the address holds a password; expected one without, and the password where the file system looks for it (docs/data.md)"
+        )
 
 
 def data_named(text: str) -> dict[str, str]:
