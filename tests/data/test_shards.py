@@ -25,6 +25,7 @@ from headsearch.data.names import check_data, data_named
 from headsearch.data.sets import Dataset, MemoryImages
 from headsearch.data.shards import ShardSource, _without_braces, webdataset
 from headsearch.errors import DataError, LabelsMissing
+from headsearch.testing.sources import check_source
 
 COUNT = 48
 SHARD = 10
@@ -356,3 +357,7 @@ def test_braces_stand_for_numbers_and_words() -> None:
     ]
     assert _without_braces("{0..2}x") == ["0x", "1x", "2x"]
     assert _without_braces("no{}ne") == ["no{}ne"]
+
+
+def test_they_are_a_data_source_like_any_other(shards: Path) -> None:
+    check_source("webdataset", root=str(shards))
