@@ -23,6 +23,7 @@ import optuna
 import pandas as pd
 import search_cost
 import search_policies
+from headbench.anchors import FORMULAS, MEAN, BenchCurves, Outcome, choose, replay
 from headbench.prediction import Bench, ahead
 from headbench.table import PARTS, read_headbench
 from rich.console import Console
@@ -333,6 +334,49 @@ def _orders(bench: Curves, length: str) -> list[float]:
     return [float(tau) for tau in np.mean(found, axis=0)]
 
 
+def anchors(*benches: Curves) -> Iterable[Table | str]:
+    """How well long trainings of a few heads predict those of the others, each bench left out of what is chosen."""
+    curves = [_curves_of(bench, "knn") for bench in benches]
+    table = _table(
+        "Long-run gains predicted from anchors: formula and number of anchors chosen on the other benches",
+        "bench",
+        "formula",
+        "anchors",
+        "RMSE",
+        "of the mean alone",
+        "width",
+        "held",
+        "held, noise allowed for",
+    )
+    for place, bench in enumerate(benches):
+        chosen = choose(curves[:place] + curves[place + 1 :])
+        found, plain = (
+            replay(curves[place], FORMULAS[name], chosen.anchors) for name in (chosen.formula, MEAN)
+        )
+        table.add_row(bench.name, chosen.formula, str(chosen.anchors), *_predicted(found, plain))
+    yield table
+    chosen = choose(curves)
+    yield f"chosen on all of them: {chosen.formula} with {chosen.anchors} anchors; with these, by the linear probe:"
+    table = _table("", "bench", "RMSE", "of the mean alone", "width", "held", "held, noise allowed for")
+    for bench in benches:
+        linear = _curves_of(bench, "linear")
+        found, plain = (replay(linear, FORMULAS[name], chosen.anchors) for name in (chosen.formula, MEAN))
+        table.add_row(bench.name, *_predicted(found, plain))
+    yield table
+
+
+def _curves_of(bench: Curves, probe: str) -> BenchCurves:
+    scores, long = (bench.scores(*part, controls=False) for part in (("proxies", "score"), ("long", probe)))
+    return BenchCurves(
+        scores.to_numpy(float), long.loc[scores.index].to_numpy(float), bench.control("long", "none", probe)
+    )
+
+
+def _predicted(found: Outcome, plain: Outcome) -> list[str]:
+    shares = [f"{share:.1%}" for share in (found.as_they_are, found.coverage)]
+    return [f"{found.rmse:.2f}", f"{plain.rmse:.2f}", f"{found.width:.1f}", *shares]
+
+
 def cost(curves: Curves) -> Iterable[Table | str]:
     """What a search costs against training every head."""
     bench = search_policies.load(path_of(curves.name))
@@ -342,7 +386,7 @@ def cost(curves: Curves) -> Iterable[Table | str]:
 
 TABLES: dict[str, Callable[..., Iterable[Table | str]]] = {
     each.__name__: each
-    for each in (gains, discrepancy, seeds, screens, schedules, trunk, scores, orders, cost)
+    for each in (gains, discrepancy, seeds, screens, schedules, trunk, scores, orders, anchors, cost)
 }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headsearch.results.noise import CONFIDENCE, pooled_noise, two_sided_t
+from headsearch.search.selection import spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,11 +72,6 @@ FORMULAS: Mapping[str, Formula] = {
 }
 
 
-def places(heads: int, anchors: int) -> list[int]:
-    """Of the anchors, in the order of so many heads by score."""
-    return [round(place * (heads - 1) / (anchors - 1)) for place in range(anchors)]
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How the predictions of one formula came out on one bench."""
@@ -114,7 +110,7 @@ def replay(bench: BenchCurves, formula: Formula, anchors: int) -> Outcome:
         scores = bench.scores[:, chance.randrange(bench.scores.shape[1])]
         seed, left_out = chance.randrange(seeds), chance.randrange(seeds)
         order = sorted(searched, key=lambda head: -scores[head])
-        chosen = [order[place] for place in places(len(order), anchors)]
+        chosen = spread(order, anchors)
         others = np.setdiff1d(np.arange(heads), chosen)
         known = Anchored(scores[chosen], bench.long[chosen, seed] - np.delete(bench.none, left_out).mean())
         values, margin = formula(known, scores[others])

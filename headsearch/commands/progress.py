@@ -24,6 +24,7 @@ STAGES = {
     "screen": "screen",
     "heads": "heads",
     "replicates": "replicates of the finalists",
+    "anchors": "long trainings of a few heads",
 }
 
 SILENCE = 60.0
@@ -187,6 +188,8 @@ def _named(training: Training) -> str:
         return f"screen of {len(training.trials)} heads{again}"
     if training.stage == "trunk":
         return f"trunk{again}"
+    if training.epochs is not None:
+        again = f" for {training.epochs} epochs{again}"
     return f"control {trial.control}{again}" if trial.control else f"{trial.candidate.head_id}{again}"
 
 

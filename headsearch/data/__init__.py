@@ -39,7 +39,7 @@ def load_data(
     """Read a data set: training images, held-out images that training never sees, and labels if they may be used.
 
     Args:
-        dataset: `digits`, `folder`, `npz`, or one of timm's names (`torch/cifar10`, `hfds/...`, `wds/...`).
+        dataset: `digits`, `folder`, `npz`, `webdataset`, or one of timm's names (`torch/cifar10`, `hfds/...`, `wds/...`).
         root: folder or file of the images; None where the data set needs none.
         image_size: side of the model's square input, in pixels.
         channels: `rgb`, or the number of bands, which are read as they are.

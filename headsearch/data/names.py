@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from headsearch.errors import DataError, did_you_mean, printable
+from headsearch.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from headsearch.data.collection import Collection, Request
 
 Channels = Literal["rgb"] | int
 """What images are made of: `rgb`, which grey and transparent images are turned into too, or so many bands, which are read as they are."""
@@ -18,7 +24,56 @@ def channel_count(channels: Channels) -> int:
     return 3 if channels == "rgb" else channels
 
 
-OWN_NAMES = ("digits", "folder", "npz")
+def _digits(request: Request) -> Collection:
+    from headsearch.data.digits import digits
+
+    return digits(request.labels, request.pixels)
+
+
+def _folder(request: Request) -> Collection:
+    from headsearch.data.folder import folder
+
+    assert request.root is not None
+    return folder(request.root, request.labels, request.prefer, request.pixels)
+
+
+def _npz(request: Request) -> Collection:
+    from headsearch.data.npz import npz
+
+    assert request.root is not None
+    return npz(request.root, request.labels, request.prefer, request.memory_limit, request.pixels)
+
+
+def _webdataset(request: Request) -> Collection:
+    from headsearch.data.shards import webdataset
+
+    assert request.address is not None
+    return webdataset(request.address, request.labels, request.prefer, request.pixels, request.cache)
+
+
+@dataclass(frozen=True)
+class DataSource(Entry):
+    """Where images come from, by the name that `data.dataset` has for it."""
+
+    open: Callable[[Request], Collection]
+    """Finds the images, splits and labels, and decodes none of them."""
+    root: str | None = None
+    """What `data.root` must be the path of, e.g. `folder of images`; None: it is not needed."""
+    remote: bool = False
+    """Whether `data.root` may be an address, so that it is not looked for on this machine."""
+
+
+SOURCES: Registry[DataSource] = Registry(
+    DataSource,
+    "data source",
+    (
+        DataSource("digits", _digits),
+        DataSource("folder", _folder, root="folder of images"),
+        DataSource("npz", _npz, root=".npz file"),
+        DataSource("webdataset", _webdataset, root="folder of .tar files, or their address", remote=True),
+    ),
+)
+"""Every data source with a name of its own. timm's names have a prefix: `torch/...`, `hfds/...`, `wds/...`."""
 
 _HELD_OUT = ("val", "valid", "validation", "test")
 
@@ -83,11 +138,11 @@ OPEN_PREFIXES = ("hfds", "hfids", "tfds", "wds")
 def check_dataset_name(dataset: str) -> None:
     """Raise `DataError`, naming the nearest known name, unless this names a data set."""
     prefix, separator, rest = dataset.partition("/")
-    if dataset in OWN_NAMES or (prefix in OPEN_PREFIXES and rest):
+    if dataset in SOURCES or (prefix in OPEN_PREFIXES and rest):
         return
     if prefix == "torch" and rest in TORCH_NAMES:
         return
-    known = [*OWN_NAMES, *(f"torch/{name}" for name in TORCH_NAMES)]
+    known = [*SOURCES, *(f"torch/{name}" for name in TORCH_NAMES)]
     if separator and prefix in OPEN_PREFIXES:
         raise DataError(f"data.dataset: '{dataset}' names no data set after '{prefix}/'")
     raise DataError(
@@ -98,19 +153,36 @@ def check_dataset_name(dataset: str) -> None:
 def check_data(dataset: str, root: str | None) -> None:
     """Check what can be checked without opening an image. Raises `DataError`: no such data set, or nothing where its images should be."""
     check_dataset_name(dataset)
-    if dataset not in ("folder", "npz"):
+    check_root(dataset, root)
+    source = SOURCES.get(dataset)
+    if source is None or source.root is None:
         return
-    kind = "folder of images" if dataset == "folder" else ".npz file"
-    if root is None:
+    if source.remote:
+        check_address(str(root))
+    elif what_is(data_path(str(root))) is None:
+        raise DataError(f"data.root: no {source.root} at '{printable(str(root))}'")
+
+
+def check_root(dataset: str, root: str | None) -> None:
+    """Raise `DataError` where a data source needs a path and has none."""
+    kind = SOURCES[dataset].root if dataset in SOURCES else None
+    if kind is not None and root is None:
         raise DataError(
             f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
         )
-    if what_is(data_path(root)) is None:
-        raise DataError(f"data.root: no {kind} at '{printable(root)}'")
+
+
+def check_address(root: str) -> None:
+    """Raise `DataError`, without showing it, for an address with a password in it, which would be written to files and shown."""
+    if re.search(r"://[^/@]*:[^/@]*@", root):
+        raise DataError(
+            "data.root: the address holds a password; expected one without, and the password where the file system looks for it (docs/data.md)"
+        )
 
 
 def data_named(text: str) -> dict[str, str]:
-    """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, or a folder.
+    """`dataset` and, where it is a path, `root` of what a `--data` option means: a data set's name, an `.npz` file, `.tar` shards or an address
+    of some, or a folder.
 
     Raises:
         DataError: the path is no UTF-8, and could not be kept in a file.
@@ -118,9 +190,9 @@ def data_named(text: str) -> dict[str, str]:
     if not text.isascii() and any("\ud800" <= mark <= "\udfff" for mark in text):
         raise DataError(f"--data: '{printable(text)}' is not text in UTF-8; rename it, or give a link to it")
     prefix, separator, _ = text.partition("/")
-    if text in OWN_NAMES or (
-        separator and prefix in (*OPEN_PREFIXES, "torch") and what_is(Path(text)) is None
-    ):
+    if text in SOURCES or (separator and prefix in (*OPEN_PREFIXES, "torch") and what_is(Path(text)) is None):
         return {"dataset": text}
+    if "://" in text or text.endswith(".tar"):
+        return {"dataset": "webdataset", "root": text}
     is_npz = text.lower().endswith(".npz") and what_is(data_path(text)) != "folder"
     return {"dataset": "npz" if is_npz else "folder", "root": text}

@@ -51,7 +51,7 @@ class EvaluatedData(Section):
     """The labelled images."""
 
     dataset: str | None = None
-    """`digits`, `folder`, `npz`, or one of timm's names; null: those of a pretraining directory among the weights."""
+    """`digits`, `folder`, `npz`, `webdataset`, or one of timm's names; null: those of a pretraining directory among the weights."""
     root: FilePath | None = None
     image_size: Positive | None = None
     """Side of the square image that the base sees, in pixels; null: the base's own."""

@@ -75,6 +75,19 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _anchors_tell_a_gain_that_proxies_do_not(self) -> Self:
+        target = self.search.target_epochs
+        if self.search.anchors and not self.probes:
+            raise ValueError(
+                "search.anchors: a gain is told by probes: expected labels, and another strategy than screen"
+            )
+        if self.search.anchors and self.proxy.epochs >= target:
+            raise ValueError(
+                f"search.anchors: proxies have {self.proxy.epochs} epochs, and search.target_epochs is {target}: there is nothing to predict"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _more_seeds_of_none_cost_no_trunk(self) -> Self:
         if self.search.replicates_of_none is None and (self.proxy.trunk_epochs or not self.probes):
             # Every seed would have a trunk of its own; and without labels there is no gain to be sure of.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, model_validator
 
 from headsearch.document import shorten
 from headsearch.experiment.budget import hours, seeds_of_shared_control, with_budget
 from headsearch.experiment.callbacks import CallbackSpec
+from headsearch.experiment.guests import EXECUTORS, GUEST, GuestExecutor, kind_of
 from headsearch.experiment.sections import PRETRAINING_EPOCHS, FilePath, Positive, Section, is_recorded
 
 
@@ -78,6 +79,14 @@ class RaySpec(Section):
         return self
 
 
+ExecutorSpec = Annotated[
+    Annotated[InlineSpec, Tag("inline")]
+    | Annotated[ProcessSpec, Tag("process")]
+    | Annotated[RaySpec, Tag("ray")]
+    | Annotated[GuestExecutor, Tag(GUEST)],
+    Discriminator(kind_of(EXECUTORS)),
+]
+
 Control = Literal["none", "same", "mlp"]
 
 
@@ -116,6 +125,9 @@ class ScreenSpec(Section):
         epochs = self.epochs or (self.rungs[-1] if self.rungs else proxy_epochs)
         return epochs, list(self.rungs) or sorted({max(1, epochs // 2), epochs})
 
+
+ANCHORS_WITHOUT_A_HEAD = 2
+"""Trainings without a head that the anchors are compared with."""
 
 _CONTROLS: list[Control] = ["none", "same", "mlp"]
 FUNNEL_TRIALS = 8
@@ -163,17 +175,20 @@ class SearchSpec(Section):
     """Run before anything else."""
     target_epochs: Positive = PRETRAINING_EPOCHS
     """Of the real pretraining that the search is for. Proxies of less than half of it are ordered by the score alone, and nothing is said of worth."""
+    anchors: Annotated[int, Field(ge=0)] = 0
+    """So many heads, spread over the order by score, are trained for `target_epochs` in the end, and so is no head, twice: from them the long-run gain of
+    every head is predicted. 3 or more, 6 are advised (docs/evidence.md); they cost their time beyond `budget`. 0: none."""
     discrepancy: str = "cka.embedding.output"
     """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
     stopping: Annotated[HalvingSpec | NoStoppingSpec, Field(discriminator="kind")] = HalvingSpec()
     """Whether trials may end before their full budget. Controls and replicates never do."""
-    executor: Annotated[InlineSpec | ProcessSpec | RaySpec, Field(discriminator="kind")] = InlineSpec()
+    executor: ExecutorSpec = InlineSpec()
     storage: str | None = None
     """null: study.db in the run directory; or `sqlite:///`, `postgresql://`, `mysql://`, `journal:///`, `grpc://` (docs/search.md)."""
     storage_patience: Annotated[float, Field(ge=0)] = 60.0
     """Seconds that a database may be away during the search."""
     callbacks: list[CallbackSpec] = Field(default_factory=list)
-    """What else is told how the search goes: tensorboard, mlflow, wandb."""
+    """What else is told how the search goes: tensorboard, mlflow, wandb, or callbacks of plug-ins."""
 
     @model_validator(mode="before")
     @classmethod
@@ -200,7 +215,18 @@ class SearchSpec(Section):
         """
         asked = self.model_dump(exclude_unset=True)
         sizes = with_budget(asked, proxies, controls=len(self.controls), trunk=trunk)
+        if self.anchors > sizes["trials"]:
+            raise ValueError(
+                f"it buys proxies of {sizes['trials']} heads, fewer than anchors ({self.anchors})"
+            )
         return SearchSpec.model_validate(sizes)
+
+    @property
+    def runs_apart(self) -> bool:
+        """Whether trainings run in other processes."""
+        if isinstance(self.executor, GuestExecutor):
+            return EXECUTORS[self.executor.kind].apart
+        return not isinstance(self.executor, InlineSpec)
 
     @property
     def most_further_seeds(self) -> int:
@@ -214,6 +240,23 @@ class SearchSpec(Section):
     def seeds_of_none(self, finalists: int, seeds: int) -> int:
         """How many the control `none` is given where one of so many finalists has so many, and none has more."""
         return max(self.replicates, self.replicates_of_none or seeds_of_shared_control(finalists, seeds))
+
+    @property
+    def anchor_trainings(self) -> int:
+        """Trainings as long as the real pretraining: the anchors, and those without a head."""
+        return self.anchors + ANCHORS_WITHOUT_A_HEAD if self.anchors else 0
+
+    @model_validator(mode="after")
+    def _anchors_can_tell(self) -> SearchSpec:
+        if self.anchors in (1, 2):
+            raise ValueError(
+                f"anchors: an interval takes three, expected 0 or at least 3, got {self.anchors}"
+            )
+        if self.anchors and "target_epochs" not in self.model_fields_set:
+            raise ValueError(
+                f"anchors: {self.anchors} need target_epochs, the length of the real pretraining, which they are trained for"
+            )
+        return self
 
     @model_validator(mode="after")
     def _replicates_need_finalists(self) -> SearchSpec:
@@ -237,6 +280,8 @@ class SearchSpec(Section):
             if "audit" not in self.model_fields_set:
                 self.__dict__["audit"] = min(2, self.trials // 3)
             self._check_funnel()
+        if self.anchors > self.trials and not isinstance(self.budget, str):
+            raise ValueError(f"anchors ({self.anchors}) must not exceed trials ({self.trials})")
         return self
 
     def _check_funnel(self) -> None:

@@ -132,7 +132,7 @@ class DataSpec(Section):
     """The images to learn from, and whether labels may be read to probe the base."""
 
     dataset: str = "folder"
-    """`digits`, `folder`, `npz`, or one of timm's names (`torch/cifar10`, `hfds/...`, `wds/...`)."""
+    """`digits`, `folder`, `npz`, `webdataset`, or one of timm's names (`torch/cifar10`, `hfds/...`, `wds/...`)."""
     root: FilePath | None = None
     """Where the images lie."""
     image_size: Positive = 224

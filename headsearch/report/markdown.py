@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from headsearch.report.views.overview import CONDITIONS, best, subtitle
 from headsearch.results.spending import PART_NAMES
-from headsearch.results.tables import SIMULTANEOUS, rank_cells, rank_titles
+from headsearch.results.tables import rank_cells, rank_notes, rank_titles
 from headsearch.results.text import duration
 from headsearch.runs.run import Run
 
@@ -48,8 +48,8 @@ def _ranking(view: Run) -> list[str]:
     broken = [
         f"- infeasible: {plain(row.head_id)}: {plain(row.reason)}" for row in view.rows if not row.feasible
     ]
-    star = [f"{plain(SIMULTANEOUS)}.", ""] if any(row.simultaneous for row in shown) else []
-    return [*_table(header, rows, left=(1,)), "", *star, *rest, *broken]
+    notes = [line for note in rank_notes(shown) for line in (f"{plain(note)}.", "")]
+    return [*_table(header, rows, left=(1,)), "", *notes, *rest, *broken]
 
 
 def _cost(view: Run) -> list[str]:

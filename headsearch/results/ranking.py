@@ -17,6 +17,7 @@ from typing import Literal
 
 from headsearch.errors import RunError
 from headsearch.results.gains import adjusted, with_gains, with_shrunk
+from headsearch.results.long_run import with_long_run
 from headsearch.results.records import TrialRecord
 from headsearch.results.row import RankRow
 from headsearch.scoring.score import head_score
@@ -67,6 +68,7 @@ def rank(
             "cannot rank by probe: the experiment has data.labels: none; expected --by discrepancy"
         )
     heads: dict[str, list[TrialRecord]] = defaultdict(list)
+    records = list(records)
     listed = sorted((r for r in records if r.stage == stage), key=lambda record: record.number)
     for record in listed:
         heads[record.head_id].append(record)
@@ -125,7 +127,8 @@ def rank(
         )
         for row in (*feasible, *infeasible)
     ]
-    return adjusted(placed, max(len(ranked), heads_tried(listed)))
+    none, anchors = _long_probes(records, target_epochs)
+    return with_long_run(adjusted(placed, max(len(ranked), heads_tried(listed))), none, anchors)
 
 
 def pareto_layers(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -143,6 +146,20 @@ def pareto_layers(points: Sequence[tuple[float, float]]) -> list[int]:
         lowest[layer : layer + 1] = [-point[1]]
         layer_of[point] = layer + 1
     return [layer_of[point] for point in points]
+
+
+def _long_probes(
+    records: Iterable[TrialRecord], target_epochs: int | None
+) -> tuple[list[float], dict[str, float]]:
+    """Probes of trainings as long as the real pretraining: without a head, and of the anchors by head id."""
+    known = [
+        (record, probe)
+        for record in records
+        if record.stage == "anchor" and record.state == "complete" and record.epochs == target_epochs
+        if (probe := probe_score(record.rungs[-1])) is not None
+    ]
+    none = [probe for record, probe in known if record.control == "none"]
+    return none, {record.head_id: probe for record, probe in known if record.control is None}
 
 
 def _replicates(group: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -55,6 +55,8 @@ class TrialRecord:
     """A head may be screened first and get a proxy of its own later: those are two trials."""
     taken: Taken | None = None
     """Of a head's first proxy in a funnel; None of any other trial, and in runs that do not say."""
+    epochs: int | None = None
+    """How long it is trained where that is its own affair (`Training.epochs`); None: as its stage has it."""
 
     @property
     def candidate(self) -> Candidate:

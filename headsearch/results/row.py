@@ -49,6 +49,8 @@ class RankRow:
     because it is the best; else they hold for this head alone."""
     shrunk: float | None = None
     """`probe` shrunk towards what the score lets expect, in percent; None where trainings are too short for the probe to order heads."""
+    long_gain: float | None = None
+    """Measured: the gain of a training of `search.target_epochs`, in points; None of a head that is no anchor."""
     predicted_gain: float | None = None
     """The gain to be expected of a pretraining of `search.target_epochs`, in points; None where nothing was trained that long."""
     predicted_low: float | None = None

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 from headsearch.results.records import TrialRecord, training_of
 
-PART_NAMES = {"trunk": "Trunk", "controls": "Controls", "heads": "Searched heads", "replicates": "Replicates"}
+PART_NAMES = {
+    "trunk": "Trunk",
+    "controls": "Controls",
+    "heads": "Searched heads",
+    "replicates": "Replicates",
+    "anchor": "Anchors",
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,8 @@ def spending(records: Iterable[TrialRecord], *, budget: int, clock: Mapping[int,
     """
     listed = sorted(records, key=lambda record: record.number)
     trained = [record for record in listed if record.state != "duplicate"]
-    names = dict.fromkeys(("trunk", "controls", "heads", *map(part_of, trained), "replicates"))
+    others = (part for part in map(part_of, trained) if part != "anchor")
+    names = dict.fromkeys(("trunk", "controls", "heads", *others, "replicates", "anchor"))
     parts = [_part(name, [r for r in trained if part_of(r) == name], budget, clock) for name in names]
 
     # A head that leaves a joint run saves no epoch: the others go on.
@@ -117,7 +124,7 @@ def _part(name: str, records: list[TrialRecord], budget: int, clock: Mapping[int
         name=name,
         trainings=len(joint),
         epochs=sum(longest),
-        budget=sum(longest) if name in ("trunk", "screen") else budget * len(joint),
+        budget=sum(longest) if name in ("trunk", "screen", "anchor") else budget * len(joint),
         seconds=sum(known),
         untimed=len(records) - len(known),
     )

@@ -63,7 +63,7 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
             knn, knn_gain, _, linear_gain = _probes(row, "±")
             cells += [knn, knn_gain, linear_gain, *_predicted(row, rows)]
         table.add_row(*map(plain, [*cells, scaled(row.params), overhead(row.overhead), str(row.replicates)]))
-    notes = [SIMULTANEOUS] if labels and any(row.simultaneous for row in shown) else []
+    notes = rank_notes(shown) if labels else []
     notes += [
         f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in rows if not row.feasible
     ]
@@ -75,6 +75,15 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
 
 SIMULTANEOUS = "* picked because it is the best: these intervals hold for all heads at once"
 """What the star at an interval means."""
+
+ANCHORED = "long run: the gain of the real pretraining, predicted from heads that were trained so long once; (+1.0): measured, of these"
+"""What the column of long-run gains holds where there are anchors."""
+
+
+def rank_notes(rows: Sequence[RankRow]) -> list[str]:
+    """What has to be said below a table of these rows, a line each."""
+    notes = [SIMULTANEOUS] if any(row.simultaneous for row in rows) else []
+    return notes + ([ANCHORED] if any(row.long_gain is not None for row in rows) else [])
 
 
 def gain_title(rows: Iterable[RankRow]) -> str:
@@ -104,6 +113,8 @@ def _probes(row: RankRow, sign: str) -> list[str]:
 
 def _predicted(row: RankRow, rows: Iterable[RankRow]) -> list[str]:
     found = gain(row.predicted_gain, row.predicted_low, row.predicted_high)
+    if row.long_gain is not None:
+        found += f" ({row.long_gain:+.1f})"
     return [found for _ in predicted_title(rows)]
 
 

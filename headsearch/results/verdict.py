@@ -87,12 +87,16 @@ def _too_short(probed: Sequence[RankRow], race: _Race, target_epochs: int) -> st
     if first.predicted_gain is not None:
         return (
             f"{said} Predicted for the real pretraining of {target_epochs} epochs: {first.predicted_gain:+.1f} points "
-            f"(95% interval {first.predicted_low:.1f} to {first.predicted_high:.1f})."
+            f"(95% interval {first.predicted_low:.1f} to {first.predicted_high:.1f}){_measured(first)}."
         )
     return (
         f"{said} Whether a head is worth it cannot be told after {first.epochs} of {target_epochs} epochs: "
         "headsearch compare, which trains a head and none in full, can."
     )
+
+
+def _measured(row: RankRow) -> str:
+    return "" if row.long_gain is None else f"; trained that long once, it gained {row.long_gain:+.1f}"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ def identity(record: TrialRecord) -> dict[str, Any]:
             "replicate": record.replicate,
             "stage": record.stage,
             **({} if record.taken is None else {"taken": record.taken}),
+            **({} if record.epochs is None else {"epochs": record.epochs}),
         },
     }
 

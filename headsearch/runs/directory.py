@@ -44,6 +44,7 @@ _MAY_CHANGE = frozenset(
         "replicates",
         "replicates_of_none",
         "target_epochs",
+        "anchors",
         "certainty",
         "executor",
         "storage",

@@ -219,7 +219,7 @@ class Run:
         complete = {
             r.seed: r.number
             for r in self.records
-            if r.control == "none" and r.state == "complete" and r.stage != "trunk"
+            if r.control == "none" and r.state == "complete" and r.stage == "proxy"
         }
         folder = RunDirectory(self.path).trial_folder
         kept = {n: file for n in complete.values() if (file := folder(n) / EMBEDDINGS).exists()}
@@ -284,6 +284,7 @@ class Run:
             planned = max(joint, search.replicates)
         elif search.strategy == "funnel":
             planned += max(joint, 1)
+        planned += search.anchor_trainings
         if self.experiment.proxy.trunk_epochs:
             planned += search.replicates
         return max(planned, len({training_of(record) for record in trained}))

@@ -17,7 +17,7 @@ from headsearch.search.draws import Draw
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.seeds import search_seed, trial_seed
-from headsearch.training.trial import BEGINNING, TRUNK, Training, Trial
+from headsearch.training.trial import BEGINNING, BRANCHES, TRUNK, Training, Trial
 
 
 class Board:
@@ -109,6 +109,20 @@ class Board:
         )
         return self.hand_out(self.take_up([record]))
 
+    def start_anchor(
+        self, candidate: Candidate, epochs: int, *, replicate: int, control: str | None
+    ) -> Training:
+        """Write down a training as long as the real pretraining as running and hand it out."""
+        record = self.ledger.start(
+            candidate,
+            seed=search_seed("anchor", self.seed, candidate.head_id, replicate),
+            replicate=replicate,
+            control=control,
+            stage="anchor",
+            epochs=epochs,
+        )
+        return self.hand_out(self.take_up([record]))
+
     def take_up(self, records: Sequence[TrialRecord]) -> Training:
         """The training whose trials are written down in `records`, by place; it counts as running from now on."""
         first = records[0]
@@ -118,6 +132,7 @@ class Board:
             workdir=self.folder(first.number),
             replicate=first.replicate,
             stage=first.stage,
+            epochs=first.epochs,
         )
         self.running[training.number] = training
         if training.stage == "proxy":
@@ -128,7 +143,7 @@ class Board:
         """Make the folder of a training and tell that it begins. Raises `RunError` where the folder cannot be made."""
         try:
             training.workdir.mkdir(parents=True, exist_ok=True)
-            if self.trunk and training.stage != "trunk":
+            if self.trunk and training.stage in BRANCHES:
                 trunk = self.folder(self.trunks[training.replicate].number) / TRUNK
                 write_bytes_atomically(training.workdir / BEGINNING, trunk.read_bytes())
         except OSError as error:

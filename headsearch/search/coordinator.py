@@ -22,7 +22,7 @@ from headsearch.search.ledger import Ledger, finite_scores
 from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.proposer import Proposer
-from headsearch.search.stages import Controls, Proposals, Replicates, SearchStage, Trunk
+from headsearch.search.stages import Anchors, Controls, Proposals, Replicates, SearchStage, Trunk
 from headsearch.search.stopping import Decision, Objectives, SuccessiveHalving
 from headsearch.training.trial import CHECKPOINTS, RungScores, Training, TrainingResult, TrialResult
 
@@ -166,7 +166,7 @@ class Coordinator:
         trial = training.trials[0]
         if (
             self._stopping is None
-            or training.stage == "screen"
+            or training.stage != "proxy"
             or training.replicate > 0
             or trial.control is not None
             or scores.epoch >= self._rungs[-1]
@@ -210,7 +210,7 @@ class Coordinator:
         reported = self._ledger.record(number).rungs
         if not all(finite_scores(scores) for scores in result.rungs):
             return TrialResult("infeasible", reported, reason="scores are not finite")
-        if self._labels and training.stage == "proxy" and probe_score(result.rungs[-1]) is None:
+        if self._labels and training.stage in ("proxy", "anchor") and probe_score(result.rungs[-1]) is None:
             reason = "the trial gave no probe, though the experiment has labels"
             return TrialResult("failed", reported, reason=reason)
         return result
@@ -289,6 +289,19 @@ def _stages(
     proposer: Proposer,
 ) -> Iterator[SearchStage]:
     """The stages of the experiment's strategy, in order."""
+    stages = list(_before_anchors(experiment, materials, screened, board, proposer))
+    yield from stages
+    if experiment.search.anchors:
+        yield Anchors(board, experiment.search, stages)
+
+
+def _before_anchors(
+    experiment: Experiment,
+    materials: Materials,
+    screened: Sequence[Candidate],
+    board: Board,
+    proposer: Proposer,
+) -> Iterator[SearchStage]:
     search, controls = experiment.search, materials.controls
     if board.trunk:
         yield Trunk(board, replicates=search.replicates)

@@ -160,6 +160,7 @@ class Ledger:
         draw: Draw | None = None,
         stage: TrialStage = "proxy",
         taken: Taken | None = None,
+        epochs: int | None = None,
     ) -> TrialRecord:
         """Record a trial as running. The record has its number."""
         record = TrialRecord(
@@ -178,6 +179,7 @@ class Ledger:
             duplicate_of=None,
             stage=stage,
             taken=taken,
+            epochs=epochs,
         )
         self._create(record, draw)
         return record

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from headsearch.experiment import Experiment
+from headsearch.experiment import Experiment, ProcessSpec, RaySpec
 from headsearch.experiment.budget import SCREEN_COST, STOPPED_SHARE
 from headsearch.search.materials import Materials
 from headsearch.search.selection import joint_runs
@@ -20,7 +20,7 @@ class PlannedStage:
     """The trainings of one stage."""
 
     name: str
-    """`trunk`, `controls`, `screen`, `heads` or `replicates`."""
+    """`trunk`, `controls`, `screen`, `heads`, `replicates` or `anchors`."""
     trainings: int
     epochs: int
     """Of each training, unless it is stopped early."""
@@ -77,13 +77,19 @@ def plan_search(experiment: Experiment, materials: Materials, out: Path) -> Sear
         stages.append(PlannedStage("heads", search.trials, epochs, search.trials * share * seconds))
         again = search.most_further_seeds
         stages.append(PlannedStage("replicates", again, epochs, again * seconds))
+    long = search.target_epochs
+    stages.append(
+        PlannedStage(
+            "anchors", search.anchor_trainings, long, search.anchor_trainings * seconds * long / epochs
+        )
+    )
     executor = search.executor
     existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     return SearchPlan(
         stages=tuple(stage for stage in stages if stage.trainings),
         images=materials.train_images,
         seconds_per_proxy=seconds,
-        at_once=1 if executor.kind == "inline" else executor.workers or 1,
+        at_once=(executor.workers or 1) if isinstance(executor, ProcessSpec | RaySpec) else 1,
         screen_bytes=materials.screen_bytes,
         checkpoint_bytes=4.0 * _COPIES_IN_A_CHECKPOINT * materials.base.params,
         free_bytes=shutil.disk_usage(existing).free,

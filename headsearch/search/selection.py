@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from headsearch.heads import Candidate
@@ -34,6 +34,19 @@ def best_and_spread(
             if members and len(chosen) < count:
                 chosen.append(members.pop(0))
     return chosen
+
+
+def spread(order: Sequence[_T], number: int, begun: Collection[_T] = ()) -> list[_T]:
+    """`number` of an order: its first, its last, and evenly between; all where there are no more. Those that have `begun` count, wherever they stand now.
+
+    >>> spread("abcdefghi", 4)
+    ['a', 'd', 'f', 'i']
+    """
+    if len(order) <= number:
+        return list(order)
+    chosen = [order[round(place * (len(order) - 1) / (number - 1))] for place in range(number)]
+    former = [one for one in order if one in begun]
+    return (former + [one for one in chosen if one not in former])[:number]
 
 
 def joint_runs(

@@ -7,16 +7,19 @@ A stage is asked for a training until it has none now. It `holds` while the stag
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from headsearch.errors import RunError
 from headsearch.experiment import SearchSpec
-from headsearch.heads import Candidate
+from headsearch.experiment.search import ANCHORS_WITHOUT_A_HEAD
+from headsearch.heads import Candidate, HeadConfig
 from headsearch.results.allocation import Seed, Seeds, further_seeds
+from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
 from headsearch.search.board import Board
 from headsearch.search.observer import StageName
 from headsearch.search.proposer import Proposer
+from headsearch.search.selection import spread
 from headsearch.training.trial import Training
 
 
@@ -264,3 +267,66 @@ class Replicates(SearchStage):
 
     def _missing(self) -> list[Seed]:
         return [seed for seed in self._decided().wanted if seed not in self._board.covered]
+
+
+class Anchors(SearchStage):
+    """Heads spread over the order by score, and twice no head, trained as long as the real pretraining, once all else is done."""
+
+    name: StageName = "anchors"
+    holds = False
+
+    def __init__(self, board: Board, search: SearchSpec, earlier: Sequence[SearchStage]) -> None:
+        """`search` says how many and how long; they are chosen when the `earlier` stages are through."""
+        self._board = board
+        self._search = search
+        self._earlier = tuple(earlier)
+        self._begun: dict[Seed, TrialRecord] = {}
+        self._wanted: list[tuple[Candidate, int, str | None]] | None = None
+        """Head, replicate and control of each; None until they are chosen."""
+
+    @property
+    def finished(self) -> bool:
+        return self._wanted is not None and all(
+            (head.head_id, replicate) in self._begun for head, replicate, _ in self._wanted
+        )
+
+    @property
+    def expected(self) -> int:
+        return self._search.anchor_trainings if self._wanted is None else len(self._wanted)
+
+    def next_training(self) -> Training | None:
+        board = self._board
+        if self._wanted is None:
+            at_work = any(training.stage != "anchor" for training in board.running.values())
+            if at_work or not all(stage.finished for stage in self._earlier):
+                return None
+            self._wanted = self._chosen()
+        for head, replicate, control in self._wanted:
+            if (head.head_id, replicate) not in self._begun:
+                training = board.start_anchor(
+                    head, self._search.target_epochs, replicate=replicate, control=control
+                )
+                self.remember(board.ledger.record(training.number))
+                return training
+        return None
+
+    def remember(self, record: TrialRecord) -> None:
+        # With another target it has to be trained anew; and whatever went wrong may have been mended since.
+        if (
+            record.stage == "anchor"
+            and record.epochs == self._search.target_epochs
+            and record.state != "failed"
+        ):
+            self._begun[record.head_id, record.replicate] = record
+
+    def _chosen(self) -> list[tuple[Candidate, int, str | None]]:
+        rows = rank(self._board.ledger.records, labels=True)
+        order = [row.head_id for row in rows if row.rank is not None and row.score is not None]
+        chosen = spread(order, self._search.anchors, [head for head, _ in self._begun])
+        if len(chosen) < self._search.anchors:
+            self._board.observer.note(
+                f"{len(chosen)} heads ran a whole proxy and are anchors; {self._search.anchors} were asked for"
+            )
+        none = Candidate.of(HeadConfig())
+        trainings = [(none, replicate, "none") for replicate in range(ANCHORS_WITHOUT_A_HEAD)]
+        return [*trainings, *((self._board.first[head].candidate, 0, None) for head in chosen)]

@@ -169,8 +169,11 @@ def check_interruptions(make: MakeExecutor, folder: Path) -> None:
 
 
 def check_trunk(make: MakeExecutor, folder: Path) -> None:
-    """Each replicate has one trunk, which is trained before all that branches from it, also where Ctrl-C came in between; scores are those of an inline search."""
-    experiment = toy_experiment(trunk=9, trials=3, finalists=2, replicates=2, sampler="grid")
+    """Each replicate has one trunk, which is trained before all that branches from it, also where Ctrl-C came in between; scores are those of an inline
+    search, also of anchors, which come last and branch from none."""
+    experiment = toy_experiment(
+        trunk=9, trials=3, finalists=2, replicates=2, sampler="grid", target_epochs=12, anchors=3
+    )
     for rungs in (2, 5):
         try:
             watcher = Watcher(interrupt_after=rungs)
@@ -183,6 +186,10 @@ def check_trunk(make: MakeExecutor, folder: Path) -> None:
     _is_as_undisturbed(records, folder, experiment)
     trunks = {record.replicate: record for record in records if record.stage == "trunk"}
     assert len(trunks) == 2 == sum(record.stage == "trunk" for record in records), "a trunk was trained again"
+    anchors = [record for record in records if record.stage == "anchor"]
+    assert [record.number for record in anchors] == list(range(len(records) - 5, len(records)))
+    assert [r.control for r in anchors] == ["none", "none", None, None, None]
+    assert {record.rungs[-1].epoch for record in anchors} == {12}, "an anchor was trained for another time"
     for record in records:
         folder_of = folder / "run" / "trials" / str(record.number)
         assert (folder_of / TRUNK).exists() == (record.stage == "trunk")

@@ -53,7 +53,8 @@ class ToyEvaluator:
         """Train in words only: one epoch after the other, from the checkpoint where there is one."""
         began = time.perf_counter()
         checkpoint = training.workdir / "checkpoint.json"
-        first, budget, screen = self.rungs[0], self.rungs[-1], training.stage == "screen"
+        due = self.rungs if training.epochs is None else (training.epochs,)
+        first, budget, screen = due[0], due[-1], training.stage == "screen"
         heads = [candidate.config for candidate in training.candidates]
         beginning = training.workdir / BEGINNING
         # What a trunk leaves is its seed, which shifts the noise of what branches from it.
@@ -77,8 +78,8 @@ class ToyEvaluator:
                 with (training.workdir / "epochs.txt").open("a", encoding="utf-8") as trained:
                     trained.write(f"{epoch}\n")
             for place, head in enumerate(heads):
-                if epoch in self.rungs and place not in left:
-                    scores = self.scores(head, epoch, seed)
+                if epoch in due and place not in left:
+                    scores = self.scores(head, epoch, seed, final=epoch == budget)
                     rungs[place].append(replace(scores, knn=None, linear=None) if screen else scores)
                     context.report(place, rungs[place][-1])
             if screen and epoch == first:
@@ -100,13 +101,12 @@ class ToyEvaluator:
         results = [_result(head, tuple(of_head), budget) for head, of_head in zip(heads, rungs, strict=True)]
         return TrainingResult(tuple(results), seconds + time.perf_counter() - began, 1000.0)
 
-    def scores(self, config: HeadConfig, epoch: int, seed: int) -> RungScores:
+    def scores(self, config: HeadConfig, epoch: int, seed: int, *, final: bool = False) -> RungScores:
         """The scores at an epoch, in closed form."""
         probe, discrepancy = limits(config)
         grown = 1.0 - math.exp(-3.0 * epoch / self.rungs[-1])
         shift = 2.0 * _unit("noise", seed, epoch) - 1.0
         knn = 30.0 + (probe - 30.0) * grown + self.noise * shift
-        final = epoch == self.rungs[-1]
         measured = min(1.0, discrepancy * (0.5 + 0.5 * grown) + 0.01 * self.noise * shift)
         return RungScores(
             epoch=epoch,

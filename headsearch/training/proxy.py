@@ -36,6 +36,7 @@ from headsearch.training.seeds import derived_generator
 from headsearch.training.trainer import Trainer
 from headsearch.training.trial import (
     BEGINNING,
+    BRANCHES,
     Training,
     TrainingContext,
     TrainingResult,
@@ -114,7 +115,7 @@ class ProxyEvaluator:
         """
         screen = self.experiment.search.screen
         joint = training.stage == "screen"
-        schedule = schedule_of(self.experiment, training.stage)
+        schedule = schedule_of(self.experiment, training.stage, training.epochs)
         anchors = control_heads(self.inputs.info).values() if joint else ()
         return CandidatesRun(
             training,
@@ -184,7 +185,7 @@ class ProxyEvaluator:
     def _beginning(self, training: Training) -> Callable[[], Base]:
         """What makes the base that a training begins with."""
         trunk = self.experiment.proxy.trunk
-        if trunk is None or training.stage == "trunk":
+        if trunk is None or training.stage not in BRANCHES:
             return self.inputs.base
         file = trunk.file or str(training.workdir / BEGINNING)
         return lambda: self.inputs.branched(file)
@@ -237,15 +238,19 @@ class ProxyEvaluator:
         joint = training.stage == "screen" or len(heads) > 1
         sections["screen"] = experiment.search.screen.model_dump(mode="json") if joint else None
         described = {"heads": heads, "seed": training.seed, "experiment": sections}
+        if training.epochs is not None:
+            described["epochs"] = training.epochs
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def schedule_of(experiment: Experiment, stage: TrialStage) -> ProxySpec:
-    """The proxy's schedule, with the epochs and rungs of a screen or a trunk where it is one."""
+def schedule_of(experiment: Experiment, stage: TrialStage, own: int | None = None) -> ProxySpec:
+    """The proxy's schedule, with the epochs and rungs of a screen or a trunk where it is one; with its `own` epochs where a training has some."""
     proxy = experiment.proxy
-    if stage == "proxy":
+    if own is not None:
+        epochs, rungs = own, [own]
+    elif stage == "proxy":
         return proxy
-    if stage == "screen":
+    elif stage == "screen":
         epochs, rungs = experiment.search.screen.schedule(proxy.epochs)
     else:
         epochs, rungs = proxy.trunk_epochs, [proxy.trunk_epochs]

@@ -27,9 +27,12 @@ TRUNK = "trunk.safetensors"
 BEGINNING = "checkpoint.trunk.safetensors"
 """A copy of it in the folder of a training that branches from it. It travels with the folder, and is removed with the checkpoints."""
 
-TrialStage = Literal["trunk", "screen", "proxy"]
-"""How a head was trained: jointly with others on one base and scored without labels, or with a base of its own. A trunk has no head: it is the
-base that the others of its replicate begin with."""
+TrialStage = Literal["trunk", "screen", "proxy", "anchor"]
+"""How a head was trained: jointly with others on one base and scored without labels, or with a base of its own, and then for a short time or, of an
+anchor, for as long as the real pretraining. A trunk has no head: it is the base that screens and proxies of its replicate begin with."""
+
+BRANCHES: tuple[TrialStage, ...] = ("screen", "proxy")
+"""Stages that begin with the trunk, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Training:
     """Its own folder: metrics and checkpoints go here and nowhere else. It exists."""
     replicate: int = 0
     stage: TrialStage = "proxy"
+    epochs: int | None = None
+    """How long, of an anchor; None: as the experiment has it for the stage."""
 
     @property
     def number(self) -> int:

@@ -136,6 +136,7 @@ def test_the_names_of_the_ranking_are_a_promise():
         "linear_gain_high",
         "simultaneous",
         "shrunk",
+        "long_gain",
         "predicted_gain",
         "predicted_low",
         "predicted_high",

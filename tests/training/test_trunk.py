@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,18 @@ def test_student_and_teacher_begin_with_the_trunk(
     for pair in (run.trainer.hssl.student, run.trainer.hssl.teacher):
         for name, weight in load_file(file).items():
             assert torch.equal(pair.base.model.state_dict()[name], weight), name
+
+
+def test_an_anchor_begins_as_the_real_pretraining_does_and_is_as_long(images: Path, tmp_path: Path) -> None:
+    file = trained(images, tmp_path / "trunk")
+    states = []
+    for trunk in (None, str(file)):
+        wanted = training(tmp_path / f"anchor-{trunk is None}", CONVNEXT, seed=5, stage="anchor")
+        run = ProxyEvaluator(from_trunk(images, trunk)).start(replace(wanted, epochs=7), Context())
+        assert (run.trainer.recipe.epochs, run.trainer.recipe.warmup_epochs) == (7, 0.7)
+        assert list(run.rung_epochs) == [7]
+        states.append(run.trainer.hssl.student.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_what_is_new_begins_as_without_a_trunk(images: Path, tmp_path: Path) -> None:

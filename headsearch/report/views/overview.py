@@ -27,11 +27,17 @@ from headsearch.report.parts import (
 )
 from headsearch.report.status import last_scores, trial_name
 from headsearch.results.row import RankRow
-from headsearch.results.tables import SIMULTANEOUS, rank_cells, rank_titles
+from headsearch.results.tables import rank_cells, rank_notes, rank_titles
 from headsearch.results.text import UNKNOWN, duration, number
 from headsearch.runs.run import Run, Running
 
-STAGE_NAMES = {"controls": "Controls", "screen": "Screen", "heads": "Heads", "replicates": "Replicates"}
+STAGE_NAMES = {
+    "controls": "Controls",
+    "screen": "Screen",
+    "heads": "Heads",
+    "replicates": "Replicates",
+    "anchor": "Anchors",
+}
 CONDITIONS = {
     "at work": ("at work", "good"),
     "interrupted": ("not at work", "warn"),
@@ -209,7 +215,13 @@ def _ranking(view: Run, links: Links) -> Child:
         html.P(link(more, links.trials(state="complete"))) if rest else None,
         _departed(view, links),
         note="By the label-free score, joined by the probe where trainings are at least half as long as the real pretraining. Controls have no "
-        f"rank. A gain is over the control none, with its 95% interval for that head alone; {SIMULTANEOUS}.",
+        + "; ".join(
+            [
+                "rank. A gain is over the control none, with its 95% interval for that head alone",
+                *rank_notes(shown),
+            ]
+        )
+        + ".",
         wide=True,
     )
 
