@@ -67,7 +67,7 @@ class Database(RDBStorage):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """End a trial, with its values and with attributes of the system and of the user that it does not have yet.
+        """End a trial, with its values and with attributes of the system and of the user, which replace those of the same names.
 
         Raises:
             KeyError: there is no such trial.
@@ -78,6 +78,10 @@ class Database(RDBStorage):
             self.check_trial_is_updatable(trial_id, trial.state)
             trial.state = state
             trial.datetime_complete = datetime.now()
+            for kind, attributes in _kinds(noted, told):
+                session.execute(
+                    sqlalchemy.delete(kind).where(kind.trial_id == trial_id, kind.key.in_(list(attributes)))
+                )
             session.add_all(_attributes(trial_id, noted, told))
             for objective, value in enumerate(values or ()):
                 stored, kind = models.TrialValueModel.value_to_stored_repr(value)
@@ -104,12 +108,13 @@ def _attributes(
     trial_id: int, noted: Mapping[str, Any], told: Mapping[str, Any]
 ) -> Iterator[models.BaseModel]:
     """Rows of attributes of the system and of the user."""
-    for kind, attributes in (
-        (models.TrialUserAttributeModel, told),
-        (models.TrialSystemAttributeModel, noted),
-    ):
+    for kind, attributes in _kinds(noted, told):
         for key, value in attributes.items():
             yield kind(trial_id=trial_id, key=key, value_json=json.dumps(value))
+
+
+def _kinds(noted: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[tuple[Any, Mapping[str, Any]], ...]:
+    return (models.TrialUserAttributeModel, told), (models.TrialSystemAttributeModel, noted)
 
 
 def open_database(url: str, shown: str, *, reading: bool) -> Database:

@@ -91,7 +91,7 @@ class Ledger:
                 self._draws[trial.number] = Draw(trial.params, trial.distributions, noted.get("sampler", {}))
             if record.state != "running" and not trial.state.is_finished():
                 # Killed between the writes that end a trial: the first says it all.
-                self._end(record, noted)
+                self._end(record)
 
     @classmethod
     def create(
@@ -241,7 +241,7 @@ class Ledger:
             images_per_second=images_per_second,
             reason=result.reason,
         )
-        self._end(record, {})
+        self._end(record)
         self._records[number] = record
         return record
 
@@ -300,16 +300,15 @@ class Ledger:
         decided = self._decisions.get(record.number, {})
         return [finite(rung.to_dict()) | _said(decided.get(rung.epoch)) for rung in record.rungs]
 
-    def _end(self, record: TrialRecord, there: Mapping[str, Any]) -> None:
-        """Write the end of a trial, but for the attributes that are `there`."""
+    def _end(self, record: TrialRecord) -> None:
+        """Write the end of a trial."""
         noted: dict[str, Any] = {"outcome": outcome(record)}
         if record.state == "infeasible":
             noted["constraints"] = INFEASIBLE
-        told = known_at_the_end(record, self._probe_of_none())
         self._writer.end(
             self._ids[record.number],
-            {key: value for key, value in noted.items() if key not in there},
-            {key: value for key, value in told.items() if key not in there},
+            noted,
+            known_at_the_end(record, self._probe_of_none()),
             self._optuna_state(record),
             self.values(record),
         )

@@ -55,7 +55,7 @@ class StudyWriter:
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """End a trial. What is `noted` is for the ledger to read back, what is `told` for people who look at the study; it has neither yet.
+        """End a trial. What is `noted` is for the ledger to read back, what is `told` for people who look at the study.
 
         In a database all of it is one transaction. Elsewhere it is as many writes, in that order: the first must say it all.
         """
