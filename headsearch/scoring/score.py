@@ -24,11 +24,11 @@ def head_score(measures: Mapping[str, float], quality: Mapping[str, float]) -> f
         quality: by name, as `headsearch.scoring.quality.QUALITIES`; retrieval in percent.
     """
     factors = score_factors(measures, quality)
-    return None if factors is None else factors[0] * factors[1]
+    return None if factors is None else factors[0] * factors[1] / 100.0
 
 
 def score_factors(measures: Mapping[str, float], quality: Mapping[str, float]) -> tuple[float, float] | None:
-    """The two numbers that `head_score` multiplies, larger being better: how different, and how good as a share of 1."""
+    """The two numbers that `head_score` multiplies, larger being better: how different, and how good in percent."""
     different = next((measures[name] for name in DIFFERENT if name in measures), None)
     retrieval = quality.get("retrieval.head")
-    return None if different is None or retrieval is None else (different, retrieval / 100.0)
+    return None if different is None or retrieval is None else (different, retrieval)
