@@ -23,7 +23,7 @@ demo: $(READY)  ## Search heads for a tiny ViT on the embedded digits; ends with
 	@echo "Left out here: most of the screen, the controls same and mlp. 'headsearch run digits' has them, trains 40 epochs, and takes under an hour."
 
 test: $(READY)  ## Run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -145,7 +145,7 @@ def screen(options: argparse.Namespace) -> dict[str, Any]:
     from headsearch.training.proxy import ProxyEvaluator
 
     count, epochs = (2, 1) if options.quick else (24, 6)
-    described = screening.experiment(epochs, None, options.device, blocks(options.quick))
+    described = screening.experiment(epochs, None, options.device, quick=options.quick)
     evaluate = ProxyEvaluator(described)
     info = check_base(described.base.source, image_size=16, kwargs=described.base.kwargs)
     drawn = distinct_heads(load_space("paper"), count, seed=0, base=info, cost_function=head_cost)
@@ -172,11 +172,6 @@ def screen(options: argparse.Namespace) -> dict[str, Any]:
         "estimated_gib": round(estimate / 2**30, 2),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
     }
-
-
-def blocks(quick: bool) -> int:
-    """Of the ViT on digits."""
-    return 1 if quick else 12
 
 
 def sharing(options: argparse.Namespace) -> dict[str, Any]:
@@ -250,7 +245,7 @@ def train_epochs(device: str, quick: bool, epochs: int, barrier: Any, ended: Any
     from headsearch.training.proxy import ProxyEvaluator
 
     torch.set_num_threads(1)
-    evaluate = ProxyEvaluator(screening.experiment(1000, None, device, blocks(quick)))
+    evaluate = ProxyEvaluator(screening.experiment(1000, None, device, quick=quick))
     with tempfile.TemporaryDirectory() as folder:
         run = evaluate.start(training(Path(folder), parse_head({"convnext": {"depth": 3}})), Context())
         if not quick:
@@ -360,7 +355,7 @@ def search(options: argparse.Namespace) -> dict[str, Any]:
     command += ["--out", str(Path(tempfile.mkdtemp())), "--workers", str(options.workers)]
     command += [f"--set={key}" for key in source]
     if options.quick:
-        command += ["--quick", "--most", "1", "--set=proxy.batch_size=64"]
+        command += ["--quick", "--most", "1", "--set=proxy.batch_size=64", "--set=data.subset=256"]
     else:
         command += ["--minutes", str(options.minutes), "--grace", "65"]
     began = time.perf_counter()

@@ -42,8 +42,11 @@ class Measured:
     """Peak of the process, in MB."""
 
 
-def experiment(epochs: int, heads_per_step: int | None, device: str = "cpu", blocks: int = 12) -> Experiment:
-    """Digits with a ViT of so many blocks."""
+def experiment(
+    epochs: int, heads_per_step: int | None, device: str = "cpu", *, quick: bool = False
+) -> Experiment:
+    """Digits with a ViT of twelve blocks, or of one and a few of the images."""
+    blocks = 1 if quick else 12
     return load_experiment(
         "digits",
         [
@@ -51,6 +54,7 @@ def experiment(epochs: int, heads_per_step: int | None, device: str = "cpu", blo
             f"proxy.epochs={epochs}",
             f"proxy.device={device}",
             "search.strategy=screen",
+            f"data.subset={256 if quick else 'null'}",
             "search.replicates=1",
             f"search.screen={{heads: 24, reduction: 1, heads_per_step: {heads_per_step or 'null'}}}",
         ],

@@ -20,6 +20,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
+from os import PathLike, fspath
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,13 +53,13 @@ def load_plugins(references: Sequence[str]) -> None:
         entries = getattr(module, name or ENTRIES, None)
         if not isinstance(entries, list | tuple) or not entries:
             raise PluginError(
-                f"{where}: expected a list {name or ENTRIES} of families, methods, …, got {_kind(entries)}"
+                f"{where}: expected a list {name or ENTRIES} of families, methods, data sources, …, got {_kind(entries)}"
             )
         for entry in entries:
             registry = registry_of(entry)
             if registry is None:
                 raise PluginError(
-                    f"{where}: {_kind(entry)} in {name or ENTRIES}; expected a family, a method, …"
+                    f"{where}: {_kind(entry)} in {name or ENTRIES}; expected a family, a method, a data source, …"
                 )
             former = brought.setdefault((registry.what, entry.name), where)
             if former != where:
@@ -108,12 +109,13 @@ def short_name(reference: str) -> str:
     return os.path.basename(reference)  # noqa: PTH119 - what follows a colon is no path
 
 
-def located(reference: str, beside: Path | None = None) -> str:
+def located(reference: str | PathLike[str], beside: Path | None = None) -> str:
     """A reference that means the same everywhere on this machine: a file as an absolute path.
 
     A relative path starts in the folder `beside`, or else in the working directory. A file that is gone from where it was is looked for
     in the folder `beside`.
     """
+    reference = fspath(reference)
     path, colon, name = reference.rpartition(":") if not reference.endswith(".py") else (reference, "", "")
     if not path.endswith(".py"):
         return reference

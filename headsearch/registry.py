@@ -29,9 +29,10 @@ _REGISTRIES: dict[type[Entry], Registry[Any]] = {}
 class Registry(Mapping[str, E], Generic[E]):
     """A mapping from names to entries, in the order in which they came. What is ours cannot be replaced."""
 
-    def __init__(self, kind: type[E], what: str, ours: Iterable[E]) -> None:
-        """`what` names an entry in messages. There is one registry of a kind."""
+    def __init__(self, kind: type[E], what: str, ours: Iterable[E], *, taken: Iterable[str] = ()) -> None:
+        """`what` names an entry in messages, `taken` are names of ours that are no entries. There is one registry of a kind."""
         self.what = what
+        self.taken = tuple(taken)
         self._ours = {entry.name: entry for entry in ours}
         self._guests: dict[str, E] = {}
         _REGISTRIES[kind] = self
@@ -46,11 +47,16 @@ class Registry(Mapping[str, E], Generic[E]):
     def __len__(self) -> int:
         return len(self._ours) + len(self._guests)
 
+    @property
+    def guests(self) -> frozenset[str]:
+        """Names of what plug-ins have brought."""
+        return frozenset(self._guests)
+
     def add(self, entry: E) -> None:
         """Add what a plug-in brings. A former guest of that name makes way. Raises `ValueError` where the entry cannot be used."""
         if not _NAME.fullmatch(entry.name):
             raise ValueError(f"{self.what} {entry.name!r}: expected a name of small letters, digits and '_'")
-        if entry.name in self._ours:
+        if entry.name in self._ours or entry.name in self.taken:
             raise ValueError(f"{self.what} '{entry.name}': headsearch has one of that name; choose another")
         try:
             entry.check()

@@ -5,6 +5,7 @@ Ctrl-C is never ignored: a shell's background job inherits that, passes it on, a
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = [
+    "test_end_to_end.py",
+    "test_scores_repeat.py",
+    "test_cli.py",
+    "test_own.py",
+    "test_notebooks.py",
+    "test_one_file.py",
+]
+"""Files that take a minute or about that: begun first, or one worker would be left alone with them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def no_guests() -> Iterator[None]:
     """Plug-ins that a test has loaded are not known to the next."""
@@ -24,6 +41,14 @@ def no_guests() -> Iterator[None]:
 
     for registry in _REGISTRIES.values():
         registry._guests.clear()
+
+
+@pytest.fixture(autouse=True)
+def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a head costs in time is measured by few steps: every proxy does it, and few tests look at it."""
+    overhead = sys.modules.get("headsearch.training.overhead")
+    if overhead is not None:
+        monkeypatch.setattr(overhead, "_PAIRS", 3)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
-
-from headsearch.cli import main
+from forked import headsearch
 
 TINY = [
     "digits",
@@ -29,36 +28,6 @@ RANK_FIELDS = (
     "rank head_id family config control stage score discrepancy discrepancy_sd probe probe_sd knn linear linear_sd epochs gain gain_low gain_high "
     "linear_gain linear_gain_low linear_gain_high simultaneous shrunk predicted_gain predicted_low predicted_high params flops overhead replicates pareto_layer feasible reason"
 )
-
-
-def headsearch(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command, one thread, and let it end."""
-    return subprocess.run(
-        [sys.executable, "-m", "headsearch", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-@pytest.fixture
-def here(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command in this process and a folder of its own, where another one would import torch first."""
-
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["headsearch", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
-
-    return call
 
 
 def refused(result: subprocess.CompletedProcess[str], *expected: str) -> None:
@@ -243,16 +212,12 @@ def test_bad_input_is_refused_before_anything_is_loaded(
         ("data.image_size=3", "image"),
     ],
 )
-def test_a_base_that_cannot_be_is_refused(
-    here: Callable[..., subprocess.CompletedProcess[str]], override: str, expected: str, tmp_path: Path
-) -> None:
-    refused(here("run", "digits", "--set", override), expected)
+def test_a_base_that_cannot_be_is_refused(override: str, expected: str, tmp_path: Path) -> None:
+    refused(headsearch("run", "digits", "--set", override, cwd=tmp_path), expected)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_without_images_and_one_class_only_are_refused(
-    here: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_a_folder_without_images_and_one_class_only_are_refused(tmp_path: Path) -> None:
     from PIL import Image
 
     (tmp_path / "empty").mkdir()
@@ -260,8 +225,8 @@ def test_a_folder_without_images_and_one_class_only_are_refused(
     for number in range(40):
         Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / "one" / "cat" / f"{number}.png")
     small = ["--base", "resnet10t", "--set", "data.image_size=32", "--set", "proxy.batch_size=8"]
-    refused(here("run", "--data", "empty", *small), "empty")
-    refused(here("run", "--data", "one", *small), "class")
+    refused(headsearch("run", "--data", "empty", *small, cwd=tmp_path), "empty")
+    refused(headsearch("run", "--data", "one", *small, cwd=tmp_path), "class")
     assert not (tmp_path / "runs").exists()
 
 

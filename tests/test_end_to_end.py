@@ -23,11 +23,14 @@ from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.trial import TrialResult
 
 SMALL = "base.kwargs={patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}"
+FEW = ("data.subset=320", "proxy.batch_size=80")
+"""Images, where it does not matter how good the scores are."""
 
 
 def digits(*overrides: str) -> Experiment:
-    """One epoch with few, large batches."""
-    return load_experiment("digits", [SMALL, "proxy.epochs=1", "proxy.batch_size=320", *overrides])
+    """One epoch of four batches."""
+    half = ["data.subset=640", "proxy.batch_size=160"]
+    return load_experiment("digits", [SMALL, "proxy.epochs=1", *half, *overrides])
 
 
 def train(experiment: Experiment, head: object, folder: Path) -> TrialResult:
@@ -92,7 +95,7 @@ def test_every_method_trains_a_base_without_a_head(method: str, tmp_path: Path) 
     ],
 )
 def test_bases_of_every_kind_train(model: str, kwargs: str, tmp_path: Path) -> None:
-    experiment = digits(f"base.model={model}", f"base.kwargs={kwargs}", "data.image_size=32")
+    experiment = digits(f"base.model={model}", f"base.kwargs={kwargs}", "data.image_size=32", *FEW)
     result = train(experiment, {"vit": {"depth": 1}}, tmp_path)
     assert result.rungs[-1].discrepancy is not None
     assert result.rungs[-1].linear is not None
@@ -100,6 +103,7 @@ def test_bases_of_every_kind_train(model: str, kwargs: str, tmp_path: Path) -> N
 
 def test_a_funnel_without_labels_reads_none_and_ranks_by_discrepancy(tmp_path: Path) -> None:
     overrides = [
+        *FEW,
         "data.labels=none",
         "search.strategy=funnel",
         "search.candidates=10",
@@ -227,6 +231,7 @@ class Notes(Observer):
 
 def test_an_earlier_map_goes_from_the_search_into_the_pretraining(tmp_path: Path) -> None:
     overrides = [
+        *FEW,
         "base.model=convnext_atto",
         "base.kwargs={depths: [1, 1, 1, 1], dims: [8, 8, 16, 24]}",
         "data.image_size=32",

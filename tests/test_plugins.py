@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from forked import headsearch
 
 from headsearch.errors import ExperimentError, HeadError, PluginError, RunError, SpaceError
 from headsearch.experiment import load_experiment, parse_experiment
@@ -113,8 +114,8 @@ def test_an_installed_package_is_named_by_its_entry_point(
         ("x = 1\nx / 0", "line 2 raises ZeroDivisionError when imported: division by zero"),
         ("def f(:", "line 1 raises SyntaxError when imported"),
         ("raise SystemExit(3)", "raises SystemExit when imported: 3"),
-        ("x = 1", "expected a list PLUGINS of families, methods, …, got none"),
-        ("PLUGINS = ['gated']", "str 'gated' in PLUGINS; expected a family, a method, …"),
+        ("x = 1", "expected a list PLUGINS of families, methods, data sources, …, got none"),
+        ("PLUGINS = ['gated']", "str 'gated' in PLUGINS; expected a family, a method, a data source, …"),
         (family(name="'Own'"), "expected a name of small letters, digits and '_'"),
         (family(name="'mlp'"), "family 'mlp': headsearch has one of that name; choose another"),
         (family(name="'stack'"), "family 'stack': a word of the language of spaces"),
@@ -143,6 +144,30 @@ def test_what_is_wrong_with_a_plugin_is_one_line_that_names_the_file(
     assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong_plugin.py"]
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ("lambda spec: torch.nn.Conv2d(spec.width, 2 * spec.width, 1)", "from a map of shape (2, 16, 4, 4) a block makes (2, 32, 4, 4); expected the same shape"),
+        ("lambda spec: torch.nn.Conv2d(7, 7, 1)", "a block for maps of 16 channels on 4x4 positions raises RuntimeError"),
+        ("lambda spec: spec['kernel']", "on 4x4 positions raises KeyError: 'kernel'"),
+    ],
+)  # fmt: skip
+def test_a_family_that_does_not_keep_the_maps_shape_is_refused_before_anything_is_written(
+    block: str, expected: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path, f"wide_{tmp_path.name.replace('-', '_')}.py", family("import torch", block=block))
+    load_plugins([file])
+    images = write_two_colours(tmp_path / "images.npz")
+    search = {"space": write(tmp_path, "s.yaml", SPACE.replace("gated", "own")), "strategy": "proxies", "trials": 1, "finalists": 0}  # fmt: skip
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(PluginError) as raised:
+        run_search(tiny_experiment(images, search=search), tmp_path / "run")
+    assert str(raised.value).startswith("family 'own': ")
+    assert expected in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_two_plugins_of_one_experiment_may_not_bring_the_same_name(gated: Path) -> None:
@@ -223,9 +248,8 @@ def test_a_run_is_searched_looked_at_without_the_plugin_resumed_and_exported(
     out = tmp_path / "run"
     run_search(experiment, out)
     hidden = gated.rename(gated.with_suffix(".away"))
-    away = [sys.executable, "-m", "headsearch"]
     for command in (["rank", "--format", "json"], ["audit"], ["status"], ["report", "--format", "md"]):
-        seen = subprocess.run([*away, command[0], str(out), *command[1:]], capture_output=True, text=True)
+        seen = headsearch(command[0], out, *command[1:])
         assert (seen.returncode, seen.stderr.count("not shown")) == (0, 0), seen.stderr
         if command[0] == "rank":
             assert {row["family"] for row in json.loads(seen.stdout)} == {"none", "gated"}

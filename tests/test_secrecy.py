@@ -2,12 +2,11 @@
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from forked import headsearch
 
 from headsearch.errors import RunError
 from headsearch.runs.storages import open_storage
@@ -114,9 +113,8 @@ URLS = [
 
 @pytest.mark.parametrize("url", URLS)
 def test_the_command_line_shows_no_password(url: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "headsearch", "run", "digits", "--out", str(tmp_path / "run")]
-    done = subprocess.run(
-        [*command, "--set", f"search.storage={json.dumps(url)}"], capture_output=True, text=True, check=False
+    done = headsearch(
+        "run", "digits", "--out", tmp_path / "run", "--set", f"search.storage={json.dumps(url)}"
     )
     assert done.returncode == 2
     assert done.stderr.startswith("headsearch: search.storage: ")

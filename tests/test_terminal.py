@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import forked
 import pytest
 
 TINY = [
@@ -21,15 +22,12 @@ TINY = [
 SPACE = 'space: headsearch/space@1\ndoc: "half … \\ud83d\\ude00"\nhead: {one_of: [{mixer: {depth: {int: [1, 3]}}}, {resnet: {}}]}\n'
 
 
-def headsearch(
-    *arguments: object, cwd: Path | None = None, **environment: str
-) -> subprocess.CompletedProcess[bytes]:
-    """Run the command and let it end."""
+def headsearch(*arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command in a fresh interpreter and let it end."""
     return subprocess.run(
         [sys.executable, "-m", "headsearch", *map(str, arguments)],
         capture_output=True,
         timeout=300,
-        cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )
 
@@ -116,9 +114,9 @@ def test_a_full_disk_behind_the_output_is_one_line() -> None:
 def test_a_tilde_is_the_home_directory_everywhere(
     arguments: Sequence[str], expected: str, tmp_path: Path
 ) -> None:
-    refused = headsearch(*arguments, cwd=tmp_path, HOME="/home/nobody")
-    assert (refused.returncode, refused.stdout) == (2, b"")
-    assert expected in refused.stderr.decode()
+    refused = forked.headsearch(*arguments, cwd=tmp_path, HOME="/home/nobody")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert expected in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
 
 
@@ -155,12 +153,12 @@ def test_what_needs_no_torch_is_said_without_it(tmp_path: Path) -> None:
 
 def test_hints_can_be_pasted(tmp_path: Path) -> None:
     out = "it's a place; 😀 $HOME"
-    ended = headsearch("run", "digits", *TINY, "--out", out, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr.decode()
-    hint = ended.stderr.decode().split("Take the best one with:")[1].strip()
+    ended = forked.headsearch("run", "digits", *TINY, "--out", out, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    hint = ended.stderr.split("Take the best one with:")[1].strip()
     assert shlex.split(hint) == ["headsearch", "export", out, "--rank", "1", "--out", "head.yaml"]
-    written = headsearch(*shlex.split(hint)[1:], cwd=tmp_path)
-    assert written.returncode == 0, written.stderr.decode()
-    made = headsearch("init", "my own", cwd=tmp_path)
-    hint = made.stderr.decode().split("then:")[1].strip()
+    written = forked.headsearch(*shlex.split(hint)[1:], cwd=tmp_path)
+    assert written.returncode == 0, written.stderr
+    made = forked.headsearch("init", "my own", cwd=tmp_path)
+    hint = made.stderr.split("then:")[1].strip()
     assert (tmp_path / shlex.split(hint)[-1]).is_file()

@@ -48,7 +48,11 @@ def load_experiment(
     """
     from headsearch.api.settings import as_arguments, data_section, settings
     from headsearch.experiment import load_experiment
+    from headsearch.plugins import load_plugins, located
 
+    named = [located(name) for name in sections.pop("plugins", None) or ()]
+    # They may bring the data source that `data` names.
+    load_plugins(named)
     images = data_section(data) or {}
     source = "digits" if experiment is None and "dataset" not in images else experiment
     path = None if source is None else str(source)
@@ -58,6 +62,7 @@ def load_experiment(
         return load_experiment(
             path,
             settings(chosen) + settings({"search": {k: v for k, v in search.items() if v is not None}}),
+            plugins=named,
         )
 
 
@@ -134,7 +139,7 @@ def pretrain(
     out: str | PathLike[str],
     base: Base | None = None,
     data: Data | None = None,
-    plugins: Sequence[str] = (),
+    plugins: Sequence[str | PathLike[str]] = (),
     with_head: bool = True,
     resume: bool = False,
     quiet: bool = False,
@@ -179,6 +184,7 @@ def evaluate(
     image_size: int | None = None,
     probes: Sequence[str] | None = None,
     seeds: int | None = None,
+    plugins: Sequence[str | PathLike[str]] = (),
     quiet: bool = False,
     **sections: Any,
 ) -> Evaluation:
@@ -191,6 +197,7 @@ def evaluate(
         image_size: side of the images in pixels. Left out, it is the pretraining's, or else the model's own.
         probes: of `knn`, `linear`, `few-shot`, `finetune`, `retrieval`, `segmentation`, `detection`, and `label-free`, which needs no labels.
         seeds: repetitions of everything random.
+        plugins: files or names of plug-ins that bring the images.
         quiet: show no progress.
         sections: further keys of the evaluation: `knn={"neighbours": [10, 20]}`, `device="cuda"`.
 
@@ -202,8 +209,10 @@ def evaluate(
     from headsearch.api.settings import as_arguments, data_section, settings
     from headsearch.errors import ExperimentError
     from headsearch.evaluation.spec import evaluation_spec
+    from headsearch.plugins import load_plugins, located
     from headsearch.pretrain.result import PretrainResult
 
+    load_plugins([located(name) for name in plugins])
     if not weights:
         raise ExperimentError(
             "evaluate: no weights; expected a file, a pretraining's folder, random or pretrained"
@@ -232,7 +241,7 @@ def compare(
     seeds: int = 3,
     budget: Literal["epochs", "time"] = "epochs",
     probes: Sequence[str] | None = None,
-    plugins: Sequence[str] = (),
+    plugins: Sequence[str | PathLike[str]] = (),
     resume: bool = False,
     quiet: bool = False,
     **sections: Any,

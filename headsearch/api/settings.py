@@ -41,7 +41,7 @@ def data_section(data: str | PathLike[str] | Mapping[str, Any] | None) -> Mappin
 def on_base(
     base: str | Mapping[str, Any] | None,
     data: str | PathLike[str] | Mapping[str, Any] | None,
-    plugins: Sequence[str],
+    plugins: Sequence[str | PathLike[str]],
     sections: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The arguments of `pretraining_of` and `make_plan`. Keys of `base` that name none, and all keys of `data`, are settings."""

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from headsearch.base.info import BaseInfo
 from headsearch.base.kind import count_blocks, nearest_family
-from headsearch.base.own import OwnBase, create_own, own_output
+from headsearch.base.own import OwnBase, create_own, own_channels, own_output
 from headsearch.base.timm_models import create, in_short, model_options
 from headsearch.base.weights import load_weights
 from headsearch.errors import BaseModelError
@@ -48,12 +48,12 @@ def load_base(
     model: str,
     *,
     image_size: int,
-    channels: int = 3,
+    channels: int | None = 3,
     kwargs: Mapping[str, Any] | None = None,
     weights: str | None = None,
     stage: int = -1,
 ) -> Base:
-    """The timm model of that name as a base for square images of `image_size` pixels with so many channels.
+    """The timm model of that name as a base for square images of `image_size` pixels with so many channels; None: as many as it is made for.
 
     `kwargs` go to timm's `create_model`; a model made for one image size is told `img_size` unless they say it.
     `weights` is None (random, from torch's global generator), `pretrained` (timm's, fetched if need be), or a file of the
@@ -65,7 +65,9 @@ def load_base(
     """
     if is_factory(model):
         made = _own(model, kwargs or {}, weights, stage)
+        channels = own_channels(made) if channels is None else channels
     else:
+        channels = 3 if channels is None else channels
         options = model_options(model, image_size, kwargs or {}, channels)
         made = create(model, options, kwargs or {}, pretrained=weights == "pretrained")
     if weights not in (None, "pretrained"):
@@ -158,7 +160,7 @@ def _measure(
         finite = device.type == "meta" or all(bool(torch.isfinite(value).all()) for value in output)
     except Exception as error:
         # Models are free to raise anything about an image that they cannot take.
-        raise BaseModelError(_refusal(made, model, size, stage, error)) from error
+        raise BaseModelError(_refusal(made, model, size, channels, stage, error)) from error
     finally:
         made.train(was_training)
         for weight in trainable:
@@ -188,9 +190,12 @@ def _measure(
     )
 
 
-def _refusal(made: nn.Module, model: str, size: str, stage: int, error: Exception) -> str:
+def _refusal(made: nn.Module, model: str, size: str, channels: int, stage: int, error: Exception) -> str:
     """Why a model does not take an image, and which it would take."""
     if isinstance(made, OwnBase):
+        takes = own_channels(made)
+        if takes != channels:
+            return f"{model} takes images with {takes} channels, and these have {channels}; expected data.channels: {'rgb' if takes == 3 else takes}"
         return f"{model} cannot be a base at {size}: {in_short(error)}"
     if "feature index" in str(error):
         return f"{model} has no feature map {stage} (base.stage): {in_short(error)}"

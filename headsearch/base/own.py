@@ -46,6 +46,11 @@ def create_own(reference: str, kwargs: Mapping[str, Any]) -> nn.Module:
     return made
 
 
+def own_channels(made: nn.Module) -> int:
+    """How many channels the images of a module have: those of its first convolution, or 3 where it has none."""
+    return next((part.in_channels for part in made.modules() if isinstance(part, nn.Conv2d)), 3)
+
+
 def own_output(made: OwnBase, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """Its map and embedding. Raises `TypeError` where it gives something else."""
     given: object = made.map_and_embedding(images_BCHW)

@@ -68,10 +68,17 @@ def evaluate(
     plugins: PluginOption = None,
     output: ReportOutput = "table",
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also draw the measures of label-free over the weights: an HTML page, to this file."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Probe weights of a base side by side, with intervals: k-NN, linear, few labels, fine-tuning, segmentation, detection."""
     from headsearch.data.names import check_data, data_named
+    from headsearch.evaluation.result import check_drawable, check_lines, evaluation_table, health_table
     from headsearch.evaluation.spec import evaluation_spec
     from headsearch.evaluation.weights import find_weights
 
@@ -81,19 +88,25 @@ def evaluate(
         **given(probes=listed(probes), seeds=seeds),
     }
     spec = evaluation_spec(options, overrides or [])
-    if out is not None and not out.parent.is_dir():
-        raise RunError(f"{out}: no folder '{out.parent}'")
+    for file in (out, figure):
+        if file is not None and not file.parent.is_dir():
+            raise RunError(f"{file}: no folder '{file.parent}'")
+    if figure is not None:
+        check_drawable(spec, "--figure")
     for name in weights:
         find_weights(name)
     if spec.data.dataset is not None:
         check_data(spec.data.dataset, spec.data.root)
     from headsearch.evaluation.evaluate import evaluate as run
-    from headsearch.evaluation.result import check_lines, evaluation_table, health_table
     from headsearch.files import write_result
 
     found = run(spec, weights, tell=teller(quiet))
     if out is not None:
         write_result(out, found.to_json() + "\n")
+    if figure is not None:
+        from headsearch.evaluation.health_page import health_page
+
+        write_result(figure, health_page(found))
     if output == "json":
         typer.echo(found.to_json())
         return

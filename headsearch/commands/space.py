@@ -81,11 +81,7 @@ def count(
     output: FormatOption = "text",
 ) -> None:
     """Count the heads: descriptions by formula; different networks, and those that the constraints allow, by enumeration."""
-    from headsearch.space.loading import load_space
-
-    loaded = load_space(space)
-    info, cost_function = _base(base, image_size)
-    unchecked = _warn_unchecked(loaded, info, cost_function)
+    loaded, info, cost_function, unchecked = _read(space, base, image_size)
     total = loaded.count()
     distinct: int | None = None
     allowed: int | None = None
@@ -117,11 +113,7 @@ def sample(
     """Draw random heads that the constraints allow. A head may come up more than once."""
     import random
 
-    from headsearch.space.loading import load_space
-
-    loaded = load_space(space)
-    info, cost_function = _base(base, image_size)
-    _warn_unchecked(loaded, info, cost_function)
+    loaded, info, cost_function, _ = _read(space, base, image_size)
     heads = _draw(loaded, number, random.Random(seed), info, cost_function)
     if output == "json":
         _print_json([{"head_id": head.head_id, "config": head.config.to_dict()} for head in heads])
@@ -141,11 +133,7 @@ def validate(
     output: FormatOption = "text",
 ) -> None:
     """Check a space: every key and value, and that the constraints allow at least one head."""
-    from headsearch.space.loading import load_space
-
-    loaded = load_space(space)
-    info, cost_function = _base(base, image_size)
-    unchecked = _warn_unchecked(loaded, info, cost_function)
+    loaded, info, cost_function, unchecked = _read(space, base, image_size)
     loaded.validate(info, cost_function)
     if output == "json":
         _print_json(_summary(loaded) | {"valid": True, "unchecked": unchecked})
@@ -177,22 +165,22 @@ def _summary(space: Space) -> dict[str, Any]:
     }
 
 
-def _base(model: str | None, image_size: int) -> tuple[BaseInfo | None, CostFunction | None]:
-    if model is None:
-        return None, None
-    from headsearch.base.model import load_base
-    from headsearch.scoring.cost import head_cost
+def _read(
+    name: str, model: str | None, image_size: int
+) -> tuple[Space, BaseInfo | None, CostFunction | None, list[str]]:
+    """The space, what its heads are compared with, and the constraints that go unchecked without a base, which is said on stderr."""
+    from headsearch.space.loading import load_space
 
-    return load_base(model, image_size=image_size).info, head_cost
+    space, base, cost_function = load_space(name), None, None
+    if model is not None:
+        from headsearch.base.model import load_base
+        from headsearch.scoring.cost import head_cost
 
-
-def _warn_unchecked(space: Space, base: BaseInfo | None, cost_function: CostFunction | None) -> list[str]:
-    """Say on stderr which constraints go unchecked, and return them."""
+        base, cost_function = load_base(model, image_size=image_size, channels=None).info, head_cost
     unchecked = [constraint.text for constraint in space.unchecked(base, cost_function)]
     if unchecked:
-        listed = "; ".join(unchecked)
-        typer.echo(f"not checked without --base MODEL: {listed}", err=True)
-    return unchecked
+        typer.echo(f"not checked without --base MODEL: {'; '.join(unchecked)}", err=True)
+    return space, base, cost_function, unchecked
 
 
 def _tally(space: Space, base: BaseInfo | None, cost_function: CostFunction | None) -> tuple[int, int]:

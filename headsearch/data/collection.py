@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
-from headsearch.data.decode import Source
+from headsearch.data.decode import Pixels, Source
 from headsearch.data.left_out import LeftOut
+from headsearch.data.names import data_path
+from headsearch.data.sources import Items, ItemSource
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,43 @@ class Collection:
     """What was understood of it, for one line: where the splits are, or the classes."""
     left_out: LeftOut = field(default_factory=LeftOut)
     """What is known already not to be used."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a data source is asked for."""
+
+    address: str | None
+    """`data.root` as it is written."""
+    labels: bool
+    """Whether labels may be read. Where they may not, a source need not look for them, and what it gives is not looked at."""
+    prefer: Literal["val", "test"]
+    """Which split is to be held out where there are both: a search uses `val` and leaves `test` to a final evaluation."""
+    image_size: int
+    """Side of the square that the base sees, in pixels."""
+    memory_limit: int
+    """Bytes of images that may be kept."""
+    pixels: Pixels
+    """What the pixels are, and how they come from images of any kind."""
+    cache: Path | None = None
+    """A folder in which something may be kept for the next time."""
+
+    @property
+    def root(self) -> Path | None:
+        """`data.root`: where the images lie."""
+        return None if self.address is None else data_path(self.address)
+
+    def part(self, images: Items, labels: Sequence[int] | None, name: str) -> Part:
+        """A part of a data set.
+
+        Args:
+            images: anything that has a length and gives an image by its number, always the same and in any process: one of Pillow's, an array [H, W] or
+                [H, W, C], the path of an image file, or an open file.
+            labels: the class number of every image, from 0; None where there are none.
+            name: of the part. Images are called `name[number]`, also for the cut of held-out images where there is no split.
+        """
+        numbers = None if labels is None or not self.labels else [int(label) for label in labels]
+        return Part(ItemSource(images, name, self.pixels), numbers)
 
 
 def held_out_count(count: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from headsearch.data.bands import Bands
 from headsearch.data.cache import Cached, Versioned, cache_folder
-from headsearch.data.collection import Collection, Part, by_hash, cut
+from headsearch.data.collection import Collection, Part, Request, by_hash, cut
 from headsearch.data.decode import RGB, Pixels, Source, choose_canvas, decode_all
 from headsearch.data.left_out import LeftOut
-from headsearch.data.names import NEEDS_ROOT, Channels, check_dataset_name, data_path
+from headsearch.data.names import SOURCES, Channels, check_dataset_name, check_root
+from headsearch.data.opening import reason
 from headsearch.data.sets import Dataset, ImageSet, MemoryImages, StreamedImages
-from headsearch.errors import DataError, LabelsMissing, printable
+from headsearch.errors import DataError, LabelsMissing, UserError, printable
 
 _MEASURED_IN_MEMORY = 10_000
 _MEASURED_FROM_FILES = 1_024
@@ -48,8 +49,16 @@ def load(
     """See `headsearch.data.load_data`."""
     check_dataset_name(dataset)
     pixels = pixels_of(channels)
-    kept = None if cache is None else cache_folder(cache)
-    found = _collect(dataset, root, labels == "probe", prefer, image_size, memory_limit, pixels, kept)
+    request = Request(
+        address=root,
+        labels=labels == "probe",
+        prefer=prefer,
+        image_size=image_size,
+        memory_limit=memory_limit,
+        pixels=pixels,
+        cache=None if cache is None else cache_folder(cache),
+    )
+    found = _collect(dataset, request)
     left_out = found.left_out
     left_out.rule = unreadable
     left_out.place = f"'{dataset}'" if root is None else f"'{dataset}' in '{printable(root)}'"
@@ -109,38 +118,46 @@ def check_probe(dataset: Dataset) -> None:
         )
 
 
-def _collect(
-    dataset: str,
-    root: str | None,
-    with_labels: bool,
-    prefer: Literal["val", "test"],
-    image_size: int,
-    memory_limit: int,
-    pixels: Pixels,
-    kept: Path | None,
-) -> Collection:
-    if dataset == "digits":
-        from headsearch.data.digits import digits
+def _collect(dataset: str, request: Request) -> Collection:
+    if dataset not in SOURCES:
+        from headsearch.data.timm_names import timm_collection
 
-        return digits(with_labels, pixels)
-    if dataset in NEEDS_ROOT:
-        if root is None:
-            raise DataError(f"data.root: dataset '{dataset}' needs the path of a {NEEDS_ROOT[dataset]}")
-        if dataset == "webdataset":
-            from headsearch.data.shards import webdataset
+        return timm_collection(dataset, request)
+    check_root(dataset, request.address)
+    return _of_a_guest(dataset, request) if dataset in SOURCES.guests else SOURCES[dataset].open(request)
 
-            return webdataset(root, with_labels, prefer, pixels, kept)
-        if dataset == "npz":
-            from headsearch.data.npz import npz
 
-            return npz(data_path(root), with_labels, prefer, memory_limit, pixels)
-        from headsearch.data.folder import folder
-
-        return folder(data_path(root), with_labels, prefer, pixels)
-    from headsearch.data.timm_names import timm_collection
-
-    root = None if root is None else str(data_path(root))
-    return timm_collection(dataset, root, with_labels, prefer, image_size, memory_limit, pixels)
+def _of_a_guest(dataset: str, request: Request) -> Collection:
+    """What a plug-in's source gives, checked; without labels where they may not be read."""
+    try:
+        found: object = SOURCES[dataset].open(request)
+    except UserError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"data.dataset: '{dataset}' raises {type(error).__name__}: {reason(error)}"
+        ) from error
+    if not isinstance(found, Collection):
+        raise DataError(f"data.dataset: '{dataset}' gives {type(found).__name__}; expected a Collection")
+    parts = [part for part in (found.train, found.held_out) if part is not None]
+    if not request.labels:
+        train, *held_out = (Part(part.source, None) for part in parts)
+        return replace(found, train=train, held_out=held_out[0] if held_out else None, classes=None)
+    for part in parts:
+        if part.labels is None or found.classes is None:
+            raise LabelsMissing(
+                f"data.labels: '{dataset}' gives no labels and classes", "set data.labels to none"
+            )
+        if len(part.labels) != len(part.source):
+            raise DataError(
+                f"data.dataset: '{dataset}' gives {len(part.labels):,} labels for {len(part.source):,} images"
+            )
+        wrong = next((label for label in part.labels if not 0 <= label < len(found.classes)), None)
+        if wrong is not None:
+            raise DataError(
+                f"data.dataset: '{dataset}' gives the label {wrong}; expected 0 to {len(found.classes) - 1}, a number for each of its classes"
+            )
+    return found
 
 
 def _split(found: Collection, seed: int) -> list[tuple[Part, list[int]]]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from headsearch.errors import DataError, did_you_mean, printable
+from headsearch.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from headsearch.data.collection import Collection, Request
 
 Channels = Literal["rgb"] | int
 """What images are made of: `rgb`, which grey and transparent images are turned into too, or so many bands, which are read as they are."""
@@ -18,13 +24,56 @@ def channel_count(channels: Channels) -> int:
     return 3 if channels == "rgb" else channels
 
 
-OWN_NAMES = ("digits", "folder", "npz", "webdataset")
-NEEDS_ROOT = {
-    "folder": "folder of images",
-    "npz": ".npz file",
-    "webdataset": "folder of .tar files, or their address",
-}
-"""What `data.root` is of our own names that need one."""
+def _digits(request: Request) -> Collection:
+    from headsearch.data.digits import digits
+
+    return digits(request.labels, request.pixels)
+
+
+def _folder(request: Request) -> Collection:
+    from headsearch.data.folder import folder
+
+    assert request.root is not None
+    return folder(request.root, request.labels, request.prefer, request.pixels)
+
+
+def _npz(request: Request) -> Collection:
+    from headsearch.data.npz import npz
+
+    assert request.root is not None
+    return npz(request.root, request.labels, request.prefer, request.memory_limit, request.pixels)
+
+
+def _webdataset(request: Request) -> Collection:
+    from headsearch.data.shards import webdataset
+
+    assert request.address is not None
+    return webdataset(request.address, request.labels, request.prefer, request.pixels, request.cache)
+
+
+@dataclass(frozen=True)
+class DataSource(Entry):
+    """Where images come from, by the name that `data.dataset` has for it."""
+
+    open: Callable[[Request], Collection]
+    """Finds the images, splits and labels, and decodes none of them."""
+    root: str | None = None
+    """What `data.root` must be the path of, e.g. `folder of images`; None: it is not needed."""
+    remote: bool = False
+    """Whether `data.root` may be an address, so that it is not looked for on this machine."""
+
+
+SOURCES: Registry[DataSource] = Registry(
+    DataSource,
+    "data source",
+    (
+        DataSource("digits", _digits),
+        DataSource("folder", _folder, root="folder of images"),
+        DataSource("npz", _npz, root=".npz file"),
+        DataSource("webdataset", _webdataset, root="folder of .tar files, or their address", remote=True),
+    ),
+)
+"""Every data source with a name of its own. timm's names have a prefix: `torch/...`, `hfds/...`, `wds/...`."""
 
 _HELD_OUT = ("val", "valid", "validation", "test")
 
@@ -89,11 +138,11 @@ OPEN_PREFIXES = ("hfds", "hfids", "tfds", "wds")
 def check_dataset_name(dataset: str) -> None:
     """Raise `DataError`, naming the nearest known name, unless this names a data set."""
     prefix, separator, rest = dataset.partition("/")
-    if dataset in OWN_NAMES or (prefix in OPEN_PREFIXES and rest):
+    if dataset in SOURCES or (prefix in OPEN_PREFIXES and rest):
         return
     if prefix == "torch" and rest in TORCH_NAMES:
         return
-    known = [*OWN_NAMES, *(f"torch/{name}" for name in TORCH_NAMES)]
+    known = [*SOURCES, *(f"torch/{name}" for name in TORCH_NAMES)]
     if separator and prefix in OPEN_PREFIXES:
         raise DataError(f"data.dataset: '{dataset}' names no data set after '{prefix}/'")
     raise DataError(
@@ -104,15 +153,21 @@ def check_dataset_name(dataset: str) -> None:
 def check_data(dataset: str, root: str | None) -> None:
     """Check what can be checked without opening an image. Raises `DataError`: no such data set, or nothing where its images should be."""
     check_dataset_name(dataset)
-    if dataset not in NEEDS_ROOT:
+    check_root(dataset, root)
+    source = SOURCES.get(dataset)
+    if source is None or source.root is None or source.remote:
         return
-    kind = NEEDS_ROOT[dataset]
-    if root is None:
+    if what_is(data_path(str(root))) is None:
+        raise DataError(f"data.root: no {source.root} at '{printable(str(root))}'")
+
+
+def check_root(dataset: str, root: str | None) -> None:
+    """Raise `DataError` where a data source needs a path and has none."""
+    kind = SOURCES[dataset].root if dataset in SOURCES else None
+    if kind is not None and root is None:
         raise DataError(
             f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
         )
-    if dataset != "webdataset" and what_is(data_path(root)) is None:
-        raise DataError(f"data.root: no {kind} at '{printable(root)}'")
 
 
 def data_named(text: str) -> dict[str, str]:
@@ -125,9 +180,7 @@ def data_named(text: str) -> dict[str, str]:
     if not text.isascii() and any("\ud800" <= mark <= "\udfff" for mark in text):
         raise DataError(f"--data: '{printable(text)}' is not text in UTF-8; rename it, or give a link to it")
     prefix, separator, _ = text.partition("/")
-    if text in OWN_NAMES or (
-        separator and prefix in (*OPEN_PREFIXES, "torch") and what_is(Path(text)) is None
-    ):
+    if text in SOURCES or (separator and prefix in (*OPEN_PREFIXES, "torch") and what_is(Path(text)) is None):
         return {"dataset": text}
     if "://" in text or text.endswith(".tar"):
         return {"dataset": "webdataset", "root": text}

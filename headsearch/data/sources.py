@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from headsearch.data.decode import RGB, Pixels
 from headsearch.data.opening import CorruptImage, failures_told
@@ -20,8 +23,8 @@ _TRIED = 33
 """Files of which one is hoped to be readable, and tells the type of all."""
 
 
-class Files(ABC):
-    """Images that are files, or opened like them."""
+class _Decoded(ABC):
+    """Images of which none is decoded before it is asked for, and whose type shows then."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
@@ -31,13 +34,7 @@ class Files(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def opened(self, index: int) -> AbstractContextManager[BinaryIO | str]:
-        """A file, or its path."""
-
-    def size(self, index: int) -> tuple[int, int]:
-        """From the file's header."""
-        with self.opened(index) as file:
-            return self.pixels.size(file)
+    def _read(self, index: int, canvas: int) -> NDArray[Any]: ...
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -50,7 +47,7 @@ class Files(ABC):
         return np.dtype(np.uint8)
 
     def read(self, index: int, canvas: int) -> NDArray[Any]:
-        """Decode one file."""
+        """Decode one image."""
         pixels = self._read(index, canvas)
         if pixels.dtype != self.dtype:
             wide, eight = "more than 8 bits a channel", "8 bits a channel"
@@ -59,6 +56,19 @@ class Files(ABC):
                 f"{wide if is_wide else eight}, where the others have {eight if is_wide else wide}"
             )
         return pixels
+
+
+class Files(_Decoded):
+    """Images that are files, or opened like them."""
+
+    @abstractmethod
+    def opened(self, index: int) -> AbstractContextManager[BinaryIO | str]:
+        """A file, or its path."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """From the file's header."""
+        with self.opened(index) as file:
+            return self.pixels.size(file)
 
     def _read(self, index: int, canvas: int) -> NDArray[Any]:
         with self.opened(index) as file:
@@ -120,6 +130,62 @@ class ArraySource:
     def read(self, index: int, canvas: int) -> NDArray[Any]:
         """Resize one image."""
         return self.pixels.from_array(self.images[index], canvas)
+
+
+class Items(Protocol):
+    """A sequence, as far as it is needed: its images may be made when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class ItemSource(_Decoded):
+    """Images of someone else's sequence: Pillow's, arrays [H, W] or [H, W, C], paths, or open files."""
+
+    def __init__(self, items: Items, label: str, pixels: Pixels) -> None:
+        super().__init__(pixels)
+        self.items = items
+        self.label = label
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def name(self, index: int) -> str:
+        """`label[index]`."""
+        return f"{self.label}[{index}]"
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Of a file from its header."""
+        item = self._item(index)
+        if isinstance(item, Image.Image):
+            return item.size
+        return (item.shape[1], item.shape[0]) if isinstance(item, np.ndarray) else self.pixels.size(item)
+
+    def _read(self, index: int, canvas: int) -> NDArray[Any]:
+        item = self._item(index)
+        with failures_told():
+            if isinstance(item, Image.Image):
+                return self.pixels.from_image(item, canvas)
+            if isinstance(item, np.ndarray):
+                return self.pixels.from_array(item, canvas)
+        return self.pixels.read(item, canvas)
+
+    def _item(self, index: int) -> Any:
+        """An image, an array of two or three dimensions, or a file. Raises `CorruptImage` for whatever the sequence raises."""
+        with failures_told():
+            item = self.items[index]
+        if isinstance(item, str | PathLike):
+            return os.fspath(item)
+        if isinstance(item, np.ndarray) and item.ndim == 3 and item.shape[-1] == 1:
+            item = item[..., 0]
+        is_array = isinstance(item, np.ndarray) and item.ndim in (2, 3)
+        if not is_array and not isinstance(item, Image.Image) and not hasattr(item, "read"):
+            shape = f" of shape {item.shape}" if isinstance(item, np.ndarray) else ""
+            raise CorruptImage(
+                f"a {type(item).__name__}{shape}; expected an image, an array [H, W] or [H, W, C], or a file"
+            )
+        return item
 
 
 class ReaderSource(Files):

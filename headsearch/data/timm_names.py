@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from timm.data.dataset_factory import create_dataset
 from torch.utils.data import IterableDataset
 
-from headsearch.data.collection import Collection, Part
-from headsearch.data.decode import RGB, Pixels, canvas_side
+from headsearch.data.collection import Collection, Part, Request
+from headsearch.data.decode import canvas_side
 from headsearch.data.names import held_out_names
 from headsearch.data.opening import CorruptImage, reason
 from headsearch.data.sources import ArraySource, FileSource, ReaderSource
@@ -37,28 +37,13 @@ _DOWNLOADABLE = {
 }
 
 
-def timm_collection(
-    dataset: str,
-    root: str | None,
-    with_labels: bool,
-    prefer: Literal["val", "test"],
-    image_size: int,
-    memory_limit: int,
-    pixels: Pixels = RGB,
-) -> Collection:
-    """Open a data set by timm's name; nothing is downloaded for `torch/...`.
-
-    Args:
-        dataset: timm's name.
-        root: its folder; where None, the library behind the name decides.
-        with_labels: read labels too.
-        prefer: which split is held out where there are both.
-        image_size: in pixels; sequential data sets are resized while they are read.
-        memory_limit: bytes that a sequential data set may take, since it cannot be streamed in random order.
+def timm_collection(dataset: str, request: Request) -> Collection:
+    """Open a data set by timm's name; nothing is downloaded for `torch/...`. Without a root, the library behind the name decides.
 
     Raises:
-        DataError: it is not there, its package is not installed, it has no labels, or it is too large to be kept.
+        DataError: it is not there, its package is not installed, it has no labels, or it is sequential and too large to be kept.
     """
+    root = None if request.root is None else str(request.root)
     prefix, _, name = dataset.partition("/")
     package = _PACKAGES.get(prefix)
     if package is not None and importlib.util.find_spec(package) is None:
@@ -72,10 +57,10 @@ def timm_collection(
     except Exception as error:
         # The libraries behind timm raise whatever they like for a data set that is not there.
         raise DataError(_not_found(dataset, name, root, error)) from error
-    held_out = _open_held_out(dataset, root, opened, prefer)
+    held_out = _open_held_out(dataset, root, opened, request.prefer)
 
     def part(data: Any, split: str) -> Part:
-        return _part(data, f"{dataset} {split}", root, with_labels, image_size, memory_limit, pixels)
+        return _part(data, f"{dataset} {split}", root, request)
 
     train = part(opened, "train")
     classes = _class_names(opened, train.labels) if train.labels is not None else None
@@ -106,18 +91,10 @@ def _open_held_out(dataset: str, root: str | None, train: Any, prefer: Literal["
     return None
 
 
-def _part(
-    data: Any,
-    label: str,
-    root: str | None,
-    with_labels: bool,
-    image_size: int,
-    memory_limit: int,
-    pixels: Pixels,
-) -> Part:
+def _part(data: Any, label: str, root: str | None, request: Request) -> Part:
     if isinstance(data, IterableDataset):
-        return _sequential(iter(data), label, with_labels, image_size, memory_limit, pixels)
-    labels = _labels(data, label) if with_labels else None
+        return _sequential(iter(data), label, request)
+    labels, pixels = _labels(data, label) if request.labels else None, request.pixels
     if hasattr(data, "imgs"):
         return Part(
             FileSource(Path(str(root)), [_relative(path, str(root)) for path, _ in data.imgs], pixels), labels
@@ -170,18 +147,12 @@ def _to_the_end(items: Iterator[tuple[Any, Any]], label: str) -> Iterator[tuple[
         raise DataError(f"data.dataset: '{label}' cannot be read to its end: {reason(error)}") from error
 
 
-def _sequential(
-    items: Iterator[tuple[Any, Any]],
-    label: str,
-    with_labels: bool,
-    image_size: int,
-    memory_limit: int,
-    kind: Pixels = RGB,
-) -> Part:
+def _sequential(items: Iterator[tuple[Any, Any]], label: str, request: Request) -> Part:
+    kind = request.pixels
     items = _to_the_end(items, label)
     first = list(itertools.islice(items, 33))
-    canvas = canvas_side([min(image.size) for image, _ in first], image_size)
-    most = memory_limit // (kind.channels * canvas * canvas)
+    canvas = canvas_side([min(image.size) for image, _ in first], request.image_size)
+    most = request.memory_limit // (kind.channels * canvas * canvas)
     pixels: list[NDArray[Any]] = []
     targets: list[int] = []
     for image, target in itertools.chain(first, items):
@@ -194,11 +165,11 @@ def _sequential(
             pixels.append(kind.from_image(image, canvas))
         except CorruptImage as error:
             raise DataError(f"data.dataset: '{label}': image {len(pixels)}: {error}") from None
-        if with_labels:
+        if request.labels:
             targets.append(target)
     if not pixels:
         raise DataError(f"data.dataset: '{label}' has no images")
     return Part(
         ArraySource(np.stack(pixels), label, kind),
-        _checked(np.asarray(targets), label) if with_labels else None,
+        _checked(np.asarray(targets), label) if request.labels else None,
     )

@@ -28,6 +28,7 @@ from headsearch.evaluation.weights import (
     own_image_size,
     own_normalisation,
 )
+from headsearch.plugins import load_plugins
 from headsearch.pretrain import PretrainSpec
 from headsearch.training.devices import resolve_device
 
@@ -113,6 +114,7 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
     assert base.model is not None
     size = data.image_size
     if data.dataset is None and trained is not None:
+        load_plugins(trained.plugins)
         own = trained.data.model_dump(include={"dataset", "root", "unreadable", "cache"})
         data = data.model_copy(
             update=own | data.model_dump(include={"unreadable", "cache"}, exclude_unset=True)

@@ -15,7 +15,8 @@ from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.evaluation.subject import Subject
 from headsearch.scoring.collapse import rankme, worthless_reason
-from headsearch.scoring.features import extract_embeddings, extract_view_embeddings
+from headsearch.scoring.dense import dse
+from headsearch.scoring.features import extract_embeddings, extract_tokens, extract_view_embeddings
 from headsearch.scoring.label_free import alpha_req, lidar, twonn, verdict_of_health, wasserstein_uniformity
 from headsearch.scoring.quality import alignment, uniformity, view_retrieval
 from headsearch.training.seeds import derived_generator
@@ -24,13 +25,17 @@ MOST_IMAGES = 1_000
 """Held-out images that are looked at; of a larger set, a fixed random part. Values compare for one number of images only."""
 
 
+MOST_DENSE = 64
+"""Of them, those whose positions are looked at one by one."""
+
+
 @dataclass(frozen=True)
 class Health:
     """What the label-free measures say of some weights, by name; unknown is None."""
 
     weights: str
     measures: dict[str, float | None] = field(default_factory=dict)
-    """`rankme`, `alpha_req`, `lidar`, `alignment`, `uniformity`, `wasserstein`, `retrieval` (percent) and `twonn`."""
+    """`rankme`, `alpha_req`, `lidar`, `alignment`, `uniformity`, `wasserstein`, `retrieval` (percent), `twonn` and `dse`."""
     verdict: str = ""
     """A sentence that begins with `healthy`, `collapsing` or `collapsed`."""
 
@@ -58,6 +63,7 @@ def check_health(subject: Subject, spec: EvaluationSpec, before: Sequence[Health
     views = torch.stack([view for pair in pairs for view in pair])
     first, second = pairs[0]
     rank = rankme(x_ND)
+    tokens = extract_tokens(subject.base, images, prepare=subject.views.prepare, most=MOST_DENSE)
     values = {
         "rankme": rank,
         "alpha_req": alpha_req(x_ND),
@@ -67,6 +73,7 @@ def check_health(subject: Subject, spec: EvaluationSpec, before: Sequence[Health
         "wasserstein": wasserstein_uniformity(x_ND),
         "retrieval": sum(view_retrieval(*pair) for pair in pairs) / len(pairs),
         "twonn": twonn(x_ND),
+        "dse": dse(tokens, seed=spec.seed),
     }
     ranks = [each.measures["rankme"] for each in before if each.measures.get("rankme") is not None]
     highest = max((value for value in ranks if value is not None), default=None)

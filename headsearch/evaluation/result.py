@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from headsearch.errors import ExperimentError, require
 from headsearch.evaluation.intervals import Outcome, margin
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.files import versions
@@ -14,6 +15,7 @@ from headsearch.results.markup import result_html
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
     from rich.table import Table
 
     from headsearch.evaluation.detection import DetectionCheck
@@ -79,10 +81,35 @@ class Evaluation:
 
         return pd.DataFrame([asdict(row) for row in self.rows])
 
+    def figure(self) -> go.Figure:
+        """The measures of the probe `label-free` over the weights, a panel each, in plotly.
+
+        Raises:
+            MissingPackage: plotly is not installed.
+            ExperimentError: the probe was not asked for.
+        """
+        check_drawable(self.spec, "a figure")
+        from headsearch.evaluation.health_page import health_figure
+
+        return health_figure(self.health)
+
     def _repr_html_(self) -> str:
         header, *rows = _cells(self.rows)
         said = [*self.data, *check_lines(self.checks)]
         return result_html("Evaluation", said, header, rows, names=2)
+
+
+def check_drawable(spec: EvaluationSpec, where: str) -> None:
+    """Check that the label-free measures can be drawn. `where` is what for.
+
+    Raises:
+        MissingPackage: plotly is not installed.
+        ExperimentError: the probe was not asked for.
+    """
+    if "label-free" not in spec.probes:
+        raise ExperimentError(f"{where}: draws the measures of the probe label-free; add it to the probes")
+    for package in ("plotly", "dash"):
+        require(package, extra="dashboard", where=where)
 
 
 def compared(outcomes: Mapping[str, Mapping[str, Outcome]]) -> tuple[ProbeRow, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Tag
 
+from headsearch.experiment.guests import CALLBACKS, GUEST, GuestCallback, kind_of
 from headsearch.experiment.sections import Section
 
 
@@ -34,4 +35,10 @@ class WandbSpec(Section):
     """null: wandb's own default (`WANDB_MODE`)."""
 
 
-CallbackSpec = Annotated[TensorBoardSpec | MlflowSpec | WandbSpec, Field(discriminator="kind")]
+CallbackSpec = Annotated[
+    Annotated[TensorBoardSpec, Tag("tensorboard")]
+    | Annotated[MlflowSpec, Tag("mlflow")]
+    | Annotated[WandbSpec, Tag("wandb")]
+    | Annotated[GuestCallback, Tag(GUEST)],
+    Discriminator(kind_of(CALLBACKS)),
+]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from headsearch.document import MapNode, ScalarNode, find, shorten
 from headsearch.errors import UserError, did_you_mean
+from headsearch.experiment.guests import GUEST
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -99,7 +100,9 @@ def _one_line(
             return f"{where}: {key}.kind: {shorten(repr(first['ctx']['tag']), 100)} is not known{hint}"
         case "union_tag_not_found" | "model_attributes_type":
             kinds = _kinds(_annotation(section, path[-1])) if path else {}
-            expected = " or ".join(f"{{kind: {kind}}}" for kind in kinds) or "keys and values"
+            expected = (
+                " or ".join(f"{{kind: {kind}}}" for kind in kinds if kind != GUEST) or "keys and values"
+            )
             return f"{where}: {key}: expected {expected}, got {shown}"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
@@ -155,9 +158,11 @@ def _kinds(annotation: Any) -> dict[str, Any]:
     """The sections that a key may hold, by their `kind`; empty where it has no kinds."""
     if _is_section(annotation):
         return {}
-    members = [member for member in get_args(annotation) if _is_section(member)]
+    members = [inner for member in get_args(annotation) if _is_section(inner := _inner(member))]
     return {
-        member.model_fields["kind"].default: member for member in members if "kind" in member.model_fields
+        GUEST if member.model_fields["kind"].is_required() else member.model_fields["kind"].default: member
+        for member in members
+        if "kind" in member.model_fields
     }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, model_validator
 
 from headsearch.document import shorten
 from headsearch.experiment.budget import hours, seeds_of_shared_control, with_budget
 from headsearch.experiment.callbacks import CallbackSpec
+from headsearch.experiment.guests import EXECUTORS, GUEST, GuestExecutor, kind_of
 from headsearch.experiment.sections import PRETRAINING_EPOCHS, FilePath, Positive, Section, is_recorded
 
 
@@ -77,6 +78,14 @@ class RaySpec(Section):
             )
         return self
 
+
+ExecutorSpec = Annotated[
+    Annotated[InlineSpec, Tag("inline")]
+    | Annotated[ProcessSpec, Tag("process")]
+    | Annotated[RaySpec, Tag("ray")]
+    | Annotated[GuestExecutor, Tag(GUEST)],
+    Discriminator(kind_of(EXECUTORS)),
+]
 
 Control = Literal["none", "same", "mlp"]
 
@@ -175,13 +184,13 @@ class SearchSpec(Section):
     """The measure that ranks: `<cka|mutual_knn|procrustes>.<embedding|tokens>.<output|change>`."""
     stopping: Annotated[HalvingSpec | NoStoppingSpec, Field(discriminator="kind")] = HalvingSpec()
     """Whether trials may end before their full budget. Controls and replicates never do."""
-    executor: Annotated[InlineSpec | ProcessSpec | RaySpec, Field(discriminator="kind")] = InlineSpec()
+    executor: ExecutorSpec = InlineSpec()
     storage: str | None = None
     """null: study.db in the run directory; or `sqlite:///`, `postgresql://`, `mysql://`, `journal:///`, `grpc://` (docs/search.md)."""
     storage_patience: Annotated[float, Field(ge=0)] = 60.0
     """Seconds that a database may be away during the search."""
     callbacks: list[CallbackSpec] = Field(default_factory=list)
-    """What else is told how the search goes: tensorboard, mlflow, wandb."""
+    """What else is told how the search goes: tensorboard, mlflow, wandb, or callbacks of plug-ins."""
 
     @model_validator(mode="before")
     @classmethod
@@ -213,6 +222,13 @@ class SearchSpec(Section):
                 f"it buys proxies of {sizes['trials']} heads, fewer than anchors ({self.anchors})"
             )
         return SearchSpec.model_validate(sizes)
+
+    @property
+    def runs_apart(self) -> bool:
+        """Whether trainings run in other processes."""
+        if isinstance(self.executor, GuestExecutor):
+            return EXECUTORS[self.executor.kind].apart
+        return not isinstance(self.executor, InlineSpec)
 
     @property
     def most_further_seeds(self) -> int:

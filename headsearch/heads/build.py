@@ -6,18 +6,18 @@ gate), the same for all families: heads are told apart by their architecture, no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from headsearch.errors import HeadError
+from headsearch.errors import HeadError, PluginError
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig, Stage
 from headsearch.heads.family import BlockSpec
-from headsearch.heads.registry import family
+from headsearch.heads.registry import FAMILIES, family, validate_stage
 
 if TYPE_CHECKING:
     from headsearch.base.info import BaseInfo
@@ -41,6 +41,32 @@ def build_heads(config: HeadConfig, base: BaseInfo) -> list[Head]:
     Weights and errors as for `build_head`, the same for any order in which a set was written.
     """
     return [Head(head, base.width, base.grid) for head in canonical(config, base).heads]
+
+
+def check_guests(families: Iterable[str], base: BaseInfo) -> None:
+    """Send a map through a block of each of these families that plug-ins have brought. torch's generators are left as they were.
+
+    Raises:
+        PluginError: a block raises something, or does not keep the map's shape.
+    """
+    map_BCHW = torch.zeros(2, base.width, *base.grid)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for name in sorted(FAMILIES.guests.intersection(families)):
+            try:
+                seen_BCHW = build_head(HeadConfig((validate_stage(name, {"depth": 1}),)), base)(map_BCHW)
+            except HeadError:
+                # With its defaults the base cannot carry it; with others it may.
+                continue
+            except Exception as error:
+                # What runs here is not ours, and may raise anything.
+                raise PluginError(
+                    f"family '{name}': a block for maps of {base.width} channels on {base.grid[0]}x{base.grid[1]} positions raises "
+                    f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                ) from error
+            if seen_BCHW.shape != map_BCHW.shape:
+                raise PluginError(
+                    f"family '{name}': from a map of shape {tuple(map_BCHW.shape)} a block makes {tuple(seen_BCHW.shape)}; expected the same shape"
+                )
 
 
 class Head(nn.Module):

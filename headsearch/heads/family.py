@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _OF_ALL = {"depth": "int", "first_shortcut": "bool", "drop_path": "float"}
 """Parameters that every family has, with their kinds: `headsearch.heads.COMMON_PARAMETERS`."""
-_WORDS = ("choice", "int", "float", "one_of", "stack", SET, "ref", "same", "none")
-"""Of the language of spaces; no family may be called so."""
+_WORDS = ("choice", "int", "float", "one_of", "stack", SET, "ref", "same", "none", "paper")
+"""Of the language of spaces, and names of stages that are no family; no family may be called so."""
 
 Resolve = Callable[[Params, BaseInfo], Params]
 """Replaces what depends on the base (null defaults, clamps). Raises `HeadError` where the base cannot carry the head."""

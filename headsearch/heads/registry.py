@@ -35,8 +35,8 @@ FAMILIES: Registry[Family] = Registry(Family, "family", (module.FAMILY for modul
 
 PRESETS: Mapping[str, tuple[str, Params]] = {"paper": ("convnext", {"first_shortcut": False})}
 """Stages that have a name of their own, by that name: a family, and the parameters in which they differ from its defaults. `paper` is the head of the
-HSSL authors' code: ConvNeXt blocks with kernel 7 and MLP ratio 4, no LayerScale, the first of them without a shortcut. Descriptions of single heads know
-them; what is recorded is the family."""
+HSSL authors' code: ConvNeXt blocks with kernel 7 and MLP ratio 4, no LayerScale, the first of them without a shortcut. Descriptions of heads and spaces
+know them; what is recorded is the family."""
 
 
 def family(name: str) -> Family:

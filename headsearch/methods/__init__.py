@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.methods import barlow, byol, dino, dinov2, ibot, ijepa, mae, mocov3, simclr, simmim, vicreg
 from headsearch.methods.options import MethodEntry, MethodOptions, MethodRecipe
+from headsearch.options import checked_options
 from headsearch.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,17 +37,7 @@ def check_method(name: str, options: Mapping[str, Any]) -> MethodOptions:
     """
     if name not in METHODS:
         raise ExperimentError(f"method.name: unknown method '{name}'{did_you_mean(name, METHODS)}")
-    schema = METHODS[name].options
-    try:
-        return schema.model_validate(dict(options))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            hint = did_you_mean(option, schema.model_fields)
-            raise ExperimentError(f"method.kwargs: {name} has no option '{option}'{hint}") from None
-        message = first["msg"][0].lower() + first["msg"][1:]
-        raise ExperimentError(f"method.kwargs.{option}: {message}, got {first['input']!r}") from None
+    return checked_options(METHODS[name].options, options, "method.kwargs", name)
 
 
 def build_method(name: str, *, width: int, **options: Any) -> Method:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from headsearch.options import Options
 from headsearch.registry import Entry
 
 if TYPE_CHECKING:
@@ -22,10 +23,8 @@ Temperature = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class MethodOptions(BaseModel):
+class MethodOptions(Options):
     """The options of a method."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ProjectedOptions(MethodOptions):

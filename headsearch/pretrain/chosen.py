@@ -141,6 +141,7 @@ def _on_another_base(
 
 def _placed(config: HeadConfig, shown: str, base: ExportedBase, *, like: ExportedHead) -> ExportedHead:
     """A described head as one that was chosen for `base`, with all else as `like` has it."""
+    from headsearch.heads.build import check_guests
     from headsearch.scoring.cost import head_cost
 
     info = base.base_info()
@@ -151,6 +152,7 @@ def _placed(config: HeadConfig, shown: str, base: ExportedBase, *, like: Exporte
     described = candidate.config.to_dict()
     if described is None:
         raise HeadError(f"{shown}: no head; expected a family, or --no-head for the control")
+    check_guests([stage.family for single in candidate.config.heads for stage in single], info)
     cost = head_cost(candidate.config, info)
     return ExportedHead(
         head_id=candidate.head_id,

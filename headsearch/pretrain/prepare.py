@@ -23,7 +23,6 @@ from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import family, parse_head
 from headsearch.methods.collectives import world_size
-from headsearch.plugins import load_plugins
 from headsearch.pretrain.distributed import Place, synchronise_batch_norms
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.runs.directory import RunDirectory, refuse_changes
@@ -64,7 +63,6 @@ def prepare(spec: PretrainSpec, place: Place) -> Setup:
             f"recipe.batch_size ({recipe.batch_size}) must divide by ranks times recipe.accumulate "
             f"({world_size()} x {recipe.accumulate})"
         )
-    load_plugins(spec.plugins)
     config = parse_head(spec.head)
     base = new_base(spec.base, spec.data)
     expected = base.info if spec.chosen_for is None else spec.chosen_for.base_info()

@@ -32,7 +32,7 @@ from headsearch.experiment.sections import (
 )
 from headsearch.export import BaseFacts, ExportedHead
 from headsearch.files import check_weights
-from headsearch.plugins import digests
+from headsearch.plugins import digests, load_plugins
 
 VERSION: Literal["headsearch/pretrain@1"] = "headsearch/pretrain@1"
 
@@ -157,7 +157,8 @@ class PretrainSpec(Section):
         return checked(cls, plain(root), str(path), RunError, root=root, context=RECORDED)
 
     def check_paths(self) -> None:
-        """Check what can be checked of images and weights without opening them. Raises `DataError` or `BaseModelError`."""
+        """Check what can be checked of plug-ins, images and weights without opening them. Raises `PluginError`, `DataError` or `BaseModelError`."""
+        load_plugins(self.plugins)
         check_data(self.data.dataset, self.data.root)
         if self.base.weights not in (None, "pretrained"):
             check_weights(str(self.base.weights))

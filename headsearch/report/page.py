@@ -37,17 +37,22 @@ VIEWS = (
 
 def html_report(view: Run) -> str:
     """The page's text."""
+    body = "".join([to_html(_header()), "<main>", *_main(view), "</main>", to_html(_footer(view))])
+    return html_page(f"{view.name}: headsearch report", body)
+
+
+def html_page(title: str, body: str) -> str:
+    """A page in our style, with figures as `to_html` writes them; `body` is markup."""
     from plotly.offline import get_plotlyjs
 
     early, late = asset("theme.js"), (get_plotlyjs(), asset("report.js"))
     # Nothing is loaded from anywhere and no script runs but these, whatever the page holds.
     policy = f"default-src 'none'; script-src {' '.join(map(_hash, (early, *late)))}; style-src 'unsafe-inline'; img-src data: blob:"
-    body = "".join([to_html(_header()), "<main>", *_main(view), "</main>", to_html(_footer(view))])
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{markup.escape(view.name)}: headsearch report</title>"
+        f"<title>{markup.escape(title)}</title>"
         f"<style>{asset('style.css')}</style><script>{early}</script></head>"
         f"<body>{body}{''.join(f'<script>{script}</script>' for script in late)}</body></html>\n"
     )
@@ -63,15 +68,20 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
+def brand() -> Component:
+    """Our name and the switch of themes, for the top of a page."""
+    switch = html.Button("Dark", className="theme quiet jsonly", type="button")
+    name = [html.Span("headsearch", className="name"), html.Span(className="spring")]
+    return html.Div([*name, switch], className="brand")
+
+
 def _header() -> Component:
     tabs = html.Ul([html.Li(html.A(title, href=f"#{name}")) for name, title in VIEWS], className="tabs")
-    brand = [html.Span("headsearch", className="name"), html.Span(className="spring")]
-    switch = html.Button("Dark", className="theme quiet jsonly", type="button")
     return html.Header(
         [
             html.A("Skip to the content", href="#overview", className="skip"),
             html.Div(
-                [html.Div([*brand, switch], className="brand"), html.Nav(tabs, **aria(label="Views"))],
+                [brand(), html.Nav(tabs, **aria(label="Views"))],
                 className="inner",
             ),
         ],

@@ -7,13 +7,12 @@ with one sentence. A section that has nothing to go by says what is missing. `do
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
-from headsearch.heads.cost import HeadCost
 from headsearch.results.agreement import UNCLEAR, mean_agreement
 from headsearch.results.audit_lines import (
     Line,
@@ -23,23 +22,18 @@ from headsearch.results.audit_lines import (
     measured_line,
     slope_line,
 )
+from headsearch.results.audited import (
+    SCORES,
+    AuditedHead,
+    full_budget,
+    known_measures,
+    measured,
+)
 from headsearch.results.noise import pooled_noise
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
-from headsearch.scoring.discrepancy import MEASURES
-from headsearch.scoring.score import head_score
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
-from headsearch.training.trial import RungScores, TrialStage
-
-Score = Callable[[RungScores], float | None]
-
-SCORES: Mapping[str, Score] = {
-    "probe": probe_score,
-    "linear": lambda scores: scores.linear,
-    "discrepancy": lambda scores: scores.discrepancy,
-    "score": lambda scores: head_score(scores.measures, scores.quality),
-}
-"""What is compared between rungs and between seeds, by name."""
+from headsearch.training.trial import TrialStage
 
 NO_LABELS = "there is no probe: the run reads no labels (data.labels: none, or a screen alone)"
 
@@ -80,24 +74,6 @@ class BasePair:
     """The same with the images of one side in random order."""
 
 
-@dataclass(frozen=True)
-class _Head:
-    """A head that ran its full budget."""
-
-    head_id: str
-    searched: bool
-    """Whether the search itself drew it; else it is a control with a head."""
-    trials: tuple[TrialRecord, ...]
-    """One per seed, by replicate."""
-    cost: HeadCost | None
-
-    def mean(self, score: Score, place: int = -1) -> float | None:
-        """A score at one of the rungs, averaged over replicates; unknown where it is for one of them."""
-        found = [score(trial.rungs[place]) for trial in self.trials]
-        known = [value for value in found if value is not None]
-        return fmean(known) if len(known) == len(found) else None
-
-
 def audit(
     records: Iterable[TrialRecord],
     candidates: Sequence[ZeroCostScores] = (),
@@ -126,7 +102,7 @@ def audit(
         bases_missing: why there are none, where it is not that they were not kept.
     """
     records = list(records)
-    heads = _full_budget(records, stage)
+    heads = full_budget(records, stage)
     searched = [head for head in heads if head.searched]
     return Audit(
         (
@@ -148,25 +124,9 @@ def audit(
     )
 
 
-def _full_budget(records: Sequence[TrialRecord], stage: TrialStage) -> list[_Head]:
-    """The heads that are compared: at full budget, never infeasible, by name; the control without a head has no discrepancy."""
-    groups: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in records:
-        if record.stage == stage and record.config.heads:
-            groups[record.head_id].append(record)
-    heads = []
-    for head_id, group in sorted(groups.items()):
-        complete = {r.seed: r for r in sorted(group, key=lambda r: r.replicate) if r.state == "complete"}
-        if complete and not any(r.state == "infeasible" for r in group):
-            trials = tuple(complete.values())
-            searched = any(r.control is None for r in group)
-            heads.append(_Head(head_id, searched, trials, trials[0].cost))
-    return heads
-
-
 def _stages(
     candidates: Sequence[ZeroCostScores],
-    heads: Sequence[_Head],
+    heads: Sequence[AuditedHead],
     screen_order: Sequence[str],
     by_chance: frozenset[str],
     chance_is_told: bool,
@@ -212,14 +172,14 @@ def _stages(
     )
 
 
-def _rungs(heads: Sequence[_Head], labels: bool) -> Section:
+def _rungs(heads: Sequence[AuditedHead], labels: bool) -> Section:
     question = "Does an early rung already have the order of the full budget?"
     epochs = [rung.epoch for rung in heads[0].trials[0].rungs] if heads else []
     if len(epochs) < 2:
         missing = (
             "no head has run its full budget" if not heads else "there is no rung before the full budget"
         )
-        return Section("rungs", question, (), f"Not measured: {missing}.")
+        return _missing("rungs", question, missing)
     names = [name for name in ("probe", "discrepancy", "score") if labels or name != "probe"]
     lines = [
         agreement_line(
@@ -238,19 +198,18 @@ def _rungs(heads: Sequence[_Head], labels: bool) -> Section:
     )
 
 
-def _seeds(heads: Sequence[_Head], labels: bool, measure: str) -> Section:
+def _seeds(heads: Sequence[AuditedHead], labels: bool, measure: str) -> Section:
     question = "Would other seeds rank the heads the same?"
     replicated = [head for head in heads if len(head.trials) > 1]
     if not replicated:
-        return Section(
+        return _missing(
             "seeds",
             question,
-            (),
-            "Not measured: no head has two seeds at full budget; ask for search.replicates of 2 or more, and finalists.",
+            "no head has two seeds at full budget; ask for search.replicates of 2 or more, and finalists",
         )
     most = max(len(head.trials) for head in replicated)
     scores = {name: score for name, score in SCORES.items() if labels or name not in ("probe", "linear")}
-    scores |= {name: _measured(name) for name in _known_measures(replicated) if name != measure}
+    scores |= {name: measured(name) for name in known_measures(replicated) if name != measure}
     lines = []
     for name, score in scores.items():
         series = [
@@ -276,39 +235,34 @@ def _seeds(heads: Sequence[_Head], labels: bool, measure: str) -> Section:
     return Section("seeds", question, tuple(lines), conclusion)
 
 
-def _measures(heads: Sequence[_Head], measure: str) -> Section:
+def _measures(heads: Sequence[AuditedHead], measure: str) -> Section:
     question = f"Do the discrepancy measures agree with the one that ranks, {measure}?"
     if not heads:
-        return Section("measures", question, (), "Not measured: no head has run its full budget.")
-    ranks = [head.mean(_measured(measure)) for head in heads]
+        return _missing("measures", question, "no head has run its full budget")
+    ranks = [head.mean(measured(measure)) for head in heads]
     lines = [
-        agreement_line(name, [head.mean(_measured(name)) for head in heads], ranks)
-        for name in _known_measures(heads)
+        agreement_line(name, [head.mean(measured(name)) for head in heads], ranks)
+        for name in known_measures(heads)
         if name != measure
     ]
     if not lines:
-        return Section(
-            "measures", question, (), f"Not measured: no head has another discrepancy than {measure}."
-        )
+        return _missing("measures", question, f"no head has another discrepancy than {measure}")
     agreeing = sum(line.verdict == "agrees" for line in lines)
     conclusion = f"{agreeing} of {len(lines)} other measures agree with {measure} over {len(heads)} heads."
     return Section("measures", question, tuple(lines), conclusion)
 
 
-def _choosing(heads: Sequence[_Head], candidates: Mapping[str, ZeroCostScores], labels: bool) -> Section:
+def _choosing(
+    heads: Sequence[AuditedHead], candidates: Mapping[str, ZeroCostScores], labels: bool
+) -> Section:
     question = "What would choosing by a score that reads no label cost?"
     if not labels:
-        return Section("choosing", question, (), f"Not measured: {NO_LABELS}.")
+        return _missing("choosing", question, NO_LABELS)
     if len(heads) < 2:
-        return Section(
-            "choosing",
-            question,
-            (),
-            "Not measured: fewer than two searched heads have run their full budget.",
-        )
+        return _missing("choosing", question, "fewer than two searched heads have run their full budget")
     probes = [head.mean(probe_score) for head in heads]
     columns: dict[str, list[float | None]] = {
-        name: [head.mean(_measured(name)) for head in heads] for name in _known_measures(heads)
+        name: [head.mean(measured(name)) for head in heads] for name in known_measures(heads)
     }
     columns["score"] = [head.mean(SCORES["score"]) for head in heads]
     columns["retrieval.head"] = [head.mean(lambda s: s.quality.get("retrieval.head")) for head in heads]
@@ -333,16 +287,14 @@ def _choosing(heads: Sequence[_Head], candidates: Mapping[str, ZeroCostScores], 
     return Section("choosing", question, tuple(lines), conclusion)
 
 
-def _relation(heads: Sequence[_Head], labels: bool) -> Section:
+def _relation(heads: Sequence[AuditedHead], labels: bool) -> Section:
     question = "Do heads that differ more help more?"
     if not labels:
-        return Section("relation", question, (), f"Not measured: {NO_LABELS}.")
+        return _missing("relation", question, NO_LABELS)
     found = [(head.mean(SCORES["discrepancy"]), head.mean(probe_score)) for head in heads]
     known = [(x, y) for x, y in found if x is not None and y is not None]
     if len(known) < 2:
-        return Section(
-            "relation", question, (), "Not measured: fewer than two heads have run their full budget."
-        )
+        return _missing("relation", question, "fewer than two heads have run their full budget")
     x, y = [x for x, _ in known], [y for _, y in known]
     lines = [agreement_line("discrepancy → probe", x, y)]
     slope = slope_line("points of the probe per 0.1 of discrepancy", [value / 0.1 for value in x], y)
@@ -353,7 +305,7 @@ def _relation(heads: Sequence[_Head], labels: bool) -> Section:
 
 def _scale(
     records: Sequence[TrialRecord],
-    heads: Sequence[_Head],
+    heads: Sequence[AuditedHead],
     bases: Sequence[BasePair],
     missing: str | None,
     measure: str,
@@ -406,15 +358,8 @@ def _scale(
     return Section("scale", question, tuple(lines), " ".join(told))
 
 
-def _measured(name: str) -> Score:
-    return lambda scores: scores.measures.get(name)
-
-
-def _known_measures(heads: Sequence[_Head]) -> list[str]:
-    """The measures that any head has."""
-    recorded = {name for head in heads for trial in head.trials for name in trial.rungs[-1].measures}
-    names = (*MEASURES, *sorted(recorded.difference(MEASURES)))
-    return [name for name in names if any(head.mean(_measured(name)) is not None for head in heads)]
+def _missing(name: str, question: str, what: str) -> Section:
+    return Section(name, question, (), f"Not measured: {what}.")
 
 
 def _sentence(line: Line, subject: str, other: str) -> str:

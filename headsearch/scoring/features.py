@@ -122,6 +122,20 @@ def extract_embeddings(
     return torch.cat(parts)
 
 
+def extract_tokens(
+    base: Base, images: Iterable[Tensor], *, prepare: Callable[[Tensor], Tensor], most: int
+) -> Tensor:
+    """The base's last map at all positions (B, N, C) of the first `most` images. Arguments and modes as in `extract_features`."""
+    parts: list[Tensor] = []
+    with evaluating(base):
+        for batch in on_device(images, base):
+            left = most - sum(map(len, parts))
+            if left <= 0:
+                break
+            parts.append(_kept(base(prepare(batch[:left])).map.flatten(2).mT))
+    return torch.cat(parts)
+
+
 @dataclass(frozen=True)
 class ViewEmbeddings:
     """Embeddings (N, D) of two views of the same images, a pair for each network; float32 on the CPU."""

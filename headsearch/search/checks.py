@@ -7,7 +7,7 @@ from pathlib import Path
 from headsearch.cores import cores
 from headsearch.data.names import check_data
 from headsearch.errors import ExperimentError, SpaceError, did_you_mean, require
-from headsearch.experiment import Experiment
+from headsearch.experiment import Experiment, ProcessSpec, RaySpec
 from headsearch.experiment.sections import TRUNK_EXPECTED
 from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
@@ -35,9 +35,9 @@ def check_experiment(experiment: Experiment) -> None:
             f"search.discrepancy: unknown measure '{measure}'{did_you_mean(measure, known)}"
         )
     executor = experiment.search.executor
-    if executor.kind == "process":
+    if isinstance(executor, ProcessSpec):
         divide(executor, cores(), None)
-    elif executor.kind == "ray":
+    elif isinstance(executor, RaySpec):
         require("ray", extra="ray", where="search.executor")
         check_device(executor, experiment.proxy.device)
         if executor.address not in (None, "auto"):

@@ -67,6 +67,7 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
     Raises:
         UserError: one line that says what is wrong.
     """
+    from headsearch.heads.build import check_guests
     from headsearch.heads.controls import control_heads
     from headsearch.scoring.cost import head_cost
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
@@ -76,6 +77,7 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
     parsed, text = space or read_space(search.space)
     evaluate = ProxyEvaluator(experiment)
     base = evaluate.inputs.info
+    check_guests(parsed.families, base)
     parsed.validate(base, head_cost)
     evaluate.prepare()
     images, _ = evaluate.inputs.images
@@ -115,7 +117,7 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
         seconds_per_proxy=cache(evaluate.seconds_per_proxy),
         train_images=len(images.train),
         screen_bytes=screen_bytes,
-        let_go=_nothing if search.executor.kind == "inline" else evaluate.let_go,
+        let_go=evaluate.let_go if search.runs_apart else _nothing,
     )
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headsearch.errors import ExperimentError, RunError
-from headsearch.experiment import Experiment
+from headsearch.errors import ExperimentError, PluginError, RunError, UserError
+from headsearch.experiment import Experiment, InlineSpec, ProcessSpec
 from headsearch.experiment.budget import SIZES, hours, subset_share
 from headsearch.experiment.callbacks import MlflowSpec
+from headsearch.experiment.guests import EXECUTORS, GuestExecutor
 from headsearch.results.records import TrialRecord
 from headsearch.runs.directory import RunDirectory, RunFacts
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
@@ -238,9 +239,24 @@ def open_executor(experiment: Experiment, out: Path) -> Iterator[Executor]:
         ExperimentError: there is no such cluster, or this machine or the cluster is too small.
     """
     spec, device = experiment.search.executor, experiment.proxy.device
-    if spec.kind == "inline":
+    if isinstance(spec, GuestExecutor):
+        try:
+            opened = EXECUTORS[spec.kind].open(spec.options, out, device)
+        except UserError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"search.executor: {spec.kind} raises {type(error).__name__}: {error}"
+            ) from error
+        with opened as executor:
+            if not callable(getattr(executor, "run", None)):
+                raise PluginError(
+                    f"search.executor: {spec.kind} makes a {type(executor).__name__}; expected an Executor, with a method run"
+                )
+            yield executor
+    elif isinstance(spec, InlineSpec):
         yield InlineExecutor()
-    elif spec.kind == "process":
+    elif isinstance(spec, ProcessSpec):
         placements = place_workers(spec, device)
         yield ProcessExecutor(placements, max_retries=spec.max_retries, timeout=spec.timeout)
     else:

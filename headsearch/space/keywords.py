@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 from headsearch.document import ListNode, MapNode, Node, ScalarNode, shorten
 from headsearch.errors import did_you_mean
 from headsearch.heads.config import SET
-from headsearch.heads.family import Family
 
 VALUE_KINDS = ("choice", "int", "float")
 HEAD_KINDS = ("one_of", "stack", SET)
@@ -21,7 +20,7 @@ OPTIONS = {
 """What may stand beside the keyword of a domain."""
 
 
-def keyword_of(node: MapNode, keywords: tuple[str, ...], families: Mapping[str, Family], what: str) -> str:
+def keyword_of(node: MapNode, keywords: tuple[str, ...], families: Collection[str], what: str) -> str:
     """The one key of a mapping that says what it is; options beside it are checked."""
     every = (*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS, *families)
     found = [key for key in node.items if key in every]

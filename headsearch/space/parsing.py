@@ -9,6 +9,7 @@ from headsearch.errors import HeadError, did_you_mean
 from headsearch.heads import FAMILIES, HeadConfig, canonical, head_id, validate_value
 from headsearch.heads.config import SET, Scalar
 from headsearch.heads.family import Family, Parameter
+from headsearch.heads.registry import PRESETS
 from headsearch.space.domains import Choice, Fixed, Integer, Real, scalar_text
 from headsearch.space.keywords import HEAD_KINDS, NAME_KINDS, VALUE_KINDS, keyword_of, named_by_same
 from headsearch.space.tree import (
@@ -43,6 +44,8 @@ class TreeParser:
     """Builds trees from nodes, given the definitions of the file."""
 
     def __init__(self, definitions: MapNode | None) -> None:
+        self.stages = (*FAMILIES, *PRESETS)
+        """What a stage may be called: a family, or one with parameters of its own."""
         self.definitions: dict[str, Node] = {}
         self.resolving: list[str] = []
         self.heads: dict[str, HeadNode] = {}
@@ -88,12 +91,12 @@ class TreeParser:
         """The tree of a node that stands for a head."""
         if not isinstance(node, MapNode):
             hint = ""
-            if isinstance(node, ScalarNode) and node.value in FAMILIES:
+            if isinstance(node, ScalarNode) and node.value in self.stages:
                 hint = f"; did you mean {{{node.value}: {{}}}}?"
             raise node.where.error(
                 f"{describe(node)} as a head; expected a family with its parameters, one_of, stack, set, ref or same{hint}"
             )
-        keyword = keyword_of(node, (*HEAD_KINDS, *NAME_KINDS), FAMILIES, "head")
+        keyword = keyword_of(node, (*HEAD_KINDS, *NAME_KINDS), self.stages, "head")
         if keyword in VALUE_KINDS:
             raise node.keys[keyword].error(
                 f"'{keyword}' draws a value, and a head is expected here; expected one_of, with a list of heads"
@@ -161,7 +164,7 @@ class TreeParser:
 
     def _label(self, item: Node) -> str:
         assert isinstance(item, MapNode)
-        keyword = keyword_of(item, (*HEAD_KINDS, *NAME_KINDS), FAMILIES, "head")
+        keyword = keyword_of(item, (*HEAD_KINDS, *NAME_KINDS), self.stages, "head")
         return self._name_in(item, keyword)[0] if keyword in NAME_KINDS else keyword
 
     def _stack(self, node: Node) -> Stack:
@@ -224,22 +227,23 @@ class TreeParser:
             largest = max(largest, value)
         return source, largest
 
-    def _blocks(self, family_name: str, node: MapNode) -> Blocks:
+    def _blocks(self, name: str, node: MapNode) -> Blocks:
+        family_name, preset = PRESETS.get(name, (name, {}))
         family = FAMILIES[family_name]
-        body = node.items[family_name]
+        body = node.items[name]
         if isinstance(body, ScalarNode) and body.value is None:
             body = MapNode({}, body.where, {})
         if not isinstance(body, MapNode):
             raise body.where.error(
-                f"{describe(body)} under '{family_name}'; expected a mapping of its parameters, or {{}} for its defaults"
+                f"{describe(body)} under '{name}'; expected a mapping of its parameters, or {{}} for its defaults"
             )
-        body.refuse_unknown(
-            [parameter.name for parameter in family.parameters], "parameter", f" of {family_name}"
-        )
+        body.refuse_unknown([parameter.name for parameter in family.parameters], "parameter", f" of {name}")
         sources = tuple(
             (
                 p.name,
-                self._parameter(family, p, body.items[p.name]) if p.name in body.items else Fixed(p.default),
+                self._parameter(family, p, body.items[p.name])
+                if p.name in body.items
+                else Fixed(preset.get(p.name, p.default)),
             )
             for p in family.parameters
         )
@@ -289,7 +293,7 @@ class TreeParser:
             return Fixed(node.value)
         if isinstance(node, ListNode):
             raise node.where.error("a list as a value; expected {choice: […]} to draw one of several")
-        keyword = keyword_of(node, (*VALUE_KINDS, *NAME_KINDS), FAMILIES, "value")
+        keyword = keyword_of(node, (*VALUE_KINDS, *NAME_KINDS), self.stages, "value")
         if keyword in NAME_KINDS:
             name, where = self._name_in(node, keyword)
             domain = self._defined_value(name, where)
@@ -324,7 +328,7 @@ class TreeParser:
             node = self.definitions[name]
             if not isinstance(node, MapNode):
                 return "value"
-            keyword = keyword_of(node, (*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS), FAMILIES, "definition")
+            keyword = keyword_of(node, (*VALUE_KINDS, *HEAD_KINDS, *NAME_KINDS), self.stages, "definition")
             if keyword in NAME_KINDS:
                 return self._kind_of_definition(*self._name_in(node, keyword))
             return "value" if keyword in VALUE_KINDS else "head"

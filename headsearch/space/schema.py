@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from headsearch.heads import FAMILIES, Family, Parameter
+from headsearch.heads.config import Params
+from headsearch.heads.registry import PRESETS
 from headsearch.space.parsing import MAX_DEFINITIONS, MAX_MEMBERS, MAX_SLOTS
 from headsearch.space.space import FORMAT
 from headsearch.space.values import MAX_CHOICES
@@ -29,7 +31,7 @@ def json_schema() -> Schema:
         "head": {
             "anyOf": [
                 *_refs("one_of", "stack", "set", "ref", "same"),
-                *_refs(*(f"family_{name}" for name in FAMILIES)),
+                *_refs(*(f"family_{name}" for name in (*FAMILIES, *PRESETS))),
             ]
         },
         "one_of": _mapping(
@@ -80,7 +82,10 @@ def json_schema() -> Schema:
             "Heads that are trained on one base at once; no two may be the same.",
         ),
     }
-    definitions |= {f"family_{name}": _family(family) for name, family in FAMILIES.items()}
+    definitions |= {f"family_{name}": _family(name, family, {}) for name, family in FAMILIES.items()}
+    definitions |= {
+        f"family_{name}": _family(name, FAMILIES[of], params) for name, (of, params) in PRESETS.items()
+    }
     top = _mapping(
         {
             "space": {"const": FORMAT, "description": "Format and version of the file."},
@@ -175,11 +180,18 @@ def _parameter(parameter: Parameter) -> Schema:
     return {"anyOf": options, "description": parameter.doc, "default": parameter.default}
 
 
-def _family(family: Family) -> Schema:
+def _family(name: str, family: Family, preset: Params) -> Schema:
+    """Stages of a family, under its own name, or under that of a preset with other defaults."""
     body = {
         "type": ["object", "null"],
-        "properties": {parameter.name: _parameter(parameter) for parameter in family.parameters},
+        "properties": {
+            parameter.name: {
+                **_parameter(parameter),
+                "default": preset.get(parameter.name, parameter.default),
+            }
+            for parameter in family.parameters
+        },
         "additionalProperties": False,
         "description": family.doc,
     }
-    return _mapping({family.name: body}, [family.name], family.doc)
+    return _mapping({name: body}, [name], family.doc)

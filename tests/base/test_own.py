@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import headsearch
 from safetensors.torch import load_file
 
 from headsearch.base.model import load_base
@@ -39,6 +38,17 @@ def own(tmp_path: Path, body: str) -> str:
         + body
     )
     return f"{tmp_path / name}.py:build"
+
+
+def test_images_with_other_channels_are_refused_in_one_line(tmp_path: Path) -> None:
+    body = "    def map_and_embedding(self, x):\n        return (y := self.stem(x)), y.mean((2, 3))\n"
+    reference = own(tmp_path, body)
+    with pytest.raises(BaseModelError) as raised:
+        load_base(reference, image_size=16, channels=5)
+    assert str(raised.value).endswith(
+        ".py:build takes images with 3 channels, and these have 5; expected data.channels: rgb"
+    )
+    assert load_base(reference, image_size=16, channels=None).info.channels == 3
 
 
 @pytest.mark.parametrize("reference", TINY)
@@ -96,9 +106,7 @@ def test_from_a_search_to_weights_that_load_strictly_into_it(
     model.load_state_dict(load_file(out / "base.safetensors"), strict=True)
 
     command = ["evaluate", str(out), "--probes", "knn,finetune", "--set", "finetune.epochs=1", "--seeds", "1"]
-    seen = subprocess.run(
-        [sys.executable, "-m", "headsearch", *command, "--format", "json"], capture_output=True, text=True
-    )
+    seen = headsearch(*command, "--format", "json")
     assert seen.returncode == 0, seen.stderr
     assert {row["probe"] for row in json.loads(seen.stdout)["rows"]} == {"20-NN", "finetune"}
 

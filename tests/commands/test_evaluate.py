@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import headsearch
 
 BASE = [
     "--base=vit_tiny_patch16_224",
     '--base-kwargs={"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}',
 ]
 DIGITS = [*BASE, "--data=digits"]
-
-
-def headsearch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "headsearch", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
 
 
 def test_an_evaluation_as_json_is_json_alone_and_is_written_too(tmp_path: Path) -> None:

@@ -81,6 +81,21 @@ def test_validate(tmp_path: Path) -> None:
     assert result.stdout == ""
 
 
+def test_a_base_of_your_own_is_counted_for_with_the_channels_that_it_takes(tmp_path: Path) -> None:
+    (tmp_path / "bands_of_space.py").write_text(
+        "from torch import nn\n\n\nclass build(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.stem = nn.Conv2d(5, 8, 4, 4)\n"
+        "    def map_and_embedding(self, x):\n        return (y := self.stem(x)), y.mean((2, 3))\n"
+    )
+    (tmp_path / "s.yaml").write_text(
+        "space: headsearch/space@1\nhead: {paper: {depth: {int: [1, 3]}}}\nconstraints: [params <= 3 * base.params]"
+    )
+    given = ["--base", f"{tmp_path}/bands_of_space.py:build", "--image-size", "16"]
+    answer = as_json("count", str(tmp_path / "s.yaml"), *given)
+    # A ConvNeXt block of width 8 has 1,024 numbers or so, the base 648.
+    assert (answer["descriptions"], answer["allowed"]) == (3, 1)
+
+
 def test_schema_is_json_alone() -> None:
     assert json.loads(run("schema").stdout)["title"] == "headsearch/space@1"
 

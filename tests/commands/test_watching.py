@@ -1,11 +1,10 @@
 """`status` and `report` as people meet them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import headsearch
 from typer.testing import CliRunner
 
 from headsearch.cli import app
@@ -15,10 +14,7 @@ runner = CliRunner()
 
 
 def test_status_as_json_is_json_alone(toy_run: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "headsearch", "status", str(toy_run), "--format", "json"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    result = headsearch("status", toy_run, "--format", "json")
     assert result.stderr == ""
     assert json.loads(result.stdout)["condition"] == "ended"
 

@@ -249,7 +249,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, pets: Path) -> None:
         ("digit", None, {}, "unknown data set 'digit'; did you mean 'digits'?"),
         ("torch/cifar11", None, {}, "did you mean 'torch/cifar10'?"),
         ("wds/", None, {}, "names no data set after 'wds/'"),
-        ("folder", None, {}, "needs the path of a folder"),
+        ("folder", None, {}, "needs the path of a folder of images"),
         ("npz", None, {}, "needs the path of a .npz file"),
         ("folder", tmp_path / "gone", {}, "no folder"),
         ("folder", single, {}, "one class only"),

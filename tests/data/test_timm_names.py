@@ -21,6 +21,8 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from headsearch.data import load_data
+from headsearch.data.collection import Request
+from headsearch.data.decode import RGB
 from headsearch.data.sets import Dataset, MemoryImages
 from headsearch.data.timm_names import _sequential
 from headsearch.errors import DataError
@@ -179,4 +181,4 @@ def test_a_sequential_data_set_that_breaks_off_is_told_in_one_line() -> None:
         raise struct.error("unpack\nrequires a buffer")
 
     with pytest.raises(DataError, match="'wds/x train' cannot be read to its end: unpack requires a buffer"):
-        _sequential(items(), "wds/x train", True, 8, 10**6)
+        _sequential(items(), "wds/x train", Request(None, True, "val", 8, 10**6, RGB))

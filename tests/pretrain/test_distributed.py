@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from batch_norm import synchronise_on_cpu, synchronised_on_cpu
+from processes import in_ranks
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,9 +20,7 @@ from headsearch.pretrain.distributed import ranks
 from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.prepare import prepare
 from headsearch.pretrain.run import PretrainRun
-from headsearch.testing.batch_norm import synchronise_on_cpu, synchronised_on_cpu
 from headsearch.testing.pretraining import SMALL_VIT, small_spec
-from headsearch.testing.processes import in_ranks
 
 STEPS = 6
 TINY_RESNET = {"channels": [8, 8, 16, 16]}

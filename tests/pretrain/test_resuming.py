@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from processes import Started
 from safetensors.torch import load_file
 
 from headsearch.errors import RunError
 from headsearch.pretrain import PretrainObserver, PretrainResult, PretrainSpec, pretrain
 from headsearch.pretrain.result import PretrainInterrupted
 from headsearch.testing.pretraining import small_spec
-from headsearch.testing.processes import Started
 
 EPOCHS = 16
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from interrupting import Interrupting
 
 from headsearch.errors import DataError, LabelsMissing, RunError
 from headsearch.experiment import Experiment
@@ -17,10 +18,9 @@ from headsearch.heads.config import HeadConfig
 from headsearch.reproduction.plan import Plan, make_plan
 from headsearch.reproduction.reproduce import reproduce
 from headsearch.reproduction.text import Report
-from headsearch.results.records import TrialRecord
 from headsearch.runs.reading import read_run
 from headsearch.search.materials import Materials
-from headsearch.search.observer import Observer, SearchStatus
+from headsearch.search.observer import Observer
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import scores, toy_materials
 from headsearch.training.trial import RungScores
@@ -65,18 +65,6 @@ class Gather:
     def __call__(self, experiment: Experiment) -> Materials:
         self.experiments.append(experiment)
         return toy_materials(experiment, replace(self.evaluator, labels=experiment.probes))
-
-
-class Interrupting(Observer):
-    """Presses Ctrl-C when so many trials have ended."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 def plan(seeds: int = 2, *overrides: str) -> Plan:

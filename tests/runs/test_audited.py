@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from interrupting import Interrupting
 from typer.testing import CliRunner
 
 from headsearch.cli import app
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
-from headsearch.results.records import TrialRecord
 from headsearch.runs.reading import read_run
 from headsearch.scoring.between_bases import kept_embeddings
-from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
 from headsearch.training.checkpoint import save_tensors
@@ -98,18 +96,6 @@ def test_a_run_without_labels_needs_none(tmp_path: Path) -> None:
     found = audited(tmp_path / "run")
     assert "screen → proxy's discrepancy" in found["stages"]
     assert not [name for names in found.values() for name in names if "probe" in name or name == "linear"]
-
-
-class Interrupting(Observer):
-    """Raises Ctrl-C when so many trials have ended."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("after", [1, 4, 9])

@@ -1,12 +1,16 @@
-"""Label-free measures against closed forms, and against scikit-dimension's TwoNN."""
+"""Label-free measures against closed forms, and against scikit-dimension, lightly, scipy and numpy."""
 
 import math
 
+import numpy as np
 import pytest
+import scipy
 import torch
+from lightly.loss.hypersphere_loss import HypersphereLoss
 from sklearn.datasets import load_digits
 
 from headsearch.scoring.label_free import alpha_req, lidar, twonn, verdict_of_health, wasserstein_uniformity
+from headsearch.scoring.quality import alignment, uniformity
 
 
 def with_spectrum(values: torch.Tensor, count: int = 200) -> torch.Tensor:
@@ -14,6 +18,40 @@ def with_spectrum(values: torch.Tensor, count: int = 200) -> torch.Tensor:
     random = torch.randn(count, len(values), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     q, _ = torch.linalg.qr(random - random.mean(dim=0))
     return q * values.sqrt()
+
+
+def some_views(count: int = 4) -> torch.Tensor:
+    """Views (V, N, D) of images that differ more than they do."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(80, 12, generator=generator, dtype=torch.float64) * torch.linspace(0.2, 2, 12)
+    return images + 0.3 * torch.randn(count, 80, 12, generator=generator, dtype=torch.float64)
+
+
+def test_alignment_and_uniformity_are_lightlys() -> None:
+    first, second = some_views(2)
+    alone, both = HypersphereLoss(t=2, lam=0), HypersphereLoss(t=2, lam=1)
+    assert alignment(first, second) == pytest.approx(float(alone(first, second)))
+    assert uniformity(first) == pytest.approx(float(both(first, first)))
+
+
+def test_lidar_is_that_of_the_generalised_eigenvalues() -> None:
+    views = some_views().numpy()
+    within = (views - views.mean(axis=0)).reshape(-1, 12)
+    values = scipy.linalg.eigh(
+        np.cov(views.mean(axis=0), rowvar=False),
+        within.T @ within / (80 * 3) + 1e-4 * np.eye(12),
+        eigvals_only=True,
+    )
+    expected = np.exp(scipy.stats.entropy(values))
+    assert lidar(torch.from_numpy(views)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_alpha_req_is_numpys_weighted_line() -> None:
+    x = torch.randn(300, 60, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 61) ** -0.8
+    values = np.linalg.eigvalsh(np.cov(x.double().numpy(), rowvar=False))[::-1]
+    ranks = np.arange(5, 51)
+    slope, _ = np.polyfit(np.log(ranks), np.log(values[4:50]), 1, w=ranks**-0.5)
+    assert alpha_req(x) == pytest.approx(-slope, rel=1e-9)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0, 2.5])

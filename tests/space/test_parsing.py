@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import textwrap
 
+import jsonschema
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headsearch.errors import SpaceError
+from headsearch.heads import HeadConfig, parse_head
 from headsearch.shipped import shipped_folder
 from headsearch.space import Space, parse_space
+from headsearch.space.schema import json_schema
 
 TAG = "space: headsearch/space@1\n"
 
@@ -258,6 +262,28 @@ def test_a_literal_family_is_a_space_of_one() -> None:
     assert head.stages[0].params["depth"] == 2
     assert head.stages[0].params["kernel_size"] == 7
     assert parse("head: {convnext: }").count() == 1
+
+
+def test_the_preset_paper_is_one_candidate_and_its_parameters_may_be_drawn() -> None:
+    paper = parse_space("space: headsearch/space@1\nhead: {paper: {}}", "s.yaml")
+    assert paper.count() == 1
+    assert [*paper.enumerate()] == [parse_head({"convnext": {"first_shortcut": False}})]
+    text = "space: headsearch/space@1\nhead: {one_of: [{paper: {depth: {int: [1, 3]}}}, {convnext: {}}]}"
+    both = parse_space(text, "s.yaml")
+    assert {(head.family, *shape(head)) for head in both.enumerate()} == {
+        ("convnext", 1, False), ("convnext", 2, False), ("convnext", 3, False), ("convnext", 3, True)
+    }  # fmt: skip
+    jsonschema.validate(yaml.safe_load(text), json_schema())
+    with pytest.raises(SpaceError, match="unknown parameter 'depht' of paper; did you mean 'depth'"):
+        parse_space("space: headsearch/space@1\nhead: {paper: {depht: 1}}", "s.yaml")
+    with pytest.raises(SpaceError, match="unknown family 'papr'; did you mean 'paper'"):
+        parse_space("space: headsearch/space@1\nhead: {papr: {}}", "s.yaml")
+
+
+def shape(head: HeadConfig) -> tuple[int, bool]:
+    """Depth and first shortcut of a head of one stage."""
+    [stage] = head.stages
+    return stage.params["depth"], stage.params["first_shortcut"]
 
 
 def test_a_step_that_misses_the_upper_bound_stops_before_it() -> None:

@@ -16,6 +16,11 @@ from torch import Tensor
 from headsearch.training.overhead import step_overhead, step_seconds
 
 
+@pytest.fixture(autouse=True)
+def few_pairs() -> None:
+    """Here, as many steps are timed as in a search."""
+
+
 class Working:
     """A trainer whose step is so many multiplications of matrices."""
 

@@ -300,13 +300,12 @@ def test_a_head_that_does_not_fit_an_empty_gpu_is_infeasible_and_leaves_it_empty
     evaluator = ProxyEvaluator(
         tiny_experiment(images, proxy={"epochs": 1, "batch_size": 32, "device": "cuda"})
     )
-    evaluator.prepare()
     torch.cuda.empty_cache()
-    before = torch.cuda.memory_reserved()
 
     class Hungry(Context):
         def progress(self, *told: float) -> None:
-            torch.empty(2**50, dtype=torch.uint8, device="cuda")
+            held = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+            torch.empty(2**50, dtype=torch.uint8, device=held.device)
 
     context = Hungry()
     outcome = attempt(
@@ -320,4 +319,5 @@ def test_a_head_that_does_not_fit_an_empty_gpu_is_infeasible_and_leaves_it_empty
     assert outcome.kind == "infeasible"
     assert outcome.reason.startswith("out of memory: CUDA out of memory")
     assert context.waited == []
-    assert torch.cuda.memory_reserved() == before
+    # Of the libraries' own memory some stays.
+    assert torch.cuda.memory_reserved() < 2**30

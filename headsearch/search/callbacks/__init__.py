@@ -11,7 +11,8 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headsearch.errors import require
+from headsearch.errors import PluginError, UserError, require
+from headsearch.experiment.guests import CALLBACKS, GuestSpec
 
 if TYPE_CHECKING:
     from headsearch.experiment.callbacks import CallbackSpec
@@ -26,6 +27,8 @@ _CLASSES = {"tensorboard": "TensorBoardCallback", "mlflow": "MlflowCallback", "w
 def check_callbacks(specs: Sequence[CallbackSpec]) -> None:
     """Check that what the callbacks need is installed. Raises `MissingPackage`, which names the extra."""
     for spec in specs:
+        if isinstance(spec, GuestSpec):
+            continue
         require(spec.kind, extra=spec.kind, where="search.callbacks")
 
 
@@ -34,9 +37,29 @@ def build_callbacks(specs: Sequence[CallbackSpec], subject: Subject) -> list[Cal
 
     Raises:
         RunError: a server that one of them writes to cannot be reached, or wants credentials.
+        PluginError: one of a plug-in's raises something, or is no callback.
     """
     made: list[Callback] = []
     for spec in specs:
+        if isinstance(spec, GuestSpec):
+            made.append(_of_a_guest(spec, subject))
+            continue
         module = importlib.import_module(f"{__name__}.{spec.kind}")
         made.append(getattr(module, _CLASSES[spec.kind])(subject, **spec.model_dump(exclude={"kind"})))
+    return made
+
+
+def _of_a_guest(spec: GuestSpec, subject: Subject) -> Callback:
+    from headsearch.search.callbacks.broadcast import Callback
+
+    try:
+        made: object = CALLBACKS[spec.kind].open(spec.options, subject)
+    except UserError:
+        raise
+    except Exception as error:
+        # What runs here is not ours, and may raise anything.
+        raise PluginError(f"search.callbacks: {spec.kind} raises {type(error).__name__}: {error}") from error
+    if not isinstance(made, Callback):
+        raise PluginError(f"search.callbacks: {spec.kind} makes a {type(made).__name__}; expected a Callback")
+    made.name = spec.kind
     return made

@@ -23,6 +23,10 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.store.db import utils as database
+
+# The same for a database, of which it makes ten attempts in 101 seconds.
+database.MAX_RETRY_COUNT = 4
 
 MOST_PARAMS, MOST_CHARACTERS = 100, 500
 """That every MLflow server takes: parameters at a time, and characters of one."""

@@ -1,0 +1,63 @@
+"""What every callback must do. A new callback is done when `check_callback` passes, and its log has been read back by the tool's own reader.
+
+>>> check_callback("diary", folder)        # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headsearch.experiment import Experiment
+from headsearch.results.records import TrialRecord
+from headsearch.search.callbacks import build_callbacks
+from headsearch.search.callbacks.tracker import Subject
+from headsearch.testing.executors import Watcher
+from headsearch.testing.toy import Failure, ToyEvaluator
+from headsearch.testing.toy_search import results, run_toy, toy_experiment
+
+
+def check_callback(kind: str, folder: Path, kwargs: Mapping[str, Any] | None = None) -> Path:
+    """A search that is interrupted and resumed, with heads that fail, is told to the end and not changed by being told; closed at any moment.
+
+    Args:
+        kind: of the callback, as in `search.callbacks`.
+        folder: to write to.
+        kwargs: its options.
+
+    Returns:
+        the run directory, to read the log of.
+
+    Raises:
+        AssertionError: naming what the callback does wrong.
+    """
+    spec = {"kind": kind, **({} if kwargs is None else {"kwargs": dict(kwargs)})}
+    failures: dict[str, Failure] = {"vit": "collapse", "mlp": "error"}
+    experiment = toy_experiment(trials=3, finalists=2, replicates=2, sampler="grid", callbacks=[spec])
+    folder.mkdir(parents=True, exist_ok=True)
+    subject = Subject(name="toy", key="toy-0", folder=folder, experiment=experiment.to_yaml())
+    for made in build_callbacks(experiment.search.callbacks, subject):
+        made.close()
+    records, notes = _interrupted(folder / "run", experiment, ToyEvaluator(failures=failures))
+    dropped = [note for note in notes if "is switched off" in note]
+    assert not dropped, dropped[0]
+    untold = toy_experiment(trials=3, finalists=2, replicates=2, sampler="grid")
+    alone, _ = _interrupted(folder / "untold", untold, ToyEvaluator(failures=failures))
+    assert results(records) == results(alone), f"{kind} has changed the search"
+    return folder / "run"
+
+
+def _interrupted(
+    out: Path, experiment: Experiment, evaluate: ToyEvaluator
+) -> tuple[list[TrialRecord], list[str]]:
+    """Every trial of a search that is interrupted once and resumed, and the notes."""
+    first, then = Watcher(interrupt_after=4), Watcher()
+    try:
+        run_toy(out, experiment, evaluate, observer=first)
+    except KeyboardInterrupt:
+        pass
+    else:
+        raise AssertionError("an interruption was swallowed")
+    records = run_toy(out, experiment, evaluate, resume=True, observer=then)
+    return records, [*first.notes, *then.notes]
