@@ -31,7 +31,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import features
 
-from headsearch.data.decode import Source
+from headsearch.data.decode import Fetching, Source
 from headsearch.errors import DataError
 from headsearch.files import versions, write_atomically
 
@@ -101,6 +101,12 @@ class Cached:
             pixels_CHW = np.ascontiguousarray(self.source.read(index, canvas).transpose(2, 0, 1))
             self._keep(index, pixels_CHW)
         return pixels_CHW.transpose(1, 2, 0)
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Have the source get ready to read what is not there."""
+        if isinstance(self.source, Fetching):
+            with contextlib.suppress(OSError):
+                self.source.fetch([index for index in indices if not self._checksums.get(index)])
 
     def lacking(self, rows: Sequence[int]) -> tuple[int, int]:
         """How many of these images it does not hold yet, and the bytes that they would take."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -62,6 +62,14 @@ class Source(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of every pixel: uint8, or float32 for bands of any other type."""
+
+
+@runtime_checkable
+class Fetching(Protocol):
+    """A source whose images come sooner if many are asked for at once."""
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Get ready to read these once. Raises nothing: what goes wrong is met when they are read."""
 
 
 class Pixels(Protocol):
@@ -270,6 +278,8 @@ def decode_all(
 
     def decode(start: int) -> dict[int, str]:
         failed = {}
+        if isinstance(source, Fetching):
+            source.fetch(indices[start : start + _CHUNK])
         for row in range(start, min(start + _CHUNK, len(indices))):
             try:
                 pixels[row] = source.read(indices[row], canvas).transpose(2, 0, 1)

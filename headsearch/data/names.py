@@ -155,9 +155,11 @@ def check_data(dataset: str, root: str | None) -> None:
     check_dataset_name(dataset)
     check_root(dataset, root)
     source = SOURCES.get(dataset)
-    if source is None or source.root is None or source.remote:
+    if source is None or source.root is None:
         return
-    if what_is(data_path(str(root))) is None:
+    if source.remote:
+        check_address(str(root))
+    elif what_is(data_path(str(root))) is None:
         raise DataError(f"data.root: no {source.root} at '{printable(str(root))}'")
 
 
@@ -167,6 +169,14 @@ def check_root(dataset: str, root: str | None) -> None:
     if kind is not None and root is None:
         raise DataError(
             f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
+        )
+
+
+def check_address(root: str) -> None:
+    """Raise `DataError`, without showing it, for an address with a password in it, which would be written to files and shown."""
+    if re.search(r"://[^/@]*:[^/@]*@", root):
+        raise DataError(
+            "data.root: the address holds a password; expected one without, and the password where the file system looks for it (docs/data.md)"
         )
 
 

@@ -77,7 +77,7 @@ MOST_PIXELS = 250_000_000
 """Of an image: about 1 GiB decoded."""
 _MOST_PIXELS_OF = {"WEBP": 100_000_000, "JPEG2000": 100_000_000, "AVIF": 100_000_000}
 """These decoders take three to four times the memory."""
-_MOST_BYTES = 2**30
+MOST_BYTES = 2**30
 """Of a file: some decoders read all of it before they look at it."""
 
 LARGE = 89_478_485
@@ -136,8 +136,8 @@ def stream(file: BinaryIO | str) -> contextlib.AbstractContextManager[BinaryIO]:
     status = Path(file).stat()
     if not stat.S_ISREG(status.st_mode):
         raise CorruptImage(no_file(status.st_mode))
-    if status.st_size > _MOST_BYTES:
-        raise CorruptImage(f"a file of {status.st_size / 2**30:.1f} GiB, more than {_MOST_BYTES // 2**30}")
+    if status.st_size > MOST_BYTES:
+        raise CorruptImage(f"a file of {status.st_size / 2**30:.1f} GiB, more than {MOST_BYTES // 2**30}")
     return Path(file).open("rb")
 
 

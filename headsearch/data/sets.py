@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from headsearch.cores import cores
 from headsearch.data.cache import Cached
-from headsearch.data.decode import Source
+from headsearch.data.decode import Fetching, Source
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import Channels
 from headsearch.data.opening import CorruptImage
@@ -156,6 +156,8 @@ class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str], st
         images = np.empty(shape, self.source.dtype)
         kept: list[int] = []
         failures: dict[str, str] = {}
+        if isinstance(self.source, Fetching):
+            self.source.fetch([self.rows[position] for position in index])
         for first in index:
             for position in self._candidates(first):
                 row = self.rows[position]

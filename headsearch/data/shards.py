@@ -26,11 +26,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from headsearch.data.collection import Collection, Part
 from headsearch.data.decode import RGB, Pixels
-from headsearch.data.names import split_of
-from headsearch.data.opening import CorruptImage, failures_told, reason
+from headsearch.data.names import check_address, split_of
+from headsearch.data.opening import MOST_BYTES, CorruptImage, failures_told, reason
 from headsearch.data.sources import Files
 from headsearch.errors import DataError, LabelsMissing, printable
-from headsearch.files import checked, load_json, write_atomically
+from headsearch.files import MAX_BYTES, checked, load_json, write_atomically
 
 _FORMAT = "headsearch/shards@1"
 _AT_ONCE = 16
@@ -68,6 +68,7 @@ class ShardSource(Files):
         super().__init__(pixels)
         self.shards = shards
         self.folder = folder
+        self._fetched: dict[int, bytes] = {}
         self._places = [
             (number, row) for number, shard in enumerate(shards) for row in range(len(shard.names))
         ]
@@ -86,8 +87,31 @@ class ShardSource(Files):
         number, row = self._places[index]
         shard = self.shards[number]
         start, size = shard.ranges[row]
-        with failures_told():
-            return contextlib.nullcontext(io.BytesIO(_bytes(shard.url, start, start + size)))
+        content = self._fetched.pop(index, None)
+        if size > MOST_BYTES:
+            raise CorruptImage(f"{size / 2**30:.1f} GiB, more than {MOST_BYTES // 2**30}")
+        if content is None:
+            with failures_told():
+                content = _bytes(shard.url, start, start + size)
+        return contextlib.nullcontext(io.BytesIO(content))
+
+    def fetch(self, indices: Sequence[int]) -> None:
+        """Ask a server for all of them at once."""
+        if not indices or "://" not in self.shards[0].url:
+            return
+        system, _ = fsspec.url_to_fs(self.shards[0].url)
+        places = [self._places[index] for index in indices]
+        if sum(self.shards[number].ranges[row][1] for number, row in places) > MOST_BYTES:
+            return
+        paths = [system._strip_protocol(self.shards[number].url) for number, _ in places]
+        starts, sizes = zip(*(self.shards[number].ranges[row] for number, row in places), strict=True)
+        ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+        found = system.cat_ranges(paths, list(starts), ends, on_error="return")
+        self._fetched |= {
+            index: content
+            for index, content in zip(indices, found, strict=True)
+            if isinstance(content, bytes)
+        }
 
     def stamps(self) -> Iterator[str]:
         """The version of the shard, and where the image lies in it."""
@@ -147,6 +171,7 @@ def webdataset(
 
 def _found(root: str) -> list[str]:
     """Addresses of shards, in order."""
+    check_address(root)
     urls: list[str] = []
     for pattern in _without_braces(root):
         try:
@@ -243,7 +268,7 @@ def _scanned(system: Any, path: str, shard: Shard, endings: frozenset[str], size
                     elif shard.labels is not None and ending.lower() in ("cls", "json"):
                         content = tar.extractfile(member)
                         assert content is not None
-                        label = _label(content.read(), ending.lower())
+                        label = _label(content.read(MAX_BYTES), ending.lower())
                         if label is not None and (ending.lower() == "cls" or key not in known):
                             known[key] = label
                 end = tar.offset

@@ -157,9 +157,9 @@ class PretrainRun(TrainingLoop[PretrainState]):
 
     def _tell_of_images(self) -> None:
         """What was understood of the images, and what is left out of them."""
-        dataset = self.setup.dataset
-        self.observer.images_read(dataset.understood())
-        for line in dataset.left_out.told():
+        understood, *more = self.setup.dataset.told()
+        self.observer.images_read(understood)
+        for line in more:
             self.observer.note(line)
         self._keep_left_out()
 

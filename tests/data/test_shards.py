@@ -7,6 +7,7 @@ import json
 import re
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ from headsearch.data.names import check_data, data_named
 from headsearch.data.sets import Dataset, MemoryImages
 from headsearch.data.shards import ShardSource, _without_braces, webdataset
 from headsearch.errors import DataError, LabelsMissing
+from headsearch.testing.sources import check_source
 
 COUNT = 48
 SHARD = 10
@@ -63,9 +65,20 @@ class _Ranges(SimpleHTTPRequestHandler):
     """A server as those of clouds are: it gives ranges, and a tag that changes with the file."""
 
     asked: list[str]
+    seconds = 0.0
+    """That an answer takes."""
+    now = most = 0
+    """Requests that are answered at the same time."""
 
     def do_GET(self) -> None:
         type(self).asked.append(self.path)
+        _Ranges.now += 1
+        _Ranges.most = max(_Ranges.most, _Ranges.now)
+        time.sleep(self.seconds)
+        self._answer()
+        _Ranges.now -= 1
+
+    def _answer(self) -> None:
         file = Path(self.translate_path(self.path))
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None or not file.is_file():
@@ -158,6 +171,24 @@ def test_a_stream_over_http_is_shuffled_and_resumed_exactly(
     for first, second, whole in zip(*halves, expected, strict=True):
         assert torch.equal(first, whole[::2])
         assert torch.equal(second, whole[1::2])
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_server_is_asked_for_many_images_at_once(
+    server: tuple[str, list[str]], tmp_path: Path, cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, asked = server
+    monkeypatch.setenv("HEADSEARCH_CORES", "1")
+    cache = str(tmp_path / "cache") if cached else None
+    streamed = load(f"{url}/pics-{{000..004}}.tar", memory_limit=0, cache=cache)
+    _Ranges.most = 0
+    monkeypatch.setattr(_Ranges, "seconds", 0.1)
+    asked.clear()
+    for _ in streamed.train.read([torch.arange(39)]):
+        pass
+    # The statistics have read all of them before.
+    assert len(asked) == (0 if cached else 39)
+    assert _Ranges.most > (-1 if cached else 3)
 
 
 def test_with_a_cache_shards_are_looked_through_and_images_fetched_once(
@@ -289,9 +320,44 @@ def test_data_that_is_an_address_or_a_tar_file_is_shards() -> None:
         check_data("webdataset", None)
 
 
+def test_an_address_with_a_password_is_refused_and_not_shown() -> None:
+    root = "https://me:secret@example.org/{000..127}.tar"
+    for check in (lambda: check_data("webdataset", root), lambda: load(root)):
+        with pytest.raises(DataError, match="holds a password") as error:
+            check()
+        assert "secret" not in str(error.value)
+    check_data("webdataset", "https://example.org/a:b@c.tar")
+
+
+def test_an_image_that_is_too_large_is_not_fetched(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "pics.tar", "w") as tar:
+        for number in range(20):
+            add(tar, f"{number}.jpg", jpeg(number))
+    huge = tarfile.TarInfo("99.jpg")
+    huge.size = 3 * 2**30
+    with (tmp_path / "pics.tar").open("r+b") as file:
+        file.seek(-(file.seek(0, 2) - last_member(tmp_path / "pics.tar")), 2)
+        file.write(huge.tobuf())
+        file.seek(huge.size, 1)
+        file.write(b"\0" * 1024)
+    data = load(tmp_path, labels="none")
+    assert "pics.tar/99.jpg (3.0 GiB, more than 1)" in data.told()[1]
+
+
+def last_member(path: Path) -> int:
+    """Where the end mark of a tar file begins."""
+    with tarfile.open(path) as tar:
+        tar.getmembers()
+        return tar.offset
+
+
 def test_braces_stand_for_numbers_and_words() -> None:
     assert _without_braces("{a,b}/{08..10}.tar") == [
         f"{letter}/{number}.tar" for letter in "ab" for number in ("08", "09", "10")
     ]
     assert _without_braces("{0..2}x") == ["0x", "1x", "2x"]
     assert _without_braces("no{}ne") == ["no{}ne"]
+
+
+def test_they_are_a_data_source_like_any_other(shards: Path) -> None:
+    check_source("webdataset", root=str(shards))
