@@ -71,10 +71,8 @@ class RankRow:
     """Why it is infeasible, or why the search let it go."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON. What an anchor gained is a key of anchors alone."""
+        """Plain data for JSON."""
         plain: dict[str, Any] = finite(asdict(self))
-        if self.long_gain is None:
-            del plain["long_gain"]
         return plain
 
 

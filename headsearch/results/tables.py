@@ -151,9 +151,7 @@ def rank_json(rows: Iterable[RankRow]) -> str:
 
 def rank_csv(rows: Iterable[RankRow]) -> str:
     """CSV with a header; `config` as JSON."""
-    plain = [row.to_dict() for row in rows]
-    left_out = set() if any("long_gain" in row for row in plain) else {"long_gain"}
-    return _csv([field.name for field in fields(RankRow) if field.name not in left_out], plain)
+    return _csv([field.name for field in fields(RankRow)], (row.to_dict() for row in rows))
 
 
 def trial_table(records: Iterable[TrialRecord]) -> Table:
