@@ -23,7 +23,8 @@ import statistics
 from pathlib import Path
 
 import torch
-from headbench.table import OVERHEAD, PARTS, collect, write_headbench
+from headbench.making import OVERHEAD, collect, write_headbench
+from headbench.table import PARTS
 
 from headsearch.commands.progress import progress_display
 from headsearch.experiment import Experiment, load_experiment

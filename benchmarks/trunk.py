@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from headbench.table import COLUMNS, read_headbench, write_headbench
+from headbench.making import COLUMNS, write_headbench
+from headbench.table import read_headbench
 from torch import Tensor
 
 from headsearch.errors import InfeasibleHead

@@ -26,7 +26,7 @@ TINY = [
 
 RANK_FIELDS = (
     "rank head_id family config control stage score discrepancy discrepancy_sd probe probe_sd knn linear linear_sd epochs gain gain_low gain_high "
-    "linear_gain linear_gain_low linear_gain_high simultaneous shrunk predicted_gain predicted_low predicted_high params flops overhead replicates pareto_layer feasible reason"
+    "linear_gain linear_gain_low linear_gain_high simultaneous shrunk long_gain predicted_gain predicted_low predicted_high params flops overhead replicates pareto_layer feasible reason"
 )
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import headsearch
 from headsearch.data import load_data
+from headsearch.data.names import check_data, data_named
 from headsearch.errors import DataError, ExperimentError, PluginError, RunError, UserError
 from headsearch.experiment import load_experiment
 from headsearch.plugins import digests, load_plugins
@@ -85,6 +86,8 @@ def test_a_search_with_all_of_them_goes_on_to_weights(
 def test_data_of_a_plugin_are_named_on_the_command_line(guests: list[str]) -> None:
     load_plugins(guests)
     assert headsearch.load_experiment(data="rings", plugins=guests).data.dataset == "rings"
+    with pytest.raises(DataError, match="no folder of images at 'ring'; did you mean 'rings'"):
+        check_data("folder", data_named("ring")["root"])
     with pytest.raises(DataError, match="unknown data set 'ring'; did you mean 'rings'"):
         load_data("ring", root=None, image_size=32, labels="none", seed=0)
 

@@ -133,6 +133,16 @@ def test_a_head_comes_from_a_file_a_description_or_a_module(tmp_path: Path) -> N
     torch.testing.assert_close(a, pair.student.head_branches[0](seen))
 
 
+def test_a_preset_is_named_as_on_the_command_line() -> None:
+    named, written = (
+        headsearch.HSSLPair(head, lambda width: nn.Linear(width, 8), map_shape=(16, 4, 4))
+        .student.heads[0]
+        .config
+        for head in ("paper", {"convnext": {"first_shortcut": False}})
+    )
+    assert named == written
+
+
 def test_base_and_head_can_share_a_part_of_their_projectors() -> None:
     pair = make_pair(projector=lambda width: DINOProjectionHead(width, 8, 4, 32), shared="last_layer")
     of_base, of_head = pair.student.projectors()

@@ -24,6 +24,7 @@ STAGES = {
     "screen": "screen",
     "heads": "heads",
     "replicates": "replicates of the finalists",
+    "equal-time": "no head, for as long as the best",
     "anchors": "long trainings of a few heads",
 }
 

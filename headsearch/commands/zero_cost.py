@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from headsearch.commands.common import PluginOption, TableOutput, console
+from headsearch.commands.space import SpaceArgument
 from headsearch.errors import SpaceError, did_you_mean
 
 _SECONDS_PER_LINE = 10.0
@@ -23,9 +24,7 @@ app = typer.Typer()
     "headsearch space score my_space.yaml --base vit_small_patch16_224 --data ~/images --format csv > heads.csv"
 )
 def score(
-    space: Annotated[
-        str, typer.Argument(metavar="SPACE", help="A YAML file or the name of a shipped space.")
-    ],
+    space: SpaceArgument,
     base: Annotated[
         str | None,
         typer.Option(

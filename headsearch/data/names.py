@@ -160,7 +160,11 @@ def check_data(dataset: str, root: str | None) -> None:
     if source.remote:
         check_address(str(root))
     elif what_is(data_path(str(root))) is None:
-        raise DataError(f"data.root: no {source.root} at '{printable(str(root))}'")
+        # `--data` takes names too, and a mistyped one is a path.
+        hint = did_you_mean(str(root), SOURCES)
+        raise DataError(
+            f"data.root: no {source.root} at '{printable(str(root))}'{hint if 'did you mean' in hint else ''}"
+        )
 
 
 def check_root(dataset: str, root: str | None) -> None:

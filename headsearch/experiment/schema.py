@@ -75,8 +75,12 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _anchors_tell_a_gain_that_proxies_do_not(self) -> Self:
+    def _late_trainings_tell_what_proxies_do_not(self) -> Self:
         target = self.search.target_epochs
+        if self.search.equal_time and not self.probes:
+            raise ValueError(
+                "search.equal_time: a gain is told by probes: expected labels, and another strategy than screen"
+            )
         if self.search.anchors and not self.probes:
             raise ValueError(
                 "search.anchors: a gain is told by probes: expected labels, and another strategy than screen"

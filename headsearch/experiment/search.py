@@ -175,6 +175,8 @@ class SearchSpec(Section):
     """Run before anything else."""
     target_epochs: Positive = PRETRAINING_EPOCHS
     """Of the real pretraining that the search is for. Proxies of less than half of it are ordered by the score alone, and nothing is said of worth."""
+    equal_time: bool = False
+    """Whether the control `none` is also trained, with `replicates` seeds, for as long as the best head's proxies took. Costs its time beyond `budget`."""
     anchors: Annotated[int, Field(ge=0)] = 0
     """So many heads, spread over the order by score, are trained for `target_epochs` in the end, and so is no head, twice: from them the long-run gain of
     every head is predicted. 3 or more, 6 are advised (docs/evidence.md); they cost their time beyond `budget`. 0: none."""

@@ -44,6 +44,7 @@ _DECIDED = (
     "search.replicates",
     "search.replicates_of_none",
     "search.certainty",
+    "search.equal_time",
     "search.anchors",
     "search.audit",
     "search.candidates",

@@ -19,7 +19,7 @@ from headsearch.errors import RunError
 from headsearch.results.gains import adjusted, with_gains, with_shrunk
 from headsearch.results.long_run import with_long_run
 from headsearch.results.records import TrialRecord
-from headsearch.results.row import RankRow
+from headsearch.results.row import RankRow, epochs_of
 from headsearch.scoring.score import head_score
 from headsearch.training.trial import RungScores, TrialStage
 
@@ -69,11 +69,12 @@ def rank(
         )
     heads: dict[str, list[TrialRecord]] = defaultdict(list)
     records = list(records)
-    listed = sorted((r for r in records if r.stage == stage), key=lambda record: record.number)
+    ranked_stages = (stage, "equal-time") if stage == "proxy" else (stage,)
+    listed = sorted((r for r in records if r.stage in ranked_stages), key=lambda record: record.number)
     for record in listed:
         heads[record.head_id].append(record)
     rows = with_gains([row for group in heads.values() if (row := _row(group)) is not None])
-    trained = max((row.epochs for row in rows if row.epochs is not None), default=None)
+    trained = epochs_of(rows)
     if long_enough(trained, target_epochs):
         assert trained is not None
         assert target_epochs is not None

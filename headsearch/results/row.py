@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from headsearch.results.records import finite
+from headsearch.training.trial import EQUAL_TIME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +74,10 @@ class RankRow:
         """Plain data for JSON."""
         plain: dict[str, Any] = finite(asdict(self))
         return plain
+
+
+def epochs_of(rows: Iterable[RankRow]) -> int | None:
+    """Of the trainings that are compared; that of no head in equal time is none of them."""
+    return max(
+        (row.epochs for row in rows if row.epochs is not None and row.control != EQUAL_TIME), default=None
+    )

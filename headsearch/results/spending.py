@@ -13,6 +13,7 @@ PART_NAMES = {
     "controls": "Controls",
     "heads": "Searched heads",
     "replicates": "Replicates",
+    "equal-time": "None, equal time",
     "anchor": "Anchors",
 }
 
@@ -84,8 +85,9 @@ def spending(records: Iterable[TrialRecord], *, budget: int, clock: Mapping[int,
     """
     listed = sorted(records, key=lambda record: record.number)
     trained = [record for record in listed if record.state != "duplicate"]
-    others = (part for part in map(part_of, trained) if part != "anchor")
-    names = dict.fromkeys(("trunk", "controls", "heads", *others, "replicates", "anchor"))
+    late = ("replicates", "equal-time", "anchor")
+    others = (part for part in map(part_of, trained) if part not in late)
+    names = dict.fromkeys(("trunk", "controls", "heads", *others, *late))
     parts = [_part(name, [r for r in trained if part_of(r) == name], budget, clock) for name in names]
 
     # A head that leaves a joint run saves no epoch: the others go on.
@@ -124,7 +126,7 @@ def _part(name: str, records: list[TrialRecord], budget: int, clock: Mapping[int
         name=name,
         trainings=len(joint),
         epochs=sum(longest),
-        budget=sum(longest) if name in ("trunk", "screen", "anchor") else budget * len(joint),
+        budget=sum(longest) if name in ("trunk", "screen", "equal-time", "anchor") else budget * len(joint),
         seconds=sum(known),
         untimed=len(records) - len(known),
     )

@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from headsearch.results.records import TrialRecord, trial_rows
-from headsearch.results.row import RankRow
+from headsearch.results.row import RankRow, epochs_of
 from headsearch.results.text import UNKNOWN, gain, number, overhead, scaled
 from headsearch.scoring.zero_cost_scores import ORDERS, ZeroCostScores
 
@@ -88,7 +88,7 @@ def rank_notes(rows: Sequence[RankRow]) -> list[str]:
 
 def gain_title(rows: Iterable[RankRow]) -> str:
     """The title of the column of gains: they are those of so short a training."""
-    epochs = max((row.epochs for row in rows if row.epochs is not None), default=None)
+    epochs = epochs_of(rows)
     return "gain [95%]" if epochs is None else f"gain after {epochs} epochs [95%]"
 
 

@@ -9,6 +9,7 @@ from headsearch.results.gains import PROBES, Probe, control_row, noise_of, toget
 from headsearch.results.noise import Noise
 from headsearch.results.ranking import long_enough
 from headsearch.results.row import RankRow
+from headsearch.training.trial import EQUAL_TIME
 
 SCREEN_VERDICT = (
     "Cannot tell whether a head helps: heads were screened without labels, and are ordered by a score that predicts it weakly; "
@@ -47,7 +48,7 @@ def verdict(rows: Sequence[RankRow], *, tried: int | None = None, target_epochs:
     family = together(rows, max(len(heads), tried or 0))
     race = _Race(control, {probe: noise_of(rows, probe) for probe in PROBES}, family)
     if target_epochs is not None and not long_enough(probed[0].epochs, target_epochs):
-        return _too_short(probed, race, target_epochs)
+        return _too_short(rows, probed, race, target_epochs)
     if race.noises["probe"] is None:
         best = max(probed, key=lambda row: race.gain(row))
         return (
@@ -61,11 +62,12 @@ def verdict(rows: Sequence[RankRow], *, tried: int | None = None, target_epochs:
         best = max(probed, key=lambda row: race.gain(row))
         return (
             f"No head is shown to beat no head{epochs}: the best, {best.head_id}, gains {race.shown(best)} points by k-NN"
-            f"{race.linear(best)} (95% intervals{adjusted})."
+            f"{race.linear(best)} (95% intervals{adjusted}){_equal_time(rows, race, best)}."
         )
     best = max(winners, key=race.low)
     sentence = (
-        f"{best.head_id} beats no head by {race.shown(best)} points{epochs} by k-NN{race.linear(best)} (95% intervals{adjusted}); "
+        f"{best.head_id} beats no head by {race.shown(best)} points{epochs} by k-NN{race.linear(best)} (95% intervals{adjusted})"
+        f"{_equal_time(rows, race, best)}; "
         f"{len(winners)} of {len(probed)} ranked heads do"
     )
     mlp = control_row(rows, "mlp")
@@ -76,13 +78,14 @@ def verdict(rows: Sequence[RankRow], *, tried: int | None = None, target_epochs:
     return f"{sentence}, {how} plain MLPs, the control mlp ({against.shown(best)})."
 
 
-def _too_short(probed: Sequence[RankRow], race: _Race, target_epochs: int) -> str:
+def _too_short(rows: Sequence[RankRow], probed: Sequence[RankRow], race: _Race, target_epochs: int) -> str:
     first = probed[0]
     found = f"{race.shown(first)} points by k-NN{race.linear(first)}"
     if race.noises["probe"] is not None:
         found += (
             f" (95% intervals{f', adjusted for {len(race.family)} heads' if len(race.family) > 1 else ''})"
         )
+    found += _equal_time(rows, race, first)
     said = f"{first.head_id} is first by score; after {first.epochs} epochs it gains {found}."
     if first.predicted_gain is not None:
         return (
@@ -93,6 +96,15 @@ def _too_short(probed: Sequence[RankRow], race: _Race, target_epochs: int) -> st
         f"{said} Whether a head is worth it cannot be told after {first.epochs} of {target_epochs} epochs: "
         "headsearch compare, which trains a head and none in full, can."
     )
+
+
+def _equal_time(rows: Sequence[RankRow], race: _Race, row: RankRow) -> str:
+    """What a head gains over no head that was given the time of the best."""
+    control = control_row(rows, EQUAL_TIME)
+    if control is None:
+        return ""
+    against = _Race(control, race.noises, race.family)
+    return f", and {against.shown(row)} over no head in equal time, {control.epochs} epochs"
 
 
 def _measured(row: RankRow) -> str:

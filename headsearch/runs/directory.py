@@ -44,6 +44,7 @@ _MAY_CHANGE = frozenset(
         "replicates",
         "replicates_of_none",
         "target_epochs",
+        "equal_time",
         "anchors",
         "certainty",
         "executor",

@@ -284,7 +284,7 @@ class Run:
             planned = max(joint, search.replicates)
         elif search.strategy == "funnel":
             planned += max(joint, 1)
-        planned += search.anchor_trainings
+        planned += search.anchor_trainings + (search.replicates if search.equal_time else 0)
         if self.experiment.proxy.trunk_epochs:
             planned += search.replicates
         return max(planned, len({training_of(record) for record in trained}))

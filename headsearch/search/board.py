@@ -17,7 +17,7 @@ from headsearch.search.draws import Draw
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.seeds import search_seed, trial_seed
-from headsearch.training.trial import BEGINNING, BRANCHES, TRUNK, Training, Trial
+from headsearch.training.trial import BEGINNING, BRANCHES, TRUNK, Training, Trial, TrialStage
 
 
 class Board:
@@ -109,16 +109,14 @@ class Board:
         )
         return self.hand_out(self.take_up([record]))
 
-    def start_anchor(
-        self, candidate: Candidate, epochs: int, *, replicate: int, control: str | None
-    ) -> Training:
-        """Write down a training as long as the real pretraining as running and hand it out."""
+    def start_late(self, candidate: Candidate, stage: TrialStage, *, replicate: int, epochs: int) -> Training:
+        """Write down a training of a length of its own as running and hand it out; without a head it is a control."""
         record = self.ledger.start(
             candidate,
-            seed=search_seed("anchor", self.seed, candidate.head_id, replicate),
+            seed=search_seed(stage, self.seed, candidate.head_id, replicate),
             replicate=replicate,
-            control=control,
-            stage="anchor",
+            control=None if candidate.config.heads else candidate.head_id,
+            stage=stage,
             epochs=epochs,
         )
         return self.hand_out(self.take_up([record]))

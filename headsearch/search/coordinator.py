@@ -22,7 +22,7 @@ from headsearch.search.ledger import Ledger, finite_scores
 from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.proposer import Proposer
-from headsearch.search.stages import Anchors, Controls, Proposals, Replicates, SearchStage, Trunk
+from headsearch.search.stages import Anchors, Controls, EqualTime, Proposals, Replicates, SearchStage, Trunk
 from headsearch.search.stopping import Decision, Objectives, SuccessiveHalving
 from headsearch.training.trial import CHECKPOINTS, RungScores, Training, TrainingResult, TrialResult
 
@@ -210,7 +210,11 @@ class Coordinator:
         reported = self._ledger.record(number).rungs
         if not all(finite_scores(scores) for scores in result.rungs):
             return TrialResult("infeasible", reported, reason="scores are not finite")
-        if self._labels and training.stage in ("proxy", "anchor") and probe_score(result.rungs[-1]) is None:
+        if (
+            self._labels
+            and training.stage in ("proxy", "equal-time", "anchor")
+            and probe_score(result.rungs[-1]) is None
+        ):
             reason = "the trial gave no probe, though the experiment has labels"
             return TrialResult("failed", reported, reason=reason)
         return result
@@ -290,9 +294,12 @@ def _stages(
 ) -> Iterator[SearchStage]:
     """The stages of the experiment's strategy, in order."""
     stages = list(_before_anchors(experiment, materials, screened, board, proposer))
+    search = experiment.search
+    if search.equal_time:
+        stages.append(EqualTime(board, search, stages, epochs=experiment.proxy.epochs))
+    if search.anchors:
+        stages.append(Anchors(board, search, stages))
     yield from stages
-    if experiment.search.anchors:
-        yield Anchors(board, experiment.search, stages)
 
 
 def _before_anchors(

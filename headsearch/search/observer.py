@@ -9,7 +9,9 @@ from typing import Literal
 from headsearch.results.records import TrialRecord
 from headsearch.training.trial import RungScores, Training
 
-StageName = Literal["trunk", "controls", "zero-cost", "screen", "heads", "replicates", "anchors"]
+StageName = Literal[
+    "trunk", "controls", "zero-cost", "screen", "heads", "replicates", "equal-time", "anchors"
+]
 """What a stage of a search is called."""
 
 

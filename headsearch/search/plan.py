@@ -20,10 +20,10 @@ class PlannedStage:
     """The trainings of one stage."""
 
     name: str
-    """`trunk`, `controls`, `screen`, `heads`, `replicates` or `anchors`."""
+    """`trunk`, `controls`, `screen`, `heads`, `replicates`, `equal-time` or `anchors`."""
     trainings: int
     epochs: int
-    """Of each training, unless it is stopped early."""
+    """Of each training, unless it is stopped early; `equal-time` has more, in the time that is told."""
     seconds: float
     """All of them, one after the other, on this machine."""
 
@@ -77,6 +77,8 @@ def plan_search(experiment: Experiment, materials: Materials, out: Path) -> Sear
         stages.append(PlannedStage("heads", search.trials, epochs, search.trials * share * seconds))
         again = search.most_further_seeds
         stages.append(PlannedStage("replicates", again, epochs, again * seconds))
+    if search.equal_time:
+        stages.append(PlannedStage("equal-time", search.replicates, epochs, search.replicates * seconds))
     long = search.target_epochs
     stages.append(
         PlannedStage(

@@ -7,7 +7,9 @@ A stage is asked for a training until it has none now. It `holds` while the stag
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from headsearch.errors import RunError
 from headsearch.experiment import SearchSpec
@@ -16,11 +18,12 @@ from headsearch.heads import Candidate, HeadConfig
 from headsearch.results.allocation import Seed, Seeds, further_seeds
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
+from headsearch.results.row import RankRow
 from headsearch.search.board import Board
 from headsearch.search.observer import StageName
 from headsearch.search.proposer import Proposer
 from headsearch.search.selection import spread
-from headsearch.training.trial import Training
+from headsearch.training.trial import BRANCHES, EQUAL_TIME, Training, TrialStage
 
 
 class SearchStage(abc.ABC):
@@ -269,20 +272,25 @@ class Replicates(SearchStage):
         return [seed for seed in self._decided().wanted if seed not in self._board.covered]
 
 
-class Anchors(SearchStage):
-    """Heads spread over the order by score, and twice no head, trained as long as the real pretraining, once all else is done."""
+Wanted = tuple[Candidate, int, int]
+"""A head, the replicate, and for how many epochs it is to be trained."""
 
-    name: StageName = "anchors"
+
+class LateStage(SearchStage):
+    """Trainings of a length of their own, chosen once all else is done."""
+
     holds = False
+    kind: ClassVar[TrialStage]
+    """Of its trainings."""
 
     def __init__(self, board: Board, search: SearchSpec, earlier: Sequence[SearchStage]) -> None:
-        """`search` says how many and how long; they are chosen when the `earlier` stages are through."""
+        """`search` says how many; they are chosen when the `earlier` stages are through."""
         self._board = board
         self._search = search
         self._earlier = tuple(earlier)
         self._begun: dict[Seed, TrialRecord] = {}
-        self._wanted: list[tuple[Candidate, int, str | None]] | None = None
-        """Head, replicate and control of each; None until they are chosen."""
+        self._wanted: list[Wanted] | None = None
+        """None until they are chosen."""
 
     @property
     def finished(self) -> bool:
@@ -292,41 +300,95 @@ class Anchors(SearchStage):
 
     @property
     def expected(self) -> int:
-        return self._search.anchor_trainings if self._wanted is None else len(self._wanted)
+        return self._most if self._wanted is None else len(self._wanted)
+
+    @property
+    @abc.abstractmethod
+    def _most(self) -> int:
+        """Trainings before they are chosen."""
+
+    @abc.abstractmethod
+    def _chosen(self) -> list[Wanted]:
+        """What is to be trained, in order; it may have been."""
 
     def next_training(self) -> Training | None:
         board = self._board
         if self._wanted is None:
-            at_work = any(training.stage != "anchor" for training in board.running.values())
+            at_work = any(training.stage != self.kind for training in board.running.values())
             if at_work or not all(stage.finished for stage in self._earlier):
                 return None
             self._wanted = self._chosen()
-        for head, replicate, control in self._wanted:
+        for head, replicate, epochs in self._wanted:
             if (head.head_id, replicate) not in self._begun:
-                training = board.start_anchor(
-                    head, self._search.target_epochs, replicate=replicate, control=control
-                )
+                if self.kind in BRANCHES and not board.can_branch(replicate):
+                    return board.start_trunk(replicate)
+                training = board.start_late(head, self.kind, replicate=replicate, epochs=epochs)
                 self.remember(board.ledger.record(training.number))
                 return training
         return None
 
     def remember(self, record: TrialRecord) -> None:
-        # With another target it has to be trained anew; and whatever went wrong may have been mended since.
-        if (
-            record.stage == "anchor"
-            and record.epochs == self._search.target_epochs
-            and record.state != "failed"
-        ):
+        # Whatever went wrong may have been mended since.
+        if record.stage == self.kind and record.state != "failed":
             self._begun[record.head_id, record.replicate] = record
 
-    def _chosen(self) -> list[tuple[Candidate, int, str | None]]:
-        rows = rank(self._board.ledger.records, labels=True)
-        order = [row.head_id for row in rows if row.rank is not None and row.score is not None]
+    def _ranked(self) -> list[RankRow]:
+        rows = rank(self._board.ledger.records, labels=True, target_epochs=self._search.target_epochs)
+        return [row for row in rows if row.rank is not None]
+
+
+class EqualTime(LateStage):
+    """The control that is given the time of the best head: no head, for as many epochs more as a step with that head takes longer."""
+
+    name: StageName = "equal-time"
+    kind = "equal-time"
+
+    def __init__(
+        self, board: Board, search: SearchSpec, earlier: Sequence[SearchStage], *, epochs: int
+    ) -> None:
+        """`epochs` of a proxy."""
+        super().__init__(board, search, earlier)
+        self._epochs = epochs
+
+    @property
+    def _most(self) -> int:
+        return self._search.replicates
+
+    def _chosen(self) -> list[Wanted]:
+        known = [record.epochs for record in self._begun.values() if record.epochs is not None]
+        overhead = next((row.overhead for row in self._ranked()), None)
+        if not known and overhead is None:
+            self._board.observer.note("no head has a measured step time that no head could be given")
+            return []
+        # Measured times differ: seeds that were begun decide for those to come.
+        epochs = known[0] if known else math.ceil(self._epochs * (1.0 + max(0.0, overhead or 0.0)))
+        none = Candidate(HeadConfig(), EQUAL_TIME)
+        return [(none, replicate, epochs) for replicate in range(self._search.replicates)]
+
+
+class Anchors(LateStage):
+    """Heads spread over the order by score, and twice no head, trained as long as the real pretraining."""
+
+    name: StageName = "anchors"
+    kind = "anchor"
+
+    @property
+    def _most(self) -> int:
+        return self._search.anchor_trainings
+
+    def remember(self, record: TrialRecord) -> None:
+        # With another target they are trained anew.
+        if record.epochs == self._search.target_epochs:
+            super().remember(record)
+
+    def _chosen(self) -> list[Wanted]:
+        scored = [(row.score, row.head_id) for row in self._ranked() if row.score is not None]
+        order = [head for _, head in sorted(scored, key=lambda each: (-each[0], each[1]))]
         chosen = spread(order, self._search.anchors, [head for head, _ in self._begun])
         if len(chosen) < self._search.anchors:
             self._board.observer.note(
                 f"{len(chosen)} heads ran a whole proxy and are anchors; {self._search.anchors} were asked for"
             )
-        none = Candidate.of(HeadConfig())
-        trainings = [(none, replicate, "none") for replicate in range(ANCHORS_WITHOUT_A_HEAD)]
-        return [*trainings, *((self._board.first[head].candidate, 0, None) for head in chosen)]
+        none, epochs = Candidate.of(HeadConfig()), self._search.target_epochs
+        trainings = [(none, replicate, epochs) for replicate in range(ANCHORS_WITHOUT_A_HEAD)]
+        return [*trainings, *((self._board.first[head].candidate, 0, epochs) for head in chosen)]

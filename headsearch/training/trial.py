@@ -27,11 +27,14 @@ TRUNK = "trunk.safetensors"
 BEGINNING = "checkpoint.trunk.safetensors"
 """A copy of it in the folder of a training that branches from it. It travels with the folder, and is removed with the checkpoints."""
 
-TrialStage = Literal["trunk", "screen", "proxy", "anchor"]
+TrialStage = Literal["trunk", "screen", "proxy", "equal-time", "anchor"]
 """How a head was trained: jointly with others on one base and scored without labels, or with a base of its own, and then for a short time or, of an
-anchor, for as long as the real pretraining. A trunk has no head: it is the base that screens and proxies of its replicate begin with."""
+anchor, for as long as the real pretraining. `equal-time` is a proxy without a head that is given the time of one with the best. A trunk has no head: it is the base that screens and proxies of its replicate begin with."""
 
-BRANCHES: tuple[TrialStage, ...] = ("screen", "proxy")
+EQUAL_TIME = "none-equal-time"
+"""What no head is called, as a head and as a control, where it is given the time of the best one."""
+
+BRANCHES: tuple[TrialStage, ...] = ("screen", "proxy", "equal-time")
 """Stages that begin with the trunk, where there is one."""
 
 
@@ -91,7 +94,7 @@ class Training:
     replicate: int = 0
     stage: TrialStage = "proxy"
     epochs: int | None = None
-    """How long, of an anchor; None: as the experiment has it for the stage."""
+    """How long, of an anchor and of the control of equal time; None: as the experiment has it for the stage."""
 
     @property
     def number(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from headbench.table import OVERHEAD, collect, write_headbench
+from headbench.making import OVERHEAD, collect, write_headbench
 from scipy.stats import kendalltau
 
 from headsearch.scoring.zero_cost_scores import FILE_NAME

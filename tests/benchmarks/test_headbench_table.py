@@ -4,7 +4,8 @@ import gzip
 from pathlib import Path
 
 import pytest
-from headbench.table import COLUMNS, collect, need_parts, read_headbench, write_headbench
+from headbench.making import COLUMNS, collect, write_headbench
+from headbench.table import need_parts, read_headbench
 
 from headsearch.errors import RunError
 from headsearch.scoring.zero_cost_scores import FILE_NAME
@@ -26,8 +27,8 @@ def test_every_rung_of_every_training_is_a_row(folder: Path) -> None:
     table = collect(folder)
     assert tuple(table.columns) == COLUMNS
     proxies = table[table["part"] == "proxies"]
-    # Three heads and three controls, two seeds each, three rungs.
-    assert len(proxies) == 6 * 2 * 3
+    # Three heads and three controls, two seeds each, of `none` a third, three rungs.
+    assert len(proxies) == (6 * 2 + 1) * 3
     assert not proxies.duplicated(["head_id", "replicate", "epoch"]).any()
     assert set(proxies["control"].dropna()) == {"none", "same", "mlp"}
     assert (table["part"] == "screen").sum() == 4 * 2 * 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from headbench.table import OVERHEAD, collect, write_headbench
+from headbench.making import OVERHEAD, collect, write_headbench
 
 from headsearch.testing.toy_search import run_toy, toy_experiment
 

@@ -36,6 +36,7 @@ STAGE_NAMES = {
     "screen": "Screen",
     "heads": "Heads",
     "replicates": "Replicates",
+    "equal-time": "Equal time",
     "anchor": "Anchors",
 }
 CONDITIONS = {
