@@ -16,7 +16,7 @@ import argparse
 import io
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from headbench.making import COLUMNS, write_headbench
 from headbench.table import read_headbench
 from torch import Tensor
 
+from headsearch.base.model import Base
 from headsearch.errors import InfeasibleHead
 from headsearch.experiment import Experiment, ProxySpec, load_experiment
 from headsearch.files import write_bytes_atomically
@@ -100,9 +101,13 @@ class Branching(ProxyEvaluator):
         self._trunk = trunk
 
     def _trainer(
-        self, candidates: Sequence[Candidate], seed: int, schedule: ProxySpec | None = None
+        self,
+        candidates: Sequence[Candidate],
+        seed: int,
+        schedule: ProxySpec | None = None,
+        make_base: Callable[[], Base] | None = None,
     ) -> Trainer:
-        start = super()._trainer(candidates, seed, schedule)
+        start = super()._trainer(candidates, seed, schedule, make_base)
         begin(start.hssl, self._trunk, self._variant)
         trainer = Branched(
             start.hssl, start.recipe, steps_per_epoch=start.steps_per_epoch, device=start.device

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
 
-from headsearch.heads import HeadConfig
+from headsearch.heads import Candidate, HeadConfig
 from headsearch.runs.directory import RunDirectory
 from headsearch.runs.reading import read_records
 from headsearch.scoring.zero_cost_scores import ORDERS
@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     accuracies = trained(options.run)
     scorer = ZeroCostScorer(RunDirectory.open(options.run).experiment(), seeds=options.seeds)
-    scores = {config: scorer.score(config) for config in accuracies}
+    scores = {config: scorer.score(Candidate.of(config, scorer.base)) for config in accuracies}
     columns = {name: {config: row.value(name) for config, row in scores.items()} for name in ORDERS}
     columns["params"] = {config: row.cost.params if row.cost else None for config, row in scores.items()}
     rows = [
