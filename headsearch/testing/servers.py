@@ -221,7 +221,7 @@ class _Server:
         # The shell reaps it in the end only: until then it is a zombie.
         try:
             stat = Path(f"/proc/{self._number}/stat").read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
         return stat.rpartition(")")[2].split()[0] != "Z"
 

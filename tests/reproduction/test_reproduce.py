@@ -36,8 +36,8 @@ class Graded(ToyEvaluator):
     slope: float = 40.0
     noise: float = 0.5
 
-    def scores(self, config: HeadConfig, epoch: int, seed: int) -> RungScores:
-        found = super().scores(config, epoch, seed)
+    def scores(self, config: HeadConfig, epoch: int, seed: int, *, final: bool = False) -> RungScores:
+        found = super().scores(config, epoch, seed, final=final)
         shift = self.noise * (2.0 * random.Random(seed).random() - 1.0)
         if not config.heads:
             return replace(found, knn=50.0 + shift if self.labels else None)

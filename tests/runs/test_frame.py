@@ -14,8 +14,9 @@ from headsearch.training.trial import RungScores
 class WithQuality(ToyEvaluator):
     """The toy objective with a measure of quality."""
 
-    def scores(self, config: HeadConfig, epoch: int, seed: int) -> RungScores:
-        return replace(super().scores(config, epoch, seed), quality={"retrieval.base": 10.0 * epoch})
+    def scores(self, config: HeadConfig, epoch: int, seed: int, *, final: bool = False) -> RungScores:
+        found = super().scores(config, epoch, seed, final=final)
+        return replace(found, quality={"retrieval.base": 10.0 * epoch})
 
 
 def test_every_rung_of_every_training_is_a_row(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is left of a trial's checkpoint: all of it until the trial's end is written down, nothing after."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,19 +11,22 @@ from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 
 
-@pytest.mark.parametrize("lost", ["end", "_close"])
-def test_a_checkpoint_outlives_a_kill_between_the_end_of_a_trial_and_its_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+@pytest.mark.parametrize("written", [False, True])
+def test_a_checkpoint_outlives_a_kill_around_the_record_of_a_trials_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
 ) -> None:
     experiment = toy_experiment(trials=2, finalists=0, replicates=1)
     out = tmp_path / "run"
 
-    def killed(*_: object, **__: object) -> None:
+    end = Ledger.end
+
+    def killed(*about: Any, **more: Any) -> None:
+        if written:
+            end(*about, **more)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        # Before the outcome is written, and after it.
-        patch.setattr(Ledger, lost, killed)
+        patch.setattr(Ledger, "end", killed)
         with pytest.raises(KeyboardInterrupt):
             run_toy(out, experiment)
     assert [path.parent.name for path in out.glob("trials/*/checkpoint.*")] == ["0"]
