@@ -144,7 +144,7 @@ def screen(options: argparse.Namespace) -> dict[str, Any]:
     from headsearch.testing.tiny import Context, training
     from headsearch.training.proxy import ProxyEvaluator
 
-    count, epochs = (2, 1) if options.quick else (24, 6)
+    count, epochs = (2, 1) if options.quick else (24, 3)
     described = screening.experiment(epochs, None, options.device, quick=options.quick)
     evaluate = ProxyEvaluator(described)
     info = check_base(described.base.source, image_size=16, kwargs=described.base.kwargs)
@@ -357,7 +357,7 @@ def search(options: argparse.Namespace) -> dict[str, Any]:
     if options.quick:
         command += ["--quick", "--most", "1", "--set=proxy.batch_size=64", "--set=data.subset=256"]
     else:
-        command += ["--minutes", str(options.minutes), "--grace", "65"]
+        command += ["--minutes", str(options.minutes), "--grace", "150"]
     began = time.perf_counter()
     with multi_process_service(options.device):
         subprocess.run(command, check=True, stdout=sys.stderr)
@@ -427,7 +427,10 @@ def main() -> int:
     )
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument(
-        "--minutes", type=float, default=2.0, help="of the search; no training is begun after so many"
+        "--minutes",
+        type=float,
+        default=0.5,
+        help="of the search; no training is begun after so many, and those begun end",
     )
     parser.add_argument("--workers", type=int, default=8, help="of the search")
     parser.add_argument(

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What an accelerator is asked, in one go: under 8 minutes on an H100 or H200, with what an image of PyTorch has and no network.
+# What an accelerator is asked, in one go: about 8 minutes on an H100 or H200, with what an image of PyTorch has and no network.
 #
 #   bash benchmarks/gpu.sh --images path/to/cifar10 --out gpu.json      on a machine with an accelerator
 #   bash benchmarks/gpu.sh --device cpu --quick --out gpu.json          without one: whether the script works, a minute
