@@ -125,20 +125,6 @@ def raw_pixels(bench: str, options: argparse.Namespace) -> dict[str, float]:
     return {"knn": knn_accuracy(*splits), "linear": linear_accuracy(*splits, seed=0)}
 
 
-class Watching:
-    """The context of a training: keeps what is reported, and the predictions at the end."""
-
-    def __init__(self) -> None:
-        self.reported: list[tuple[int, Any]] = []
-
-    def report(self, place: int, scores: Any) -> None:
-        """Keep the scores."""
-        self.reported.append((place, scores))
-
-    def progress(self, epoch: float, epochs: int, loss: float, images_per_second: float) -> None:
-        """Nobody looks."""
-
-
 def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of the table and predictions, by the kind of probe, of one training; resumed where there is a checkpoint."""
     from headsearch.errors import InfeasibleHead
@@ -146,7 +132,7 @@ def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]]
     from headsearch.scoring.features import extract_embeddings
     from headsearch.scoring.probes import knn_predictions, linear_predictions
     from headsearch.scoring.score import head_score
-    from headsearch.testing.tiny import training
+    from headsearch.testing.tiny import Context, training
     from headsearch.training.seeds import derived_seed
 
     heads = [parse_head(head) for head in task.heads] or [parse_head(None)]
@@ -156,7 +142,7 @@ def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]]
         seed=derived_seed(0, "photographs", task.arm, task.replicate),
         stage="screen" if task.arm == "screen" else "proxy",
     )
-    context = Watching()
+    context = Context()
     run = evaluate.start(wanted, context)
     common = {"arm": task.arm, "replicate": task.replicate, "epochs": task.epochs}
     try:
@@ -173,7 +159,7 @@ def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]]
             "score": head_score(scores.measures, scores.quality),
             "seconds": round(run.seconds, 1),
         }
-        for place, scores in context.reported
+        for place, scores in zip(context.places, context.reported, strict=True)
     ]
     if task.arm == "screen":
         return rows, {}
