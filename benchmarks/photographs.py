@@ -210,6 +210,9 @@ def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]]
             "knn": scores.knn,
             "score": head_score(scores.measures, scores.quality),
             "seconds": round(run.seconds, 1),
+            **{name: getattr(scores, name) for name in ("rankme_base", "rankme_head", "std_base", "std_head")},
+            **scores.measures,
+            **scores.quality,
         }
         for place, scores in zip(context.places, context.reported, strict=True)
     ]
@@ -302,7 +305,9 @@ def conduct(bench: str, options: argparse.Namespace) -> None:
         if predicted:
             kept["labels"] = predicted.pop("labels")
         kept |= {f"{task.name}/{probe}": labels for probe, labels in predicted.items()}
-        pd.DataFrame(rows).reindex(columns=[*COLUMNS, "reason"]).to_csv(table, index=False)
+        every = pd.DataFrame(rows)
+        every = every.reindex(columns=dict.fromkeys([*COLUMNS, "reason", *every.columns]))
+        every.to_csv(table, index=False, float_format="%.6g")
         np.savez_compressed(predictions, **kept)
         print(json.dumps({key: new[-1].get(key) for key in COLUMNS}), flush=True)
     ended = {(row["arm"], row["replicate"]) for row in rows}
