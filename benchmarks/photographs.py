@@ -210,7 +210,9 @@ def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]]
             "knn": scores.knn,
             "score": head_score(scores.measures, scores.quality),
             "seconds": round(run.seconds, 1),
-            **{name: getattr(scores, name) for name in ("rankme_base", "rankme_head", "std_base", "std_head")},
+            **{
+                name: getattr(scores, name) for name in ("rankme_base", "rankme_head", "std_base", "std_head")
+            },
             **scores.measures,
             **scores.quality,
         }
