@@ -4,7 +4,6 @@ import sys
 import time
 from pathlib import Path
 
-import database_servers
 from database_servers import GrpcProxy
 
 STARTED = """
@@ -27,7 +26,7 @@ def test_a_server_ends_with_the_process_that_started_it_however_that_ends(tmp_pa
     done = subprocess.run(
         [sys.executable, "-c", STARTED, str(tmp_path / "studies.db")],
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(Path(database_servers.__file__).parent)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         text=True,
         timeout=240,
         check=False,
