@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 from headsearch.document import ListNode, MapNode, Node, ScalarNode, Where, describe, shorten
 from headsearch.errors import HeadError, did_you_mean
@@ -322,9 +324,23 @@ class TreeParser:
             raise target.where.error(f"'{shorten(target.value)}' is not defined{known}")
         return target.value, target.where
 
+    @contextlib.contextmanager
+    def _resolving(self, name: str, where: Where) -> Iterator[None]:
+        """Mark a definition as being resolved; meeting it again meanwhile is a cycle."""
+        names = self.resolving
+        if name in names:
+            raise where.error(
+                f"definitions go round in a circle: {' → '.join([*names[names.index(name) :], name])}; expected an end"
+            )
+        if len(names) >= MAX_LEVELS:
+            raise where.error(f"definitions refer to each other more than {MAX_LEVELS} deep")
+        names.append(name)
+        yield
+        names.pop()
+
     def _kind_of_definition(self, name: str, where: Where) -> str:
         """`value` or `head`, following references; a cycle is an error."""
-        with _Resolving(self.resolving, name, where):
+        with self._resolving(name, where):
             node = self.definitions[name]
             if not isinstance(node, MapNode):
                 return "value"
@@ -337,34 +353,15 @@ class TreeParser:
         if name not in self.heads:
             if self._kind_of_definition(name, where) != "head":
                 raise where.error(f"'{name}' is defined as a value, and a head is expected here")
-            with _Resolving(self.resolving, name, where):
+            with self._resolving(name, where):
                 self.heads[name] = self.head(self.definitions[name])
         return self.heads[name]
 
     def _defined_value(self, name: str, where: Where) -> Source:
         if self._kind_of_definition(name, where) != "value":
             raise where.error(f"'{name}' is defined as a head, and a value is expected here")
-        with _Resolving(self.resolving, name, where):
+        with self._resolving(name, where):
             return self.value(self.definitions[name])
-
-
-class _Resolving:
-    """Marks a definition as being resolved; meeting it again meanwhile is a cycle."""
-
-    def __init__(self, names: list[str], name: str, where: Where) -> None:
-        if name in names:
-            raise where.error(
-                f"definitions go round in a circle: {' → '.join([*names[names.index(name) :], name])}; expected an end"
-            )
-        if len(names) >= MAX_LEVELS:
-            raise where.error(f"definitions refer to each other more than {MAX_LEVELS} deep")
-        self.names, self.name = names, name
-
-    def __enter__(self) -> None:
-        self.names.append(self.name)
-
-    def __exit__(self, *_: object) -> None:
-        self.names.pop()
 
 
 def _always(tree: HeadNode) -> HeadConfig | str | None:
