@@ -10,6 +10,7 @@ from typing import Any, Literal
 from headsearch.document import plain, read_mapping, shorten
 from headsearch.errors import ExperimentError, RunError
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
+from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
 from headsearch.export import ExportedHead, HeadSource
 from headsearch.files import differences
@@ -162,4 +163,4 @@ def _shortened(spec: PretrainSpec, head: ExportedHead, path: str) -> PretrainSpe
     content = spec.model_dump(mode="json")
     warmup = content["recipe"]["warmup_epochs"] * epochs / spec.recipe.epochs
     content["recipe"] |= {"epochs": epochs, "warmup_epochs": warmup}
-    return PretrainSpec.parse(content, path)
+    return checked(PretrainSpec, content, path, ExperimentError)

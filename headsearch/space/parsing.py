@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from itertools import chain, repeat
 
 from headsearch.document import ListNode, MapNode, Node, ScalarNode, Where, describe, shorten
 from headsearch.errors import HeadError, did_you_mean
@@ -268,22 +269,19 @@ class TreeParser:
             raise node.where.error(
                 f"{family.name}.{parameter.name} is drawn from {domain}; expected {expected}"
             )
-        whole_range = isinstance(domain, Integer) and parameter.choices is None
-        values = (
-            iter((domain.low, domain.high))
-            if whole_range and isinstance(domain, Integer)
-            else domain.values()
-        )
-        positions = _positions(node) if whole_range or not isinstance(domain, Integer) else []
+        values, positions = domain.values(), _positions(node)
+        if isinstance(domain, Integer):
+            if parameter.choices is None:
+                values = iter((domain.low, domain.high))
+            else:
+                positions = []
         checked: list[Scalar] = []
-        for index, value in enumerate(values):
+        for value, position in zip(values, chain(positions, repeat(node.where)), strict=False):
             try:
                 checked.append(validate_value(family.name, parameter, value))
             except HeadError as error:
-                position = positions[index] if index < len(positions) else node.where
-                near = (
-                    did_you_mean(value, map(str, parameter.choices or ())) if isinstance(value, str) else ""
-                )
+                choices = map(str, parameter.choices or ())
+                near = did_you_mean(value, choices) if isinstance(value, str) else ""
                 raise position.error(f"{error}{near if 'did you mean' in near else ''}") from None
         if isinstance(source, Fixed):
             return Fixed(checked[0])
