@@ -6,7 +6,7 @@ A value left out of the recipe is the method's own, from its paper; the resolved
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -142,7 +142,12 @@ class PretrainSpec(Section):
         ):
             # Options belong to the method that they were given for.
             method["kwargs"] = {}
-        return checked(cls, content, "pretrain", ExperimentError, overrides=overrides)
+        return cls.parse(content, "pretrain", overrides=overrides)
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any], label: str, *, overrides: Sequence[str] = ()) -> Self:
+        """Check plain data. Raises `ExperimentError`, in one line that starts with `label` or the override."""
+        return checked(cls, content, label, ExperimentError, overrides=overrides)
 
     @classmethod
     def read(cls, path: Path) -> Self:
