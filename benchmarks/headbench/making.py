@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -26,9 +27,9 @@ COLUMNS = ("version", *HEAD, *SCORES, "miou", *MEASURES, *QUALITIES, *_COSTS)
 """Of a table. Unknown is missing."""
 
 
-def write_headbench(path: Path, table: pd.DataFrame) -> None:
+def write_headbench(path: Path, table: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> None:
     """Replace the file: CSV, compressed, with figures of six digits. The same table gives the same bytes."""
-    text = table.assign(version=VERSION).to_csv(index=False, columns=list(COLUMNS), float_format="%.6g")
+    text = table.assign(version=VERSION).to_csv(index=False, columns=list(columns), float_format="%.6g")
     # Without a time, which would change with every call.
     write_bytes_atomically(path, gzip.compress(text.encode(), mtime=0))
 
