@@ -2,11 +2,12 @@
 
     python benchmarks/photographs.py vit --set data.root=path/to/cifar10 [--method dino] [--workers 2] [--minutes 60] [--device cuda] [--out runs/photographs]
     python benchmarks/photographs.py vit --judge
+    python benchmarks/photographs.py vit --headbench --set data.root=path/to/cifar10
     python benchmarks/photographs.py vit --choose --set data.root=path/to/cifar10
 
 The first trains what is not in the table yet, arm by arm in the protocol's order, until all is done or no minutes are left; the next call takes
 up what was interrupted. Every training goes into `photographs/vit-mocov3.csv`, a row per rung, and its predictions for every held-out image, with their labels, into the `.npz` beside it. `--judge`
-prints the protocol's outcomes from the table. `--choose` draws the heads anew: their list, `photographs/heads.json`, was made so before anything was trained.
+prints the protocol's outcomes from the table. `--headbench` writes screens and long trainings into `headbench/photographs-vit.csv.gz`, with what the heads score untrained. `--choose` draws the heads anew: their list, `photographs/heads.json`, was made so before anything was trained.
 """
 
 from __future__ import annotations
@@ -210,6 +211,11 @@ def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]]
             "knn": scores.knn,
             "score": head_score(scores.measures, scores.quality),
             "seconds": round(run.seconds, 1),
+            **{
+                name: getattr(scores, name) for name in ("rankme_base", "rankme_head", "std_base", "std_head")
+            },
+            **scores.measures,
+            **scores.quality,
         }
         for place, scores in zip(context.places, context.reported, strict=True)
     ]
@@ -302,7 +308,9 @@ def conduct(bench: str, options: argparse.Namespace) -> None:
         if predicted:
             kept["labels"] = predicted.pop("labels")
         kept |= {f"{task.name}/{probe}": labels for probe, labels in predicted.items()}
-        pd.DataFrame(rows).reindex(columns=[*COLUMNS, "reason"]).to_csv(table, index=False)
+        every = pd.DataFrame(rows)
+        every = every.reindex(columns=dict.fromkeys([*COLUMNS, "reason", *every.columns]))
+        every.to_csv(table, index=False, float_format="%.6g")
         np.savez_compressed(predictions, **kept)
         print(json.dumps({key: new[-1].get(key) for key in COLUMNS}), flush=True)
     ended = {(row["arm"], row["replicate"]) for row in rows}
@@ -343,6 +351,7 @@ def main() -> None:
         "--quick", action="store_true", help="two epochs: a smoke test, says nothing; give another --table"
     )
     parser.add_argument("--choose", action="store_true", help="draw the heads anew")
+    parser.add_argument("--headbench", action="store_true", help="write the table of HeadBench")
     parser.add_argument("--judge", action="store_true", help="print the outcomes")
     options = parser.parse_args()
     options.until = time.time() + 60 * options.minutes
@@ -354,10 +363,14 @@ def main() -> None:
             **choose(options.bench, options),
         }
         HEADS.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
-    elif options.judge:
-        from photographs_outcomes import judge
+    elif options.headbench:
+        from photographs_headbench import headbench
 
-        judge(options.table)
+        headbench(options)
+    elif options.judge:
+        from photographs_outcomes import judged
+
+        print(judged(options.table))
     else:
         conduct(options.bench, options)
 
