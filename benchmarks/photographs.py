@@ -368,9 +368,9 @@ def main() -> None:
 
         headbench(options)
     elif options.judge:
-        from photographs_outcomes import judge
+        from photographs_outcomes import judged
 
-        judge(options.table)
+        print(judged(options.table))
     else:
         conduct(options.bench, options)
 

@@ -16,6 +16,8 @@ from scipy import stats
 PROBES = ("knn", "linear")
 DENSE = "miou"
 """Measured since the random heads: the trainings before have none."""
+MEASURED = (*PROBES, DENSE)
+NAMES = {"knn": "k-NN", "linear": "linear", "miou": "mIoU"}
 BEST = 4
 """Heads by score that a search would try."""
 RESAMPLES = 10_000
@@ -160,7 +162,7 @@ def predicted(table: pd.DataFrame) -> dict[str, tuple[float, float, float]] | No
     heads = last[last["arm"].str.startswith("head-")]
     if len(scores) < BEST + 1 or heads.empty:
         return None
-    means = heads.groupby("head_id")[[*PROBES, DENSE]].mean().join(scores, how="inner")
+    means = heads.groupby("head_id")[list(MEASURED)].mean().join(scores, how="inner")
     target = targets(table).mean(axis=1).reindex(means.index).to_numpy()
     score = means["score"].to_numpy()
 
@@ -168,7 +170,7 @@ def predicted(table: pd.DataFrame) -> dict[str, tuple[float, float, float]] | No
         return float(stats.kendalltau(score[at], target[at], nan_policy="omit").statistic)
 
     outcome = {"tau": (tau(np.arange(len(means))), *resampled(tau, len(means)))}
-    for probe in (*PROBES, DENSE):
+    for probe in MEASURED:
         values = means[probe].to_numpy()
 
         def lead(at: np.ndarray, values: np.ndarray = values) -> float:
@@ -192,64 +194,66 @@ def cell(values: pd.Series) -> str:
     return f"{known.mean():.2f} ± {known.std():.2f}" if len(known) > 1 else f"{known.iloc[0]:.2f}"
 
 
-def judge(path: Path) -> None:
-    """Print the outcomes as Markdown."""
+def judged(path: Path) -> str:
+    """The outcomes as Markdown."""
     table = read(path)
     last = ends(table)
     bench = path.stem.rpartition("-")[0]
     raw = json.loads((path.parent / "heads.json").read_text(encoding="utf-8"))[bench]["raw_pixels"]
-    measured = (*PROBES, DENSE)
-    print("| arm | trainings | epochs | k-NN | linear | mIoU |\n|---|---|---|---|---|---|")
-    print(f"| raw pixels | | | {raw['knn']:.1f} | {raw['linear']:.1f} | |")
+    lines = ["| arm | trainings | epochs | k-NN | linear | mIoU |", "|---|---|---|---|---|---|"]
+    lines.append(f"| raw pixels | | | {raw['knn']:.1f} | {raw['linear']:.1f} | |")
     for arm, rows in last.groupby("arm"):
         named = f"`{arm}`" + (f" `{rows['head_id'].iloc[0]}`" if arm.startswith("head-") else "")
-        cells = " | ".join(cell(rows[probe]) for probe in measured)
-        print(f"| {named} | {len(rows)} | {rows['epochs'].iloc[0]:.0f} | {cells} |")
-    print_gains(table)
-    for row in flatness(table).to_dict("records"):
-        flat = "flat" if row["flat"] else "not flat"
-        print(
-            f"\n{row['arm']}: the last quarter adds {row['added']:.1f} points of k-NN, {row['share']:.0%} of the gain before it: {flat}"
-        )
-    outcome = predicted(table)
-    if outcome is None:
-        print("\nPrimary outcomes: not reached; the screen or the heads have not been trained.")
-    else:
-        found = reliability(targets(table))
-        print(f"\nτ of the screen's score with z(k-NN) + z(linear): {shown(*outcome['tau'])}")
-        print(f"the share of the target that is not noise: {shown(found.share, found.low, found.high)}")
-        print(
-            f"τ of a perfect predictor: {shown(*found.perfect)}; of another training of every head: {found.again:+.2f}"
-        )
-        for probe in measured:
-            print(f"best {BEST} by score over all heads, {probe}: {shown(*outcome[probe])}")
+        cells = " | ".join(cell(rows[probe]) for probe in MEASURED)
+        lines.append(f"| {named} | {len(rows)} | {rows['epochs'].iloc[0]:.0f} | {cells} |")
+    lines += ["", "| gain | over | k-NN | linear | mIoU |", "|---|---|---|---|---|", *gain_rows(table), ""]
+    lines += primary_lines(table)
+    flat = flatness(table)
+    lines.append(
+        f"- Curves: the last quarter adds {flat['share'].min():.0%} to {flat['share'].max():.0%} of the k-NN gain before it; "
+        f"{flat['flat'].sum()} of {len(flat)} arms count as flat."
+    )
     predictions = np.load(path.with_name(f"{path.stem}-predictions.npz"))
-    for row in noise(last, predictions, predictions["labels"]).to_dict("records"):
-        print(
-            f"\n{row['probe']}: {row['replicates']:.2f} points between replicates, {row['images']:.2f} over resampled held-out images"
-        )
+    lines += [
+        f"- Noise of {NAMES[row['probe']]}: {row['replicates']:.2f} points between replicates, {row['images']:.2f} over resampled held-out images."
+        for row in noise(last, predictions, predictions["labels"]).to_dict("records")
+    ]
+    return "\n".join(lines)
 
 
-def print_gains(table: pd.DataFrame) -> None:
-    """A table of gains over either control."""
+def gain_rows(table: pd.DataFrame) -> list[str]:
+    """Gains over either control."""
     arms, last = compared(table), ends(table)
-    print("\n| gain | over | k-NN | linear | mIoU |\n|---|---|---|---|---|")
+    rows = []
     for control in ("none", "none-equal-time"):
-        found = gains(arms, control, (*PROBES, DENSE))
+        found = gains(arms, control, MEASURED)
         if found.empty:
             continue
-        comparisons = found["arm"].nunique() + 1
-        for arm, rows in found.groupby("arm"):
-            by_probe = rows.set_index("probe")[["gain", "low", "high"]]
-            cells = [
-                shown(*by_probe.loc[probe]) if probe in by_probe.index else "" for probe in (*PROBES, DENSE)
-            ]
-            print(f"| `{arm}` | `{control}` | {' | '.join(cells)} |")
+        for arm, each in found.groupby("arm"):
+            by_probe = each.set_index("probe")[["gain", "low", "high"]]
+            cells = [shown(*by_probe.loc[probe]) if probe in by_probe.index else "" for probe in MEASURED]
+            rows.append(f"| `{arm}` | `{control}` | {' | '.join(cells)} |")
         if last["arm"].str.startswith("head-").any():
+            comparisons = found["arm"].nunique() + 1
+            known = last[last["arm"] == control][list(MEASURED)].count()
             cells = [
-                shown(*mean_gain(last, control, probe, comparisons))
-                if last[last["arm"] == control][probe].count() > 1
-                else ""
-                for probe in (*PROBES, DENSE)
+                shown(*mean_gain(last, control, probe, comparisons)) if known[probe] > 1 else ""
+                for probe in MEASURED
             ]
-            print(f"| mean of the random heads | `{control}` | {' | '.join(cells)} |")
+            rows.append(f"| mean of the random heads | `{control}` | {' | '.join(cells)} |")
+    return rows
+
+
+def primary_lines(table: pd.DataFrame) -> list[str]:
+    """The primary outcomes, and the reliability of their target."""
+    outcome = predicted(table)
+    if outcome is None:
+        return ["- Primary outcomes: not reached; the screen or the heads have not been trained."]
+    found = reliability(targets(table))
+    leads = "; ".join(f"{NAMES[probe]} {shown(*outcome[probe])}" for probe in MEASURED)
+    return [
+        f"- τ of the screen's score with z(k-NN) + z(linear): {shown(*outcome['tau'])}.",
+        f"- The best {BEST} heads by score, over all: {leads}.",
+        f"- Reliability of the target: {shown(found.share, found.low, found.high)}. A perfect predictor would reach a τ of "
+        f"{shown(*found.perfect)}, another training of every head {found.again:+.2f}.",
+    ]

@@ -47,14 +47,6 @@ def test_the_heads_are_what_their_names_say(bench: str) -> None:
         assert Candidate.of(parse_head(head["config"])).head_id == head["head_id"]
 
 
-def test_the_pages_show_what_is_computed(capsys: pytest.CaptureFixture[str]) -> None:
-    outcomes.judge(photographs.HERE / "vit-mocov3.csv")
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len(rows) > 10
-    page = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
-    assert [row for row in rows if row not in page] == []
-
-
 def test_accuracies_are_those_of_the_predictions() -> None:
     last = outcomes.ends(pd.read_csv(photographs.HERE / "vit-mocov3.csv"))
     predictions = np.load(photographs.HERE / "vit-mocov3-predictions.npz")
