@@ -26,6 +26,7 @@ import search_policies
 from headbench.anchors import FORMULAS, MEAN, BenchCurves, Outcome, choose, replay
 from headbench.prediction import Bench, ahead
 from headbench.table import PARTS, read_headbench
+from photographs_outcomes import judged
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +39,8 @@ from headsearch.scoring.discrepancy import MEASURES
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "evidence_tables.md"
 BLOCK = re.compile(r"(<!-- evidence: (\w+) ([\w -]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PROTOCOL = "protocol"
+"""What docs/protocol.md asks for, from long trainings on photographs."""
 JOINT = ("screen", "screen-all", "screen-long")
 SCREENED = (
     "cka.embedding.output",
@@ -431,6 +434,8 @@ def path_of(name: str) -> Path:
 
 def block(name: str, tables: Sequence[str]) -> str:
     """The text of one table, as it stands in the document."""
+    if name == PROTOCOL:
+        return f"\n{judged(HERE / 'photographs' / f'{tables[0]}.csv')}\n\n"
     console = Console(file=io.StringIO(), width=150)
     for part in TABLES[name](*(Curves(path_of(table)) for table in tables)):
         console.print(part, soft_wrap=isinstance(part, str), highlight=False)
@@ -445,7 +450,11 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true", help="write nothing, fail where a table would change")
     parser.add_argument(
-        "--only", nargs="+", choices=list(TABLES), default=list(TABLES), help="these tables alone"
+        "--only",
+        nargs="+",
+        choices=[*TABLES, PROTOCOL],
+        default=[*TABLES, PROTOCOL],
+        help="these tables alone",
     )
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -266,7 +266,7 @@ def streaming(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from headsearch.cores import cores
-    from headsearch.data import load_data
+    from headsearch.data.load import load_data
     from headsearch.experiment import parse_experiment
     from headsearch.heads.registry import parse_head
     from headsearch.testing.tiny import Context, training

@@ -1,6 +1,6 @@
 """How well does your score predict what heads gain in the end? On HeadBench's real training curves, beside the scores that are known.
 
-    python benchmarks/leaderboard.py my_score.py:score [--part screen] [--json]
+    python benchmarks/leaderboard.py my_score.py:score [--part screen] [--target knn] [--json]
 
 `score` is a function of a pandas table, one row a head, and returns a number a head, larger being better. The columns are those of HeadBench's part
 (docs in headbench/README.md), means over seeds at the last rung, without accuracies: no label may be read. For example
@@ -8,7 +8,7 @@
     def score(heads):
         return heads["cka.embedding.output"] * heads["retrieval.head"]
 
-Printed are Kendall's tau-b with the k-NN accuracy after the long schedule, and its 95% bootstrap interval over heads: on each bench, as mean over the benches, and the
+Printed are Kendall's tau-b with the accuracy after the long schedule (by k-NN, or --target), and its 95% bootstrap interval over heads: on each bench, as mean over the benches, and the
 lowest mean where one bench or one family of heads is left out; and what choosing by the score loses, in points, by its first head and by its first
 three. The ceiling is what one whole long training of every head predicts of the mean of its other seeds.
 """
@@ -31,7 +31,8 @@ from headsearch.errors import RunError
 from headsearch.results.agreement import mean_tau, regret
 
 HERE = Path(__file__).parent / "headbench"
-HIDDEN = ("knn", "linear", "control", "state", "replicate", "seed", "part", "score")
+TARGETS = ("knn", "linear", "miou")
+HIDDEN = (*TARGETS, "version", "control", "state", "replicate", "seed", "part", "score")
 """Columns that a score is not shown: accuracies, and what tells nothing of a head. `score` is headsearch's own."""
 Score = Callable[[pd.DataFrame], Any]
 
@@ -39,16 +40,17 @@ Score = Callable[[pd.DataFrame], Any]
 class Bench:
     """What one table says of the heads: what a score may see, and what it is to predict."""
 
-    def __init__(self, path: Path, part: str) -> None:
-        """Read it. Raises `RunError` where the part or the long schedule is missing."""
+    def __init__(self, path: Path, part: str, target: str = "knn") -> None:
+        """Read it. Raises `RunError` where the part, the long schedule or the target is missing."""
         table = read_headbench(path)
         need_parts(path, table, part, "long")
         table = table[(table["control"] != "none") & (table["state"] != "infeasible")]
         self.name = path.name.split(".")[0]
         long = table[table["part"] == "long"]
-        self._ends = long[long["epoch"] == long["epoch"].max()].pivot_table(
-            index="head_id", columns="replicate", values="knn"
-        )
+        last = long[long["epoch"] == long["epoch"].max()]
+        if last[target].isna().all():
+            raise RunError(f"{path}: has no {target} after the long schedule")
+        self._ends = last.pivot_table(index="head_id", columns="replicate", values=target)
         rows = table[table["part"] == part].sort_values("epoch").groupby(["head_id", "replicate"]).tail(1)
         heads = rows.groupby("head_id").mean(numeric_only=True)
         heads = heads.join(rows.groupby("head_id")[["family", "config"]].first())
@@ -80,6 +82,16 @@ class Bench:
         """One long training of every head, and the mean of the others: a pair for each seed."""
         ends = self._ends.loc[self._heads.index].dropna()
         return [(ends[seed].tolist(), ends.drop(columns=seed).mean(axis=1).tolist()) for seed in ends.columns]
+
+
+def having(part: str, target: str) -> list[Path]:
+    """The benches of this folder that have a part, and a target after the long schedule."""
+
+    def has(path: Path) -> bool:
+        table = read_headbench(path)
+        return (table["part"] == part).any() and table.loc[table["part"] == "long", target].notna().any()
+
+    return [path for path in sorted(HERE.glob("*.csv.gz")) if has(path)]
 
 
 def known(part: str) -> dict[str, Score]:
@@ -175,11 +187,20 @@ def main() -> int:
     parser.add_argument(
         "--part", choices=[part for part in PARTS if part not in ("long", "screen-long")], default="screen"
     )
-    parser.add_argument("--tables", nargs="+", type=Path, default=sorted(HERE.glob("*.csv.gz")))
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        default="knn",
+        help="what counts after the long schedule: accuracy by either probe, or segmentation",
+    )
+    parser.add_argument(
+        "--tables", nargs="+", type=Path, help="benches; all of headbench/ that have the part and the target"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
     options = parser.parse_args()
     try:
-        benches = [Bench(path, options.part) for path in options.tables]
+        tables = options.tables or having(options.part, options.target)
+        benches = [Bench(path, options.part, options.target) for path in tables]
         yours = {} if options.score is None else {options.score: load_score(options.score)}
         rows = [row(name, score, benches) for name, score in {**yours, **known(options.part)}.items()]
     except RunError as error:

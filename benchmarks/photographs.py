@@ -2,11 +2,12 @@
 
     python benchmarks/photographs.py vit --set data.root=path/to/cifar10 [--method dino] [--workers 2] [--minutes 60] [--device cuda] [--out runs/photographs]
     python benchmarks/photographs.py vit --judge
+    python benchmarks/photographs.py vit --headbench --set data.root=path/to/cifar10
     python benchmarks/photographs.py vit --choose --set data.root=path/to/cifar10
 
 The first trains what is not in the table yet, arm by arm in the protocol's order, until all is done or no minutes are left; the next call takes
 up what was interrupted. Every training goes into `photographs/vit-mocov3.csv`, a row per rung, and its predictions for every held-out image, with their labels, into the `.npz` beside it. `--judge`
-prints the protocol's outcomes from the table. `--choose` draws the heads anew: their list, `photographs/heads.json`, was made so before anything was trained.
+prints the protocol's outcomes from the table. `--headbench` writes screens and long trainings into `headbench/photographs-vit.csv.gz`, with what the heads score untrained. `--choose` draws the heads anew: their list, `photographs/heads.json`, was made so before anything was trained.
 """
 
 from __future__ import annotations
@@ -31,7 +32,21 @@ HEADS = HERE / "heads.json"
 BENCHES = ("vit", "small-vit", "small-convnext")
 DRAWN, STRATA, OF_EACH = 60, 5, 3
 """Heads drawn from the space `paper`; strata of their untrained scores; heads taken from each."""
-COLUMNS = ("arm", "head_id", "replicate", "epochs", "epoch", "loss", "knn", "linear", "score", "seconds")
+MOSAICS = {"train": 2000, "held_out": 1000}
+"""How many are made of either part's images, to segment them."""
+COLUMNS = (
+    "arm",
+    "head_id",
+    "replicate",
+    "epochs",
+    "epoch",
+    "loss",
+    "knn",
+    "linear",
+    "miou",
+    "score",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,44 @@ def raw_pixels(bench: str, options: argparse.Namespace) -> dict[str, float]:
     return {"knn": knn_accuracy(*splits), "linear": linear_accuracy(*splits, seed=0)}
 
 
+def mosaics(images: Any, count: int, seed: int) -> Any:
+    """Pictures of four images that meet at a random point, each in its own corner and its own place; a pixel's class is its image's."""
+    import torch
+
+    from headsearch.data.segmentation import MaskedImages
+
+    random = np.random.default_rng(seed)
+    drawn = torch.from_numpy(random.integers(len(images), size=(4, count)))
+    corners = list(images.read(drawn))
+    pixels, size = corners[0].clone(), corners[0].shape[-1]
+    masks = images.labels[drawn[0]][:, None, None].repeat(1, size, size)
+    for row, (y, x) in enumerate(random.integers(size // 4, 3 * size // 4 + 1, size=(count, 2))):
+        for corner, place in enumerate(
+            ((slice(y), slice(x, size)), (slice(y, size), slice(x)), (slice(y, size), slice(x, size))), 1
+        ):
+            pixels[row, :, *place] = corners[corner][row, :, *place]
+            masks[row, *place] = images.labels[drawn[corner, row]]
+    return MaskedImages(pixels, masks)
+
+
+def segmented(base: Any, evaluate: Any) -> float:
+    """Mean IoU, in percent, of a linear layer on the base's last map that tells the classes of a mosaic's pixels."""
+    from headsearch.data.segmentation import MaskedDataset
+    from headsearch.evaluation.segmentation import segmentation
+    from headsearch.evaluation.spec import evaluation_spec
+    from headsearch.evaluation.subject import Loaded
+
+    dataset, views = evaluate.inputs.images
+    parts = [
+        mosaics(getattr(dataset, part), count, seed) for seed, (part, count) in enumerate(MOSAICS.items())
+    ]
+    device = next(base.parameters()).device
+    masked = MaskedDataset(*parts, classes=list(range(len(dataset.classes))))
+    spec = evaluation_spec({"segmentation": {"batch_size": 128}})
+    subject = Loaded("trained", base, masked, views, spec.batch_size, device)
+    return segmentation(subject, spec)["segmentation mIoU"].score
+
+
 def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of the table and predictions, by the kind of probe, of one training; resumed where there is a checkpoint."""
     from headsearch.errors import InfeasibleHead
@@ -158,6 +211,11 @@ def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]]
             "knn": scores.knn,
             "score": head_score(scores.measures, scores.quality),
             "seconds": round(run.seconds, 1),
+            **{
+                name: getattr(scores, name) for name in ("rankme_base", "rankme_head", "std_base", "std_head")
+            },
+            **scores.measures,
+            **scores.quality,
         }
         for place, scores in zip(context.places, context.reported, strict=True)
     ]
@@ -179,6 +237,7 @@ def train(task: Task, evaluate: Any, folder: Path) -> tuple[list[dict[str, Any]]
     kept = {probe: labels.cpu().numpy().astype(np.uint8) for probe, labels in predicted.items()}
     kept["labels"] = test_y.numpy().astype(np.uint8)
     rows[-1]["linear"] = 100.0 * float((kept["linear"] == kept["labels"]).mean())
+    rows[-1]["miou"] = segmented(run.trainer.hssl.student.base, evaluate)
     return rows, kept
 
 
@@ -249,7 +308,9 @@ def conduct(bench: str, options: argparse.Namespace) -> None:
         if predicted:
             kept["labels"] = predicted.pop("labels")
         kept |= {f"{task.name}/{probe}": labels for probe, labels in predicted.items()}
-        pd.DataFrame(rows).reindex(columns=[*COLUMNS, "reason"]).to_csv(table, index=False)
+        every = pd.DataFrame(rows)
+        every = every.reindex(columns=dict.fromkeys([*COLUMNS, "reason", *every.columns]))
+        every.to_csv(table, index=False, float_format="%.6g")
         np.savez_compressed(predictions, **kept)
         print(json.dumps({key: new[-1].get(key) for key in COLUMNS}), flush=True)
     ended = {(row["arm"], row["replicate"]) for row in rows}
@@ -290,6 +351,7 @@ def main() -> None:
         "--quick", action="store_true", help="two epochs: a smoke test, says nothing; give another --table"
     )
     parser.add_argument("--choose", action="store_true", help="draw the heads anew")
+    parser.add_argument("--headbench", action="store_true", help="write the table of HeadBench")
     parser.add_argument("--judge", action="store_true", help="print the outcomes")
     options = parser.parse_args()
     options.until = time.time() + 60 * options.minutes
@@ -301,10 +363,14 @@ def main() -> None:
             **choose(options.bench, options),
         }
         HEADS.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
-    elif options.judge:
-        from photographs_outcomes import judge
+    elif options.headbench:
+        from photographs_headbench import headbench
 
-        judge(options.table)
+        headbench(options)
+    elif options.judge:
+        from photographs_outcomes import judged
+
+        print(judged(options.table))
     else:
         conduct(options.bench, options)
 

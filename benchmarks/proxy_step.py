@@ -191,7 +191,7 @@ def save_digits(folder: Path) -> None:
     """The embedded digits as image files, which is how a user of lightly would have them."""
     from PIL import Image
 
-    from headsearch.data import load_data
+    from headsearch.data.load import load_data
 
     train: Any = load_data("digits", root=None, image_size=16, labels="none", seed=0).train
     folder.mkdir()

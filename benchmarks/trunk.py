@@ -192,7 +192,7 @@ def rows_of(
     scored: Sequence[RungScores],
     seconds: float,
     why: str | None,
-    evaluate: Branching,
+    evaluate: ProxyEvaluator,
 ) -> list[dict[str, Any]]:
     """A row for each rung, with the columns of HeadBench."""
     (trial,) = training.trials

@@ -127,13 +127,20 @@ def write_atomically(path: Path, text: str) -> None:
     write_bytes_atomically(path, text.encode())
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Have an `OSError` that is raised inside be a `RunError` in one line: the path cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
 def write_result(path: Path, text: str) -> None:
     """As `write_atomically`, into a folder that is made where there is none. Raises `RunError`, in one line."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def write_bytes_atomically(path: Path, content: bytes | memoryview) -> None:

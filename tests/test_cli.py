@@ -50,7 +50,7 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(tmp_path: Path) -
         ["controls", "1", "1", "512"],
         ["heads", "2", "1", "1,024"],
     ]
-    assert "nothing was trained or written" in told.stdout
+    assert "nothing was trained, and no run was begun" in told.stdout
     assert "512 images to train on" in told.stderr
     assert list(tmp_path.iterdir()) == []
     refused(

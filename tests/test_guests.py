@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import headsearch
-from headsearch.data import load_data
+from headsearch.data.load import load_data
 from headsearch.data.names import check_data, data_named
 from headsearch.errors import DataError, ExperimentError, PluginError, RunError, UserError
 from headsearch.experiment import load_experiment

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from headbench.table import HEAD, PARTS, SCORES
+from headbench.table import HEAD, PARTS, SCORES, VERSION
 from headsearch.errors import RunError
 from headsearch.files import write_bytes_atomically
 from headsearch.results.records import TrialRecord
@@ -22,13 +23,13 @@ OVERHEAD = "overhead.json"
 """In a screen's folder: what a step takes beyond one without heads, as a share of the latter; with that of single heads it gives what schedules cost."""
 
 _COSTS = ("params", "flops", "overhead", "seconds", "synflow", "naswot")
-COLUMNS = (*HEAD, *SCORES, *MEASURES, *QUALITIES, *_COSTS)
+COLUMNS = ("version", *HEAD, *SCORES, "miou", *MEASURES, *QUALITIES, *_COSTS)
 """Of a table. Unknown is missing."""
 
 
-def write_headbench(path: Path, table: pd.DataFrame) -> None:
+def write_headbench(path: Path, table: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> None:
     """Replace the file: CSV, compressed, with figures of six digits. The same table gives the same bytes."""
-    text = table.to_csv(index=False, columns=list(COLUMNS), float_format="%.6g")
+    text = table.assign(version=VERSION).to_csv(index=False, columns=list(columns), float_format="%.6g")
     # Without a time, which would change with every call.
     write_bytes_atomically(path, gzip.compress(text.encode(), mtime=0))
 
@@ -42,7 +43,7 @@ def collect(folder: Path) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for part in PARTS:
         if (folder / part / FILE_NAME).exists() and part == "untrained":
-            rows += [_untrained(scores) for scores in read_scores(folder / part / FILE_NAME)]
+            rows += [untrained_row(scores) for scores in read_scores(folder / part / FILE_NAME)]
         elif (folder / part).exists():
             joint = folder / part / OVERHEAD
             overhead = json.loads(joint.read_text(encoding="utf-8")) if joint.exists() else None
@@ -78,7 +79,8 @@ def _trained(part: str, record: TrialRecord, rung: RungScores) -> dict[str, obje
     }
 
 
-def _untrained(scores: ZeroCostScores) -> dict[str, object]:
+def untrained_row(scores: ZeroCostScores) -> dict[str, object]:
+    """Of a head that is not trained."""
     return {
         "part": "untrained",
         "head_id": scores.head_id,

@@ -14,6 +14,9 @@ import pandas as pd
 from headsearch.errors import RunError
 from headsearch.scoring.score import DIFFERENT, head_score
 
+VERSION = 2
+"""Of what is written. Version 1 has neither the column `version` nor `miou`."""
+
 PARTS = ("untrained", "screen", "screen-all", "screen-long", "proxies", "long")
 """How heads were trained, from not at all to the long schedule."""
 
@@ -28,10 +31,10 @@ def read_headbench(path: str | Path) -> pd.DataFrame:
     every row (`headsearch.scoring.score`), which is not kept, as `score`.
 
     One row per training and rung. `part` is one of `PARTS`; `config` the head as JSON; `control` its name where it is one. Of an untrained head
-    there is one row, of means over seeds, at epoch 0. `overhead` is that of the step: of a joint run, of all heads in it together. Percent, seconds, and units as in `RungScores` and `ZeroCostScores`.
+    there is one row, of means over seeds, at epoch 0. `miou` is the mean IoU of a linear layer on the base's map, and missing where nothing was segmented. `overhead` is that of the step: of a joint run, of all heads in it together. Percent, seconds, and units as in `RungScores` and `ZeroCostScores`.
 
     Raises:
-        RunError: no such file, or it holds something else.
+        RunError: no such file, or it holds something else or a later version.
     """
     try:
         table = pd.read_csv(
@@ -41,6 +44,10 @@ def read_headbench(path: str | Path) -> pd.DataFrame:
         raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     if missing := [column for column in (*HEAD, *SCORES, *_SCORED) if column not in table]:
         raise RunError(f"{path}: is no HeadBench: it has no column {missing[0]}")
+    if "version" not in table:
+        table = table.assign(version=1, miou=math.nan)
+    if (latest := table["version"].max()) > VERSION:
+        raise RunError(f"{path}: has version {latest} of HeadBench; this reads 1 to {VERSION}")
     table["score"] = [_score(row) for row in table[list(_SCORED)].to_dict("records")]
     return table
 

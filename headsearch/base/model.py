@@ -199,8 +199,6 @@ def _refusal(made: nn.Module, model: str, size: str, channels: int, stage: int, 
         return f"{model} cannot be a base at {size}: {in_short(error)}"
     if "feature index" in str(error):
         return f"{model} has no feature map {stage} (base.stage): {in_short(error)}"
-    if isinstance(error, NotImplementedError) or (isinstance(error, TypeError) and "forward_" in str(error)):
-        return f"{model} cannot be a base: timm offers no embedding of it ({in_short(error)})"
     own = (getattr(made, "pretrained_cfg", None) or {}).get("input_size")
     hint = f" (timm makes it for {own[-2]}x{own[-1]})" if own else ""
     return f"{model} cannot take images of {size}: {in_short(error)}{hint}"

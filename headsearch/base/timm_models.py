@@ -7,6 +7,7 @@ have to be fetched are given up at once where their host cannot be reached.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -107,6 +108,9 @@ def create(
     for needed in ("forward_intermediates", "forward_head"):
         if not hasattr(made, needed):
             raise BaseModelError(f"{model} cannot be a base: timm offers no feature maps of it ({needed})")
+    head: Any = made.forward_head
+    if "pre_logits" not in inspect.signature(head).parameters:
+        raise BaseModelError(f"{model} cannot be a base: timm offers no embedding of it (pre_logits)")
     return made
 
 

@@ -32,6 +32,6 @@ def print_plan(plan: SearchPlan) -> None:
     ]
     if plan.screen_bytes:
         lines.append(f"memory: a joint training needs about {plan.screen_bytes / 2**30:.1f} GiB")
-    lines.append("nothing was trained or written; run without --dry-run to start")
+    lines.append("nothing was trained, and no run was begun; run without --dry-run to start")
     for line in lines:
         out.print(line, markup=False)

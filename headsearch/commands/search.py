@@ -61,7 +61,8 @@ def run(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Show what the search would do and how long it would take. Writes nothing."
+            "--dry-run",
+            help="Show what the search would do and how long it would take. Begins no run; decoded images may go into data.cache.",
         ),
     ] = False,
     quiet: Annotated[

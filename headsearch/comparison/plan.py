@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,9 @@ class ComparisonPlan:
     seeds: int
     """Repetitions of every arm. The k-th of all arms start from the same base and see the same batches and views."""
     budget: Budget
-    """What the arms have in common: `epochs`, or the training `time`, as far as the overhead that the search measured tells."""
+    """What the arms have in common: `epochs`, or the training `time`, as far as the overhead of a step tells."""
+    unmeasured: tuple[str, ...] = ()
+    """Arms that still have all epochs although the budget is `time`: no search has measured what their head takes. See `settled`."""
 
     def trainings(self) -> list[tuple[str, PretrainSpec]]:
         """Every arm with every seed; a seed at a time, so that an interrupted comparison holds whole pairs."""
@@ -58,8 +60,16 @@ class ComparisonPlan:
             "evaluation": self.evaluation.model_dump(mode="json"),
         }
 
-    def check_resume(self, out: Path) -> None:
-        """Check that this plan goes on with the comparison in `out`; more seeds may be asked for.
+    def settled(self, overheads: Mapping[str, float]) -> ComparisonPlan:
+        """With fewer epochs for what was unmeasured, by its overhead: the time of a step beyond that of one without the head, over the latter."""
+        arms = {
+            arm: _shortened(spec, overheads[arm]) if arm in self.unmeasured else spec
+            for arm, spec in self.arms.items()
+        }
+        return replace(self, arms=arms, unmeasured=())
+
+    def resumed(self, out: Path) -> ComparisonPlan:
+        """This plan, to go on with the comparison in `out`, whose measured overheads hold; more seeds may be asked for.
 
         Raises:
             RunError: there is none, or it differs, naming the key.
@@ -68,13 +78,19 @@ class ComparisonPlan:
         if not file.exists():
             raise RunError(f"{out}: nothing to resume, there is no {file.name}")
         former = plain(read_mapping(file, RunError, "as headsearch compare writes them"))
+        arms = former.get("arms")
+        # Of another comparison where it has no such arm: what differs is named below.
+        begun = [arm for arm in self.unmeasured if isinstance(arms, dict) and arm in arms]
+        settled = {arm: PretrainSpec.parse(arms[arm], str(file)) for arm in begun}
+        plan = replace(self, arms={**self.arms, **settled}, unmeasured=())
         changes = [
             change
-            for change in differences(former, self.to_dict())
+            for change in differences(former, plan.to_dict())
             if change[0] != "seeds"
             and not change[0].endswith(tuple(f"data.{key}" for key in TOUCHES_NO_SCORE))
         ]
         refuse_changes(out, changes)
+        return plan
 
 
 def make_plan(
@@ -95,7 +111,8 @@ def make_plan(
         base: as `chosen_heads` takes it; likewise `plugins`.
         data: as `PretrainSpec.from_head` takes it.
         seeds: repetitions of every arm.
-        budget: see `ComparisonPlan`. With `time` an arm gets the share 1 / (1 + overhead) of the epochs, rounded down.
+        budget: see `ComparisonPlan`. With `time` an arm gets the share 1 / (1 + overhead) of the epochs, rounded down; where no search has
+            measured the head, not yet.
         probes: of `headsearch evaluate`; the first decides the verdict.
         overrides: `key=value` of the pretraining, or, below `evaluate.`, of the evaluation.
         plugins: see `base`.
@@ -123,18 +140,25 @@ def make_plan(
     control = PretrainSpec.from_head(first, data=data, overrides=own, without_head=True)
     control.check_paths()
     arms = {NONE: control}
-    for path, head in exported:
+    unmeasured = []
+    for _, head in exported:
         # Each from a search with a seed of its own, perhaps.
         spec = PretrainSpec.from_head(head, data=data, overrides=own).model_copy(
             update={"seed": control.seed}
         )
-        arms[head.head_id] = _shortened(spec, head, path) if budget == "time" else spec
+        if budget == "time":
+            overhead = head.scores.get("overhead")
+            if isinstance(overhead, int | float):
+                spec = _shortened(spec, overhead)
+            else:
+                unmeasured.append(head.head_id)
+        arms[head.head_id] = spec
     evaluation = evaluation_spec({} if probes is None else {"probes": list(probes)}, others)
     if "label-free" in evaluation.probes:
         raise ExperimentError(
             "probes: label-free gives measures and no score to compare by; expected others (headsearch evaluate takes it)"
         )
-    return ComparisonPlan(arms, evaluation, seeds, budget)
+    return ComparisonPlan(arms, evaluation, seeds, budget, tuple(unmeasured))
 
 
 def _check_alike(exported: Sequence[tuple[str, ExportedHead]], *, same_root: bool) -> None:
@@ -153,13 +177,10 @@ def _check_alike(exported: Sequence[tuple[str, ExportedHead]], *, same_root: boo
                 )
 
 
-def _shortened(spec: PretrainSpec, head: ExportedHead, path: str) -> PretrainSpec:
+def _shortened(spec: PretrainSpec, overhead: float) -> PretrainSpec:
     """With so many epochs as take the time that all of them take without the head."""
-    overhead = head.scores.get("overhead")
-    if not isinstance(overhead, int | float):
-        raise ExperimentError(f"{path}: its scores hold no overhead, which --budget time needs")
-    epochs = max(1, int(spec.recipe.epochs / (1.0 + max(0.0, float(overhead)))))
+    epochs = max(1, int(spec.recipe.epochs / (1.0 + max(0.0, overhead))))
     content = spec.model_dump(mode="json")
     warmup = content["recipe"]["warmup_epochs"] * epochs / spec.recipe.epochs
     content["recipe"] |= {"epochs": epochs, "warmup_epochs": warmup}
-    return PretrainSpec.parse(content, path)
+    return PretrainSpec.parse(content, spec.head_id)

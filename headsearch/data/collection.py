@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from headsearch.data.decode import Pixels, Source
+from headsearch.data.decode import RGB, Pixels, Source
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import data_path
 from headsearch.data.sources import Items, ItemSource
+
+MEMORY_LIMIT = 2 * 1024**3
+"""Bytes of decoded images above which a data set is streamed from its files instead of being kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,13 @@ class Request:
     """`data.root` as it is written."""
     labels: bool
     """Whether labels may be read. Where they may not, a source need not look for them, and what it gives is not looked at."""
-    prefer: Literal["val", "test"]
+    prefer: Literal["val", "test"] = "val"
     """Which split is to be held out where there are both: a search uses `val` and leaves `test` to a final evaluation."""
-    image_size: int
+    image_size: int = 224
     """Side of the square that the base sees, in pixels."""
-    memory_limit: int
+    memory_limit: int = MEMORY_LIMIT
     """Bytes of images that may be kept."""
-    pixels: Pixels
+    pixels: Pixels = RGB
     """What the pixels are, and how they come from images of any kind."""
     cache: Path | None = None
     """A folder in which something may be kept for the next time."""
@@ -66,7 +69,7 @@ class Request:
 
         Args:
             images: anything that has a length and gives an image by its number, always the same and in any process: one of Pillow's, an array [H, W] or
-                [H, W, C], the path of an image file, or an open file.
+                [H, W, C], the path of an image file, or an open file. Also an array of all images.
             labels: the class number of every image, from 0; None where there are none.
             name: of the part. Images are called `name[number]`, also for the cut of held-out images where there is no split.
         """

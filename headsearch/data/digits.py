@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from headsearch.data.collection import Collection, Part
-from headsearch.data.decode import RGB, Pixels
-from headsearch.data.sources import ArraySource
+from headsearch.data.collection import Collection, Request
 
 _HELD_OUT = int(
     "7a2452142048042d4279064509304000b290190e0cb04908082800341001c08b8001541800548380e0451254c020c223"
@@ -21,18 +19,13 @@ _HELD_OUT = int(
 the split is the same everywhere and can be made without looking at a label."""
 
 
-def digits(with_labels: bool, pixels: Pixels = RGB) -> Collection:
+def digits(request: Request) -> Collection:
     """1,280 training and 517 held-out digits, grey values 0 to 255."""
     data = load_digits()
     held_out = np.array([_HELD_OUT >> index & 1 for index in range(len(data.images))], dtype=bool)
     images = (data.images * (255 / 16)).round().astype(np.uint8)
-
-    def part(chosen: np.ndarray[tuple[int], np.dtype[np.bool_]], label: str) -> Part:
-        labels = data.target[chosen].tolist() if with_labels else None
-        return Part(ArraySource(images[chosen], label, pixels), labels)
-
     return Collection(
-        train=part(~held_out, "digits train"),
-        held_out=part(held_out, "digits held out"),
-        classes=[str(name) for name in data.target_names] if with_labels else None,
+        train=request.part(images[~held_out], data.target[~held_out], "digits train"),
+        held_out=request.part(images[held_out], data.target[held_out], "digits held out"),
+        classes=[str(name) for name in data.target_names] if request.labels else None,
     )

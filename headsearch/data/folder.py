@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from headsearch.data.collection import Collection, Part
-from headsearch.data.decode import RGB, Pixels
+from headsearch.data.collection import Collection, Part, Request
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import split_of, what_is
 from headsearch.data.opening import ENDINGS, no_file
@@ -18,23 +17,22 @@ from headsearch.data.sources import FileSource
 from headsearch.errors import DataError, LabelsMissing, printable
 
 
-def folder(
-    root: Path, with_labels: bool, prefer: Literal["val", "test"] = "val", pixels: Pixels = RGB
-) -> Collection:
-    """List the images below `root`.
+def folder(request: Request) -> Collection:
+    """List the images below the request's root.
 
-    Folders named like splits are splits (see `_level_of_splits`); below them, or below `root` itself, a class is a folder with images
+    Folders named like splits are splits (see `_level_of_splits`); below them, or below the root itself, a class is a folder with images
     in it or further down. Without labels all images of a split count, wherever they lie. Hidden files and folders and files that are
     not images are ignored.
 
     Raises:
-        DataError: `root` is missing or has no images; labels are wanted and there are no class folders; there is no split to train on.
+        DataError: the root is missing or has no images; labels are wanted and there are no class folders; there is no split to train on.
     """
-    left_out = LeftOut()
-    layout = _layout(root, image_files(root, left_out, pixels.endings), prefer, left_out)
+    root, pixels, left_out = request.root, request.pixels, LeftOut()
+    assert root is not None
+    layout = _layout(root, image_files(root, left_out, pixels.endings), request.prefer, left_out)
     train, held_out, classes = layout.train, layout.held_out, None
     train_labels = held_out_labels = None
-    if with_labels:
+    if request.labels:
         train, held_out = (_in_classes(part, left_out) for part in (train, held_out))
         classes = sorted({_class(inner) for inner in train.values()})
         where = root / layout.train_folder

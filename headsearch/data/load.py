@@ -1,4 +1,4 @@
-"""`load_data`'s work: find the data set, split it, decode it or set up its streaming, and measure its pixels."""
+"""`load_data`: find the data set, split it, decode it or set up its streaming, and measure its pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headsearch.data.bands import Bands
 from headsearch.data.cache import Cached, Versioned, cache_folder
-from headsearch.data.collection import Collection, Part, Request, by_hash, cut
+from headsearch.data.collection import MEMORY_LIMIT, Collection, Part, Request, by_hash, cut
 from headsearch.data.decode import RGB, Pixels, Source, choose_canvas, decode_all
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import SOURCES, Channels, check_dataset_name, check_root
@@ -30,23 +30,44 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel: of RGB on a scale of 0 to 1, of bands as they are."""
 
 
-def load(
+def load_data(
     dataset: str,
     *,
     root: str | None,
     image_size: int,
-    channels: Channels,
+    channels: Channels = "rgb",
     labels: Literal["probe", "none"],
     seed: int,
-    prefer: Literal["val", "test"],
-    min_train_images: int,
-    memory_limit: int,
-    unreadable: Literal["refuse", "accept"],
-    subset: int | float | None,
-    cache: str | None,
-    progress: Callable[[int, int], None] | None,
+    prefer: Literal["val", "test"] = "val",
+    min_train_images: int = 2,
+    memory_limit: int = MEMORY_LIMIT,
+    unreadable: Literal["refuse", "accept"] = "refuse",
+    subset: int | float | None = None,
+    cache: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """See `headsearch.data.load_data`."""
+    """Read a data set: training images, held-out images that training never sees, and labels if they may be used.
+
+    Args:
+        dataset: `digits`, `folder`, `npz`, `webdataset`, or one of timm's names (`torch/cifar10`, `hfds/...`, `wds/...`).
+        root: folder or file of the images; None where the data set needs none.
+        image_size: side of the model's square input, in pixels.
+        channels: `rgb`, or the number of bands, which are read as they are.
+        labels: `none` reads no label at all: class folders are then just folders.
+        seed: of the cut that holds images out where there is no test split. The cut depends on the seed and the images'
+            names alone, never on labels, so `probe` and `none` hold out the same images.
+        prefer: which split is held out where there are both: a search uses `val` and leaves `test` to a final evaluation.
+        min_train_images: fewer readable training images than this are an error.
+        memory_limit: in bytes; larger sets are streamed.
+        unreadable: `refuse` raises where a fifth of the files or more cannot be read; otherwise they are left out, and told.
+        subset: learn from so many of the training images (int) or such a share of them (float), drawn by the seed and the images' names;
+            as many of each class as can be, where labels are read.
+        cache: a folder in which decoded images are kept, or `auto` for one below the person's own; the images are the same with it and without.
+        progress: called with (images decoded, images in all) now and then.
+
+    Raises:
+        DataError: too many files cannot be read; also when there is nothing usable at `root`, or labels are asked for that do not exist.
+    """
     check_dataset_name(dataset)
     pixels = pixels_of(channels)
     request = Request(

@@ -27,28 +27,25 @@ def channel_count(channels: Channels) -> int:
 def _digits(request: Request) -> Collection:
     from headsearch.data.digits import digits
 
-    return digits(request.labels, request.pixels)
+    return digits(request)
 
 
 def _folder(request: Request) -> Collection:
     from headsearch.data.folder import folder
 
-    assert request.root is not None
-    return folder(request.root, request.labels, request.prefer, request.pixels)
+    return folder(request)
 
 
 def _npz(request: Request) -> Collection:
     from headsearch.data.npz import npz
 
-    assert request.root is not None
-    return npz(request.root, request.labels, request.prefer, request.memory_limit, request.pixels)
+    return npz(request)
 
 
 def _webdataset(request: Request) -> Collection:
     from headsearch.data.shards import webdataset
 
-    assert request.address is not None
-    return webdataset(request.address, request.labels, request.prefer, request.pixels, request.cache)
+    return webdataset(request)
 
 
 @dataclass(frozen=True)

@@ -7,37 +7,31 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headsearch.data import MEMORY_LIMIT
 from headsearch.data.bands import Bands, array_header, check_values
-from headsearch.data.collection import Collection, Part
-from headsearch.data.decode import RGB, Pixels
+from headsearch.data.collection import Collection, Request
+from headsearch.data.decode import Pixels
 from headsearch.data.names import held_out_names, what_is
-from headsearch.data.opening import CorruptImage
-from headsearch.data.sources import ArraySource
+from headsearch.data.opening import CorruptImage, reason
 from headsearch.errors import DataError, LabelsMissing, UserError, printable
 
 
-def npz(
-    path: Path,
-    with_labels: bool,
-    prefer: Literal["val", "test"] = "val",
-    memory_limit: int = MEMORY_LIMIT,
-    pixels: Pixels = RGB,
-) -> Collection:
+def npz(request: Request) -> Collection:
     """Read a `.npz` file.
 
     Keys: `images` or `train_images`, for RGB uint8 [N, H, W] grey or [N, H, W, C] with C = 1, 3 or 4, for bands as `Bands` says; for the held-out split
     `val_images` or else `test_images`, or the other way round as preferred; with labels the same names with `labels`, integers [N] or
-    [N, 1]. An array of more than `memory_limit` bytes is not read but mapped, which a compressed one cannot be.
+    [N, 1]. An array of more than the request's `memory_limit` bytes is not read but mapped, which a compressed one cannot be.
 
     Raises:
         DataError: the file is missing or no `.npz`, a key is missing, an array has another type or shape, or is too large.
     """
+    path = request.root
+    assert path is not None
     shown = printable(str(path))
     if (found := what_is(path)) != "file":
         is_other = f", it is a {found}" if found else ""
@@ -47,13 +41,12 @@ def npz(
             if file.read(6) == np.lib.format.MAGIC_PREFIX:
                 raise DataError(f"data.root: '{shown}' is not a .npz file but a single array")
         with zipfile.ZipFile(path) as archive:
-            return _read(_Arrays(path, archive, memory_limit), shown, with_labels, prefer, pixels)
+            return _read(_Arrays(path, archive, request.memory_limit), shown, request)
     except UserError:
         raise
     except Exception as error:
         # A damaged file fails anywhere in zipfile and NumPy.
-        reason = printable(" ".join(str(error).split()))[:200] or type(error).__name__
-        raise DataError(f"data.root: cannot read '{shown}' as .npz: {reason}") from error
+        raise DataError(f"data.root: cannot read '{shown}' as .npz: {reason(error)}") from error
 
 
 class _Arrays:
@@ -108,18 +101,16 @@ class _Arrays:
         return np.memmap(self.path, dtype, "r", offset, shape, "F" if fortran else "C")
 
 
-def _read(
-    arrays: _Arrays, shown: str, with_labels: bool, prefer: Literal["val", "test"], pixels: Pixels
-) -> Collection:
+def _read(arrays: _Arrays, shown: str, request: Request) -> Collection:
     prefix = "train_" if "train_images" in arrays else ""
-    held_out = next((name for name in held_out_names(prefer) if f"{name}_images" in arrays), None)
+    held_out = next((name for name in held_out_names(request.prefer) if f"{name}_images" in arrays), None)
     keys = [f"{prefix}images", *([] if held_out is None else [f"{held_out}_images"])]
     layout = f"training on '{keys[0]}'" + ("" if held_out is None else f", held out '{keys[1]}'")
     # Labels first: they are small, and what is wrong with them is said before images are unpacked.
-    counts = [_check_images(arrays, key, shown, pixels) for key in keys]
+    counts = [_check_images(arrays, key, shown, request.pixels) for key in keys]
     labels: list[list[int] | None] = [None] * len(keys)
     classes: list[str] | None = None
-    if with_labels:
+    if request.labels:
         names = [key.replace("images", "labels") for key in keys]
         values = [_labels(arrays, *named, shown) for named in zip(names, counts, strict=True)]
         known = np.unique(values[0])
@@ -129,7 +120,7 @@ def _read(
         classes = [str(value) for value in known]
         labels = [np.searchsorted(known, each).tolist() for each in values]
     parts = [
-        Part(ArraySource(_bands_last(arrays.read(key), pixels), key, pixels), numbers)
+        request.part(_bands_last(arrays.read(key), request.pixels), numbers, key)
         for key, numbers in zip(keys, labels, strict=True)
     ]
     return Collection(parts[0], parts[1] if len(parts) > 1 else None, classes, layout)

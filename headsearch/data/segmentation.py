@@ -21,7 +21,7 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from headsearch.cores import cores
-from headsearch.data.collection import Part, cut
+from headsearch.data.collection import Part, Request, cut
 from headsearch.data.decode import RGB, Pixels
 from headsearch.data.folder import image_files
 from headsearch.data.left_out import LeftOut
@@ -86,7 +86,7 @@ def load_masks(
     """
     pixels = pixels_of(channels)
     if dataset == "digits":
-        return _digits(image_size, pixels)
+        return _digits(Request(None, labels=True, image_size=image_size, pixels=pixels))
     if root is None:
         raise DataError("segmentation.root: dataset 'folder' needs the path of its folder")
     top = data_path(root)
@@ -201,17 +201,17 @@ def _numbered(pixels: NDArray[Any], masks: NDArray[np.uint16], known: NDArray[np
     )
 
 
-def _digits(image_size: int, pixels: Pixels) -> MaskedDataset:
+def _digits(request: Request) -> MaskedDataset:
     """Up to four digits in the quarters of a dark picture; class 0 is an empty quarter, class d + 1 that of digit d.
 
     Whole quarters and not ink: a stroke is finer than the patches that a small ViT sees, and no linear layer could draw it.
     """
     from headsearch.data.digits import digits
 
-    found = digits(with_labels=True, pixels=pixels)
+    found = digits(request)
     assert found.held_out is not None
-    train = _collages(found.train, image_size, _TRAIN_COLLAGES, np.random.default_rng(0))
-    test = _collages(found.held_out, image_size, _TEST_COLLAGES, np.random.default_rng(1))
+    train = _collages(found.train, request.image_size, _TRAIN_COLLAGES, np.random.default_rng(0))
+    test = _collages(found.held_out, request.image_size, _TEST_COLLAGES, np.random.default_rng(1))
     return MaskedDataset(train, test, list(range(11)))
 
 

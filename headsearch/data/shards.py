@@ -18,13 +18,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from headsearch.data.collection import Collection, Part
+from headsearch.data.collection import Collection, Part, Request
 from headsearch.data.decode import RGB, Pixels
 from headsearch.data.names import check_address, split_of
 from headsearch.data.opening import MOST_BYTES, CorruptImage, failures_told, reason
@@ -120,50 +119,43 @@ class ShardSource(Files):
             yield f"{self.shards[number].stamp} {start} {size}"
 
 
-def webdataset(
-    root: str,
-    with_labels: bool,
-    prefer: Literal["val", "test"] = "val",
-    pixels: Pixels = RGB,
-    kept: Path | None = None,
-) -> Collection:
+def webdataset(request: Request) -> Collection:
     """Look through shards.
 
-    Args:
-        root: a folder, or the address of shards with braces (`{000..127}`, `{a,b}`) and `*`; anything that fsspec opens.
-        with_labels: read class numbers, from `.cls` or from `cls` or `label` in `.json`.
-        prefer: which split is held out, where the names of shards or of their folders tell of both.
-        pixels: how images are decoded.
-        kept: a folder in which is kept where images lie, so that shards need not be looked through again.
+    The request's address is a folder, or that of shards with braces (`{000..127}`, `{a,b}`) and `*`; anything that fsspec opens. Class numbers come
+    from `.cls` or from `cls` or `label` in `.json`, splits from the names of shards or of their folders. In the request's cache is kept where images lie,
+    so that shards need not be looked through again.
 
     Raises:
         DataError: there are no shards, or no images in them; one cannot be read to its end.
         LabelsMissing: labels are wanted, and a sample has none.
     """
-    urls = _found(root)
+    assert request.address is not None
+    urls = _found(request.address)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        shards = list(pool.map(lambda url: _looked_through(url, with_labels, pixels.endings, kept), urls))
+        shards = list(pool.map(lambda url: _looked_through(url, request), urls))
     levels = zip(*(url.split("/")[:-1] for url in urls), strict=False)
     folder = "".join(
         f"{level[0]}/" for level in itertools.takewhile(lambda level: len(set(level)) == 1, levels)
     )
     splits = [_split(url.removeprefix(folder)) for url in urls]
-    held_out = next((split for split in (prefer, "val", "test") if split in splits), None)
+    held_out = next((split for split in (request.prefer, "val", "test") if split in splits), None)
     chosen = [shard for shard, split in zip(shards, splits, strict=True) if split in ("train", None)]
     if not any(shard.names for shard in chosen):
-        raise DataError(f"data.root: no images to train on in {len(urls):,} shards of '{printable(root)}'")
+        shown = printable(request.address)
+        raise DataError(f"data.root: no images to train on in {len(urls):,} shards of '{shown}'")
     rest = [shard for shard, split in zip(shards, splits, strict=True) if split and split == held_out]
 
     def part(of: Sequence[Shard]) -> Part:
-        labels = [label for shard in of for label in shard.labels or ()] if with_labels else None
-        return Part(ShardSource(of, folder, pixels), labels)
+        labels = [label for shard in of for label in shard.labels or ()] if request.labels else None
+        return Part(ShardSource(of, folder, request.pixels), labels)
 
     train, other = part(chosen), part(rest) if rest else None
     numbers = [*(train.labels or ()), *(other.labels or () if other else ())]
     return Collection(
         train,
         other,
-        [str(number) for number in range(max(numbers) + 1)] if with_labels else None,
+        [str(number) for number in range(max(numbers) + 1)] if request.labels else None,
         f"{len(chosen):,} shard{'s' * (len(chosen) > 1)}"
         + (f" to train on, {len(rest):,} of '{held_out}'" if rest else ""),
     )
@@ -219,16 +211,17 @@ def _split(name: str) -> str | None:
     return next((split for word in words if (split := split_of(word)) is not None), None)
 
 
-def _looked_through(url: str, with_labels: bool, endings: frozenset[str], kept: Path | None) -> Shard:
+def _looked_through(url: str, request: Request) -> Shard:
+    endings, kept = request.pixels.endings, request.cache
     try:
         with failures_told():
             system, path = fsspec.url_to_fs(url)
             info = system.info(path)
             stamp = " ".join(str(info[key]) for key in _VERSION_KEYS if info.get(key) is not None)
-            shard = Shard(url, stamp, [], [], [] if with_labels else None)
+            shard = Shard(url, stamp, [], [], [] if request.labels else None)
             if kept is None:
                 return _scanned(system, path, shard, endings, info["size"])
-            described = json.dumps([_FORMAT, url, stamp, with_labels, sorted(endings)])
+            described = json.dumps([_FORMAT, url, stamp, request.labels, sorted(endings)])
             file = kept / f"shard-{hashlib.blake2b(described.encode(), digest_size=10).hexdigest()}.json"
             with contextlib.suppress(OSError, ValueError, TypeError):
                 return checked(Shard, load_json(file.read_text()))

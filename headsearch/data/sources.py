@@ -105,33 +105,6 @@ class FileSource(Files):
             yield stamp
 
 
-class ArraySource:
-    """Images of one size in an array [N, H, W] or [N, H, W, C]: for RGB uint8 with C = 1, 3 or 4."""
-
-    def __init__(self, images: NDArray[Any], label: str, pixels: Pixels = RGB) -> None:
-        """`label` names the array in messages."""
-        self.images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
-        self.label = label
-        self.pixels = pixels
-        self.channels = pixels.channels
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8 if images.dtype == np.uint8 else np.float32)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def name(self, index: int) -> str:
-        """`label[index]`."""
-        return f"{self.label}[{index}]"
-
-    def size(self, index: int) -> tuple[int, int]:
-        """The same for all."""
-        return self.images.shape[2], self.images.shape[1]
-
-    def read(self, index: int, canvas: int) -> NDArray[Any]:
-        """Resize one image."""
-        return self.pixels.from_array(self.images[index], canvas)
-
-
 class Items(Protocol):
     """A sequence, as far as it is needed: its images may be made when they are asked for."""
 
@@ -141,9 +114,10 @@ class Items(Protocol):
 
 
 class ItemSource(_Decoded):
-    """Images of someone else's sequence: Pillow's, arrays [H, W] or [H, W, C], paths, or open files."""
+    """Images of a sequence: Pillow's, arrays [H, W] or [H, W, C], paths, or open files; or an array [N, H, W] or [N, H, W, C] of them all."""
 
-    def __init__(self, items: Items, label: str, pixels: Pixels) -> None:
+    def __init__(self, items: Items, label: str, pixels: Pixels = RGB) -> None:
+        """`label` is what the sequence is called in messages."""
         super().__init__(pixels)
         self.items = items
         self.label = label

@@ -22,7 +22,7 @@ from headsearch.data.collection import Collection, Part, Request
 from headsearch.data.decode import canvas_side
 from headsearch.data.names import held_out_names
 from headsearch.data.opening import CorruptImage, reason
-from headsearch.data.sources import ArraySource, FileSource, ReaderSource
+from headsearch.data.sources import FileSource, ReaderSource
 from headsearch.errors import DataError, LabelsMissing
 
 _PACKAGES = {"hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow_datasets", "wds": "webdataset"}
@@ -101,7 +101,7 @@ def _part(data: Any, label: str, root: str | None, request: Request) -> Part:
         )
     if hasattr(data, "reader"):
         return Part(ReaderSource(data.reader, label, pixels), labels)
-    return Part(ArraySource(np.asarray(data.data), label, pixels), labels)
+    return request.part(np.asarray(data.data), labels, label)
 
 
 def _relative(path: str, root: str) -> str:
@@ -169,7 +169,4 @@ def _sequential(items: Iterator[tuple[Any, Any]], label: str, request: Request) 
             targets.append(target)
     if not pixels:
         raise DataError(f"data.dataset: '{label}' has no images")
-    return Part(
-        ArraySource(np.stack(pixels), label, kind),
-        _checked(np.asarray(targets), label) if request.labels else None,
-    )
+    return request.part(pixels, _checked(np.asarray(targets), label) if request.labels else None, label)

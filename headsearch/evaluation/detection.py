@@ -22,6 +22,7 @@ from headsearch.base.model import Base
 from headsearch.base.own import OwnBase
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
+from headsearch.training.devices import generators_kept
 from headsearch.training.seeds import derived_seed
 
 _CHANNELS = 64
@@ -121,7 +122,7 @@ def build_detector(base: Base, *, classes: int) -> RetinaNet:
 
 def check_detection(name: str, base: Base, spec: EvaluationSpec, device: torch.device) -> DetectionCheck:
     """Train a detector on the base for a few steps and look at loss and gradients."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with generators_kept(device):
         torch.manual_seed(derived_seed(spec.seed, "detection"))
         detector = build_detector(base, classes=_CLASSES).to(device).train()
         images, targets = _scenes(base.info.image_size, base.info.channels, device)

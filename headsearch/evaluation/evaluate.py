@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from headsearch.data import load_data
 from headsearch.data.augment import Views
-from headsearch.data.load import check_probe, statistics
+from headsearch.data.load import check_probe, load_data, statistics
 from headsearch.data.recipe import default_augmentation
 from headsearch.data.segmentation import MaskedDataset, load_masks
 from headsearch.data.sets import Dataset

@@ -21,7 +21,7 @@ from headsearch.errors import BaseModelError
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.evaluation.subject import Subject, accuracy_outcome, labels_of
-from headsearch.training.devices import autocast_dtype
+from headsearch.training.devices import autocast_dtype, generators_kept
 from headsearch.training.schedules import learning_rate
 from headsearch.training.seeds import derived_generator, derived_seed
 
@@ -34,7 +34,7 @@ def finetune(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
     predicted = []
     for seed in range(spec.seeds):
         drawn = derived_seed(spec.seed, "finetune", seed)
-        with torch.random.fork_rng(devices=[subject.device] if subject.device.type == "cuda" else []):
+        with generators_kept(subject.device):
             torch.manual_seed(derived_seed(drawn, "network"))
             model = _with_classifier(subject)
             _train(model, subject, spec, drawn)

@@ -6,45 +6,20 @@ be written back so that a run tells exactly what it did. Nothing here builds a m
 
 from headsearch.experiment.loading import load_experiment, parse_experiment, shorthand
 from headsearch.experiment.schema import Experiment
-from headsearch.experiment.search import (
-    HalvingSpec,
-    InlineSpec,
-    NoStoppingSpec,
-    ProcessSpec,
-    RaySpec,
-    Sampler,
-    ScreenSpec,
-    SearchSpec,
-    Strategy,
-)
-from headsearch.experiment.sections import (
-    BaseSpec,
-    DataSpec,
-    MethodSpec,
-    ProxySpec,
-    ScheduleSpec,
-    TrunkSpec,
-    default_rungs,
-)
+from headsearch.experiment.search import HalvingSpec, InlineSpec, ProcessSpec, RaySpec, SearchSpec
+from headsearch.experiment.sections import DataSpec, MethodSpec, ProxySpec, ScheduleSpec
 
 __all__ = [
-    "BaseSpec",
     "DataSpec",
     "Experiment",
     "HalvingSpec",
     "InlineSpec",
     "MethodSpec",
-    "NoStoppingSpec",
     "ProcessSpec",
     "ProxySpec",
     "RaySpec",
-    "Sampler",
     "ScheduleSpec",
-    "ScreenSpec",
     "SearchSpec",
-    "Strategy",
-    "TrunkSpec",
-    "default_rungs",
     "load_experiment",
     "parse_experiment",
     "shorthand",

@@ -77,14 +77,11 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _late_trainings_tell_what_proxies_do_not(self) -> Self:
         target = self.search.target_epochs
-        if self.search.equal_time and not self.probes:
-            raise ValueError(
-                "search.equal_time: a gain is told by probes: expected labels, and another strategy than screen"
-            )
-        if self.search.anchors and not self.probes:
-            raise ValueError(
-                "search.anchors: a gain is told by probes: expected labels, and another strategy than screen"
-            )
+        for key in ("equal_time", "anchors"):
+            if getattr(self.search, key) and not self.probes:
+                raise ValueError(
+                    f"search.{key}: a gain is told by probes: expected labels, and another strategy than screen"
+                )
         if self.search.anchors and self.proxy.epochs >= target:
             raise ValueError(
                 f"search.anchors: proxies have {self.proxy.epochs} epochs, and search.target_epochs is {target}: there is nothing to predict"

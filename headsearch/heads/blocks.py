@@ -74,6 +74,17 @@ def make_block(spec: BlockSpec, plain: type[nn.Module], *, norm: str = "layer", 
     return block
 
 
+def chain(*parts: str) -> Any:
+    """A forward pass through these parts of a block, one after the other: its branches without what is added to them."""
+
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        for part in parts:
+            x = getattr(self, part)(x)
+        return x
+
+    return forward
+
+
 class PlainConvNeXtBlock(ConvNeXtBlock):
     """BCHW to BCHW."""
 
@@ -85,13 +96,9 @@ class PlainConvNeXtBlock(ConvNeXtBlock):
 
 
 class PlainBasicBlock(BasicBlock):
-    """BCHW to BCHW."""
+    """BCHW to BCHW: two 3×3 convolutions."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Two 3×3 convolutions."""
-        x = self.act1(self.bn1(self.conv1(x)))
-        out: Tensor = self.act2(self.bn2(self.conv2(x)))
-        return out
+    forward = chain("conv1", "bn1", "act1", "conv2", "bn2", "act2")
 
 
 class WidthBottleneck(Bottleneck):
@@ -106,24 +113,15 @@ class WidthBottleneck(Bottleneck):
 
 
 class PlainWidthBottleneck(WidthBottleneck):
-    """BCHW to BCHW."""
+    """BCHW to BCHW: 1×1, 3×3 and 1×1 convolutions."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """1×1, 3×3 and 1×1 convolutions."""
-        x = self.act1(self.bn1(self.conv1(x)))
-        x = self.act2(self.bn2(self.conv2(x)))
-        out: Tensor = self.act3(self.bn3(self.conv3(x)))
-        return out
+    forward = chain("conv1", "bn1", "act1", "conv2", "bn2", "act2", "conv3", "bn3", "act3")
 
 
 class PlainTransformerBlock(Block):
-    """BNC to BNC."""
+    """BNC to BNC: attention, then the MLP."""
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Attention, then the MLP."""
-        x = self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)
-        out: Tensor = self.mlp(self.norm2(x))
-        return out
+    forward = chain("norm1", "attn", "norm2", "mlp")
 
 
 class SwinBlock(SwinTransformerBlock):
@@ -153,13 +151,9 @@ class SwinBlock(SwinTransformerBlock):
 
 
 class PlainSwinBlock(SwinBlock):
-    """BHWC to BHWC."""
+    """BHWC to BHWC: attention within windows, then the MLP."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attention within windows, then the MLP."""
-        x = self._attn(self.norm1(x))  # type: ignore[no-untyped-call]
-        out: Tensor = self.mlp(self.norm2(x))
-        return out
+    forward = chain("norm1", "_attn", "norm2", "mlp")
 
 
 class PlainMixerBlock(MixerBlock):
@@ -183,22 +177,15 @@ class PlainResBlock(ResBlock):
 
 
 class PlainGatingBlock(SpatialGatingBlock):
-    """BNC to BNC."""
+    """BNC to BNC: the gated MLP."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The gated MLP."""
-        out: Tensor = self.mlp_channels(self.norm(x))
-        return out
+    forward = chain("norm", "mlp_channels")
 
 
 class PlainMetaFormerBlock(MetaFormerBlock):
-    """BCHW to BCHW."""
+    """BCHW to BCHW: the token mixer, then the MLP."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The token mixer, then the MLP."""
-        x = self.token_mixer(self.norm1(x))
-        out: Tensor = self.mlp(self.norm2(x))
-        return out
+    forward = chain("norm1", "token_mixer", "norm2", "mlp")
 
 
 class MapAttention(Attention):

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from headsearch.errors import HeadError
@@ -103,55 +102,29 @@ def _canonical_stage(stage: Stage, base: BaseInfo | None) -> Stage:
     return stage
 
 
-@dataclass
-class _Run:
-    """Blocks that belong to one stage."""
-
-    family: str
-    shared: dict[str, Any]
-    """Parameters other than those below."""
-    depth: int
-    first_shortcut: bool
-    drop_path: float | None
-    """None while there is no residual branch to drop: a single block without a shortcut goes with any value."""
-
-    def takes(self, other: _Run) -> bool:
-        """Whether the other run's blocks can follow in the same stage."""
-        return (
-            other.first_shortcut
-            and (self.family, self.shared) == (other.family, other.shared)
-            and self.drop_path in (None, other.drop_path)
-        )
-
-
-def _merge(stages: Iterable[Stage]) -> list[Stage]:
-    runs: list[_Run] = []
+def _merge(stages: Iterable[Stage]) -> Iterator[Stage]:
+    """Adjacent stages of like blocks as one, and of more than `MAX_DEPTH` blocks as several."""
+    runs: list[tuple[str, dict[str, Any]]] = []
     for stage in stages:
-        run = _run(stage)
-        if runs and runs[-1].takes(run):
-            runs[-1].depth += run.depth
-            runs[-1].drop_path = run.drop_path
+        params = dict(stage.params)
+        if params["depth"] == 1 and not params["first_shortcut"]:
+            # There is no residual branch to drop: the block goes with any value.
+            params["drop_path"] = None
+        name, former = runs[-1] if runs else ("", {})
+        like = {**params, "depth": former.get("depth"), "first_shortcut": former.get("first_shortcut")}
+        follows = name == stage.family and params["first_shortcut"]
+        if follows and former in (like, {**like, "drop_path": None}):
+            former |= {"depth": former["depth"] + params["depth"], "drop_path": params["drop_path"]}
         else:
-            runs.append(run)
-    return [stage for run in runs for stage in _stages(run)]
-
-
-def _run(stage: Stage) -> _Run:
-    shared = dict(stage.params)
-    depth, first_shortcut, drop_path = (shared.pop(name) for name in ("depth", "first_shortcut", "drop_path"))
-    nothing_to_drop = depth == 1 and not first_shortcut
-    return _Run(stage.family, shared, depth, first_shortcut, None if nothing_to_drop else drop_path)
-
-
-def _stages(run: _Run) -> Iterable[Stage]:
-    """A run as stages of at most `MAX_DEPTH` blocks."""
-    for start in range(0, run.depth, MAX_DEPTH):
-        own = {
-            "depth": min(MAX_DEPTH, run.depth - start),
-            "first_shortcut": run.first_shortcut or start > 0,
-            "drop_path": run.drop_path or 0.0,
-        }
-        yield validate_stage(run.family, {**own, **run.shared})
+            runs.append((stage.family, params))
+    for name, params in runs:
+        for start in range(0, params["depth"], MAX_DEPTH):
+            own = {
+                "depth": min(MAX_DEPTH, params["depth"] - start),
+                "first_shortcut": params["first_shortcut"] or start > 0,
+                "drop_path": params["drop_path"] or 0.0,
+            }
+            yield validate_stage(name, {**params, **own})
 
 
 def _slug(config: HeadConfig) -> str:

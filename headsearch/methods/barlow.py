@@ -35,7 +35,7 @@ def define() -> type[Method]:
     """The module's class. Here and not above, because the rest of the file must be read without torch."""
     from lightly.loss import BarlowTwinsLoss
     from lightly.models.modules.heads import BarlowTwinsProjectionHead
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from headsearch.methods.collectives import gather
     from headsearch.methods.method import ProjectedMethod
@@ -44,14 +44,11 @@ def define() -> type[Method]:
         """Three-layer projectors with batch norm in the hidden layers, no predictors."""
 
         paper_sizes = (8192, 8192)
+        projection = BarlowTwinsProjectionHead
 
         def __init__(self, width: int, options: BarlowOptions) -> None:
             super().__init__(width, options)
             self.barlow = BarlowTwinsLoss(options.redundancy_weight)
-
-        def projector(self, in_dim: int) -> nn.Module:
-            projector: nn.Module = BarlowTwinsProjectionHead(in_dim, self.hidden_dim, self.output_dim)
-            return projector
 
         def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
             # lightly's own gathering would standardise the features by the statistics of each rank's part.
@@ -61,10 +58,5 @@ def define() -> type[Method]:
     return Barlow
 
 
-METHOD = MethodEntry(
-    "barlow",
-    BarlowOptions,
-    mocov3.METHOD.recipe,
-    define,
-)
+METHOD = MethodEntry("barlow", BarlowOptions, mocov3.METHOD.recipe, define)
 """Published for LARS on a ResNet; with AdamW, MoCo v3's recipe is the one that was tried on transformers."""

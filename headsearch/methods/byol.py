@@ -27,7 +27,7 @@ def define() -> type[Method]:
     """The module's class. Here and not above, because the rest of the file must be read without torch."""
     from lightly.loss import NegativeCosineSimilarity
     from lightly.models.modules.heads import BYOLPredictionHead, BYOLProjectionHead
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from headsearch.methods.method import ProjectedMethod
 
@@ -35,18 +35,11 @@ def define() -> type[Method]:
         """Two-layer projectors and predictors, batch norm in the hidden layer."""
 
         paper_sizes = (4096, 256)
+        projection, prediction = BYOLProjectionHead, BYOLPredictionHead
 
         def __init__(self, width: int, options: BYOLOptions) -> None:
             super().__init__(width, options)
             self.negative_cosine = NegativeCosineSimilarity()
-
-        def projector(self, in_dim: int) -> nn.Module:
-            projector: nn.Module = BYOLProjectionHead(in_dim, self.hidden_dim, self.output_dim)
-            return projector
-
-        def predictor(self) -> nn.Module:
-            predictor: nn.Module = BYOLPredictionHead(self.output_dim, self.hidden_dim, self.output_dim)
-            return predictor
 
         def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
             negative_cosine: Tensor = self.negative_cosine(student_BD, target_BD)
@@ -55,10 +48,5 @@ def define() -> type[Method]:
     return BYOL
 
 
-METHOD = MethodEntry(
-    "byol",
-    BYOLOptions,
-    replace(mocov3.METHOD.recipe, teacher_momentum=0.996),
-    define,
-)
+METHOD = MethodEntry("byol", BYOLOptions, replace(mocov3.METHOD.recipe, teacher_momentum=0.996), define)
 """Published for LARS on a ResNet; with AdamW, MoCo v3's recipe is the one that was tried on transformers. The teacher's momentum is BYOL's."""

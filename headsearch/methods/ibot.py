@@ -129,9 +129,4 @@ def define() -> type[Method]:
     return IBOT
 
 
-METHOD = MethodEntry(
-    "ibot",
-    IBOTOptions,
-    dino.METHOD.recipe,
-    define,
-)
+METHOD = MethodEntry("ibot", IBOTOptions, dino.METHOD.recipe, define)

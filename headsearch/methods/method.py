@@ -6,7 +6,7 @@ Which output is compared with which is no business of a method; `headsearch.meth
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 import torch
@@ -111,6 +111,10 @@ class ProjectedMethod(Method):
 
     paper_sizes: ClassVar[tuple[int, int]]
     """Of the hidden layers and of the output; a small base gets smaller ones."""
+    projection: ClassVar[Callable[[int, int, int], nn.Module]]
+    """Makes a projector from the sizes of its input, hidden layers and output."""
+    prediction: ClassVar[Callable[[int, int, int], nn.Module] | None] = None
+    """Makes a predictor likewise; None where the method has none."""
 
     def __init__(self, width: int, options: ProjectedOptions) -> None:
         """`width` is the base's."""
@@ -118,3 +122,11 @@ class ProjectedMethod(Method):
         hidden, output = self.paper_sizes
         self.hidden_dim = scaled_size(options.hidden_dim, width, factor=4, paper=hidden)
         self.output_dim = scaled_size(options.output_dim, width, factor=4, paper=output)
+
+    def projector(self, in_dim: int) -> nn.Module:
+        return type(self).projection(in_dim, self.hidden_dim, self.output_dim)
+
+    def predictor(self) -> nn.Module | None:
+        prediction = type(self).prediction
+        sizes = self.output_dim, self.hidden_dim, self.output_dim
+        return None if prediction is None else prediction(*sizes)

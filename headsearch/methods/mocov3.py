@@ -8,7 +8,7 @@ Chen, Xie & He, "An Empirical Study of Training Self-Supervised Vision Transform
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from headsearch.methods.options import MethodEntry, MethodRecipe, ProjectedOptions, Temperature
@@ -29,7 +29,7 @@ def define() -> type[Method]:
     """The module's class. Here and not above, because the rest of the file must be read without torch."""
     import torch
     from lightly.models.modules.heads import MoCoProjectionHead
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.nn import functional as F
 
     from headsearch.methods.collectives import gather, rank
@@ -39,22 +39,12 @@ def define() -> type[Method]:
         """Three-layer projectors and two-layer predictors, batch norm after every layer."""
 
         paper_sizes = (4096, 256)
+        projection = partial(MoCoProjectionHead, num_layers=3, batch_norm=True)
+        prediction = partial(MoCoProjectionHead, num_layers=2, batch_norm=True)
 
         def __init__(self, width: int, options: MoCoV3Options) -> None:
             super().__init__(width, options)
             self.temperature = options.temperature
-
-        def projector(self, in_dim: int) -> nn.Module:
-            projector: nn.Module = MoCoProjectionHead(
-                in_dim, self.hidden_dim, self.output_dim, num_layers=3, batch_norm=True
-            )
-            return projector
-
-        def predictor(self) -> nn.Module:
-            predictor: nn.Module = MoCoProjectionHead(
-                self.output_dim, self.hidden_dim, self.output_dim, num_layers=2, batch_norm=True
-            )
-            return predictor
 
         def targets(self, teacher_outputs: Sequence[Tensor]) -> list[Tensor]:
             # The others in the batch are those of all ranks.

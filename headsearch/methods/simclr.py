@@ -31,7 +31,7 @@ def define() -> type[Method]:
     """The module's class. Here and not above, because the rest of the file must be read without torch."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules.heads import SimCLRProjectionHead
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from headsearch.methods.method import ProjectedMethod
 
@@ -39,14 +39,11 @@ def define() -> type[Method]:
         """Two-layer projectors with batch norm, no predictors."""
 
         paper_sizes = (2048, 128)
+        projection = SimCLRProjectionHead
 
         def __init__(self, width: int, options: SimCLROptions) -> None:
             super().__init__(width, options)
             self.nt_xent = NTXentLoss(temperature=options.temperature, gather_distributed=True)
-
-        def projector(self, in_dim: int) -> nn.Module:
-            projector: nn.Module = SimCLRProjectionHead(in_dim, self.hidden_dim, self.output_dim)
-            return projector
 
         def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
             loss: Tensor = self.nt_xent(student_BD, target_BD)
@@ -55,10 +52,5 @@ def define() -> type[Method]:
     return SimCLR
 
 
-METHOD = MethodEntry(
-    "simclr",
-    SimCLROptions,
-    mocov3.METHOD.recipe,
-    define,
-)
+METHOD = MethodEntry("simclr", SimCLROptions, mocov3.METHOD.recipe, define)
 """Published for LARS on a ResNet; with AdamW, MoCo v3's recipe is the one that was tried on transformers."""

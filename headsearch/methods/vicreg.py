@@ -42,7 +42,7 @@ def define() -> type[Method]:
     """The module's class. Here and not above, because the rest of the file must be read without torch."""
     from lightly.loss import VICRegLoss
     from lightly.models.modules.heads import VICRegProjectionHead
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from headsearch.methods.method import ProjectedMethod
 
@@ -50,6 +50,7 @@ def define() -> type[Method]:
         """Three-layer projectors with batch norm in the hidden layers, no predictors."""
 
         paper_sizes = (8192, 8192)
+        projection = VICRegProjectionHead
 
         def __init__(self, width: int, options: VICRegOptions) -> None:
             super().__init__(width, options)
@@ -60,10 +61,6 @@ def define() -> type[Method]:
                 gather_distributed=True,
             )
 
-        def projector(self, in_dim: int) -> nn.Module:
-            projector: nn.Module = VICRegProjectionHead(in_dim, self.hidden_dim, self.output_dim)
-            return projector
-
         def loss(self, student_BD: Tensor, target_BD: Tensor) -> Tensor:
             loss: Tensor = self.vicreg(student_BD, target_BD)
             return loss
@@ -71,10 +68,5 @@ def define() -> type[Method]:
     return VICReg
 
 
-METHOD = MethodEntry(
-    "vicreg",
-    VICRegOptions,
-    mocov3.METHOD.recipe,
-    define,
-)
+METHOD = MethodEntry("vicreg", VICRegOptions, mocov3.METHOD.recipe, define)
 """Published for LARS on a ResNet; with AdamW, MoCo v3's recipe is the one that was tried on transformers."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from headsearch.pretrain.observer import PretrainObserver
-from headsearch.pretrain.recipe import PretrainSpec, RecipeSpec
+from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainResult
 
 __all__ = [
     "PretrainObserver",
     "PretrainResult",
     "PretrainSpec",
-    "RecipeSpec",
     "pretrain",
 ]
 

@@ -10,10 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headsearch.data.names import data_named
 from headsearch.document import shorten
 from headsearch.errors import ExperimentError, HeadError
-from headsearch.experiment.loading import apply_override
 from headsearch.export import BaseFacts, ExportedBase, ExportedHead, HeadSource, given_head
 from headsearch.heads import Candidate, HeadConfig, parse_head
 from headsearch.plugins import load_plugins
@@ -89,12 +87,7 @@ def _plain(
     content: Mapping[str, Any], data: str | None, overrides: Sequence[str], plugins: Sequence[str]
 ) -> PretrainSpec:
     """A pretraining without a head."""
-    whole = {**content, "plugins": list(plugins)}
-    if data is not None:
-        whole["data"] = {**whole.get("data", {}), "root": None, **data_named(data)}
-    for override in overrides:
-        apply_override(whole, override)
-    spec = PretrainSpec.parse(whole, "pretrain", overrides=overrides)
+    spec = PretrainSpec.of({**content, "plugins": list(plugins)}, data=data, overrides=overrides)
     if "dataset" not in spec.data.model_fields_set:
         raise ExperimentError("no images; expected a folder, an .npz file, or a data set's name (--data)")
     spec.check_paths()

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from headsearch.base.timm_models import model_options
 from headsearch.data.names import channel_count
-from headsearch.errors import RunError
 from headsearch.experiment import DataSpec
-from headsearch.files import versions, write_atomically
+from headsearch.files import versions, write_atomically, writing
 from headsearch.pretrain.prepare import SPEC_FILE, Setup
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.pretrain.result import PretrainResult
@@ -25,15 +24,13 @@ def write_outcome(spec: PretrainSpec, out: Path, setup: Setup, result: PretrainR
     """
     hssl = setup.trainer.hssl
     network = hssl.student if spec.recipe.export == "student" else hssl.teacher
-    try:
+    with writing(out):
         save_tensors(result.weights, network.base.model.state_dict())
         if result.head_weights is not None:
             # A single head's names are those of `headsearch.export.load_head`; those of a set are numbered.
             heads = network.heads[0] if len(network.heads) == 1 else network.heads
             save_tensors(result.head_weights, heads.state_dict())
         write_atomically(out / "README.md", model_card(spec, setup, result))
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
     return result
 
 

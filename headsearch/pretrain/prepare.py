@@ -18,7 +18,7 @@ from headsearch.data.sets import Dataset, ImageSet, StreamedImages
 from headsearch.errors import ExperimentError, HeadError, RunError
 from headsearch.experiment import SearchSpec
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
-from headsearch.files import differences, write_atomically
+from headsearch.files import differences, write_atomically, writing
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import family, parse_head
@@ -116,7 +116,7 @@ def check_folder(out: Path, spec: PretrainSpec, *, resume: bool) -> None:
 
 def open_folder(out: Path, spec: PretrainSpec) -> None:
     """Make the folder where there is none, and write the spec into it. Raises `RunError`."""
-    try:
+    with writing(out):
         if (out / SPEC_FILE).exists():
             write_atomically(out / SPEC_FILE, spec.to_yaml())
             return
@@ -127,8 +127,6 @@ def open_folder(out: Path, spec: PretrainSpec) -> None:
             whole.mkdir()
             write_atomically(whole / SPEC_FILE, spec.to_yaml())
             whole.rename(out)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from None
 
 
 def _again(base: Base, spec: PretrainSpec) -> Base:

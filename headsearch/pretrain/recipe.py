@@ -5,6 +5,7 @@ A value left out of the recipe is the method's own, from its paper; the resolved
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, model_validator
 
 from headsearch.data.names import check_data, data_named
-from headsearch.document import MapNode, plain, read_mapping, to_yaml
+from headsearch.document import plain, read_mapping, to_yaml
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment.loading import apply_override
 from headsearch.experiment.schema_errors import checked
@@ -118,37 +119,35 @@ class PretrainSpec(Section):
             "code": digests([*exported.plugins, *exported.base.code]),
             "chosen_for": exported.base.info.model_dump(),
             "base": {**exported.base.model_dump(exclude={"info"}), "stage": exported.base.info.stage},
-            "data": {
-                **exported.data.model_dump(),
-                **({} if data is None else {"root": None, **data_named(data)}),
-            },
+            "data": exported.data.model_dump(),
             "method": exported.method.model_dump(),
             "seed": 0 if exported.provenance is None else exported.provenance.seed,
         }
-        former = exported.method.name
+        return cls.of(content, data=data, overrides=overrides)
+
+    @classmethod
+    def of(cls, content: dict[str, Any], *, data: str | None, overrides: Sequence[str]) -> Self:
+        """Plain data, with other images and overrides on top, for which it is changed in place. Arguments and errors as for `from_head`."""
+        if data is not None:
+            content["data"] = {**content.get("data", {}), "root": None, **data_named(data)}
+        former = copy.deepcopy(content.get("method", {}))
         for override in overrides:
             apply_override(content, override)
-        method = content["method"]
+        method = content.get("method")
         if (
-            isinstance(method, dict)
-            and method.get("name") != former
-            and method.get("kwargs") == exported.method.kwargs
+            former
+            and isinstance(method, dict)
+            and method.get("name") != former["name"]
+            and method.get("kwargs") == former["kwargs"]
         ):
             # Options belong to the method that they were given for.
             method["kwargs"] = {}
         return cls.parse(content, "pretrain", overrides=overrides)
 
     @classmethod
-    def parse(
-        cls,
-        content: Mapping[str, Any],
-        label: str,
-        *,
-        root: MapNode | None = None,
-        overrides: Sequence[str] = (),
-    ) -> Self:
-        """Check plain data, as `checked` does. Raises `ExperimentError`, in one line that starts with `label` or the position."""
-        return checked(cls, content, label, ExperimentError, root=root, overrides=overrides)
+    def parse(cls, content: Mapping[str, Any], label: str, *, overrides: Sequence[str] = ()) -> Self:
+        """Check plain data. Raises `ExperimentError`, in one line that starts with `label` or the override."""
+        return checked(cls, content, label, ExperimentError, overrides=overrides)
 
     @classmethod
     def read(cls, path: Path) -> Self:

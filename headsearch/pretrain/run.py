@@ -28,6 +28,7 @@ from headsearch.pretrain.result import PretrainInterrupted, PretrainResult, Trai
 from headsearch.runs.directory import LEFT_OUT
 from headsearch.signals import noted
 from headsearch.training.checkpoint import Checkpoints
+from headsearch.training.devices import generators_kept
 from headsearch.training.loop import TrainingLoop, TrainingState
 from headsearch.training.seeds import derived_generator, derived_seed
 
@@ -42,14 +43,12 @@ def run_pretraining(
     spec: PretrainSpec, out: Path, *, resume: bool, observer: PretrainObserver
 ) -> PretrainResult:
     """See `headsearch.pretrain.pretrain`."""
-    with ranks(spec.recipe.device) as place:
-        devices = [place.device] if place.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            on_first(lambda: check_folder(out, spec, resume=resume))
-            setup = prepare(spec, place)
-            on_first(lambda: open_folder(out, spec))
-            run = PretrainRun(spec, out, setup, place, observer if place.is_first else PretrainObserver())
-            return run.run()
+    with ranks(spec.recipe.device) as place, generators_kept(place.device):
+        on_first(lambda: check_folder(out, spec, resume=resume))
+        setup = prepare(spec, place)
+        on_first(lambda: open_folder(out, spec))
+        run = PretrainRun(spec, out, setup, place, observer if place.is_first else PretrainObserver())
+        return run.run()
 
 
 @dataclass

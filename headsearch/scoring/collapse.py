@@ -67,12 +67,13 @@ def rankme(x_ND: Tensor) -> float:
     """
     if not torch.isfinite(x_ND).all():
         raise ValueError("features must be finite")
-    singular_values = torch.linalg.svdvals(x_ND.double())
-    total = float(singular_values.sum())
-    if total == 0.0:
-        return 1.0
-    shares = singular_values / total
-    return math.exp(float(torch.special.entr(shares).sum()))
+    return effective_rank(torch.linalg.svdvals(x_ND.double()))
+
+
+def effective_rank(values: Tensor) -> float:
+    """The exponential of the entropy of values from 0 up, taken as shares of their sum; 1 where all are 0."""
+    total = float(values.sum())
+    return math.exp(float(torch.special.entr(values / total).sum())) if total > 0.0 else 1.0
 
 
 def isotropy_std(x_ND: Tensor) -> float:

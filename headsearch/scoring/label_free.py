@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from headsearch.scoring.collapse import effective_rank
+
 _FIRST, _LAST = 5, 50
 """Ranks of the eigenvalues whose decay alpha-ReQ is fitted to."""
 _LIDAR_DELTA = 1e-4
@@ -51,10 +53,7 @@ def lidar(views_VND: Tensor) -> float:
     w_DD = within.T @ within / (images * (count - 1)) + _LIDAR_DELTA * torch.eye(width, dtype=torch.float64)
     values, vectors = torch.linalg.eigh(w_DD)
     whitened = between @ (vectors / values.sqrt())
-    spectrum = torch.linalg.svdvals(whitened).square()
-    if float(spectrum.sum()) == 0.0:
-        return 1.0
-    return math.exp(float(torch.special.entr(spectrum / spectrum.sum()).sum()))
+    return effective_rank(torch.linalg.svdvals(whitened).square())
 
 
 def wasserstein_uniformity(x_ND: Tensor) -> float:

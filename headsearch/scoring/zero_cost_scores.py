@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headsearch.errors import RunError
-from headsearch.files import checked, load_json, write_atomically
+from headsearch.files import checked, load_json, write_atomically, writing
 from headsearch.heads import HeadConfig, parse_head
 from headsearch.heads.cost import HeadCost
 from headsearch.scoring.score import head_score
@@ -166,7 +166,5 @@ def write_scores(path: Path, rows: Sequence[ZeroCostScores], identity: str) -> N
         RunError: the file cannot be written; the former one is then still there.
     """
     lines = [{"zero_cost": FORMAT, "identity": identity}, *(row.to_dict() for row in rows)]
-    try:
+    with writing(path):
         write_atomically(path, "".join(f"{json.dumps(line, allow_nan=False)}\n" for line in lines))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -79,7 +79,7 @@ def run_search(
 def dry_run(
     experiment: Experiment, out: Path, *, resume: bool = False, observer: Observer | None = None
 ) -> SearchPlan:
-    """What `run_search` would do, and about how long it would take. Nothing is written. Raises `UserError` as `run_search`."""
+    """What `run_search` would do, and about how long it would take. No run is begun; decoded images may go into `data.cache`. Raises `UserError` as `run_search`."""
     experiment, materials = _prepare(experiment, out, resume=resume, observer=observer or Observer())
     if not resume:
         check_candidates(experiment, materials)

@@ -1,17 +1,11 @@
 """Search spaces: the YAML language that says which heads may be searched. Reading, counting and sampling need no torch."""
 
-from headsearch.space.constraints import Constraint
-from headsearch.space.domains import Chooser, RandomChooser
 from headsearch.space.loading import load_space, parse_space, shipped_spaces
 from headsearch.space.schema import json_schema
-from headsearch.space.space import FORMAT, CostFunction, Space
+from headsearch.space.space import CostFunction, Space
 
 __all__ = [
-    "FORMAT",
-    "Chooser",
-    "Constraint",
     "CostFunction",
-    "RandomChooser",
     "Space",
     "json_schema",
     "load_space",

@@ -158,24 +158,29 @@ class Integer:
             return self.default
         return fallback if fallback in self else self.low
 
+    @property
+    def numbers(self) -> range:
+        """All of them."""
+        return range(self.low, self.high + 1, self.step)
+
     def starting(self, fallback: Scalar, steps: int) -> Integer:
         """The same numbers, tried first `steps` places after the one that would be, round and round."""
-        place = (int(self.first(fallback) or 0) - self.low) // self.step + steps
-        return replace(self, default=self.low + place % ((self.high - self.low) // self.step + 1) * self.step)
+        place = self.numbers.index(int(self.first(fallback) or 0)) + steps
+        return replace(self, default=self.numbers[place % self.count])
 
     @property
-    def count(self) -> int | None:
-        """Number of values."""
+    def count(self) -> int:
+        """Number of values, which may be more than `len` can tell."""
         return (self.high - self.low) // self.step + 1
 
     def values(self) -> Iterator[Scalar]:
         """The numbers, ascending."""
-        return iter(range(self.low, self.high + 1, self.step))
+        return iter(self.numbers)
 
     def __contains__(self, value: Scalar) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
             return False
-        return self.low <= value <= self.high and (int(value) - self.low) % self.step == 0
+        return int(value) in self.numbers
 
     def to_data(self) -> Any:
         """Normalised meaning, for hashing."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
+from itertools import chain, repeat
 
 from headsearch.document import ListNode, MapNode, Node, ScalarNode, Where, describe, shorten
 from headsearch.errors import HeadError, did_you_mean
@@ -266,22 +269,19 @@ class TreeParser:
             raise node.where.error(
                 f"{family.name}.{parameter.name} is drawn from {domain}; expected {expected}"
             )
-        whole_range = isinstance(domain, Integer) and parameter.choices is None
-        values = (
-            iter((domain.low, domain.high))
-            if whole_range and isinstance(domain, Integer)
-            else domain.values()
-        )
-        positions = _positions(node) if whole_range or not isinstance(domain, Integer) else []
+        values, positions = domain.values(), _positions(node)
+        if isinstance(domain, Integer):
+            if parameter.choices is None:
+                values = iter((domain.low, domain.high))
+            else:
+                positions = []
         checked: list[Scalar] = []
-        for index, value in enumerate(values):
+        for value, position in zip(values, chain(positions, repeat(node.where)), strict=False):
             try:
                 checked.append(validate_value(family.name, parameter, value))
             except HeadError as error:
-                position = positions[index] if index < len(positions) else node.where
-                near = (
-                    did_you_mean(value, map(str, parameter.choices or ())) if isinstance(value, str) else ""
-                )
+                choices = map(str, parameter.choices or ())
+                near = did_you_mean(value, choices) if isinstance(value, str) else ""
                 raise position.error(f"{error}{near if 'did you mean' in near else ''}") from None
         if isinstance(source, Fixed):
             return Fixed(checked[0])
@@ -322,9 +322,23 @@ class TreeParser:
             raise target.where.error(f"'{shorten(target.value)}' is not defined{known}")
         return target.value, target.where
 
+    @contextlib.contextmanager
+    def _resolving(self, name: str, where: Where) -> Iterator[None]:
+        """Mark a definition as being resolved; meeting it again meanwhile is a cycle."""
+        names = self.resolving
+        if name in names:
+            raise where.error(
+                f"definitions go round in a circle: {' → '.join([*names[names.index(name) :], name])}; expected an end"
+            )
+        if len(names) >= MAX_LEVELS:
+            raise where.error(f"definitions refer to each other more than {MAX_LEVELS} deep")
+        names.append(name)
+        yield
+        names.pop()
+
     def _kind_of_definition(self, name: str, where: Where) -> str:
         """`value` or `head`, following references; a cycle is an error."""
-        with _Resolving(self.resolving, name, where):
+        with self._resolving(name, where):
             node = self.definitions[name]
             if not isinstance(node, MapNode):
                 return "value"
@@ -337,34 +351,15 @@ class TreeParser:
         if name not in self.heads:
             if self._kind_of_definition(name, where) != "head":
                 raise where.error(f"'{name}' is defined as a value, and a head is expected here")
-            with _Resolving(self.resolving, name, where):
+            with self._resolving(name, where):
                 self.heads[name] = self.head(self.definitions[name])
         return self.heads[name]
 
     def _defined_value(self, name: str, where: Where) -> Source:
         if self._kind_of_definition(name, where) != "value":
             raise where.error(f"'{name}' is defined as a head, and a value is expected here")
-        with _Resolving(self.resolving, name, where):
+        with self._resolving(name, where):
             return self.value(self.definitions[name])
-
-
-class _Resolving:
-    """Marks a definition as being resolved; meeting it again meanwhile is a cycle."""
-
-    def __init__(self, names: list[str], name: str, where: Where) -> None:
-        if name in names:
-            raise where.error(
-                f"definitions go round in a circle: {' → '.join([*names[names.index(name) :], name])}; expected an end"
-            )
-        if len(names) >= MAX_LEVELS:
-            raise where.error(f"definitions refer to each other more than {MAX_LEVELS} deep")
-        self.names, self.name = names, name
-
-    def __enter__(self) -> None:
-        self.names.append(self.name)
-
-    def __exit__(self, *_: object) -> None:
-        self.names.pop()
 
 
 def _always(tree: HeadNode) -> HeadConfig | str | None:

@@ -6,7 +6,7 @@ expressions, bounds the wrong way round) is for `headsearch space validate`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from headsearch.heads import FAMILIES, Family, Parameter
 from headsearch.heads.config import Params
@@ -20,39 +20,31 @@ Schema = dict[str, Any]
 
 def json_schema() -> Schema:
     """The schema, as plain data for JSON (draft 2020-12)."""
+    stages: dict[str, tuple[str, Params]] = {**{name: (name, {}) for name in FAMILIES}, **PRESETS}
     definitions: Schema = {
         "ref": _mapping({"ref": _NAME}, ["ref"], "An independent draw of a definition."),
         "same": _mapping({"same": _NAME}, ["same"], "One draw of a definition, shared by all who name it."),
         "scalar": {"type": ["number", "string", "boolean", "null"]},
         "choice": _choice({"$ref": "#/$defs/scalar"}),
-        "int": _int({"type": "integer"}),
-        "float": _float({"type": "number"}),
+        "int": _range("int", {"type": "integer"}),
+        "float": _range("float", {"type": "number"}),
         "definition": {"anyOf": [*_refs("scalar", "choice", "int", "float", "head")]},
         "head": {
             "anyOf": [
                 *_refs("one_of", "stack", "set", "ref", "same"),
-                *_refs(*(f"family_{name}" for name in (*FAMILIES, *PRESETS))),
+                *_refs(*(f"family_{name}" for name in stages)),
             ]
         },
         "one_of": _mapping(
             {
-                "one_of": {"type": "array", "items": {"$ref": "#/$defs/head"}, "minItems": 1},
+                "one_of": _HEADS,
                 "default": {"type": "string", "description": "Name of the head tried first."},
             },
             ["one_of"],
             "Exactly one of these heads.",
         ),
         "stack": _mapping(
-            {
-                "stack": _mapping(
-                    {
-                        "repeat": _value({"type": "integer", "minimum": 1, "maximum": MAX_SLOTS}),
-                        "each": {"$ref": "#/$defs/head"},
-                    },
-                    ["repeat", "each"],
-                    "How many slots, and the head drawn for each of them.",
-                )
-            },
+            {"stack": _slots("repeat", MAX_SLOTS, "How many slots, and the head drawn for each of them.")},
             ["stack"],
             "A sequence whose slots are drawn one by one.",
         ),
@@ -60,21 +52,8 @@ def json_schema() -> Schema:
             {
                 "set": {
                     "anyOf": [
-                        {
-                            "type": "array",
-                            "items": {"$ref": "#/$defs/head"},
-                            "minItems": 1,
-                            "maxItems": MAX_MEMBERS,
-                            "description": "The heads of the set.",
-                        },
-                        _mapping(
-                            {
-                                "size": _value({"type": "integer", "minimum": 1, "maximum": MAX_MEMBERS}),
-                                "each": {"$ref": "#/$defs/head"},
-                            },
-                            ["size", "each"],
-                            "How many heads, and what each of them is drawn from.",
-                        ),
+                        {**_HEADS, "maxItems": MAX_MEMBERS, "description": "The heads of the set."},
+                        _slots("size", MAX_MEMBERS, "How many heads, and what each of them is drawn from."),
                     ]
                 }
             },
@@ -82,9 +61,8 @@ def json_schema() -> Schema:
             "Heads that are trained on one base at once; no two may be the same.",
         ),
     }
-    definitions |= {f"family_{name}": _family(name, family, {}) for name, family in FAMILIES.items()}
     definitions |= {
-        f"family_{name}": _family(name, FAMILIES[of], params) for name, (of, params) in PRESETS.items()
+        f"family_{name}": _family(name, FAMILIES[of], params) for name, (of, params) in stages.items()
     }
     top = _mapping(
         {
@@ -115,6 +93,7 @@ def json_schema() -> Schema:
 
 
 _NAME: Schema = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}
+_HEADS: Schema = {"type": "array", "items": {"$ref": "#/$defs/head"}, "minItems": 1}
 
 
 def _mapping(properties: Schema, required: list[str], doc: str) -> Schema:
@@ -136,32 +115,28 @@ def _choice(item: Schema) -> Schema:
     return _mapping({"choice": values, "default": item}, ["choice"], "One of these values.")
 
 
-def _int(bound: Schema) -> Schema:
-    properties = {
-        "int": {"type": "array", "items": bound, "minItems": 2, "maxItems": 2},
-        "step": {"type": "integer", "minimum": 1},
-        "log": {"type": "boolean"},
-        "default": bound,
-    }
+def _range(keyword: Literal["int", "float"], bound: Schema) -> Schema:
+    bounds = {"type": "array", "items": bound, "minItems": 2, "maxItems": 2}
+    properties = {keyword: bounds, "log": {"type": "boolean"}, "default": bound}
+    if keyword == "float":
+        return _mapping(properties, ["float"], "A real number from low to high.")
+    properties["step"] = {"type": "integer", "minimum": 1}
     return _mapping(properties, ["int"], "A whole number from low to high.")
 
 
-def _float(bound: Schema) -> Schema:
-    properties = {
-        "float": {"type": "array", "items": bound, "minItems": 2, "maxItems": 2},
-        "log": {"type": "boolean"},
-        "default": bound,
-    }
-    return _mapping(properties, ["float"], "A real number from low to high.")
+def _slots(number: str, most: int, doc: str) -> Schema:
+    """So many heads, each drawn from one description."""
+    count = _value({"type": "integer", "minimum": 1, "maximum": most})
+    return _mapping({number: count, "each": {"$ref": "#/$defs/head"}}, [number, "each"], doc)
 
 
 def _value(literal: Schema) -> Schema:
     """A literal of the given schema, or a domain of such."""
     options: list[Schema] = [literal, _choice(literal)]
     if literal.get("type") in ("integer", "number"):
-        options.append(_int({**literal, "type": "integer"}))
+        options.append(_range("int", {**literal, "type": "integer"}))
     if literal.get("type") == "number":
-        options.append(_float(literal))
+        options.append(_range("float", literal))
     return {"anyOf": [*options, *_refs("ref", "same")]}
 
 

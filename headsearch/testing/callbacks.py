@@ -13,7 +13,7 @@ from headsearch.experiment import Experiment
 from headsearch.results.records import TrialRecord
 from headsearch.search.callbacks import build_callbacks
 from headsearch.search.callbacks.tracker import Subject
-from headsearch.testing.executors import Watcher
+from headsearch.testing.executors import Watcher, interrupted
 from headsearch.testing.toy import Failure, ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 
@@ -53,11 +53,7 @@ def _interrupted(
 ) -> tuple[list[TrialRecord], list[str]]:
     """Every trial of a search that is interrupted once and resumed, and the notes."""
     first, then = Watcher(interrupt_after=4), Watcher()
-    try:
+    with interrupted():
         run_toy(out, experiment, evaluate, observer=first)
-    except KeyboardInterrupt:
-        pass
-    else:
-        raise AssertionError("an interruption was swallowed")
     records = run_toy(out, experiment, evaluate, resume=True, observer=then)
     return records, [*first.notes, *then.notes]

@@ -9,12 +9,13 @@ what they do, so the workers of the executor must share a disk with it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,13 +143,9 @@ def check_interruptions(make: MakeExecutor, folder: Path) -> None:
     evaluate = DiaryToy(folder)
     finished: list[TrialRecord] = []
     for rungs in (4, 8):
-        try:
+        with interrupted():
             watcher = Watcher(interrupt_after=rungs)
             _run(make, folder, experiment, evaluate, watcher, resume=(folder / "run").exists())
-        except KeyboardInterrupt:
-            pass
-        else:
-            raise AssertionError("an interruption was swallowed")
         records = read_records(folder / "run")
         states = {record.state for record in records}
         # Trials side by side may all be at their second rung: then none is complete.
@@ -175,13 +172,9 @@ def check_trunk(make: MakeExecutor, folder: Path) -> None:
         trunk=9, trials=3, finalists=2, replicates=2, sampler="grid", target_epochs=12, anchors=3
     )
     for rungs in (2, 5):
-        try:
+        with interrupted():
             watcher = Watcher(interrupt_after=rungs)
             _run(make, folder, experiment, ToyEvaluator(), watcher, resume=(folder / "run").exists())
-        except KeyboardInterrupt:
-            pass
-        else:
-            raise AssertionError("an interruption was swallowed")
     records = _run(make, folder, experiment, ToyEvaluator(), resume=True)
     _is_as_undisturbed(records, folder, experiment)
     trunks = {record.replicate: record for record in records if record.stage == "trunk"}
@@ -370,6 +363,16 @@ class Watcher(Observer):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+@contextlib.contextmanager
+def interrupted() -> Iterator[None]:
+    """Something that Ctrl-C ends, and that does not keep it to itself."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("an interruption was swallowed")
 
 
 def _run(

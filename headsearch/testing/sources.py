@@ -8,9 +8,8 @@ from __future__ import annotations
 import pickle
 from typing import Literal
 
-from headsearch.data import MEMORY_LIMIT, load_data
-from headsearch.data.collection import Part, Request
-from headsearch.data.load import pixels_of
+from headsearch.data.collection import MEMORY_LIMIT, Part, Request
+from headsearch.data.load import load_data, pixels_of
 from headsearch.data.names import SOURCES, Channels, check_data
 from headsearch.data.sets import Dataset
 

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from headsearch.errors import RunError
-from headsearch.files import write_bytes_atomically
+from headsearch.files import write_bytes_atomically, writing
 from headsearch.methods.collectives import bytes_of_first, on_first
 
 
@@ -121,7 +121,5 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         RunError: it cannot be written; what was there is left as it was.
     """
     content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    try:
+    with writing(path):
         write_bytes_atomically(path, save(content, metadata={"format": "pt"}))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error

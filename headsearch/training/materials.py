@@ -10,9 +10,8 @@ import torch
 
 from headsearch.base.info import BaseInfo
 from headsearch.base.model import Base, check_size, empty_base, load_base
-from headsearch.data import load_data
 from headsearch.data.augment import Views
-from headsearch.data.load import check_probe
+from headsearch.data.load import check_probe, load_data
 from headsearch.data.names import channel_count
 from headsearch.data.sets import Dataset
 from headsearch.errors import ExperimentError, HeadError

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headsearch.errors import RunError
+from headsearch.files import writing
 
 
 class MetricsLog:
@@ -23,25 +23,16 @@ class MetricsLog:
     def __init__(self, path: Path, size: int = 0) -> None:
         """Keep the first `size` bytes of the file, which is created where there is none."""
         self._path = path
-        try:
-            with path.open("ab") as file:
-                file.truncate(size)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with writing(path), path.open("ab") as file:
+            file.truncate(size)
 
     def append(self, kind: str, record: Mapping[str, Any]) -> None:
         """Write one line, at once."""
         line = json.dumps({"kind": kind, **record}, allow_nan=False)
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
     @property
     def size(self) -> int:
         """Bytes written, for the checkpoint."""
         return self._path.stat().st_size
-
-    def _unwritable(self, error: OSError) -> RunError:
-        return RunError(f"{self._path}: cannot be written: {error.strerror or error}")

@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from headbench.making import COLUMNS, collect, write_headbench
 from headbench.table import need_parts, read_headbench
@@ -63,6 +64,22 @@ def test_what_is_written_reads_back_to_six_digits_and_to_the_same_bytes(folder: 
     first = path.read_bytes()
     write_headbench(path, again)
     assert path.read_bytes() == first
+
+
+def test_a_table_of_version_1_is_read_and_a_later_one_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bench.csv.gz"
+    first = collect(folder).drop(columns=["version", "miou"])
+    first.to_csv(path, index=False)
+    old = read_headbench(path)
+    assert (old["version"] == 1).all()
+    assert old["miou"].isna().all()
+    write_headbench(path, old)
+    new = read_headbench(path)
+    assert (new["version"] == 2).all()
+    pd.testing.assert_series_equal(new["knn"], old["knn"], rtol=1e-5)
+    new.assign(version=3).to_csv(path, index=False)
+    with pytest.raises(RunError, match="has version 3 of HeadBench; this reads 1 to 2"):
+        read_headbench(path)
 
 
 def test_a_folder_without_parts_and_other_files_are_refused(tmp_path: Path) -> None:

@@ -40,6 +40,16 @@ def test_tau_and_ceiling_are_those_of_scipy(bench: leaderboard.Bench) -> None:
     assert ceiling == pytest.approx(stats.kendalltau(first, second).statistic)
 
 
+def test_a_target_that_a_bench_lacks_is_named_and_benches_that_have_it_are_found() -> None:
+    with pytest.raises(RunError, match=r"cifar10.csv.gz: has no miou after the long schedule"):
+        leaderboard.Bench(leaderboard.HERE / "cifar10.csv.gz", "screen", "miou")
+    linear = leaderboard.Bench(leaderboard.HERE / "cifar10.csv.gz", "screen", "linear").target()
+    table = read_headbench(leaderboard.HERE / "cifar10.csv.gz")
+    long = table[(table["part"] == "long") & (table["epoch"] == 20)]
+    assert linear.to_dict() == pytest.approx(long.groupby("head_id")["linear"].mean()[linear.index].to_dict())
+    assert "cifar10.csv.gz" in {path.name for path in leaderboard.having("proxies", "linear")}
+
+
 def test_the_lowest_leaves_out_each_family(bench: leaderboard.Bench) -> None:
     def score(heads: object) -> object:
         return heads["retrieval.head"]  # type: ignore[index]
@@ -70,7 +80,8 @@ def test_a_score_of_ones_own_has_its_line(
 ) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def score(heads):\n    return -heads['params']\n", encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["leaderboard.py", f"{file}:score", "--json"])
+    three = [str(leaderboard.HERE / f"{name}.csv.gz") for name in ("digits", "cifar10", "cifar10-convnext")]
+    monkeypatch.setattr(sys, "argv", ["leaderboard.py", f"{file}:score", "--json", "--tables", *three])
     assert leaderboard.main() == 0
     rows = {row["score"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
     assert rows[f"{file}:score"]["tau"] == pytest.approx(-rows["parameters"]["tau"])

@@ -14,8 +14,10 @@ import pandas as pd
 import photographs
 import photographs_outcomes as outcomes
 import pytest
+import torch
 from scipy import stats
 
+from headsearch.data.sets import MemoryImages
 from headsearch.heads import Candidate
 from headsearch.heads.registry import parse_head
 
@@ -43,14 +45,6 @@ def test_the_heads_are_what_their_names_say(bench: str) -> None:
     assert scores == sorted(scores, reverse=True)
     for head in described["heads"]:
         assert Candidate.of(parse_head(head["config"])).head_id == head["head_id"]
-
-
-def test_the_pages_show_what_is_computed(capsys: pytest.CaptureFixture[str]) -> None:
-    outcomes.judge(photographs.HERE / "vit-mocov3.csv")
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len(rows) > 10
-    page = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
-    assert [row for row in rows if row not in page] == []
 
 
 def test_accuracies_are_those_of_the_predictions() -> None:
@@ -84,15 +78,66 @@ def test_a_score_that_orders_as_the_target_does_has_a_tau_of_one() -> None:
     for place in range(8):
         common = {"head_id": f"h{place}", "replicate": 0, "epochs": 4, "epoch": 4}
         rows.append({**common, "arm": "screen", "score": 0.1 * place})
-        rows.append({**common, "arm": f"head-{place:02}", "knn": 40.0 + place, "linear": 50.0 + 2 * place})
+        accuracies = {"knn": 40.0 + place, "linear": 50.0 + 2 * place, "miou": 20.0 - place}
+        rows.append({**common, "arm": f"head-{place:02}", **accuracies})
     found = outcomes.predicted(pd.DataFrame(rows))
     assert found is not None
-    assert found["heads"] == 8
     assert found["tau"] == pytest.approx((1.0, 1.0, 1.0))
     # The best four are 4 to 7, their mean 5.5; that of all is 3.5.
     assert found["knn"][0] == pytest.approx(2.0)
     assert found["linear"][0] == pytest.approx(4.0)
+    assert found["miou"][0] == pytest.approx(-2.0)
     assert outcomes.predicted(pd.DataFrame(rows[1:])[lambda table: table["arm"] != "screen"]) is None
+
+
+def test_the_reliability_is_that_of_a_known_model() -> None:
+    random = np.random.default_rng(0)
+    truth, shares, inside = 1.5, [], 0
+    share = truth**2 / (truth**2 + 1 / 3)
+    for _ in range(300):
+        true = random.normal(scale=truth, size=(15, 1))
+        found = outcomes.reliability(pd.DataFrame(true + random.normal(size=(15, 3))))
+        shares.append(found.share)
+        inside += found.low < share < found.high
+    assert np.median(shares) == pytest.approx(share, abs=0.02)
+    assert 0.92 < inside / 300 < 0.98
+
+
+def test_a_perfect_predictor_s_tau_follows_from_the_reliability() -> None:
+    random = np.random.default_rng(0)
+    true = random.normal(size=4000)
+    measured = true + random.normal(scale=0.5, size=4000)
+    expected = outcomes.Reliability(1 / 1.25, 0.5, 0.9, 0.0).perfect[0]
+    assert stats.kendalltau(true, measured).statistic == pytest.approx(expected, abs=0.02)
+
+
+def test_a_mosaic_s_pixels_and_classes_are_those_of_four_images() -> None:
+    plain = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 3, 16, 16).contiguous()
+    found = photographs.mosaics(MemoryImages(plain, torch.arange(8) * 10), 50, seed=0)
+    assert torch.equal(found.images[:, 0].long() * 10, found.masks)
+    assert torch.equal(found.images[:, 0], found.images[:, 2])
+    corners = found.masks[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    for mask, classes in zip(found.masks, corners, strict=True):
+        assert set(mask.unique().tolist()) == set(classes.tolist())
+
+
+def test_the_mean_of_the_heads_has_an_observation_for_each_replicate() -> None:
+    random = np.random.default_rng(0)
+    rows = [
+        {"arm": arm, "replicate": replicate, "knn": random.normal()}
+        for replicate in range(3)
+        for arm in ("none", "head-00", "head-01")
+    ]
+    last = pd.DataFrame(rows)
+    gain, low, high = outcomes.mean_gain(last, "none", "knn", comparisons=1)
+    none = last[last["arm"] == "none"]["knn"].to_numpy()
+    means = last[last["arm"] != "none"].groupby("replicate")["knn"].mean().to_numpy()
+    spread = np.sqrt(means.var(ddof=1) / 3 + none.var(ddof=1) / 3)
+    assert gain == pytest.approx(means.mean() - none.mean())
+    assert (gain - low, high - gain) == pytest.approx((high - gain, gain - low))
+    # Between Student's quantiles of four degrees of freedom and of two.
+    assert 2.776 <= (high - gain) / spread <= 4.303
+    assert outcomes.mean_gain(last, "none", "knn", comparisons=5)[1] < low
 
 
 def test_flatness_is_the_last_quarter_over_what_came_before() -> None:

@@ -160,9 +160,36 @@ def test_with_a_budget_of_time_heads_get_fewer_epochs(tmp_path: Path) -> None:
     none, head = shared.arms.values()
     assert (none.recipe.epochs, head.recipe.epochs) == (100, 62)
     assert head.recipe.warmup_epochs == pytest.approx(6.2)
-    file = write_head(tmp_path / "unknown.yaml", {"convnext": {"depth": 1}}, overhead=None)
-    with pytest.raises(ExperimentError, match="no overhead"):
-        make_plan([file], budget="time")
+
+
+def test_what_a_described_head_takes_is_measured_and_holds_for_those_who_go_on(
+    head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(*overrides: str) -> ComparisonPlan:
+        heads = [head, {"convnext": {"depth": 3}}]
+        return make_plan(heads, seeds=1, budget="time", probes=["knn"], overrides=[*SHORT, *overrides])
+
+    class TrainingBegins(Exception):
+        pass
+
+    def begin(*_: Any, **__: Any) -> None:
+        raise TrainingBegins
+
+    def epochs() -> list[int]:
+        with pytest.raises(TrainingBegins):
+            run(timed("recipe.epochs=100"), out, resume=out.exists())
+        arms = yaml.safe_load((out / "compare.yaml").read_text())["arms"]
+        return [spec["recipe"]["epochs"] for spec in arms.values()]
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(module, "pretrain", begin)
+    none, known, measured = epochs()
+    assert (none, known) == (100, 50)
+    assert 5 < measured < 95, "three blocks more than none"
+    monkeypatch.setattr(module, "step_overhead", begin)
+    assert epochs() == [none, known, measured]
+    with pytest.raises(RunError, match=r"another arms.none.recipe.epochs"):
+        run(timed("recipe.epochs=90"), out, resume=True)
 
 
 def test_heads_that_cannot_be_compared_are_refused(head: Path, tmp_path: Path) -> None:

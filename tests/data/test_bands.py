@@ -13,10 +13,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from headsearch.data import load_data
 from headsearch.data.augment import Augmentation, Views, default_augmentation
 from headsearch.data.bands import Bands
-from headsearch.data.load import band_statistics
+from headsearch.data.load import band_statistics, load_data
 from headsearch.data.opening import CorruptImage
 from headsearch.data.recipe import check_bands
 from headsearch.data.sets import MemoryImages

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from headsearch.data import load_data
 from headsearch.data.cache import Cached, cache_folder
+from headsearch.data.load import load_data
 from headsearch.data.sets import Dataset, MemoryImages, StreamedImages
 from headsearch.data.sources import FileSource
 from headsearch.errors import DataError

@@ -23,7 +23,7 @@ from headsearch.data.decode import (
     header_size,
 )
 from headsearch.data.opening import CorruptImage
-from headsearch.data.sources import ArraySource, FileSource
+from headsearch.data.sources import FileSource, ItemSource
 
 
 def photo(width: int = 96, height: int = 64) -> Image.Image:
@@ -262,7 +262,7 @@ def test_the_canvas_is_chosen_from_the_images_that_can_be_read(tmp_path: Path) -
 
 def test_arrays_are_resized_like_files() -> None:
     image = np.asarray(photo(48, 48))
-    expected, _, _ = decode_all(ArraySource(image[None], "x"), [0], 20)
+    expected, _, _ = decode_all(ItemSource(image[None], "x"), [0], 20)
     from_file = decode_file(encoded(photo(48, 48), "PNG"), 20)
     assert torch.equal(expected[0], torch.from_numpy(from_file.transpose(2, 0, 1).copy()))
 

@@ -6,13 +6,18 @@ import os
 import pickle
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from headsearch.data.collection import cut
-from headsearch.data.folder import folder
+from headsearch.data import folder as source
+from headsearch.data.collection import Collection, Request, cut
 from headsearch.data.sources import FileSource
 from headsearch.errors import DataError, LabelsMissing
+
+
+def folder(path: Path, with_labels: bool, **request: Any) -> Collection:
+    return source.folder(Request(str(path), with_labels, **request))
 
 
 def touch(root: Path, *files: str) -> None:

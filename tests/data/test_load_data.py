@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from headsearch.data import load_data
 from headsearch.data.collection import cut, held_out_count
 from headsearch.data.digits import _HELD_OUT
-from headsearch.data.load import check_probe, pixel_statistics
+from headsearch.data.load import check_probe, load_data, pixel_statistics
 from headsearch.data.sets import Dataset, MemoryImages, StreamedImages
 from headsearch.data.sources import FileSource
 from headsearch.errors import DataError, LabelsMissing

@@ -13,8 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headsearch.data.npz import npz
+from headsearch.data import npz as source
+from headsearch.data.collection import Collection, Request
 from headsearch.errors import DataError
+
+
+def npz(path: Path, with_labels: bool, **request: Any) -> Collection:
+    return source.npz(Request(str(path), with_labels, **request))
 
 
 def images(count: int = 4, shape: tuple[int, ...] = (5, 6, 3), kind: Any = np.uint8) -> Any:
@@ -144,7 +149,7 @@ def test_an_uncompressed_array_larger_than_the_limit_is_mapped(tmp_path: Path, f
     square = images(count=30, shape=(6, 6, 3))
     arrays = {"labels": np.arange(30) % 2, "images": np.asfortranarray(square) if fortran else square}
     found = npz(saved(tmp_path, **arrays), with_labels=True, memory_limit=1000)
-    assert isinstance(found.train.source.images, np.memmap)  # type: ignore[attr-defined]
+    assert isinstance(found.train.source.items, np.memmap)  # type: ignore[attr-defined]
     for row in (0, 7, 29):
         np.testing.assert_array_equal(found.train.source.read(row, 6), square[row])
 
@@ -168,12 +173,13 @@ def test_bombs_take_neither_memory_nor_time(tmp_path: Path) -> None:
     zipped(tmp_path, images=header).rename(tmp_path / "header.npz")
     code = f"""
 from pathlib import Path
+from headsearch.data.collection import Request
 from headsearch.data.npz import npz
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 before = peak()
 for name in ("big", "petabyte", "header"):
-    try: npz(Path({str(tmp_path)!r}) / f"{{name}}.npz", with_labels=False, memory_limit=2**27)
+    try: npz(Request(f"{tmp_path}/{{name}}.npz", labels=False, memory_limit=2**27))
     except Exception as error: print(type(error).__name__, error)
 print(peak() - before)
 """

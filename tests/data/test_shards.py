@@ -20,7 +20,8 @@ import torch
 import webdataset as wds
 from PIL import Image
 
-from headsearch.data import load_data
+from headsearch.data.collection import Request
+from headsearch.data.load import load_data
 from headsearch.data.names import check_data, data_named
 from headsearch.data.sets import Dataset, MemoryImages
 from headsearch.data.shards import ShardSource, _without_braces, webdataset
@@ -111,7 +112,7 @@ def test_they_hold_what_webdataset_reads(shards: Path) -> None:
         sample["__key__"]: (sample["jpg"], int(sample["cls"]))
         for sample in wds.WebDataset(sorted(map(str, shards.glob("*.tar"))), shardshuffle=False)
     }
-    found = webdataset(str(shards), with_labels=True)
+    found = webdataset(Request(str(shards), labels=True))
     source, labels = found.train.source, found.train.labels
     assert isinstance(source, ShardSource)
     assert labels is not None
@@ -249,7 +250,7 @@ def test_class_numbers_may_be_in_json(tmp_path: Path) -> None:
             add(tar, f"./x/{number}.json", json.dumps({"label": number % 4, "caption": "a.b"}).encode())
             add(tar, f"./x/{number}.seg.png", b"no image of the set")
             add(tar, f"./x/{number}.JPG", jpeg(number))
-    found = webdataset(str(tmp_path / "pics.tar"), with_labels=True)
+    found = webdataset(Request(str(tmp_path / "pics.tar"), labels=True))
     assert found.train.labels == [number % 4 for number in range(20)]
     assert found.train.source.name(3) == "pics.tar/x/3.JPG"
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from headsearch.data import load_data
 from headsearch.data.collection import Request
 from headsearch.data.decode import RGB
+from headsearch.data.load import load_data
 from headsearch.data.sets import Dataset, MemoryImages
 from headsearch.data.timm_names import _sequential
 from headsearch.errors import DataError

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy import stats
 
-from headsearch.data import load_data
+from headsearch.data.load import load_data
 from headsearch.errors import BaseModelError, DataError, ExperimentError
 from headsearch.evaluation.evaluate import evaluate, settled
 from headsearch.evaluation.intervals import Outcome

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from headsearch.data import load_data
 from headsearch.data.augment import Augmentation, Views
+from headsearch.data.load import load_data
 from headsearch.data.sets import MemoryImages
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.finetune import finetune

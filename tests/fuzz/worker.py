@@ -138,11 +138,11 @@ def plan(rng: random.Random, folder: Path) -> Callable[[], None]:
     from headsearch.reproduction.plan import make_plan as make_reproduction
 
     asked: Any = make_plan([HEAD], data="digits") if rng.random() < 0.5 else make_reproduction()
-    name = "compare.yaml" if hasattr(asked, "arms") else "reproduce.yaml"
-    source = folder / name
+    compared = hasattr(asked, "arms")
+    source = folder / ("compare.yaml" if compared else "reproduce.yaml")
     source.write_text(to_yaml(asked.to_dict()), encoding="utf-8")
     mutated_file([source], rng, folder).replace(source)
-    return lambda: asked.check_resume(folder)
+    return lambda: (asked.resumed if compared else asked.check_resume)(folder)
 
 
 def weights(rng: random.Random, folder: Path) -> Callable[[], None]:

@@ -35,8 +35,13 @@ def some(ratio: float = 0.75, count: int = 3) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(
     ("model", "kwargs"),
-    [("vit_tiny_patch16_224", {}), ("vit_small_patch14_reg4_dinov2", {"init_values": 0.1})],
-    ids=["class token", "registers too"],
+    [
+        ("vit_tiny_patch16_224", {}),
+        ("vit_small_patch14_reg4_dinov2", {"init_values": 0.1}),
+        ("vit_tiny_patch16_224", {"global_pool": "avg"}),
+        ("vit_tiny_patch16_224", {"global_pool": "avg", "class_token": False}),
+    ],
+    ids=["class token", "registers too", "mean of patches", "no class token"],
 )
 def test_what_is_seen_comes_out_as_from_lightlys_masked_vit(model: str, kwargs: dict[str, Any]) -> None:
     base, leaving_out = make(model, **kwargs)
@@ -49,7 +54,8 @@ def test_what_is_seen_comes_out_as_from_lightlys_masked_vit(model: str, kwargs: 
     prefix = base.model.num_prefix_tokens
     keep = torch.cat([torch.arange(prefix).expand(3, -1), seen + prefix], dim=1)
     expected = lightly.encode(images, idx_keep=keep)
-    torch.testing.assert_close(found.embedding, expected[:, 0])
+    pooled = expected[:, prefix:].mean(dim=1) if "global_pool" in kwargs else expected[:, 0]
+    torch.testing.assert_close(found.embedding, base.model.fc_norm(pooled))
     at_seen = base.model.norm(tokens(found.map, (~mask).flatten().nonzero().flatten()))
     torch.testing.assert_close(at_seen, expected[:, prefix:].flatten(0, 1))
     at_hidden = tokens(found.map, mask.flatten().nonzero().flatten())

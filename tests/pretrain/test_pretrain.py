@@ -168,7 +168,7 @@ def test_a_set_that_is_streamed_is_trained_on_like_one_in_memory(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import headsearch.training.materials as materials
-    from headsearch.data import load_data
+    from headsearch.data.load import load_data
 
     pretrain(small_spec(images), tmp_path / "memory")
     monkeypatch.setattr(materials, "load_data", lambda *a, **k: load_data(*a, **k, memory_limit=0))

@@ -12,9 +12,8 @@ from typing import Any
 
 import frozen
 import pytest
+from database_servers import ServerMissing
 from servers import DUMP, STORAGES, restore, serving
-
-from headsearch.testing.servers import ServerMissing
 
 
 def compare(run: frozen.OldRun, copy: Path) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-
-from headsearch.testing.servers import GrpcProxy, MariaServer, PostgresServer, ServerMissing, server_folder
+from database_servers import GrpcProxy, MariaServer, PostgresServer, ServerMissing, server_folder
 
 Server = TypeVar("Server", PostgresServer, MariaServer)
 

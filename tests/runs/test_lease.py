@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
+from database_servers import MariaServer, PostgresServer
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
@@ -23,7 +24,6 @@ from headsearch.search import lease as module
 from headsearch.search.lease import KEY, Lease, StudyLost
 from headsearch.search.observer import Observer
 from headsearch.search.patience import Patience
-from headsearch.testing.servers import MariaServer, PostgresServer
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 from headsearch.training.trial import RungScores, Training

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from database_servers import MariaServer, PostgresServer
 from typer.testing import CliRunner
 
 from headsearch.cli import app
@@ -25,7 +26,6 @@ from headsearch.dashboard.runs import Runs
 from headsearch.runs.reading import RunReader, look_at, read_records, read_run
 from headsearch.runs.sqlite import look
 from headsearch.runs.storages import open_storage
-from headsearch.testing.servers import MariaServer, PostgresServer
 from headsearch.testing.toy_search import run_toy, toy_experiment
 
 NOBODY = 65534

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import optuna
 import pytest
+from database_servers import GrpcProxy, MariaServer, PostgresServer, Stop
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
@@ -18,7 +19,6 @@ from headsearch.runs.reading import read_records
 from headsearch.runs.storages import open_storage
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer
-from headsearch.testing.servers import GrpcProxy, MariaServer, PostgresServer, Stop
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 from headsearch.training.trial import RungScores, Training

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from database_servers import USER, MariaServer, PostgresServer, free_port
 from optuna.storages import RDBStorage
 
 from headsearch.errors import RunError
@@ -17,7 +18,6 @@ from headsearch.runs import database
 from headsearch.runs import storages as storage
 from headsearch.runs.reading import read_records
 from headsearch.runs.storages import open_storage
-from headsearch.testing.servers import USER, MariaServer, PostgresServer, free_port
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 
 SECRET = "hunter2"

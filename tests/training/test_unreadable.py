@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headsearch.data import load_data
+from headsearch.data.load import load_data
 from headsearch.errors import DataError
 from headsearch.heads.config import HeadConfig
 from headsearch.testing.tiny import Context, tiny_experiment, training

@@ -1,13 +1,14 @@
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from headsearch.testing.servers import GrpcProxy
+from database_servers import GrpcProxy
 
 STARTED = """
 import os, sys, signal
-from headsearch.testing.servers import GrpcProxy
+from database_servers import GrpcProxy
 server = GrpcProxy("sqlite:///" + sys.argv[1])
 print(server._server._number, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -25,6 +26,7 @@ def test_a_server_ends_with_the_process_that_started_it_however_that_ends(tmp_pa
     done = subprocess.run(
         [sys.executable, "-c", STARTED, str(tmp_path / "studies.db")],
         stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         text=True,
         timeout=240,
         check=False,
