@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 
+import label_free_outcomes
 import label_free_scores
 import numpy as np
 import optuna
@@ -222,6 +223,14 @@ def scores(*benches: Curves) -> Iterable[Table | str]:
             )
 
 
+def candidates(*benches: Curves) -> Iterable[Table | str]:
+    """Whether one of three label-free measures, named beforehand, predicts the long schedule better than the score."""
+    measured = {bench.name: Curves(path_of(f"label_free/{bench.name}")).table for bench in benches}
+    yield from label_free_outcomes.text(
+        {bench.name: (bench.table, measured[bench.name]) for bench in benches}
+    )
+
+
 def trunk(*benches: Curves) -> Iterable[Table | str]:
     """Whether proxies tell more where they branch from a trunk, beside proxies from scratch of the same heads and seeds."""
     table = _table(
@@ -389,7 +398,19 @@ def cost(curves: Curves) -> Iterable[Table | str]:
 
 TABLES: dict[str, Callable[..., Iterable[Table | str]]] = {
     each.__name__: each
-    for each in (gains, discrepancy, seeds, screens, schedules, trunk, scores, orders, anchors, cost)
+    for each in (
+        gains,
+        discrepancy,
+        seeds,
+        screens,
+        schedules,
+        candidates,
+        trunk,
+        scores,
+        orders,
+        anchors,
+        cost,
+    )
 }
 
 

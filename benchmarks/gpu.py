@@ -8,7 +8,7 @@ every part. docs/benchmarks.md is made from it.
 - tests: those marked `gpu`;
 - steps: images/s and share of the dense bfloat16 peak of a ViT-S/16 at 224 pixels, with and without a head, beside the least (`limit.py`) and a
   step as lightly's examples write it, on ready batches; `compiled`, the last part: by torch.compile;
-- screen: a joint run of 24 heads, in proxies of the same schedule; its peak memory beside the estimate;
+- screen: a joint run of 24 heads, in proxies of the same schedule, and where both spend their time; its peak memory beside the estimate;
 - sharing: several proxies at once on one accelerator, over one alone;
 - streaming: decoded photographs of 500 x 375 pixels, alone and feeding the ViT-S;
 - search: trainings of docs/protocol.md on the photographs in --images, as many as --minutes allow.
@@ -148,33 +148,60 @@ def screen(options: argparse.Namespace) -> dict[str, Any]:
     from headsearch.space import load_space
     from headsearch.space.drawing import distinct_heads
     from headsearch.testing.tiny import Context, training
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training import proxy
+    from headsearch.training.candidates import CandidatesRun
 
     count, epochs = (2, 1) if options.quick else (24, 3)
     described = screening.experiment(epochs, None, options.device, quick=options.quick)
-    evaluate = ProxyEvaluator(described)
+    evaluate = proxy.ProxyEvaluator(described)
     info = check_base(described.base.source, image_size=16, kwargs=described.base.kwargs)
     drawn = distinct_heads(load_space("paper"), count, seed=0, base=info, cost_function=head_cost)
     on_gpu = options.device == "cuda"
+    trained: list[float] = []
+    scored: list[float] = []
 
-    def seconds(*candidates: Any) -> float:
+    class Timed(CandidatesRun):
+        """Notes the seconds of every epoch, and of what ends it: scores and a checkpoint."""
+
+        def train_epoch(self) -> float:
+            began = time.perf_counter()
+            loss = super().train_epoch()
+            trained.append(time.perf_counter() - began)
+            return loss
+
+        def _epoch_ended(self, loss: float) -> None:
+            began = time.perf_counter()
+            super()._epoch_ended(loss)
+            scored.append(time.perf_counter() - began)
+
+    def measured(*candidates: Any) -> tuple[float, float, float, float]:
+        """Seconds in all, in training, in scoring, and of the last epoch."""
         configs = [candidate.config for candidate in candidates]
+        trained.clear()
+        scored.clear()
         with tempfile.TemporaryDirectory() as folder:
             stage = "proxy" if len(configs) == 1 else "screen"
             began = time.perf_counter()
             evaluate(training(Path(folder), *configs, stage=stage), Context())
-            return time.perf_counter() - began
+            return time.perf_counter() - began, sum(trained), sum(scored), trained[-1]
 
+    proxy.CandidatesRun = Timed  # type: ignore[misc]
     estimate = evaluate.check_screen(drawn)
-    seconds(drawn[0])
-    proxies = [seconds(head) for head in drawn[:: max(1, count // 4)]]
+    measured(drawn[0])
+    means = [
+        statistics.fmean(part)
+        for part in zip(*(measured(head) for head in drawn[:: max(1, count // 4)]), strict=True)
+    ]
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    joint = seconds(*drawn)
+    joint = measured(*drawn)
+    parts = ("seconds", "training_seconds", "scoring_seconds", "last_epoch_seconds")
     return {
         "heads": count,
-        "proxies": round(joint / statistics.fmean(proxies), 3),
-        "proxy_seconds": round(statistics.fmean(proxies), 2),
+        "proxies": round(joint[0] / means[0], 3),
+        "steps_in_proxies": round(joint[3] / means[3], 3),
+        "screen": {name: round(value, 3) for name, value in zip(parts, joint, strict=True)},
+        "proxy": {name: round(value, 3) for name, value in zip(parts, means, strict=True)},
         "estimated_gib": round(estimate / 2**30, 2),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
     }

@@ -10,6 +10,7 @@ file alone, and not what that file imports.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.metadata
@@ -18,14 +19,14 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from os import PathLike, fspath
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from headsearch.errors import PluginError, did_you_mean
+from headsearch.errors import PluginError, UserError, did_you_mean
 from headsearch.registry import registry_of
 
 GROUP = "headsearch.plugins"
@@ -93,6 +94,17 @@ def load_module(reference: str) -> ModuleType:
         raise PluginError(
             f"{short_name(reference)}: {_line(error)}raises {type(error).__name__} when imported: {message}"
         ) from error
+
+
+@contextlib.contextmanager
+def run_by_a_guest(what: str) -> Iterator[None]:
+    """Have whatever the code of a plug-in raises be a `PluginError` that names `what`; a `UserError` says enough itself."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{what} raises {type(error).__name__}: {error}") from error
 
 
 def is_factory(text: str) -> bool:

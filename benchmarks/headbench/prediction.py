@@ -98,7 +98,9 @@ def predictions(benches: Sequence[Bench]) -> list[Prediction]:
     return sorted(found, key=lambda each: -2.0 if each.agreement.tau is None else -each.agreement.tau)
 
 
-def ahead(benches: Sequence[Bench], score: str, other: str, *, seed: int = 0) -> Ahead | None:
+def ahead(
+    benches: Sequence[Bench], score: str, other: str, *, seed: int = 0, draws: int = RESAMPLES
+) -> Ahead | None:
     """How much better `score` predicts the target than `other` does; None where one of the three is the same for all heads of every bench.
 
     Judged together on each resample: two scores of the same heads have most of their luck in common, so that this tells more than two intervals.
@@ -117,7 +119,7 @@ def ahead(benches: Sequence[Bench], score: str, other: str, *, seed: int = 0) ->
     (found,) = difference(np.ones((1, n)))
     if not np.isfinite(found):
         return None
-    return Ahead(float(found), *percentiles(difference(resamples(n, RESAMPLES, seed))))
+    return Ahead(float(found), *percentiles(difference(resamples(n, draws, seed))))
 
 
 def left_out(benches: Sequence[Bench], groups: Sequence[str], *, seed: int = 0) -> LeftOut:

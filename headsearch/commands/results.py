@@ -53,7 +53,7 @@ def rank(
             console().print(tables.departure_table(departed))
         return
     rows = [*ranking, *departed]
-    typer.echo(tables.rank_json(rows) if output == "json" else tables.rank_csv(rows))
+    typer.echo(tables.rank_text(rows, output))
 
 
 @app.command(epilog="Example:  headsearch trials runs/digits --format json")
@@ -64,11 +64,10 @@ def trials(run: RunPath, output: TableOutput = "table") -> None:
 
     found = read_run(run)
     tell_problems(found)
-    records = found.records
     if output == "table":
-        console().print(tables.trial_table(records))
+        console().print(tables.trial_table(found.records))
     else:
-        typer.echo(tables.trial_json(records) if output == "json" else tables.trial_csv(records))
+        typer.echo(tables.trial_text(found.records, output))
 
 
 @app.command(epilog="Example:  headsearch export runs/digits --rank 1 --out head.yaml")

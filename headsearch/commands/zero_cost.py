@@ -110,8 +110,7 @@ def score(
     if output == "table":
         console().print(tables.zero_cost_table(rows))
     else:
-        text = tables.zero_cost_json(rows) if output == "json" else tables.zero_cost_csv(rows)
-        typer.echo(text)
+        typer.echo(tables.zero_cost_text(rows, output))
 
 
 @contextlib.contextmanager

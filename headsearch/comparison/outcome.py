@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from headsearch.comparison.plan import NONE, VERSION, ComparisonPlan
 from headsearch.files import versions
-from headsearch.results.markup import result_html
+from headsearch.results.markup import markdown_table, result_html
 from headsearch.results.noise import blocked_noise
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ class Comparison:
     def to_markdown(self) -> str:
         """The table and the verdict, as a page."""
         header, *rows = self.cells()
-        lines = [header, ["---"] * len(header), *rows]
-        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        table = markdown_table(header, rows)
         return f"# With and without a head\n\n{self.verdict}\n\n{table}\n\n{self.notes}\n"
 
     def to_table(self) -> Table:
@@ -112,13 +111,8 @@ class Comparison:
     def cells(self) -> Iterator[list[str]]:
         """The table's header and rows as text."""
         probes = list(self.rows[0].scores)
-        yield [
-            "head",
-            *(name for probe in probes for name in (probe, "gain [95%]")),
-            "epochs",
-            "time",
-            "images/s",
-        ]
+        pairs = (name for probe in probes for name in (probe, "gain [95%]"))
+        yield ["head", *pairs, "epochs", "time", "images/s"]
         for row in self.rows:
             scores = [text for probe in probes for text in _shown(row.scores[probe])]
             yield [row.arm, *scores, *_cost(row)]
@@ -186,18 +180,11 @@ def _scores(by_arm: Mapping[str, Sequence[float]]) -> dict[str, ArmScore]:
     found = {}
     for arm, values in by_arm.items():
         gain = None if arm == NONE else fmean(values) - control
-        low: float | None = None
-        high: float | None = None
+        bounds: tuple[float, float] | tuple[None, None] = (None, None)
         if gain is not None and noise is not None:
-            low, high = noise.interval(gain, len(values), len(values))
-        found[arm] = ArmScore(
-            by_seed=tuple(values),
-            mean=fmean(values),
-            sd=stdev(values) if len(values) > 1 else None,
-            gain=gain,
-            gain_low=low,
-            gain_high=high,
-        )
+            bounds = noise.interval(gain, len(values), len(values))
+        deviation = stdev(values) if len(values) > 1 else None
+        found[arm] = ArmScore(tuple(values), fmean(values), deviation, gain, *bounds)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headsearch.report.views.overview import CONDITIONS, best, subtitle
+from headsearch.results.markup import markdown_table
 from headsearch.results.spending import PART_NAMES
 from headsearch.results.tables import rank_cells, rank_notes, rank_titles
 from headsearch.results.text import duration
@@ -49,7 +50,7 @@ def _ranking(view: Run) -> list[str]:
         f"- infeasible: {plain(row.head_id)}: {plain(row.reason)}" for row in view.rows if not row.feasible
     ]
     notes = [line for note in rank_notes(shown) for line in (f"{plain(note)}.", "")]
-    return [*_table(header, rows, left=(1,)), "", *notes, *rest, *broken]
+    return [_table(header, rows, left=(1,)), "", *notes, *rest, *broken]
 
 
 def _cost(view: Run) -> list[str]:
@@ -60,7 +61,7 @@ def _cost(view: Run) -> list[str]:
     ]
     saved = f"Stopping {found.stopped} heads early saved {found.saved_epochs} epochs, about {duration(found.saved_seconds)}."
     broken = [f"- {count} × {plain(reason)}" for reason, count in found.broken.items()]
-    return [*_table(["stage", "trainings", "epochs", "time"], rows, left=(0,)), "", saved, *broken]
+    return [_table(["stage", "trainings", "epochs", "time"], rows, left=(0,)), "", saved, *broken]
 
 
 def _provenance(view: Run) -> list[str]:
@@ -78,9 +79,6 @@ def _provenance(view: Run) -> list[str]:
     return told
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> str:
     rule = [":--" if place in left else "--:" for place in range(len(header))]
-    return [
-        f"| {' | '.join(cells)} |"
-        for cells in (header, rule, *[[plain(cell) for cell in row] for row in rows])
-    ]
+    return markdown_table(header, [[plain(cell) for cell in row] for row in rows], rule)

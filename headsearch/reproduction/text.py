@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headsearch.files import versions
 from headsearch.reproduction.contrasts import MOST_SEEDS, RELEVANT_POINTS, RELEVANT_TAU, UNCLEAR, Estimate
 from headsearch.reproduction.figures import CONTROLS, Choice, Claim, Claims, HeadFigures, Part
+from headsearch.results.markup import markdown_table
 from headsearch.results.text import UNKNOWN, gain, number
 
 if TYPE_CHECKING:
@@ -66,11 +67,11 @@ class Report:
         sections.append("\n".join(f"- **{claim.verdict}**: {claim.claim}." for claim in found.claims))
         for claim in found.claims:
             sections.append(f"## {claim.claim.partition(':')[0]}: {claim.verdict}")
-            sections.append(_markdown(_PARTS, map(part_cells, claim.parts)))
+            sections.append(markdown_table(_PARTS, map(part_cells, claim.parts)))
             sections.extend(self._remarks(claim))
         searched = sum(head.searched for head in found.heads)
         sections.append("## All heads and controls")
-        sections.append(_markdown(_HEADS, map(_head_cells, found.heads)))
+        sections.append(markdown_table(_HEADS, map(_head_cells, found.heads)))
         sections.append(
             f"Probe: k-NN accuracy of the frozen base in percent, mean ± standard deviation between seeds. Differences are in points; their 95% intervals hold "
             f"for all {searched} heads at once (Bonferroni), one control at a time. Screen: the place in the order of the screen without labels."
@@ -109,7 +110,7 @@ class Report:
             if others:
                 yield _beaten(others)
         if claim.name == "search" and found.choices:
-            yield _markdown(_CHOICES, map(_choice_cells, found.choices))
+            yield markdown_table(_CHOICES, map(_choice_cells, found.choices))
             yield (
                 "Regret: the best head of all minus the best of the heads taken, in points. The best of all was picked after looking, so its mean is partly luck. The "
                 "interval allows for this, but the number does not. Random: the expected regret of as many heads taken at random. As good: the chance that they do as well. "
@@ -188,11 +189,6 @@ def _difference(estimate: Estimate | None) -> str:
 
 def _interval(low: float | None, high: float | None, how: str) -> str:
     return UNKNOWN if low is None or high is None else f"{low:{how}} to {high:{how}}"
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _rich(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -22,13 +22,7 @@ from headsearch.results.audit_lines import (
     measured_line,
     slope_line,
 )
-from headsearch.results.audited import (
-    SCORES,
-    AuditedHead,
-    full_budget,
-    known_measures,
-    measured,
-)
+from headsearch.results.audited import SCORES, AuditedHead, full_budget, known_measures, measured
 from headsearch.results.noise import pooled_noise
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
@@ -155,9 +149,8 @@ def _stages(
     if not candidates and not screen_order:
         conclusion = "Not measured: no stage before the proxies chose among the heads (strategy proxies)."
     elif not heads:
-        conclusion = (
-            "Not measured: no head has a proxy at full budget, against which earlier stages could be held."
-        )
+        what = "no head has a proxy at full budget, against which earlier stages could be held"
+        conclusion = f"Not measured: {what}."
     else:
         chooser, subject = ("screen", "the screen") if screen_order else ("untrained", "the untrained score")
         wanted = f"{chooser} → proxy's {'probe' if labels else 'discrepancy'}"
@@ -176,10 +169,8 @@ def _rungs(heads: Sequence[AuditedHead], labels: bool) -> Section:
     question = "Does an early rung already have the order of the full budget?"
     epochs = [rung.epoch for rung in heads[0].trials[0].rungs] if heads else []
     if len(epochs) < 2:
-        missing = (
-            "no head has run its full budget" if not heads else "there is no rung before the full budget"
-        )
-        return _missing("rungs", question, missing)
+        before = "there is no rung before the full budget"
+        return _missing("rungs", question, before if heads else "no head has run its full budget")
     names = [name for name in ("probe", "discrepancy", "score") if labels or name != "probe"]
     lines = [
         agreement_line(
@@ -190,23 +181,17 @@ def _rungs(heads: Sequence[AuditedHead], labels: bool) -> Section:
         for place, epoch in enumerate(epochs[:-1])
         for name in names
     ]
-    return Section(
-        "rungs",
-        question,
-        tuple(lines),
-        _sentence(lines[0], f"the order at epoch {epochs[0]}", f"that at the full budget, by {names[0]}"),
-    )
+    full = f"that at the full budget, by {names[0]}"
+    conclusion = _sentence(lines[0], f"the order at epoch {epochs[0]}", full)
+    return Section("rungs", question, tuple(lines), conclusion)
 
 
 def _seeds(heads: Sequence[AuditedHead], labels: bool, measure: str) -> Section:
     question = "Would other seeds rank the heads the same?"
     replicated = [head for head in heads if len(head.trials) > 1]
     if not replicated:
-        return _missing(
-            "seeds",
-            question,
-            "no head has two seeds at full budget; ask for search.replicates of 2 or more, and finalists",
-        )
+        what = "no head has two seeds at full budget; ask for search.replicates of 2 or more, and finalists"
+        return _missing("seeds", question, what)
     most = max(len(head.trials) for head in replicated)
     scores = {name: score for name, score in SCORES.items() if labels or name not in ("probe", "linear")}
     scores |= {name: measured(name) for name in known_measures(replicated) if name != measure}
@@ -219,19 +204,13 @@ def _seeds(heads: Sequence[AuditedHead], labels: bool, measure: str) -> Section:
         values = [[v for t in h.trials if (v := score(t.rungs[-1])) is not None] for h in replicated]
         noise = pooled_noise([(len(v), stdev(v) if len(v) > 1 else None) for v in values])
         means = [fmean(v) for v in values if v]
-        lines.append(
-            Line.of(
-                name,
-                mean_agreement(list(combinations(series, 2))),
-                noise=noise.deviation if noise else None,
-                spread=stdev(means) if len(means) > 1 else None,
-            )
-        )
+        found = mean_agreement(list(combinations(series, 2)))
+        spread = stdev(means) if len(means) > 1 else None
+        lines.append(Line.of(name, found, noise=noise.deviation if noise else None, spread=spread))
     conclusion = _sentence(lines[0], f"the order by {lines[0].name}", "that of another seed")
     if lines[0].noise and lines[0].spread is not None:
-        conclusion += (
-            f" Heads differ by {lines[0].spread / lines[0].noise:.1f} times the noise between seeds."
-        )
+        times = lines[0].spread / lines[0].noise
+        conclusion += f" Heads differ by {times:.1f} times the noise between seeds."
     return Section("seeds", question, tuple(lines), conclusion)
 
 
@@ -314,20 +293,10 @@ def _scale(
     same = {r.head_id for r in records if r.control == "same"}
     lines = []
     told = []
-    floor = [
-        value
-        for head in heads
-        if head.head_id in same
-        for trial in head.trials
-        if (value := trial.rungs[-1].discrepancy) is not None
-    ]
-    others = [
-        value
-        for head in heads
-        if head.searched
-        and head.head_id not in same
-        and (value := head.mean(SCORES["discrepancy"])) is not None
-    ]
+    rungs = (trial.rungs[-1] for head in heads if head.head_id in same for trial in head.trials)
+    floor = [rung.discrepancy for rung in rungs if rung.discrepancy is not None]
+    means = (head.mean(SCORES["discrepancy"]) for head in heads if head.searched and head.head_id not in same)
+    others = [mean for mean in means if mean is not None]
     if floor:
         lines.append(measured_line(f"{measure}: a head of the base's own kind (control same)", floor))
         above = sum(value > fmean(floor) for value in others)
@@ -341,9 +310,8 @@ def _scale(
         by_measure[pair.measure].append(pair)
     for name, pairs in by_measure.items():
         lines.append(measured_line(f"{name}.embedding: bases of two seeds", [pair.value for pair in pairs]))
-        lines.append(
-            measured_line(f"{name}.embedding: the same, images shuffled", [pair.shuffled for pair in pairs])
-        )
+        shuffled = [pair.shuffled for pair in pairs]
+        lines.append(measured_line(f"{name}.embedding: the same, images shuffled", shuffled))
     if by_measure.get("cka"):
         between = fmean(pair.value for pair in by_measure["cka"])
         unrelated = fmean(pair.shuffled for pair in by_measure["cka"])

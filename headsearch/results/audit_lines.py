@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
@@ -45,19 +45,9 @@ class Line:
         cls, name: str, found: Agreement, *, noise: float | None = None, spread: float | None = None
     ) -> Line:
         """The line of an agreement."""
-        return cls(
-            name,
-            "tau",
-            found.n,
-            found.tau,
-            found.low,
-            found.high,
-            found.verdict,
-            found.enough,
-            found.p,
-            noise=noise,
-            spread=spread,
-        )
+        enough, p = found.enough, found.p
+        bounds = found.tau, found.low, found.high
+        return cls(name, "tau", found.n, *bounds, found.verdict, enough, p, noise=noise, spread=spread)
 
     @property
     def interval(self) -> str:
@@ -81,9 +71,7 @@ def choice_line(name: str, score: Sequence[float | None], probe: Sequence[float 
     if not known:
         return line
     scores, probes = [s for s, _ in known], [p for _, p in known]
-    return Line(
-        **vars(line) | {"top1_regret": regret(scores, probes, 1), "top3_regret": regret(scores, probes, 3)}
-    )
+    return replace(line, top1_regret=regret(scores, probes, 1), top3_regret=regret(scores, probes, 3))
 
 
 def slope_line(name: str, x: Sequence[float], y: Sequence[float]) -> Line | None:

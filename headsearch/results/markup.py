@@ -1,9 +1,15 @@
-"""A result as a piece of HTML, as notebooks show it: sentences and a table. In the colours of the notebook's own theme."""
+"""Results as markup: a table in Markdown, and a piece of HTML as notebooks show it, in the colours of the notebook's own theme."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], rule: Sequence[str] = ()) -> str:
+    """A table in Markdown; `rule` aligns its columns. The cells are markup."""
+    lines = [header, rule or ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def result_html(

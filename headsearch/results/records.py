@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -104,36 +104,34 @@ def training_of(record: TrialRecord) -> tuple[str, int]:
     return ("screen", record.seed) if record.stage == "screen" else ("proxy", record.number)
 
 
+TRIAL_COLUMNS: Mapping[str, Callable[[TrialRecord], Any]] = {
+    "number": lambda trial: trial.number,
+    "state": lambda trial: trial.state,
+    "head_id": lambda trial: trial.head_id,
+    "family": lambda trial: trial.config.family,
+    "control": lambda trial: trial.control,
+    "stage": lambda trial: trial.stage,
+    "seed": lambda trial: trial.seed,
+    "replicate": lambda trial: trial.replicate,
+    "rungs": lambda trial: [rung.epoch for rung in trial.rungs],
+    "epoch": lambda trial: trial.last and trial.last.epoch,
+    "loss": lambda trial: trial.last and trial.last.loss,
+    "score": lambda trial: trial.score,
+    "discrepancy": lambda trial: trial.last and trial.last.discrepancy,
+    "knn": lambda trial: trial.last and trial.last.knn,
+    "linear": lambda trial: trial.last and trial.last.linear,
+    "seconds": lambda trial: trial.seconds,
+    "images_per_second": lambda trial: trial.images_per_second,
+    "duplicate_of": lambda trial: trial.duplicate_of,
+    "reason": lambda trial: trial.reason,
+}
+"""The columns of `headsearch trials` by name; scores are those at the last rung reached."""
+
+
 def trial_rows(records: Iterable[TrialRecord]) -> list[dict[str, Any]]:
-    """One flat row per trial, by number: what it was, how far it came, and its scores at the last rung reached. Unknown is None."""
-    return [_row(record) for record in sorted(records, key=lambda record: record.number)]
-
-
-def _row(record: TrialRecord) -> dict[str, Any]:
-    last = record.last
-    row: dict[str, Any] = {
-        "number": record.number,
-        "state": record.state,
-        "head_id": record.head_id,
-        "family": record.config.family,
-        "control": record.control,
-        "stage": record.stage,
-        "seed": record.seed,
-        "replicate": record.replicate,
-        "rungs": [rung.epoch for rung in record.rungs],
-        "epoch": last.epoch if last else None,
-        "loss": last.loss if last else None,
-        "score": record.score,
-        "discrepancy": last.discrepancy if last else None,
-        "knn": last.knn if last else None,
-        "linear": last.linear if last else None,
-        "seconds": record.seconds,
-        "images_per_second": record.images_per_second,
-        "duplicate_of": record.duplicate_of,
-        "reason": record.reason,
-    }
-    plain: dict[str, Any] = finite(row)
-    return plain
+    """One flat row per trial, by number: what it was, how far it came, and its scores. Unknown is None."""
+    ordered = sorted(records, key=lambda record: record.number)
+    return [{name: finite(value(trial)) for name, value in TRIAL_COLUMNS.items()} for trial in ordered]
 
 
 def finite(data: Any) -> Any:

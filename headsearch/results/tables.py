@@ -10,9 +10,9 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from headsearch.results.records import TrialRecord, trial_rows
+from headsearch.results.records import TRIAL_COLUMNS, TrialRecord, trial_rows
 from headsearch.results.row import RankRow, epochs_of
 from headsearch.results.text import UNKNOWN, gain, number, overhead, scaled
 from headsearch.scoring.zero_cost_scores import ORDERS, ZeroCostScores
@@ -20,27 +20,8 @@ from headsearch.scoring.zero_cost_scores import ORDERS, ZeroCostScores
 if TYPE_CHECKING:
     from rich.table import Table
 
-_TRIAL_COLUMNS = (
-    "number",
-    "state",
-    "head_id",
-    "family",
-    "control",
-    "stage",
-    "seed",
-    "replicate",
-    "rungs",
-    "epoch",
-    "loss",
-    "score",
-    "discrepancy",
-    "knn",
-    "linear",
-    "seconds",
-    "images_per_second",
-    "duplicate_of",
-    "reason",
-)
+Output = Literal["json", "csv"]
+"""How programs read a table."""
 
 
 def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
@@ -64,12 +45,7 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
             cells += [knn, knn_gain, linear_gain, *_predicted(row, rows)]
         table.add_row(*map(plain, [*cells, scaled(row.params), overhead(row.overhead), str(row.replicates)]))
     notes = rank_notes(shown) if labels else []
-    notes += [
-        f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in rows if not row.feasible
-    ]
-    if notes:
-        table.caption = plain("\n".join(notes))
-        table.caption_justify = "left"
+    _add_notes(table, notes, [row for row in rows if not row.feasible])
     return table
 
 
@@ -144,14 +120,10 @@ def departure_table(rows: Sequence[RankRow]) -> Table:
     return table
 
 
-def rank_json(rows: Iterable[RankRow]) -> str:
-    """A JSON array with one object per row."""
-    return _json([row.to_dict() for row in rows])
-
-
-def rank_csv(rows: Iterable[RankRow]) -> str:
-    """CSV with a header; `config` as JSON."""
-    return _csv([field.name for field in fields(RankRow)], (row.to_dict() for row in rows))
+def rank_text(rows: Iterable[RankRow], output: Output) -> str:
+    """A JSON array with one object per row, or CSV with a header and `config` as JSON."""
+    columns = [field.name for field in fields(RankRow)]
+    return _written([row.to_dict() for row in rows], output, columns)
 
 
 def trial_table(records: Iterable[TrialRecord]) -> Table:
@@ -165,31 +137,22 @@ def trial_table(records: Iterable[TrialRecord]) -> Table:
         state = state if row["stage"] == "proxy" else f"{row['stage']}: {state}"
         if row["reason"] is not None:
             name = f"{name}\n{row['reason']}"
-        cells = [
-            str(row["number"]),
-            state,
-            name,
-            str(row["replicate"]),
-            number(row["epoch"], "d"),
-            number(row["loss"], ".3f"),
-        ]
-        cells += [
-            number(row["discrepancy"], ".2f"),
-            number(row["knn"], ".1f"),
-            number(row["linear"], ".1f"),
-        ]
-        table.add_row(*map(plain, [*cells, number(row["seconds"], ".0f")]))
+        formats = {
+            "epoch": "d",
+            "loss": ".3f",
+            "discrepancy": ".2f",
+            "knn": ".1f",
+            "linear": ".1f",
+            "seconds": ".0f",
+        }
+        cells = [str(row["number"]), state, name, str(row["replicate"])]
+        table.add_row(*map(plain, cells + [number(row[name], how) for name, how in formats.items()]))
     return table
 
 
-def trial_json(records: Iterable[TrialRecord]) -> str:
-    """A JSON array with one object per trial."""
-    return _json(trial_rows(records))
-
-
-def trial_csv(records: Iterable[TrialRecord]) -> str:
-    """CSV with a header; the epochs of the rungs as JSON."""
-    return _csv(_TRIAL_COLUMNS, trial_rows(records))
+def trial_text(records: Iterable[TrialRecord], output: Output) -> str:
+    """A JSON array with one object per trial, or CSV with a header and the epochs of the rungs as JSON."""
+    return _written(trial_rows(records), output, list(TRIAL_COLUMNS))
 
 
 def zero_cost_table(rows: Iterable[ZeroCostScores]) -> Table:
@@ -200,34 +163,24 @@ def zero_cost_table(rows: Iterable[ZeroCostScores]) -> Table:
     columns = [("place", True), ("head", False), ("score", True), ("h(x)", True), ("h(x) - x", True)]
     columns += [("retrieval %", True), ("rank", True), ("synflow", True), ("naswot", True), ("params", True)]
     table = new_table(columns)
-    infeasible: list[str] = []
-    place = 0
-    for row in rows:
-        if row.reason is not None:
-            infeasible.append(f"infeasible: {row.head_id}: {row.reason}")
-            continue
-        place += 1
+    rows = list(rows)
+    for place, row in enumerate((row for row in rows if row.reason is None), start=1):
         cells = [str(place), row.head_id, number(row.score, ".3f")]
         cells += [number(row.value(f"cka.tokens.{side}"), ".2f") for side in ("output", "change")]
         cells += [number(row.value("retrieval.head"), ".1f"), number(row.rankme_head, ".1f")]
         cells += [number(row.synflow, ".1f"), number(row.naswot, ".0f")]
         table.add_row(*map(plain, [*cells, scaled(None if row.cost is None else row.cost.params)]))
-    if infeasible:
-        table.caption = plain("\n".join(infeasible))
-        table.caption_justify = "left"
+    _add_notes(table, [], [row for row in rows if row.reason is not None])
     return table
 
 
-def zero_cost_json(rows: Iterable[ZeroCostScores]) -> str:
-    """A JSON array with one object per head."""
-    return _json([row.to_dict() for row in rows])
-
-
-def zero_cost_csv(rows: Iterable[ZeroCostScores]) -> str:
-    """CSV with a header: one column per score, and one for its standard deviation over seeds; `config` as JSON."""
+def zero_cost_text(rows: Iterable[ZeroCostScores], output: Output) -> str:
+    """A JSON array with one object per head, or CSV with a header: a column per score, one for its standard deviation over seeds, `config` as JSON."""
+    if output == "json":
+        return _written([row.to_dict() for row in rows], output, [])
     spreads = [f"{name}.sd" for name in ORDERS if name != "score"]
     columns = ["head_id", "family", "config", "seeds", *ORDERS, *spreads, "params", "flops", "reason"]
-    return _csv(columns, map(_zero_cost_cells, rows))
+    return _written([_zero_cost_cells(row) for row in rows], output, columns)
 
 
 def _zero_cost_cells(row: ZeroCostScores) -> dict[str, Any]:
@@ -244,11 +197,17 @@ def _zero_cost_cells(row: ZeroCostScores) -> dict[str, Any]:
     }
 
 
-def _json(rows: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps(rows, indent=2, allow_nan=False)
+def _add_notes(table: Table, notes: Sequence[str], broken: Sequence[RankRow | ZeroCostScores]) -> None:
+    """Put below a table what has to be said of it, and the heads that are infeasible."""
+    infeasible = [f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in broken]
+    table.caption = plain("\n".join([*notes, *infeasible])) or None
+    table.caption_justify = "left"
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def _written(rows: Sequence[Mapping[str, Any]], output: Output, columns: Sequence[str]) -> str:
+    """The rows as JSON, or their `columns` as CSV."""
+    if output == "json":
+        return json.dumps(rows, indent=2, allow_nan=False)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

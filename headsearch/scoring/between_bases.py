@@ -41,7 +41,7 @@ def compare_bases(
             raise RunError(f"{files[second]}: {len(y_ND)} images, expected {len(x_ND)} as in {files[first]}")
         shuffled_ND = y_ND[torch.randperm(len(y_ND), generator=generator)]
         for name, measure in KINDS.items():
-            value, unrelated = measure.of(x_ND, y_ND), measure.of(x_ND, shuffled_ND)
+            value, unrelated = measure(x_ND, y_ND), measure(x_ND, shuffled_ND)
             if math.isfinite(value) and math.isfinite(unrelated):
                 yield (first, second), name, value, unrelated
 

@@ -14,11 +14,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headsearch.registry import Entry, Registry
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from headsearch.scoring.features import Features
@@ -28,60 +29,23 @@ if TYPE_CHECKING:
 class Measure(Entry):
     """A way to tell how different two representations of the same samples are."""
 
-    of: Callable[[Tensor, Tensor], float]
-    """Of two sides, (samples, features) each, with as many samples: 0 where they are the same up to rotation and scale, larger the more they
-    differ, NaN where that is undefined."""
+    of: Callable[[Any, Any], float]
+    """Of two sides with as many samples: 0 where they are the same up to rotation and scale, larger the more they differ, NaN where that is undefined."""
+    side: Callable[[Tensor], Any] | None = None
+    """What `of` needs of one side, of (samples, features) on whatever device: computed once for a base that many heads are compared with.
+    None: `of` takes both sides as they are, on the CPU."""
 
+    def __call__(self, x_ND: Tensor, y_NE: Tensor) -> float:
+        """`of` these two. Raises `ValueError` for shapes that do not pair up, or values that are not finite."""
+        _check_pair(x_ND, y_NE)
+        return self.of(*((x_ND, y_NE) if self.side is None else map(self.side, (x_ND, y_NE))))
 
-KINDS = Registry(
-    Measure,
-    "measure",
-    (
-        # In this order NaN stays NaN.
-        Measure("cka", lambda x_ND, y_NE: max(1.0 - debiased_cka(x_ND, y_NE), 0.0)),
-        Measure("mutual_knn", lambda x_ND, y_NE: 1.0 - mutual_knn(x_ND, y_NE)),
-        Measure("procrustes", lambda x_ND, y_NE: angular_procrustes(x_ND, y_NE)),
-    ),
-)
-"""What is measured, by name: 1 - debiased CKA (about 1 for unrelated representations, and a little above by chance), 1 - the share of common
-neighbours, and the angle in radians (at most pi/2). A new measure is a function and a line here, or a plug-in."""
-
-
-def measure_names() -> tuple[str, ...]:
-    """Every discrepancy that there is now: `<kind>.<embedding|tokens>.<output|change>`."""
-    return tuple(
-        f"{kind}.{samples}.{side}"
-        for kind in KINDS
-        for samples in ("embedding", "tokens")
-        for side in ("output", "change")
-    )
-
-
-MEASURES = measure_names()
-"""Those that come with headsearch."""
 
 _CONSTANT = 1e-10
 """A side whose spread is below this share of its norm is taken to be the same for all samples: float64 rounding, not signal."""
 
 _ROWS_PER_CHUNK = 1024
 """Rows of a distance matrix held at a time: an n x n matrix never exists."""
-
-
-def discrepancies(features: Features) -> dict[str, float]:
-    """Every discrepancy that is defined for these features, by the names of `measure_names`; empty without a head."""
-    sides = {
-        "embedding.output": (features.base_embedding, features.head_embedding),
-        "embedding.change": (features.base_embedding, features.change_embedding),
-        "tokens.output": (features.base_tokens, features.head_tokens),
-        "tokens.change": (features.base_tokens, features.change_tokens),
-    }
-    values = {
-        f"{kind}.{side}": measure.of(base, head)
-        for kind, measure in KINDS.items()
-        for side, (base, head) in sides.items()
-        if head is not None
-    }
-    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def debiased_cka(x_ND: Tensor, y_NE: Tensor) -> float:
@@ -143,20 +107,8 @@ def mutual_knn(x_ND: Tensor, y_NE: Tensor, k: int = 10) -> float:
     Raises:
         ValueError: shapes that do not pair up, or values that are not finite.
     """
-    import torch
-
     _check_pair(x_ND, y_NE)
-    x, y = _unit(x_ND), _unit(y_NE)
-    if x is None or y is None or k >= len(x) - 1:
-        return math.nan
-    # Ranking neighbours needs no more precision than the features came with, and float32 is twice as fast.
-    x, y = (side if given.dtype == torch.float64 else side.float() for side, given in ((x, x_ND), (y, y_NE)))
-    common = 0
-    for start in range(0, len(x), _ROWS_PER_CHUNK):
-        rows = torch.arange(start, min(start + _ROWS_PER_CHUNK, len(x)), device=x.device)
-        pairs_RKK = _neighbours(x, rows, k)[:, :, None] == _neighbours(y, rows, k)[:, None, :]
-        common += int(pairs_RKK.sum())
-    return common / (k * len(x))
+    return _shared(_neighbours(x_ND, k), _neighbours(y_NE, k))
 
 
 def angular_procrustes(x_ND: Tensor, y_NE: Tensor) -> float:
@@ -169,16 +121,8 @@ def angular_procrustes(x_ND: Tensor, y_NE: Tensor) -> float:
     Raises:
         ValueError: shapes that do not pair up, or values that are not finite.
     """
-    import torch
-
     _check_pair(x_ND, y_NE)
-    x, y = _unit(x_ND), _unit(y_NE)
-    if x is None or y is None:
-        return math.nan
-    # The nuclear norm is that of X^T Y with each side's orthonormal factor taken off, at most n x n.
-    x, y = (torch.linalg.qr(side.T, mode="r").R.T if len(side) < side.shape[1] else side for side in (x, y))
-    similarity = float(torch.linalg.svdvals(x.T @ y).sum())
-    return math.acos(min(similarity, 1.0))
+    return _angle(_rotated(x_ND), _rotated(y_NE))
 
 
 def _check_pair(x_ND: Tensor, y_NE: Tensor) -> None:
@@ -218,8 +162,108 @@ def _gram_product(x_ND: Tensor, y_NE: Tensor) -> Tensor:
     return ((x_ND @ x_ND.T) * (y_NE @ y_NE.T)).sum()
 
 
-def _neighbours(x_ND: Tensor, rows_R: Tensor, k: int) -> Tensor:
-    """Indices of the `k` nearest other samples of each row, (R, k)."""
-    distances_RN = x_ND.square().sum(dim=1) - 2.0 * (x_ND[rows_R] @ x_ND.T)
-    distances_RN.scatter_(1, rows_R[:, None], math.inf)
-    return distances_RN.topk(k, dim=1, largest=False).indices
+def _neighbours(x_ND: Tensor, k: int = 10) -> Tensor | None:
+    """Indices of the `k` nearest other samples of each, (N, k); None where `mutual_knn` is undefined."""
+    import torch
+
+    x = _unit(x_ND)
+    if x is None or k >= len(x) - 1:
+        return None
+    if x_ND.dtype != torch.float64:
+        # Ranking neighbours needs no more precision than the features came with, and float32 is twice as fast.
+        x = x.float()
+    squares_N = x.square().sum(dim=1)
+    nearest: list[Tensor] = []
+    for start in range(0, len(x), _ROWS_PER_CHUNK):
+        distances_RN = (x[start : start + _ROWS_PER_CHUNK] @ x.T).mul_(-2.0).add_(squares_N)
+        distances_RN.diagonal(start).fill_(math.inf)
+        nearest.append(distances_RN.topk(k, dim=1, largest=False).indices)
+    return torch.cat(nearest)
+
+
+def _shared(x_NK: Tensor | None, y_NK: Tensor | None) -> float:
+    """`mutual_knn` of two sides' neighbours."""
+    if x_NK is None or y_NK is None:
+        return math.nan
+    return int((x_NK[:, :, None] == y_NK[:, None, :]).sum()) / x_NK.numel()
+
+
+def _rotated(x_ND: Tensor) -> Tensor | None:
+    """As `_unit`, at most as many features as samples: with more, its orthonormal factor is taken off, which changes no nuclear norm."""
+    import torch
+
+    x = _unit(x_ND)
+    return torch.linalg.qr(x.T, mode="r").R.T if x is not None and len(x) < x.shape[1] else x
+
+
+def _angle(x_ND: Tensor | None, y_NE: Tensor | None) -> float:
+    """`angular_procrustes` of two sides as `_rotated` gives them."""
+    import torch
+
+    if x_ND is None or y_NE is None:
+        return math.nan
+    # A matrix this small is decomposed sooner on a CPU.
+    similarity = float(torch.linalg.svdvals((x_ND.T @ y_NE).cpu()).sum())
+    return math.acos(min(similarity, 1.0))
+
+
+KINDS = Registry(
+    Measure,
+    "measure",
+    (
+        # In this order NaN stays NaN.
+        Measure("cka", lambda x, y: max(1.0 - cka_of_sides(x, y), 0.0), cka_side),
+        Measure("mutual_knn", lambda x_NK, y_NK: 1.0 - _shared(x_NK, y_NK), _neighbours),
+        Measure("procrustes", _angle, _rotated),
+    ),
+)
+"""What is measured, by name: 1 - debiased CKA (about 1 for unrelated representations, and a little above by chance), 1 - the share of common
+neighbours, and the angle in radians (at most pi/2). A new measure is a function and a line here, or a plug-in."""
+
+
+def measure_names() -> tuple[str, ...]:
+    """Every discrepancy that there is now: `<kind>.<embedding|tokens>.<output|change>`."""
+    return tuple(
+        f"{kind}.{samples}.{side}"
+        for kind in KINDS
+        for samples in ("embedding", "tokens")
+        for side in ("output", "change")
+    )
+
+
+MEASURES = measure_names()
+"""Those that come with headsearch."""
+
+
+class Discrepancies:
+    """Every discrepancy of heads from their base, by the names of `measure_names`. What they need of the base is computed once."""
+
+    def __init__(self, base: Features, device: torch.device) -> None:
+        """`base` is what all heads see, `device` computes."""
+        self._device = device
+        self._base = {
+            "embedding": self._sides(base.base_embedding),
+            "tokens": self._sides(base.base_tokens),
+        }
+
+    def of(self, head: Features) -> dict[str, float]:
+        """Those that are defined for a head, whose features are finite."""
+        seen = {
+            "embedding.output": head.head_embedding,
+            "embedding.change": head.change_embedding,
+            "tokens.output": head.head_tokens,
+            "tokens.change": head.change_tokens,
+        }
+        sides = {name: self._sides(x_ND) for name, x_ND in seen.items() if x_ND is not None}
+        values = {
+            f"{kind}.{name}": measure.of(self._base[name.partition(".")[0]][kind], side[kind])
+            for kind, measure in KINDS.items()
+            for name, side in sides.items()
+        }
+        return {name: value for name, value in values.items() if not math.isnan(value)}
+
+    def _sides(self, x_ND: Tensor) -> dict[str, Any]:
+        there_ND = x_ND.to(self._device)
+        return {
+            kind: x_ND if measure.side is None else measure.side(there_ND) for kind, measure in KINDS.items()
+        }

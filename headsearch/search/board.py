@@ -13,9 +13,9 @@ from headsearch.errors import RunError
 from headsearch.files import write_bytes_atomically
 from headsearch.heads import Candidate, HeadConfig
 from headsearch.results.records import State, Taken, TrialRecord
-from headsearch.search.draws import Draw
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SearchStatus
+from headsearch.search.proposer import Draw
 from headsearch.search.seeds import search_seed, trial_seed
 from headsearch.training.trial import BEGINNING, BRANCHES, TRUNK, Training, Trial, TrialStage
 
@@ -101,22 +101,18 @@ class Board:
         control: str | None = None,
         draw: Draw | None = None,
         taken: Taken | None = None,
+        stage: TrialStage = "proxy",
+        epochs: int | None = None,
     ) -> Training:
-        """Write down a proxy as running and hand it out."""
-        seed = trial_seed(self.seed, candidate.head_id, replicate)
-        record = self.ledger.start(
-            candidate, seed=seed, replicate=replicate, control=control, draw=draw, taken=taken
-        )
-        return self.hand_out(self.take_up([record]))
-
-    def start_late(self, candidate: Candidate, stage: TrialStage, *, replicate: int, epochs: int) -> Training:
-        """Write down a training of a length of its own as running and hand it out; without a head it is a control."""
+        """Write down a training of one head as running and hand it out; `epochs` where they are its own affair."""
         record = self.ledger.start(
             candidate,
-            seed=search_seed(stage, self.seed, candidate.head_id, replicate),
+            seed=trial_seed(self.seed, candidate.head_id, replicate, stage),
             replicate=replicate,
-            control=None if candidate.config.heads else candidate.head_id,
+            control=control,
+            draw=draw,
             stage=stage,
+            taken=taken,
             epochs=epochs,
         )
         return self.hand_out(self.take_up([record]))

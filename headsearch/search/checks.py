@@ -16,6 +16,7 @@ from headsearch.scoring.discrepancy import measure_names
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.executors.placement import divide
 from headsearch.search.executors.ray_cluster import check_device, reach
+from headsearch.search.materials import Materials
 from headsearch.space import Space
 from headsearch.training.augmentation import build_augmentation
 
@@ -76,3 +77,26 @@ def check_grids(experiment: Experiment, space: Space) -> None:
             f"{space.where}: {', '.join(bound)} heads are tied to one grid, and local crops have another; "
             f"expected a space without them, or data.augmentation.local_crops of 0"
         )
+
+
+def check_candidates(experiment: Experiment, materials: Materials) -> None:
+    """Refuse a funnel or screen whose space has fewer heads than a stage was asked to take. Sizes that nobody asked for shrink instead.
+
+    Raises:
+        ExperimentError: names the key, and how many there are.
+    """
+    search = experiment.search
+    if search.strategy == "proxies" or search.budget is not None:
+        return
+    asked = {
+        "search.screen.heads": search.screen.heads if "heads" in search.screen.model_fields_set else 0,
+        "search.trials": search.trials
+        if search.strategy == "funnel" and "trials" in search.model_fields_set
+        else 0,
+    }
+    found = len(materials.distinct(max(asked.values()), seed=experiment.seed)) if any(asked.values()) else 0
+    for key, number in asked.items():
+        if number > found:
+            raise ExperimentError(
+                f"{key}: {number} heads are asked for, and {materials.space.name} allows {found}; expected at most {found}"
+            )

@@ -6,7 +6,7 @@ What comes next follows from the records alone (`stages.py`), so that a search t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headsearch.errors import RunError
@@ -52,7 +52,7 @@ class Coordinator:
         self._observer = observer
         trunk = experiment.proxy.trunk_epochs > 0
         self._board = Board(ledger, folder, observer, self.status, seed=experiment.seed, trunk=trunk)
-        self._stages = tuple(_stages(experiment, materials, screened, self._board, proposer))
+        self._stages = _stages(experiment, materials, screened, self._board, proposer)
         stopping = experiment.search.stopping
         self._stopping = (
             SuccessiveHalving(self._rungs, stopping.reduction) if stopping.kind == "asha" else None
@@ -210,11 +210,8 @@ class Coordinator:
         reported = self._ledger.record(number).rungs
         if not all(finite_scores(scores) for scores in result.rungs):
             return TrialResult("infeasible", reported, reason="scores are not finite")
-        if (
-            self._labels
-            and training.stage in ("proxy", "equal-time", "anchor")
-            and probe_score(result.rungs[-1]) is None
-        ):
+        probed = self._labels and training.stage in ("proxy", "equal-time", "anchor")
+        if probed and probe_score(result.rungs[-1]) is None:
             reason = "the trial gave no probe, though the experiment has labels"
             return TrialResult("failed", reported, reason=reason)
         return result
@@ -291,38 +288,25 @@ def _stages(
     screened: Sequence[Candidate],
     board: Board,
     proposer: Proposer,
-) -> Iterator[SearchStage]:
+) -> list[SearchStage]:
     """The stages of the experiment's strategy, in order."""
-    stages = list(_before_anchors(experiment, materials, screened, board, proposer))
     search = experiment.search
+    # In a funnel it is the finalists that have several seeds.
+    seeds = search.replicates if search.strategy == "screen" else 1
+    screening = Screening(board, screened, materials.anchors, batch=search.screen.batch, replicates=seeds)
+    stages: list[SearchStage] = [Trunk(board, replicates=search.replicates)] if board.trunk else []
+    if search.strategy == "screen":
+        stages.append(screening)
+    else:
+        stages.append(Controls(board, materials.controls))
+        if search.strategy == "funnel":
+            best = Promotions(board, lambda: screening.standings, trials=search.trials, audit=search.audit)
+            stages += [screening, best]
+        else:
+            stages.append(Proposals(board, proposer, search.trials))
+        stages.append(Replicates(board, search, labels=experiment.probes))
     if search.equal_time:
         stages.append(EqualTime(board, search, stages, epochs=experiment.proxy.epochs))
     if search.anchors:
         stages.append(Anchors(board, search, stages))
-    yield from stages
-
-
-def _before_anchors(
-    experiment: Experiment,
-    materials: Materials,
-    screened: Sequence[Candidate],
-    board: Board,
-    proposer: Proposer,
-) -> Iterator[SearchStage]:
-    search, controls = experiment.search, materials.controls
-    if board.trunk:
-        yield Trunk(board, replicates=search.replicates)
-    if search.strategy != "proxies":
-        # In a funnel it is the finalists that have several seeds.
-        seeds = search.replicates if search.strategy == "screen" else 1
-        screening = Screening(board, screened, materials.anchors, batch=search.screen.batch, replicates=seeds)
-    if search.strategy == "screen":
-        yield screening
-        return
-    yield Controls(board, controls)
-    if search.strategy == "funnel":
-        yield screening
-        yield Promotions(board, lambda: screening.standings, trials=search.trials, audit=search.audit)
-    else:
-        yield Proposals(board, proposer, search.trials)
-    yield Replicates(board, search, labels=experiment.probes)
+    return stages

@@ -1,16 +1,20 @@
-"""The stages of a funnel that come before the finalists: joint trainings of many heads, and proxies for the best of them."""
+"""What comes in a funnel before the finalists: scores before training, joint trainings of many heads, and proxies for the best of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+from headsearch.errors import RunError
+from headsearch.experiment import Experiment
 from headsearch.heads import Candidate
 from headsearch.results.records import Taken, TrialRecord
 from headsearch.results.standings import Standing, standings
 from headsearch.search.board import Board
-from headsearch.search.observer import StageName
+from headsearch.search.materials import Materials
+from headsearch.search.observer import Observer, StageName
 from headsearch.search.seeds import search_seed
-from headsearch.search.selection import joint_runs, promoted
+from headsearch.search.selection import best_and_spread, joint_runs, promoted
 from headsearch.search.stages import SearchStage
 from headsearch.training.trial import Training
 
@@ -141,3 +145,27 @@ class Promotions(SearchStage):
     def remember(self, record: TrialRecord) -> None:
         if record.stage == "proxy" and record.control is None and record.replicate == 0:
             self._begun[record.head_id] = record.taken
+
+
+def heads_to_screen(
+    experiment: Experiment, materials: Materials, scores: Path, watcher: Observer
+) -> list[Candidate]:
+    """Which heads a screen takes. In a funnel this is its first stage, whose scores are kept in the file `scores`.
+
+    Raises:
+        RunError: no head of the space can be searched on this base.
+    """
+    search = experiment.search
+    if search.strategy == "proxies":
+        return []
+    if search.strategy == "screen":
+        return materials.distinct(search.screen.heads, seed=experiment.seed)
+    assert materials.score_candidates is not None, "a funnel has a first stage"
+    rows = materials.score_candidates(search.candidates, scores, watcher.candidates_scored)
+    fit = [row for row in rows if row.score is not None]
+    chosen = best_and_spread(
+        fit, search.screen.heads, score=lambda row: row.score or 0.0, family=lambda row: row.config.family
+    )
+    if not chosen:
+        raise RunError(f"none of {len(rows)} heads can be searched on this base, the last: {rows[-1].reason}")
+    return [Candidate(row.config, row.head_id) for row in chosen]

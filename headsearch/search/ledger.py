@@ -32,9 +32,9 @@ from headsearch.results.ranking import probe_score
 from headsearch.results.records import Taken, TrialRecord, finite
 from headsearch.runs.attributes import attributes, decode, for_people, identity, known_at_the_end, outcome
 from headsearch.runs.failures import in_one_line
-from headsearch.search.draws import Draw
 from headsearch.search.lease import Lease
 from headsearch.search.patience import Patience
+from headsearch.search.proposer import Draw
 from headsearch.search.stopping import Decision
 from headsearch.search.study_writer import StudyWriter, foreign_trial, make_study
 from headsearch.training.trial import RungScores, TrialResult, TrialStage
@@ -92,20 +92,6 @@ class Ledger:
             if record.state != "running" and not trial.state.is_finished():
                 # Killed between the writes that end a trial: the first says it all.
                 self._end(record)
-
-    @classmethod
-    def create(
-        cls,
-        storage: BaseStorage,
-        name: str,
-        *,
-        labels: bool,
-        facts: Mapping[str, Any],
-        valued: TrialStage = "proxy",
-    ) -> Ledger:
-        """A study that is made, by `make_study`, and opened."""
-        make_study(storage, name, labels=labels, facts=facts)
-        return cls(storage, name, labels=labels, valued=valued)
 
     @staticmethod
     def exists(storage: BaseStorage, name: str) -> bool:

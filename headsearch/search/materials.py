@@ -23,10 +23,6 @@ ScoreCandidates = Callable[[int, Path, Callable[[int, int], None]], Sequence[Zer
 """Scores so many heads of the space before any training, and keeps the scores in a file; told of its progress (done, in all)."""
 
 
-def _nothing() -> None:
-    return None
-
-
 @dataclass(frozen=True)
 class Materials:
     """What a search needs beside its experiment, all of it found good."""
@@ -53,7 +49,7 @@ class Materials:
     """Of an epoch."""
     screen_bytes: float = 0.0
     """Memory that a joint training needs, estimated."""
-    let_go: Callable[[], None] = _nothing
+    let_go: Callable[[], None] = lambda: None
     """Forgets the images, where workers read their own: called when nothing but trainings is left to do."""
 
     def distinct(self, number: int, *, seed: int) -> list[Candidate]:
@@ -93,14 +89,9 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
         number: int, path: Path, told: Callable[[int, int], None]
     ) -> Sequence[ZeroCostScores]:
         scorer = ZeroCostScorer(experiment, inputs=evaluate.inputs)
+        seed, sampler = experiment.seed, search.candidate_sampler
         return score_space(
-            parsed,
-            scorer,
-            number=number,
-            seed=experiment.seed,
-            sampler=search.candidate_sampler,
-            path=path,
-            progress=told,
+            parsed, scorer, number=number, seed=seed, sampler=sampler, path=path, progress=told
         )
 
     return Materials(
@@ -117,7 +108,7 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
         seconds_per_proxy=cache(evaluate.seconds_per_proxy),
         train_images=len(images.train),
         screen_bytes=screen_bytes,
-        let_go=evaluate.let_go if search.runs_apart else _nothing,
+        let_go=evaluate.let_go if search.runs_apart else lambda: None,
     )
 
 

@@ -15,14 +15,10 @@ FIRST_WAIT, LONGEST_WAIT = 0.25, 5.0
 """Seconds between two attempts, doubled from the first to the longest."""
 
 
-def _tell_nobody(text: str) -> None:
-    return None
-
-
 class Patience:
     """How long a database may be away, and who is told that it is."""
 
-    def __init__(self, seconds: float = 60.0, note: Callable[[str], None] = _tell_nobody) -> None:
+    def __init__(self, seconds: float = 60.0, note: Callable[[str], None] = lambda text: None) -> None:
         self._seconds = seconds
         self._note = note
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from headsearch.experiment import Experiment, ProcessSpec, RaySpec
 from headsearch.experiment.budget import SCREEN_COST, STOPPED_SHARE
 from headsearch.search.materials import Materials
+from headsearch.search.observer import StageName
 from headsearch.search.selection import joint_runs
 
 _COPIES_IN_A_CHECKPOINT = 4
@@ -19,8 +20,7 @@ _COPIES_IN_A_CHECKPOINT = 4
 class PlannedStage:
     """The trainings of one stage."""
 
-    name: str
-    """`trunk`, `controls`, `screen`, `heads`, `replicates`, `equal-time` or `anchors`."""
+    name: StageName
     trainings: int
     epochs: int
     """Of each training, unless it is stopped early; `equal-time` has more, in the time that is told."""
@@ -57,34 +57,28 @@ def plan_search(experiment: Experiment, materials: Materials, out: Path) -> Sear
     search, epochs = experiment.search, experiment.proxy.epochs
     assert materials.seconds_per_proxy is not None
     seconds = materials.seconds_per_proxy()
-    controls = len(search.controls)
-    share = STOPPED_SHARE if search.stopping.kind == "asha" else 1.0
-    stages = []
+    stages: list[PlannedStage] = []
+
+    def add(name: StageName, trainings: int, *, length: int = epochs, share: float = 1.0) -> None:
+        cost = trainings * share * seconds * length / epochs
+        stages.append(PlannedStage(name, trainings, length, cost))
+
     if trunk := experiment.proxy.trunk_epochs:
-        cost = search.replicates * seconds * trunk / epochs
-        stages.append(PlannedStage("trunk", search.replicates, trunk, cost))
+        add("trunk", search.replicates, length=trunk)
     if search.strategy != "screen":
-        stages.append(PlannedStage("controls", controls, epochs, controls * seconds))
+        add("controls", len(search.controls))
     if search.strategy != "proxies":
-        screen_epochs, _ = search.screen.schedule(epochs)
+        length, _ = search.screen.schedule(epochs)
         heads = materials.distinct(search.screen.heads, seed=experiment.seed)
         joint = len(joint_runs(heads, list(materials.anchors.values()), batch=search.screen.batch))
-        if search.strategy == "screen":
-            joint *= search.replicates
-        cost = joint * SCREEN_COST * seconds * screen_epochs / epochs
-        stages.append(PlannedStage("screen", joint, screen_epochs, cost))
+        seeds = search.replicates if search.strategy == "screen" else 1
+        add("screen", joint * seeds, length=length, share=SCREEN_COST)
     if search.strategy != "screen":
-        stages.append(PlannedStage("heads", search.trials, epochs, search.trials * share * seconds))
-        again = search.most_further_seeds
-        stages.append(PlannedStage("replicates", again, epochs, again * seconds))
+        add("heads", search.trials, share=STOPPED_SHARE if search.stopping.kind == "asha" else 1.0)
+        add("replicates", search.most_further_seeds)
     if search.equal_time:
-        stages.append(PlannedStage("equal-time", search.replicates, epochs, search.replicates * seconds))
-    long = search.target_epochs
-    stages.append(
-        PlannedStage(
-            "anchors", search.anchor_trainings, long, search.anchor_trainings * seconds * long / epochs
-        )
-    )
+        add("equal-time", search.replicates)
+    add("anchors", search.anchor_trainings, length=search.target_epochs)
     executor = search.executor
     existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     return SearchPlan(

@@ -11,9 +11,9 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
@@ -23,12 +23,15 @@ from headsearch.base.info import BaseInfo
 from headsearch.errors import ExperimentError, SpaceError
 from headsearch.heads import Candidate, HeadConfig
 from headsearch.heads.config import Scalar
-from headsearch.search.draws import Draw, OptunaChooser, all_decisions, default_decisions
 from headsearch.search.seeds import search_seed
+from headsearch.space.tree import enumerate_walks, walk
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
     from headsearch.heads.cost import HeadCost
     from headsearch.space import Space
+    from headsearch.space.domains import Domain
 
 CostFunction = Callable[[HeadConfig, BaseInfo], "HeadCost"]
 
@@ -52,6 +55,16 @@ SAMPLERS: Mapping[str, Callable[[int, int], BaseSampler]] = {
     "grid": lambda seed, _: RandomSampler(seed=seed),
 }
 """Samplers by name, made from a seed and the heads of a generation, where they have any."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The decisions behind a head, as Optuna knows them."""
+
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+    distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
+    sampler_state: Mapping[str, Any] = field(default_factory=dict)
+    """What the sampler noted on the trial and needs to see again (NSGA-II: its generation)."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +245,43 @@ class Proposer:
         if self._duplicates_in_a_row == PATIENCE:
             self._duplicates_in_a_row = 0
             self._untried_left, self._untried_next = self._untried_next, 2 * self._untried_next
+
+
+@dataclass(frozen=True)
+class OptunaChooser:
+    """Lets an Optuna trial decide while `Space.draw` draws a head, one `suggest` per decision."""
+
+    trial: optuna.Trial
+
+    def categorical(self, name: str, choices: Sequence[Scalar]) -> Scalar:
+        """One of `choices`."""
+        chosen: Scalar = self.trial.suggest_categorical(name, list(choices))
+        return chosen
+
+    def integer(self, name: str, low: int, high: int, step: int, log: bool) -> int:
+        """From `low` to `high`, both included."""
+        return self.trial.suggest_int(name, low, high, step=step, log=log)
+
+    def real(self, name: str, low: float, high: float, log: bool) -> float:
+        """From `low` to `high`."""
+        return self.trial.suggest_float(name, low, high, log=log)
+
+
+def default_decisions(space: Space) -> dict[str, Scalar]:
+    """The decisions that lead to `space.default()`, by name."""
+    decisions: dict[str, Scalar] = {}
+
+    def first(name: str, domain: Domain, fallback: Scalar) -> Scalar:
+        decisions[name] = domain.first(fallback)
+        return decisions[name]
+
+    walk(space.head, first)
+    return decisions
+
+
+def all_decisions(space: Space) -> Iterator[dict[str, Scalar]]:
+    """The decisions behind every head of a finite space, in the order of `space.enumerate()`."""
+    return (decisions for _, decisions in enumerate_walks(space.head))
 
 
 def _state(values: Sequence[float] | None, *, stopped: bool) -> TrialState:

@@ -10,6 +10,7 @@ import hashlib
 import json
 
 from headsearch.heads.config import Scalar
+from headsearch.training.trial import TrialStage
 
 
 def search_seed(*parts: Scalar) -> int:
@@ -22,6 +23,6 @@ def search_seed(*parts: Scalar) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def trial_seed(study_seed: int, head_id: str, replicate: int) -> int:
+def trial_seed(study_seed: int, head_id: str, replicate: int, stage: TrialStage = "proxy") -> int:
     """The seed of one training, 63 bits. A control and a searched head of the same `head_id` share it, and so their scores."""
-    return search_seed("trial", study_seed, head_id, replicate)
+    return search_seed("trial" if stage == "proxy" else stage, study_seed, head_id, replicate)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headsearch.errors import ExperimentError, PluginError, RunError, UserError
+from headsearch.errors import ExperimentError, PluginError, RunError
 from headsearch.experiment import Experiment, InlineSpec, ProcessSpec
 from headsearch.experiment.budget import SIZES, hours, subset_share
 from headsearch.experiment.callbacks import MlflowSpec
 from headsearch.experiment.guests import EXECUTORS, GuestExecutor
+from headsearch.plugins import run_by_a_guest
 from headsearch.results.records import TrialRecord
 from headsearch.runs.directory import RunDirectory, RunFacts
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
@@ -21,12 +22,12 @@ from headsearch.scoring.zero_cost_scores import FILE_NAME
 from headsearch.search.callbacks import build_callbacks
 from headsearch.search.callbacks.broadcast import Broadcast
 from headsearch.search.callbacks.tracker import Subject
-from headsearch.search.candidates import check_candidates, heads_to_screen
-from headsearch.search.checks import check_experiment, check_grids, check_sets
+from headsearch.search.checks import check_candidates, check_experiment, check_grids, check_sets
 from headsearch.search.coordinator import Coordinator
 from headsearch.search.executors import Executor, InlineExecutor
 from headsearch.search.executors.placement import place_workers
 from headsearch.search.executors.process import ProcessExecutor
+from headsearch.search.funnel import heads_to_screen
 from headsearch.search.lease import Lease
 from headsearch.search.ledger import Ledger
 from headsearch.search.materials import Materials, gather, read_space
@@ -240,14 +241,8 @@ def open_executor(experiment: Experiment, out: Path) -> Iterator[Executor]:
     """
     spec, device = experiment.search.executor, experiment.proxy.device
     if isinstance(spec, GuestExecutor):
-        try:
+        with run_by_a_guest(f"search.executor: {spec.kind}"):
             opened = EXECUTORS[spec.kind].open(spec.options, out, device)
-        except UserError:
-            raise
-        except Exception as error:
-            raise PluginError(
-                f"search.executor: {spec.kind} raises {type(error).__name__}: {error}"
-            ) from error
         with opened as executor:
             if not callable(getattr(executor, "run", None)):
                 raise PluginError(

@@ -218,13 +218,7 @@ class Replicates(SearchStage):
     name: StageName = "replicates"
     holds = False
 
-    def __init__(
-        self,
-        board: Board,
-        search: SearchSpec,
-        *,
-        labels: bool,
-    ) -> None:
+    def __init__(self, board: Board, search: SearchSpec, *, labels: bool) -> None:
         """`search` says how many heads may get how many seeds (`headsearch.results.allocation`); `labels` tells whether trials have a probe."""
         self._board = board
         self._search = search
@@ -322,7 +316,10 @@ class LateStage(SearchStage):
             if (head.head_id, replicate) not in self._begun:
                 if self.kind in BRANCHES and not board.can_branch(replicate):
                     return board.start_trunk(replicate)
-                training = board.start_late(head, self.kind, replicate=replicate, epochs=epochs)
+                control = None if head.config.heads else head.head_id
+                training = board.start(
+                    head, control=control, stage=self.kind, replicate=replicate, epochs=epochs
+                )
                 self.remember(board.ledger.record(training.number))
                 return training
         return None

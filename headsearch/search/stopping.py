@@ -38,7 +38,7 @@ class Decision(NamedTuple):
 class SuccessiveHalving:
     """Asynchronous successive halving over rungs.
 
-    A controller asks at every rung and writes the decision down before it acts on it. After a restart the policy made from the
+    A controller asks at every rung and writes the decision down before it acts on it. After a restart a policy that remembers the
     decisions that were written down, in any order, decides as the old one would have.
 
     - Controls are neither stopped nor compared with: do not ask about them.
@@ -54,18 +54,12 @@ class SuccessiveHalving:
     Args:
         rungs: epochs at which trials report, rising; the last is the full budget.
         reduction: one of this many goes on.
-        decisions: what was decided before.
 
     Raises:
         ValueError: rungs that do not rise, or a reduction below 1.
     """
 
-    def __init__(
-        self,
-        rungs: Sequence[int],
-        reduction: int = 3,
-        decisions: Iterable[Decision] = (),
-    ) -> None:
+    def __init__(self, rungs: Sequence[int], reduction: int = 3) -> None:
         if not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1:
             raise ValueError(f"rungs must rise from 1 or more, got {list(rungs)}")
         if reduction < 1:
@@ -74,7 +68,6 @@ class SuccessiveHalving:
         self.reduction = reduction
         self._reported: dict[int, dict[int, Objectives]] = {epoch: {} for epoch in rungs}
         self._decisions: dict[tuple[int, int], Decision] = {}
-        self.remember(decisions)
 
     @property
     def decisions(self) -> tuple[Decision, ...]:

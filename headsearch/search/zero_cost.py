@@ -221,7 +221,7 @@ def score_space(
     seed: int = 0,
     sampler: CandidateSampler = "random",
     path: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ZeroCostScores]:
     """Score up to `number` distinct heads of a space, all of one that has no more, in the order drawn; `ordered` sorts them.
 
@@ -252,15 +252,14 @@ def score_space(
                 saved = time.monotonic()
         return known[name]
 
-    told = progress or _nobody
     count = space.count()
     try:
         if sampler == "nsga2" and (count is None or count > max(number, ENUMERABLE)):
-            return _evolved(space, scorer.base, number, seed, score, told)
+            return _evolved(space, scorer.base, number, seed, score, progress)
         heads = distinct_heads(space, number, seed=seed, base=scorer.base, cost_function=head_cost)
         for done, candidate in enumerate(sorted(heads, key=_beginning), start=1):
             score(candidate)
-            told(done, len(heads))
+            progress(done, len(heads))
         return [known[candidate.head_id] for candidate in heads]
     finally:
         # Also where it is interrupted: only a kill costs the last seconds.
@@ -297,10 +296,6 @@ def _evolved(
             told(len(rows), number)
         proposer.tell(proposal.position, score_factors(rows[name].measures, rows[name].quality))
     return list(rows.values())
-
-
-def _nobody(done: int, total: int) -> None:
-    return
 
 
 def _beginning(candidate: Candidate) -> list[str]:

@@ -18,7 +18,7 @@ from headsearch.data.sets import Dataset, ImageSet
 from headsearch.heads.build import Head
 from headsearch.methods.hssl import Student
 from headsearch.scoring.collapse import collapse_reason, isotropy_std, rankme, worthless_reason
-from headsearch.scoring.discrepancy import discrepancies
+from headsearch.scoring.discrepancy import Discrepancies
 from headsearch.scoring.features import (
     Features,
     extract_embeddings,
@@ -120,18 +120,23 @@ class Scorer:
             std_base=isotropy_std(base_embedding),
             quality=qualities("base", *views.base),
         )
-        rungs = (
-            [
-                self._with_head(base_scores, of_base, each, pair)
-                for each, pair in zip(features, views.heads, strict=True)
-            ]
-            if heads
-            else [Rung(base_scores, of_base)]
-        )
+        if not heads:
+            return [Rung(base_scores, of_base)], base_embedding, torch.cat(index)
+        device = next(base.parameters()).device
+        from_base = Discrepancies(features[0], device)
+        rungs = [
+            self._with_head(base_scores, of_base, from_base, each, tuple(view.to(device) for view in pair))
+            for each, pair in zip(features, views.heads, strict=True)
+        ]
         return rungs, base_embedding, torch.cat(index)
 
     def _with_head(
-        self, base_scores: RungScores, collapsed: str | None, features: Features, views: tuple[Tensor, Tensor]
+        self,
+        base_scores: RungScores,
+        collapsed: str | None,
+        from_base: Discrepancies,
+        features: Features,
+        views: Sequence[Tensor],
     ) -> Rung:
         """The base's scores with those of a head added; `collapsed` is the base's."""
         embedding = features.head_embedding
@@ -140,7 +145,7 @@ class Scorer:
         of_head = (embedding, features.change_embedding, features.head_tokens, features.change_tokens, *views)
         if not all(x is None or bool(torch.isfinite(x).all()) for x in of_head):
             return Rung(None, collapsed or "the head's features are not finite")
-        measures = discrepancies(features)
+        measures = from_base.of(features)
         scores = replace(
             base_scores,
             measures=measures,

@@ -10,7 +10,7 @@ import pytest
 import headsearch
 from headsearch.export import export_head
 from headsearch.report.named_figures import FIGURES
-from headsearch.results.tables import rank_json, trial_json
+from headsearch.results.tables import rank_text, trial_text
 from headsearch.runs.reading import read_run
 
 
@@ -28,7 +28,7 @@ def _plain(table: pd.DataFrame) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("by", [None, "pareto", "probe", "discrepancy", "score"])
 def test_the_table_is_the_ranking(run: headsearch.Run, toy_run: Path, by: str | None) -> None:
-    expected = json.loads(rank_json(read_run(toy_run).ranking(by)))  # type: ignore[arg-type]
+    expected = json.loads(rank_text(read_run(toy_run).ranking(by), "json"))  # type: ignore[arg-type]
     assert _plain(run.table(by)) == expected  # type: ignore[arg-type]
     assert run.table()["rank"].dropna().to_list() == list(range(1, len(run.ranked) + 1))
 
@@ -40,7 +40,7 @@ def test_everything_holds_the_heads_that_were_let_go(run: headsearch.Run) -> Non
 
 
 def test_trials_are_those_of_the_command(run: headsearch.Run) -> None:
-    assert _plain(run.trials()) == json.loads(trial_json(run.records))
+    assert _plain(run.trials()) == json.loads(trial_text(run.records, "json"))
 
 
 def test_curves_hold_every_rung(run: headsearch.Run) -> None:

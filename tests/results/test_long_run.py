@@ -12,7 +12,7 @@ from headsearch.heads import HeadConfig, parse_head
 from headsearch.results.long_run import FEWEST, expected_gains
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
-from headsearch.results.tables import rank_cells, rank_json, rank_titles
+from headsearch.results.tables import rank_cells, rank_text, rank_titles
 from headsearch.results.verdict import verdict
 from headsearch.training.trial import RungScores
 
@@ -140,7 +140,7 @@ def test_a_table_and_the_verdict_say_what_is_expected_and_what_was_measured() ->
     )
     assert "(" not in cells["f"]
     assert "trained that long once, it gained +9.0" in verdict(rows, target_epochs=100)
-    told = {row["head_id"]: row for row in json.loads(rank_json(rows))}
+    told = {row["head_id"]: row for row in json.loads(rank_text(rows, "json"))}
     assert told["a"]["long_gain"] == pytest.approx(9.0)
     assert told["f"]["long_gain"] is None
     assert told["f"]["predicted_gain"] is not None

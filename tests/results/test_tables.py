@@ -93,7 +93,9 @@ def test_trials_are_all_there_with_reasons(records):
 
 
 def test_rank_json_has_every_key_and_null_for_unknown(records):
-    rows = json.loads(tables.rank_json(rank(records, by="pareto", labels=True)), parse_constant=pytest.fail)
+    rows = json.loads(
+        tables.rank_text(rank(records, by="pareto", labels=True), "json"), parse_constant=pytest.fail
+    )
     assert [list(row) for row in rows] == [[field.name for field in fields(RankRow)]] * 4
     control = next(row for row in rows if row["control"] == "none")
     assert [control[key] for key in ("rank", "score", "discrepancy", "config", "gain")] == [None] * 5
@@ -104,9 +106,9 @@ def test_rank_json_has_every_key_and_null_for_unknown(records):
 def test_json_never_holds_nan(records):
     diverged = [*records, record(5, "vit-1", math.nan, config={"vit": {}}, loss=math.inf)]
     ranked = json.loads(
-        tables.rank_json(rank(diverged, by="pareto", labels=True)), parse_constant=pytest.fail
+        tables.rank_text(rank(diverged, by="pareto", labels=True), "json"), parse_constant=pytest.fail
     )
-    trials = json.loads(tables.trial_json(diverged), parse_constant=pytest.fail)
+    trials = json.loads(tables.trial_text(diverged, "json"), parse_constant=pytest.fail)
     assert next(row for row in ranked if row["head_id"] == "vit-1")["probe"] is None
     assert (trials[5]["loss"], trials[5]["knn"]) == (None, None)
 
@@ -151,12 +153,12 @@ def test_the_names_of_the_ranking_are_a_promise():
 
 
 def test_csv_reads_back(records):
-    rows = list(csv.DictReader(io.StringIO(tables.rank_csv(rank(records, by="pareto", labels=True)))))
+    rows = list(csv.DictReader(io.StringIO(tables.rank_text(rank(records, by="pareto", labels=True), "csv"))))
     assert rows[0]["head_id"] == NAMES[0]
     assert float(rows[0]["gain"]) == 20.25
     assert json.loads(rows[0]["config"])["convnext"]["kernel_size"] == 7
     assert rows[-1]["probe"] == ""
-    trials = list(csv.DictReader(io.StringIO(tables.trial_csv(records))))
+    trials = list(csv.DictReader(io.StringIO(tables.trial_text(records, "csv"))))
     assert [row["number"] for row in trials] == ["0", "1", "2", "3", "4"]
     assert json.loads(trials[0]["rungs"]) == [12]
 

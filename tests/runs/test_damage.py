@@ -26,11 +26,10 @@ from headsearch.report.page import html_report
 from headsearch.report.status import status_data, status_panel
 from headsearch.results.tables import (
     departure_table,
-    rank_csv,
-    rank_json,
     rank_table,
-    trial_json,
+    rank_text,
     trial_table,
+    trial_text,
 )
 from headsearch.runs.frame import curves
 from headsearch.runs.reading import look_at
@@ -130,8 +129,8 @@ def everything(path: Path, *, pages: bool) -> Run:
         for by in (None, "probe", "discrepancy", "score", "pareto"):
             with contextlib.suppress(HeadsearchError):
                 rows = run.ranking(by)
-                rank_json(rows), rank_csv(rows), rank_table(rows, labels=run.labels)
-    trial_json(run.records), trial_table(run.records), departure_table(run.departed)
+                rank_text(rows, "json"), rank_text(rows, "csv"), rank_table(rows, labels=run.labels)
+    trial_text(run.records, "json"), trial_table(run.records), departure_table(run.departed)
     status_data(run), status_panel(run)
     with contextlib.suppress(HeadsearchError):
         curves(path)

@@ -15,10 +15,11 @@ from headsearch.results.records import TrialRecord
 from headsearch.runs.reading import read_records
 from headsearch.runs.storages import close_storage, open_storage
 from headsearch.runs.study import StudyReader
-from headsearch.search.draws import Draw
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer
+from headsearch.search.proposer import Draw
 from headsearch.search.stopping import Decision
+from headsearch.search.study_writer import make_study
 from headsearch.testing.toy import ToyEvaluator, toy_cost
 from headsearch.testing.toy_search import TOY_BASE, results, run_toy, toy_experiment
 from headsearch.training.trial import RungScores, Training, TrialResult
@@ -132,7 +133,7 @@ def test_studies_do_not_mix(url: str, tmp_path: Path) -> None:
     assert not Ledger.exists(storage, _new_name())
     refused = False
     try:
-        Ledger.create(storage, first, labels=True, facts={})
+        make_study(storage, first, labels=True, facts={})
     except RunError:
         refused = True
     close_storage(storage)
@@ -175,12 +176,9 @@ def test_an_interrupted_search_resumes(url: str, tmp_path: Path) -> None:
 def _ledger(url: str, name: str, *, new: bool = False) -> Iterator[Ledger]:
     storage = open_storage(url)
     try:
-        facts = {"about": "ein Prüfstand"}
-        yield (
-            Ledger.create(storage, name, labels=True, facts=facts)
-            if new
-            else Ledger(storage, name, labels=True)
-        )
+        if new:
+            make_study(storage, name, labels=True, facts={"about": "ein Prüfstand"})
+        yield Ledger(storage, name, labels=True)
     finally:
         close_storage(storage)
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from headsearch.scoring.discrepancy import (
+    KINDS,
     MEASURES,
+    Discrepancies,
+    Measure,
     angular_procrustes,
     debiased_cka,
-    discrepancies,
     mutual_knn,
 )
 from headsearch.scoring.features import Features
@@ -27,6 +29,10 @@ FUNCTIONS = [debiased_cka, mutual_knn, angular_procrustes]
 
 def gaussian(n, d, seed):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def discrepancies(features, device="cpu"):
+    return Discrepancies(features, torch.device(device)).of(features)
 
 
 def brute_force_hsic(x, y):
@@ -160,6 +166,36 @@ def test_discrepancies_pair_base_with_head_and_with_change():
     assert values["mutual_knn.embedding.change"] == 1.0 - mutual_knn(base, change)
     assert values["procrustes.tokens.output"] == angular_procrustes(base_tokens, head_tokens)
     assert values["cka.tokens.change"] == 1.0 - debiased_cka(base_tokens, change_tokens)
+
+
+def test_what_is_needed_of_a_base_is_computed_once_for_all_heads():
+    seen = []
+    KINDS.add(Measure("counted", lambda x, y: float(len(x) + len(y)), lambda x_ND: seen.append(x_ND) or x_ND))
+    base, *heads = (gaussian(50, 4, seed) for seed in range(4))
+    from_base = Discrepancies(Features(base, base, base, base, base, base), torch.device("cpu"))
+    for head in heads:
+        values = from_base.of(Features(base, head, head, base, head, head))
+        assert values == discrepancies(Features(base, head, head, base, head, head))
+        assert values["counted.tokens.change"] == 100.0
+    assert sum(x_ND is base for x_ND in seen) == 2 + 2 * len(heads)
+    assert len(seen) == 2 + (4 + 6) * len(heads)
+
+
+def test_a_measure_without_sides_is_given_the_features_themselves():
+    given = []
+    KINDS.add(Measure("looks", lambda *sides: given.append(sides) or 0.0))
+    base, head, change = gaussian(50, 4, 0), gaussian(50, 4, 1), gaussian(50, 4, 2)
+    discrepancies(Features(base, head, change, base, head, change))
+    assert [y for _, y in given] == [head, change] * 2
+    assert all(x is base for x, _ in given)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+def test_an_accelerator_measures_what_a_cpu_does():
+    base, head, change = (gaussian(2000, 8, seed).float() for seed in range(3))
+    features = Features(base, base + head, base + change, base, base + 3 * head, change)
+    assert discrepancies(features, "cuda") == pytest.approx(discrepancies(features), abs=1e-4)
 
 
 def test_without_a_head_there_is_no_discrepancy():

@@ -13,7 +13,7 @@ from headsearch.errors import InfeasibleHead
 from headsearch.heads import FAMILIES, parse_head
 from headsearch.heads.build import Block, build_head
 from headsearch.scoring.collapse import rankme
-from headsearch.scoring.discrepancy import debiased_cka, discrepancies
+from headsearch.scoring.discrepancy import Discrepancies, debiased_cka
 from headsearch.scoring.features import extract_features, extract_view_embeddings
 from headsearch.scoring.quality import view_retrieval
 from headsearch.scoring.zero_cost import UntrainedHeads, measure_head, run_base, untrained
@@ -72,7 +72,8 @@ def test_cached_maps_give_what_base_and_head_give_together(base, images, seen, d
     head = make(base, description)
     [features] = extract_features(base, [head], [images], prepare=prepare, max_tokens=10_000, seed=0)
     seen_twice = extract_view_embeddings(base, [head], [images], views=views)
-    expected = {name: discrepancies(features)[name] for name in CKA_MEASURES}
+    measured = Discrepancies(features, torch.device("cpu")).of(features)
+    expected = {name: measured[name] for name in CKA_MEASURES}
     expected |= {
         "retrieval.head": view_retrieval(*seen_twice.heads[0]),
         "rankme_head": rankme(features.head_embedding),

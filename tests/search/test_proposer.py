@@ -6,8 +6,7 @@ import pytest
 from headsearch.errors import ExperimentError, SpaceError
 from headsearch.heads import HeadConfig
 from headsearch.heads.canonical import canonical, head_id
-from headsearch.search.draws import all_decisions
-from headsearch.search.proposer import Proposal, Proposer
+from headsearch.search.proposer import Proposal, Proposer, all_decisions
 from headsearch.space import Space, load_space, parse_space
 from headsearch.testing.toy import limits, toy_cost
 from headsearch.testing.toy_search import TOY_BASE

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from headsearch.heads import Candidate, HeadConfig
-from headsearch.search.draws import Draw
-from headsearch.search.proposer import SAMPLERS, Proposal, Proposer
+from headsearch.search.proposer import SAMPLERS, Draw, Proposal, Proposer
 from headsearch.space import Space, parse_space
 from headsearch.testing.toy import limits, toy_cost
 from headsearch.testing.toy_search import TOY_BASE

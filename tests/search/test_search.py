@@ -24,6 +24,7 @@ from headsearch.search import session
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.seeds import trial_seed
+from headsearch.search.study_writer import make_study
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, toy_experiment, toy_materials
 from headsearch.testing.toy_search import run_toy as run
@@ -402,7 +403,8 @@ def test_in_a_database_a_trial_begins_and_ends_in_one_transaction_each(tmp_path:
     assert record.cost is not None
     storage = open_storage(sqlite_url(tmp_path / "other.db"))
     assert isinstance(storage, Database)
-    ledger = Ledger.create(storage, "study", labels=True, facts={})
+    make_study(storage, "study", labels=True, facts={})
+    ledger = Ledger(storage, "study", labels=True)
     commits: list[object] = []
     sqlalchemy.event.listen(storage.engine, "commit", commits.append)
     begun = ledger.start(record.candidate, seed=1, replicate=0)

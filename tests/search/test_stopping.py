@@ -136,11 +136,8 @@ def test_a_policy_rebuilt_from_its_records_decides_as_the_live_one(
     play(live, reports[:crash])
     records = json.loads(json.dumps(live.decisions))
     shuffle.shuffle(records)
-    rebuilt = SuccessiveHalving(
-        RUNGS,
-        reduction,
-        decisions=[Decision(n, epoch, tuple(point), go_on) for n, epoch, point, go_on in records],
-    )
+    rebuilt = SuccessiveHalving(RUNGS, reduction)
+    rebuilt.remember(Decision(n, epoch, tuple(point), go_on) for n, epoch, point, go_on in records)
     stopped = {d.number for d in live.decisions if not d.go_on}
     # Trials that were running at the crash report once more what they had reported.
     rest = [report for report in reports[:crash] + reports[crash:] if report[0] not in stopped]

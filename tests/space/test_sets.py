@@ -19,8 +19,7 @@ from headsearch.base.info import BaseInfo
 from headsearch.errors import HeadError, SpaceError
 from headsearch.heads import Candidate, canonical, canonical_or_none, head_id, parse_head
 from headsearch.heads.cost import HeadCost
-from headsearch.search.draws import OptunaChooser, all_decisions, default_decisions
-from headsearch.search.proposer import Proposer
+from headsearch.search.proposer import OptunaChooser, Proposer, all_decisions, default_decisions
 from headsearch.space import Space, json_schema, load_space, parse_space
 from headsearch.space.show import space_tree
 

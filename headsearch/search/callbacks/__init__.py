@@ -11,8 +11,9 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headsearch.errors import PluginError, UserError, require
+from headsearch.errors import PluginError, require
 from headsearch.experiment.guests import CALLBACKS, GuestSpec
+from headsearch.plugins import run_by_a_guest
 
 if TYPE_CHECKING:
     from headsearch.experiment.callbacks import CallbackSpec
@@ -27,9 +28,8 @@ _CLASSES = {"tensorboard": "TensorBoardCallback", "mlflow": "MlflowCallback", "w
 def check_callbacks(specs: Sequence[CallbackSpec]) -> None:
     """Check that what the callbacks need is installed. Raises `MissingPackage`, which names the extra."""
     for spec in specs:
-        if isinstance(spec, GuestSpec):
-            continue
-        require(spec.kind, extra=spec.kind, where="search.callbacks")
+        if not isinstance(spec, GuestSpec):
+            require(spec.kind, extra=spec.kind, where="search.callbacks")
 
 
 def build_callbacks(specs: Sequence[CallbackSpec], subject: Subject) -> list[Callback]:
@@ -52,13 +52,8 @@ def build_callbacks(specs: Sequence[CallbackSpec], subject: Subject) -> list[Cal
 def _of_a_guest(spec: GuestSpec, subject: Subject) -> Callback:
     from headsearch.search.callbacks.broadcast import Callback
 
-    try:
+    with run_by_a_guest(f"search.callbacks: {spec.kind}"):
         made: object = CALLBACKS[spec.kind].open(spec.options, subject)
-    except UserError:
-        raise
-    except Exception as error:
-        # What runs here is not ours, and may raise anything.
-        raise PluginError(f"search.callbacks: {spec.kind} raises {type(error).__name__}: {error}") from error
     if not isinstance(made, Callback):
         raise PluginError(f"search.callbacks: {spec.kind} makes a {type(made).__name__}; expected a Callback")
     made.name = spec.kind
