@@ -17,7 +17,9 @@ every part. docs/benchmarks.md is made from it.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -27,10 +29,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+FORKS = multiprocessing.get_context("forkserver")
+"""Processes come from one that has imported torch, and has not looked for an accelerator."""
+FORKS.set_forkserver_preload(["headsearch.training.proxy", "pandas", "sklearn.linear_model", "timm"])
 SECONDS = {
     "tests": 150,
     "steps": 60,
@@ -203,17 +209,12 @@ def screen(options: argparse.Namespace) -> dict[str, Any]:
 
 def sharing(options: argparse.Namespace) -> dict[str, Any]:
     """Epochs a second of several proxies at once, over those of one alone; with NVIDIA's Multi-Process Service and without."""
-    import multiprocessing
-
-    spawn = multiprocessing.get_context("spawn")
     epochs = 1 if options.quick else 8
 
     def rate(count: int) -> float:
-        barrier, ended = spawn.Barrier(count), spawn.Queue()
-        workers = [
-            spawn.Process(target=train_epochs, args=(options.device, options.quick, epochs, barrier, ended))
-            for _ in range(count)
-        ]
+        barrier, ended = FORKS.Barrier(count), FORKS.Queue()
+        setting = (options.device, options.quick, epochs, dict(os.environ), barrier, ended)
+        workers = [FORKS.Process(target=train_epochs, args=setting) for _ in range(count)]
         for worker in workers:
             worker.start()
         seconds = max(ended.get(timeout=60 if options.device == "cuda" else 300) for _ in workers)
@@ -262,8 +263,11 @@ def multi_process_service(device: str) -> Iterator[bool]:
                 os.environ.pop(name, None)
 
 
-def train_epochs(device: str, quick: bool, epochs: int, barrier: Any, ended: Any) -> None:
+def train_epochs(
+    device: str, quick: bool, epochs: int, environment: dict[str, str], barrier: Any, ended: Any
+) -> None:
     """A proxy's epochs on digits, begun together with others'; their seconds go into `ended`."""
+    os.environ |= environment
     import screening
     import torch
 
@@ -467,11 +471,7 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: whether it works; the figures say nothing"
     )
-    parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.part:
-        print(json.dumps(PARTS[options.part](options)))
-        return 0
     written: dict[str, Any] = {"about": about(options), "parts": {}}
     for part in options.parts:
         if part in ("tests", "compiled") and options.device == "cpu":
@@ -485,25 +485,39 @@ def main() -> int:
 
 def about(options: argparse.Namespace) -> dict[str, Any]:
     """The machine."""
-    import torch
+    name = "cpu"
+    if options.device == "cuda":
+        import torch
 
-    name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
-    return {"device": name, "cores": os.cpu_count(), "torch": torch.__version__, "quick": options.quick}
+        name = torch.cuda.get_device_name()
+    torch_version = importlib.metadata.version("torch")
+    return {"device": name, "cores": os.cpu_count(), "torch": torch_version, "quick": options.quick}
 
 
 def alone(part: str, options: argparse.Namespace) -> dict[str, Any]:
     """A part in a process of its own."""
     began = time.perf_counter()
-    command = [sys.executable, __file__, *sys.argv[1:], "--part", part]
+    ours, theirs = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=tell, args=(part, options, theirs))
+    process.start()
+    theirs.close()
     most = SECONDS[part] * (1 if options.device == "cuda" else 5)
     try:
-        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=most)
-    except subprocess.TimeoutExpired:
-        return {"error": f"not done after {most} s"}
-    if ended.returncode:
-        return {"error": f"exit code {ended.returncode}"}
-    result: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
+        if not ours.poll(most):
+            return {"error": f"not done after {most} s"}
+        result: dict[str, Any] = ours.recv()
+    except EOFError:
+        process.join()
+        return {"error": f"exit code {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
     return {**result, "wall_seconds": round(time.perf_counter() - began, 1)}
+
+
+def tell(part: str, options: argparse.Namespace, pipe: Connection) -> None:
+    """Do a part, and send what it found."""
+    pipe.send(PARTS[part](options))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ if __name__ == "__main__":
         data={"dataset": "npz", "root": "images.npz", "image_size": 32, "channels": 5},
         plugins=[__file__],
         space="space.yaml",
-        proxy={"epochs": 2, "batch_size": 32},
-        search={"strategy": "proxies", "trials": 2, "finalists": 0},
+        proxy={"epochs": 1, "batch_size": 16},
+        search={"strategy": "proxies", "trials": 2, "finalists": 0, "controls": ["none"]},
     )
     print(run.table())

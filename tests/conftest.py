@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import FEW_PAIRS
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -45,10 +46,10 @@ def no_guests() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a head costs in time is measured by few steps: every proxy does it, and few tests look at it."""
+    """What a head costs in time is measured by few steps, here as in the processes of tests."""
     overhead = sys.modules.get("headsearch.training.overhead")
     if overhead is not None:
-        monkeypatch.setattr(overhead, "_PAIRS", 3)
+        monkeypatch.setattr(overhead, "_PAIRS", FEW_PAIRS)
 
 
 @pytest.fixture(scope="session")

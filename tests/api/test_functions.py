@@ -129,7 +129,7 @@ def test_bad_input_is_one_line_of_one_class_and_leaves_nothing(call: Any, line: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("executor", [{"kind": "inline"}, {"kind": "process", "workers": 2}])
+@pytest.mark.parametrize("executor", [{"kind": "inline"}, {"kind": "process", "workers": 1}])
 def test_a_plain_script_needs_no_guard(executor: dict[str, Any], tmp_path: Path) -> None:
     settings = {**TINY, "search": {**TINY["search"], "executor": executor}}
     script = tmp_path / "script.py"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,7 +79,10 @@ def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports one of them, whose batches are small."""
     monkeypatch.syspath_prepend(str(FOLDER))
+    digits = importlib.import_module("digits")
+    monkeypatch.setattr(digits, "digit_views", partial(digits.digit_views, batch_size=16))
     yield importlib.import_module
     for name in ("digits", *LOOPS):
         sys.modules.pop(name, None)

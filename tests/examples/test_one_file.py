@@ -13,8 +13,8 @@ EXAMPLE = ROOT / "examples" / "one_file.py"
 
 def test_a_base_a_family_and_five_channels_from_one_file(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    labels = np.arange(120) % 2
-    images = random.integers(0, 100, (120, 32, 32, 5)).astype(np.uint8)
+    labels = np.arange(48) % 2
+    images = random.integers(0, 100, (48, 32, 32, 5)).astype(np.uint8)
     images[labels == 1, :, :, 4] += 100
     np.savez(tmp_path / "images.npz", images=images, labels=labels)
     (tmp_path / EXAMPLE.name).write_text(EXAMPLE.read_text())
