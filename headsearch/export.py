@@ -125,15 +125,13 @@ def export_head(
     Raises:
         RunError: no such head, or a file that cannot be written.
     """
-    from headsearch.files import write_atomically
+    from headsearch.files import write_atomically, writing
     from headsearch.runs.reading import read_run
     from headsearch.runs.run import Run
 
     exported = chosen_head(run if isinstance(run, Run) else read_run(run), rank=rank, head_id=head_id)
-    try:
+    with writing(out):
         write_atomically(out, exported.to_yaml())
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
     return exported
 
 

@@ -36,8 +36,7 @@ FAMILY = Family(
     parameters=(
         *common.COMMON_PARAMETERS,
         common.mlp_ratio_parameter(default=6.0),
-        common.norm_parameter(),
-        common.act_parameter(),
+        *common.layer_parameters(),
     ),
     layout="BNC",
     block=block,

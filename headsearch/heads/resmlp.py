@@ -25,8 +25,7 @@ FAMILY = Family(
     parameters=(
         *common.COMMON_PARAMETERS,
         common.mlp_ratio_parameter(),
-        common.norm_parameter("affine"),
-        common.act_parameter(),
+        *common.layer_parameters("affine"),
     ),
     layout="BNC",
     block=block,
