@@ -59,7 +59,8 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
         device=options.device, batch_size=16 if options.quick else 256, rounds=2 if options.quick else 7
     )
     rows = measured(model, settings, compiled=False)
-    loop = lightly_step(model, limit.BASES.get(model, ({}, size))[0], size, settings)
+    hidden = 256 if options.quick else 4096
+    loop = lightly_step(model, limit.BASES.get(model, ({}, size))[0], size, hidden, settings)
     taken = []
     for turn in range(1 + settings.rounds):
         seconds = limit.seconds(loop, torch.device(options.device))
@@ -94,7 +95,7 @@ def measured(model: str, settings: argparse.Namespace, *, compiled: bool) -> lis
 
 
 def lightly_step(
-    model: str, kwargs: dict[str, Any], size: int, settings: argparse.Namespace
+    model: str, kwargs: dict[str, Any], size: int, hidden: int, settings: argparse.Namespace
 ) -> Callable[[], None]:
     """A step of MoCo v3 as lightly's examples write it, in bfloat16 on an accelerator, on a ready batch."""
     import copy
@@ -109,10 +110,10 @@ def lightly_step(
     device = torch.device(settings.device)
     base = timm.create_model(model, num_classes=0, img_size=size, **kwargs)
     width = base.num_features
-    followed = nn.Sequential(base, MoCoProjectionHead(width, 4096, 256, num_layers=3, batch_norm=True)).to(
+    followed = nn.Sequential(base, MoCoProjectionHead(width, hidden, 256, num_layers=3, batch_norm=True)).to(
         device
     )
-    predictor = MoCoProjectionHead(256, 4096, 256, num_layers=2, batch_norm=True).to(device)
+    predictor = MoCoProjectionHead(256, hidden, 256, num_layers=2, batch_norm=True).to(device)
     momentum = copy.deepcopy(followed)
     deactivate_requires_grad(momentum)
     optimizer = torch.optim.AdamW(

@@ -22,11 +22,13 @@ def headbench(options: argparse.Namespace) -> None:
     candidates = [Candidate.of(parse_head(head)) for head in (*drawn, {"paper": {}}, described["mlp"], None)]
     configs = {candidate.head_id: candidate.config for candidate in candidates}
     scorer = ZeroCostScorer(experiment(options.bench, None, options))
-    rows = [untrained_row(scorer.score(candidate)) for candidate in candidates[: len(drawn)]]
+    scored = [scorer.score(candidate) for candidate in candidates[: len(drawn)]]
+    costs = {each.head_id: each.cost for each in scored}
+    rows = [untrained_row(each) for each in scored]
     for row in pd.read_csv(options.table).to_dict("records"):
         if row["arm"] == "none-equal-time":
             continue
-        config = configs[row["head_id"]]
+        config, cost = configs[row["head_id"]], costs.get(row["head_id"])
         rows.append(
             {name: row.get(name) for name in COLUMNS}
             | {
@@ -35,6 +37,8 @@ def headbench(options: argparse.Namespace) -> None:
                 "config": json.dumps(config.to_dict()),
                 "control": row["arm"] if row["arm"] in ("none", "mlp") else None,
                 "state": "infeasible" if isinstance(row["reason"], str) else "complete",
+                "params": None if cost is None else cost.params,
+                "flops": None if cost is None else cost.flops,
                 "seed": derived_seed(0, "photographs", row["arm"], row["replicate"]),
             }
         )

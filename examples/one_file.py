@@ -33,6 +33,7 @@ if __name__ == "__main__":
         data={"dataset": "npz", "root": "images.npz", "image_size": 32, "channels": 5},
         plugins=[__file__],
         space="space.yaml",
+        method="simclr",
         proxy={"epochs": 1, "batch_size": 16},
         search={"strategy": "proxies", "trials": 2, "finalists": 0, "controls": ["none"]},
     )

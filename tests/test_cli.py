@@ -17,6 +17,7 @@ TINY = [
     "digits",
     "--set=proxy.epochs=1",
     "--set=search.strategy=proxies",
+    "--set=data.subset=320",
     "--set=search.trials=2",
     "--set=search.finalists=0",
     "--set=search.replicates=1",

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 EXTRAS = {"ray", "pyarrow", "dash", "plotly", "waitress", "flask", "werkzeug", "tensorboard", "mlflow", "wandb", "psycopg", "pymysql", "grpc", "tifffile", "imagecodecs", "simplejpeg"}  # fmt: skip
 TINY = ["digits_proxies", "--set", "base.kwargs={patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}",
-        "--set", "proxy.epochs=1", "--set", "proxy.rungs=[1]", "--set", "search.trials=1", "--set", "search.finalists=0", "--set", "search.replicates=1",
+        "--set", "data.subset=320", "--set", "proxy.epochs=1", "--set", "proxy.rungs=[1]", "--set", "search.trials=1", "--set", "search.finalists=0", "--set", "search.replicates=1",
         "--set", "search.controls=[none]"]  # fmt: skip
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -11,6 +11,7 @@ import forked
 import pytest
 
 TINY = [
+    "--set=data.subset=320",
     "--set=proxy.epochs=1",
     "--set=search.strategy=proxies",
     "--set=search.trials=1",

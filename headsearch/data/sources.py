@@ -122,6 +122,13 @@ class ItemSource(_Decoded):
         self.items = items
         self.label = label
 
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """That of an array of them all, whether or not its first images can be used."""
+        if isinstance(self.items, np.ndarray) and self.pixels is not RGB:
+            return np.dtype(np.uint8 if self.items.dtype == np.uint8 else np.float32)
+        return super().dtype
+
     def __len__(self) -> int:
         return len(self.items)
 

@@ -6,7 +6,6 @@ Whatever is fitted or chosen is fitted or chosen on train. The conventions are D
 from __future__ import annotations
 
 import math
-from itertools import islice
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from headsearch.errors import BaseModelError
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.evaluation.subject import Subject, accuracy_outcome
-from headsearch.scoring.features import extract_view_embeddings
 from headsearch.scoring.probes import (
     knn_predictions,
     linear_predictions,
@@ -88,15 +86,8 @@ def retrieval(subject: Subject, spec: EvaluationSpec) -> dict[str, Outcome]:
 
 
 def _found_views(subject: Subject, spec: EvaluationSpec, seed: int) -> Tensor:
-    part = derived_generator(spec.seed, "retrieval images")
-    batches = subject.dataset.held_out.batches(spec.batch_size, generator=part)
-    generator = derived_generator(spec.seed, "retrieval views", seed)
-    views = extract_view_embeddings(
-        subject.base,
-        [],
-        (images for images, _ in islice(batches, max(1, _MOST_RETRIEVED // spec.batch_size))),
-        views=lambda images: subject.views(images, generator, images.device),
-    ).base
+    images = subject.some_held_out(_MOST_RETRIEVED, derived_generator(spec.seed, "retrieval images"))
+    views = subject.two_views(images, derived_generator(spec.seed, "retrieval views", seed))
     if len(views[0]) < 2 or not all(torch.isfinite(view).all() for view in views):
         raise BaseModelError(
             f"weights '{subject.name}': retrieval needs finite embeddings of two held-out images or more"

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.evaluation.subject import Subject
 from headsearch.scoring.collapse import rankme, worthless_reason
 from headsearch.scoring.dense import dse
-from headsearch.scoring.features import extract_embeddings, extract_tokens, extract_view_embeddings
+from headsearch.scoring.features import extract_embeddings, extract_tokens
 from headsearch.scoring.label_free import alpha_req, lidar, twonn, verdict_of_health, wasserstein_uniformity
 from headsearch.scoring.quality import alignment, uniformity, view_retrieval
 from headsearch.training.seeds import derived_generator
@@ -49,7 +47,7 @@ def check_health(subject: Subject, spec: EvaluationSpec, before: Sequence[Health
 
     Raises `BaseModelError` where there are fewer than two held-out images.
     """
-    images = _images(subject, spec)
+    images = list(subject.some_held_out(MOST_IMAGES, derived_generator(spec.seed, "label-free images")))
     x_ND = extract_embeddings(subject.base, images, prepare=subject.views.prepare)
     if len(x_ND) < 2:
         raise BaseModelError(f"weights '{subject.name}': label-free needs two held-out images or more")
@@ -57,7 +55,7 @@ def check_health(subject: Subject, spec: EvaluationSpec, before: Sequence[Health
     if not torch.isfinite(x_ND).all():
         return Health(subject.name, {}, verdict_of_health(math.nan, reason, None))
     pairs = [
-        _views(subject, images, derived_generator(spec.seed, "label-free views", seed))
+        subject.two_views(images, derived_generator(spec.seed, "label-free views", seed))
         for seed in range(spec.seeds)
     ]
     views = torch.stack([view for pair in pairs for view in pair])
@@ -79,18 +77,3 @@ def check_health(subject: Subject, spec: EvaluationSpec, before: Sequence[Health
     highest = max((value for value in ranks if value is not None), default=None)
     known = {name: None if math.isnan(value) else value for name, value in values.items()}
     return Health(subject.name, known, verdict_of_health(rank, reason, highest))
-
-
-def _images(subject: Subject, spec: EvaluationSpec) -> list[Tensor]:
-    part = derived_generator(spec.seed, "label-free images")
-    batches = subject.dataset.held_out.batches(spec.batch_size, generator=part)
-    return [images for images, _ in islice(batches, max(1, MOST_IMAGES // spec.batch_size))]
-
-
-def _views(subject: Subject, images: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    return extract_view_embeddings(
-        subject.base,
-        [],
-        images,
-        views=lambda images: subject.views(images, generator, images.device),
-    ).base

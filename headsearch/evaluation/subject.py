@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from headsearch.data.augment import Views
 from headsearch.data.sets import Dataset, ImageSet
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.intervals import Outcome
-from headsearch.scoring.features import extract_embeddings
+from headsearch.scoring.features import extract_embeddings, extract_view_embeddings
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,17 @@ class Subject(Loaded[Dataset]):
         """How many classes there are."""
         assert self.dataset.classes is not None
         return len(self.dataset.classes)
+
+    def some_held_out(self, most: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Held-out images by batch, about `most`: all of a smaller set, else a random part."""
+        batches = self.dataset.held_out.batches(self.batch_size, generator=generator)
+        return (images for images, _ in islice(batches, max(1, most // self.batch_size)))
+
+    def two_views(self, images: Iterable[Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Embeddings (N, D) of two augmented views of the images."""
+        return extract_view_embeddings(
+            self.base, [], images, views=lambda batch: self.views(batch, generator, batch.device)
+        ).base
 
     def _embedded(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         index: list[Tensor] = []

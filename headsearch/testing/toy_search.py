@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headsearch.base.info import BaseInfo
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads import Candidate, HeadConfig, Stage
 from headsearch.results.records import TrialRecord
@@ -17,20 +17,11 @@ from headsearch.search.observer import Observer
 from headsearch.search.session import conduct
 from headsearch.space import Space, parse_space
 from headsearch.space.drawing import distinct_heads
+from headsearch.testing.heads import toy_base
 from headsearch.testing.toy import ToyEvaluator, limits, toy_cost
 from headsearch.training.trial import Evaluate
 
-TOY_BASE = BaseInfo(
-    model="toy",
-    family="vit",
-    width=64,
-    grid=(4, 4),
-    embedding_dim=64,
-    depth=4,
-    params=200_000,
-    flops=10_000_000,
-    image_size=16,
-)
+TOY_BASE = replace(toy_base(64, (4, 4)), params=200_000, flops=10_000_000)
 """What a small ViT on small images looks like."""
 
 

@@ -16,6 +16,7 @@ from headsearch.search.session import run_search
 
 TINY: dict[str, Any] = {
     "base": {"kwargs": {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}},
+    "data": {"subset": 320},
     "proxy": {"epochs": 1, "rungs": [1]},
     "search": {"trials": 1, "finalists": 0, "replicates": 1, "controls": ["none"]},
 }
@@ -46,7 +47,7 @@ def test_every_name_it_offers_is_there_and_documented() -> None:
 def test_a_search_is_that_of_the_command_line(run: headsearch.Run, tmp_path: Path) -> None:
     kwargs = "base.kwargs={patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}"
     settings = [kwargs, "proxy.epochs=1", "proxy.rungs=[1]", "search.trials=1", "search.finalists=0"]
-    settings += ["search.replicates=1", "search.controls=[none]", "seed=3"]
+    settings += ["search.replicates=1", "search.controls=[none]", "data.subset=320", "seed=3"]
     run_search(load_experiment("digits_proxies", settings), tmp_path / "run")
     other = read_run(tmp_path / "run")
     assert run.experiment == other.experiment

@@ -86,7 +86,8 @@ def test_from_a_search_to_weights_that_load_strictly_into_it(
         "executor": executor,
     }
     proxy = {"epochs": 1, "rungs": [1], "batch_size": 32, "device": "cpu"}
-    tiny = tiny_experiment(images, search=search, proxy=proxy).model_dump(mode="json")
+    method = {"kwargs": {"hidden_dim": 64, "output_dim": 32}}
+    tiny = tiny_experiment(images, search=search, proxy=proxy, method=method).model_dump(mode="json")
     file = tmp_path / "e.yaml"
     file.write_text(json.dumps(tiny | {"base": {"module": reference, "kwargs": TINY[reference]}}))
     experiment = load_experiment(file)

@@ -96,6 +96,14 @@ def test_bands_are_resized_each_as_pillow_resizes_an_image(kind: Any) -> None:
     np.testing.assert_allclose(flat, 12_345.678, rtol=1e-6)
 
 
+def test_the_type_of_an_array_is_known_whatever_its_first_images_are(tmp_path: Path) -> None:
+    images = np.arange(400 * 64, dtype=np.float32).reshape(400, 8, 8)
+    images[:50] = np.nan
+    np.savez(tmp_path / "gaps.npz", train_images=images, test_images=images[50:100])
+    dataset = load(tmp_path / "gaps.npz", 1, dataset="npz")
+    assert (len(dataset.train), len(dataset.held_out), len(dataset.left_out)) == (350, 50, 50)
+
+
 def test_sixteen_bits_keep_what_eight_would_lose(tmp_path: Path) -> None:
     np.savez(tmp_path / "deep.npz", images=np.arange(40 * 64, dtype=np.uint16).reshape(40, 8, 8))
     dataset = load(tmp_path / "deep.npz", 1, dataset="npz")

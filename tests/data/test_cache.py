@@ -5,16 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import resource
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from full_disk import files_of_at_most
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -205,27 +204,16 @@ def test_what_a_killed_creation_left_is_removed(images: Path, folder: Path) -> N
     assert not (folder / ".new-abc").exists()
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """A disk that is full for whoever writes beyond the first kilobytes of a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.usefixtures("small_files")
 def test_a_disk_that_is_full_ends_the_writing_and_nothing_else(
     images: Path, folder: Path, workers: int
 ) -> None:
     kept, _ = cached(images, folder)
     streamed = StreamedImages(kept, list(range(COUNT)), CANVAS, workers=workers)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (26 * CANVAS * CANVAS * 3, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    )
     plain = all_pixels(source(images)).transpose(0, 3, 1, 2)
     for _ in range(2):
-        pixels = torch.cat([batch for batch, _ in streamed.batches(8)])
+        with files_of_at_most(26 * CANVAS * CANVAS * 3):
+            pixels = torch.cat([batch for batch, _ in streamed.batches(8)])
         np.testing.assert_array_equal(pixels.numpy(), plain)
     told = streamed.left_out.told_unreadable()
     assert len(told) == 1

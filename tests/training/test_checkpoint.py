@@ -5,32 +5,19 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import resource
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from full_disk import files_of_at_most
 
 from headsearch.errors import RunError
 from headsearch.training.checkpoint import Checkpoints
 from headsearch.training.trial import CHECKPOINTS
 
 CPU = torch.device("cpu")
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """A disk that is full after `size` bytes, as far as this process can tell."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def trials(folder: Path, keep: int = 1) -> Checkpoints:

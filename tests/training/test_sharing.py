@@ -23,6 +23,7 @@ from headsearch.training import sharing
 from headsearch.training.devices import shared_gpu
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.sharing import SharedGPU
+from headsearch.training.trial import RungScores
 
 FULL = "CUDA out of memory, of which neighbours hold the most"
 HEAD = parse_head({"convnext": {"depth": 1, "kernel_size": 3}})
@@ -303,7 +304,7 @@ def test_a_head_that_does_not_fit_an_empty_gpu_is_infeasible_and_leaves_it_empty
     torch.cuda.empty_cache()
 
     class Hungry(Context):
-        def progress(self, *told: float) -> None:
+        def report(self, place: int, scores: RungScores) -> None:
             held = torch.empty(2**30, dtype=torch.uint8, device="cuda")
             torch.empty(2**50, dtype=torch.uint8, device=held.device)
 
