@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from headsearch.commands import audit, evaluate, pretrain, results, search, watching, zero_cost
+from headsearch.commands import evaluate, pretrain, results, search, watching, zero_cost
 from headsearch.commands.reproduce import reproduce_app
 from headsearch.commands.space import space_app
 from headsearch.document import shorten
@@ -36,7 +36,6 @@ app = typer.Typer(
 app.add_typer(search.app)
 app.add_typer(results.app)
 app.add_typer(watching.app)
-app.add_typer(audit.app)
 app.add_typer(pretrain.app)
 app.add_typer(evaluate.app)
 space_app.add_typer(zero_cost.app)

@@ -125,13 +125,15 @@ def export_head(
     Raises:
         RunError: no such head, or a file that cannot be written.
     """
-    from headsearch.files import write_atomically, writing
+    from headsearch.files import write_atomically
     from headsearch.runs.reading import read_run
     from headsearch.runs.run import Run
 
     exported = chosen_head(run if isinstance(run, Run) else read_run(run), rank=rank, head_id=head_id)
-    with writing(out):
+    try:
         write_atomically(out, exported.to_yaml())
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
     return exported
 
 
@@ -164,10 +166,7 @@ def describe_head(
         config=row.config,
         plugins=experiment.plugins,
         code=dict(facts.code),
-        base=ExportedBase(
-            **experiment.base.model_dump(),
-            info=BaseFacts.of(facts.base),
-        ),
+        base=ExportedBase(**experiment.base.model_dump(), info=BaseFacts.of(facts.base)),
         data=DataSpec(**experiment.data.model_dump(exclude={"subset"})),
         method=experiment.method,
         scores={key: value for key, value in row.to_dict().items() if key not in ("head_id", "config")},

@@ -159,17 +159,6 @@ def write_bytes_atomically(path: Path, content: bytes | memoryview) -> None:
         raise
 
 
-@contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, under a temporary name and then renamed: two that make it at once cannot mix, and a crash leaves no half of it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        whole = Path(temporary) / "whole"
-        whole.mkdir()
-        yield whole
-        whole.rename(path)
-
-
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Versions of Python and of these packages, without importing them; those that are not installed are left out."""
     found = {"python": platform.python_version()}

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import FEW_PAIRS
@@ -50,6 +51,25 @@ def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     overhead = sys.modules.get("headsearch.training.overhead")
     if overhead is not None:
         monkeypatch.setattr(overhead, "_PAIRS", FEW_PAIRS)
+
+
+_MIGRATIONS: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def migrations_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna reads its scripts of migration three times for every new database, a quarter of what a small toy search takes."""
+    storage = sys.modules.get("optuna.storages._rdb.storage")
+    if storage is None:
+        return
+
+    def scripts(manager: Any) -> Any:
+        if not _MIGRATIONS:
+            _MIGRATIONS.append(read(manager))
+        return _MIGRATIONS[0]
+
+    read = storage._VersionManager._create_alembic_script
+    monkeypatch.setattr(storage._VersionManager, "_create_alembic_script", scripts)
 
 
 @pytest.fixture(scope="session")

@@ -272,20 +272,12 @@ def compare(
 
     with as_arguments():
         plan = make_plan(
-            heads,
-            seeds=seeds,
-            budget=budget,
-            probes=probes,
-            **on_base(base, data, plugins, sections),
+            heads, seeds=seeds, budget=budget, probes=probes, **on_base(base, data, plugins, sections)
         )
     from headsearch.commands.common import teller
     from headsearch.comparison.compare import compare as run
     from headsearch.pretrain.display import pretrain_display
 
     return run(
-        plan,
-        Path(out),
-        resume=resume,
-        display=lambda: pretrain_display(quiet=quiet),
-        tell=teller(quiet),
+        plan, Path(out), resume=resume, display=lambda: pretrain_display(quiet=quiet), tell=teller(quiet)
     )

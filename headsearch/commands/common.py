@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from headsearch.secrecy import redacted
+from headsearch.signals import exit_code
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from headsearch.results.row import RankRow
     from headsearch.runs.run import Run
-
-
-class RankBy(StrEnum):
-    """What orders the ranking."""
-
-    score = "score"
-    pareto = "pareto"
-    probe = "probe"
-    discrepancy = "discrepancy"
 
 
 def _load(named: list[str] | None) -> list[str]:
@@ -46,6 +38,22 @@ PluginOption = Annotated[
     ),
 ]
 """Loads what is named, before the command begins."""
+SearchedBase = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="MODEL",
+        help="timm model, or a factory of yours, my_models.py:build; the same as --set base.model=...",
+    ),
+]
+SearchedData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="A folder of images, an .npz file, or a data set's name; the same as --set data.dataset=... and data.root.",
+    ),
+]
 BaseOption = Annotated[
     str | None,
     typer.Option(
@@ -97,6 +105,18 @@ def resume_line(*command: object, overrides: Sequence[str] | None, **options: ob
     given += [("--set", override) for override in overrides or ()]
     words = ["headsearch", *map(str, command), *(word for pair in given for word in pair), "--resume"]
     return redacted(shlex.join(words))
+
+
+@contextlib.contextmanager
+def saying_how_to_resume(out: Path, line: str) -> Iterator[None]:
+    """Have Ctrl-C end a command whose work is safe in `out` with the `line` that goes on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not out.exists():
+            raise
+        typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {line}", err=True)
+        raise typer.Exit(exit_code()) from None
 
 
 def teller(quiet: bool) -> Callable[[str], None]:

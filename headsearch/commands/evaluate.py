@@ -8,17 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from headsearch.commands.common import (
-    BaseOption,
-    Overrides,
-    PluginOption,
-    PretrainingData,
-    Quiet,
-    ReportOutput,
-    console,
-    resume_line,
-    teller,
-)
+from headsearch.commands import common
 from headsearch.errors import ExperimentError, RunError
 
 app = typer.Typer()
@@ -64,9 +54,9 @@ def evaluate(
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds for everything random.")] = None,
-    overrides: Overrides = None,
-    plugins: PluginOption = None,
-    output: ReportOutput = "table",
+    overrides: common.Overrides = None,
+    plugins: common.PluginOption = None,
+    output: common.ReportOutput = "table",
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
     figure: Annotated[
         Path | None,
@@ -74,7 +64,7 @@ def evaluate(
             help="Also draw the measures of label-free over the weights: an HTML page, to this file."
         ),
     ] = None,
-    quiet: Quiet = False,
+    quiet: common.Quiet = False,
 ) -> None:
     """Probe weights of a base side by side, with intervals: k-NN, linear, few labels, fine-tuning, segmentation, detection."""
     from headsearch.data.names import check_data, data_named
@@ -100,7 +90,7 @@ def evaluate(
     from headsearch.evaluation.evaluate import evaluate as run
     from headsearch.files import write_result
 
-    found = run(spec, weights, tell=teller(quiet))
+    found = run(spec, weights, tell=common.teller(quiet))
     if out is not None:
         write_result(out, found.to_json() + "\n")
     if figure is not None:
@@ -111,13 +101,13 @@ def evaluate(
         typer.echo(found.to_json())
         return
     if found.rows:
-        console().print(evaluation_table(found))
+        common.console().print(evaluation_table(found))
     if found.health:
-        console().print(health_table(found.health))
+        common.console().print(health_table(found.health))
     for each in found.health:
-        console().print(f"{each.weights}: {each.verdict}", markup=False)
+        common.console().print(f"{each.weights}: {each.verdict}", markup=False)
     for line in check_lines(found.checks):
-        console().print(line, markup=False)
+        common.console().print(line, markup=False)
 
 
 @app.command(
@@ -139,8 +129,8 @@ def compare(
             "May be given several times.",
         ),
     ] = None,
-    base: BaseOption = None,
-    data: PretrainingData = None,
+    base: common.BaseOption = None,
+    data: common.PretrainingData = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of every arm.")] = 3,
     budget: Annotated[
         Literal["epochs", "time"],
@@ -160,10 +150,10 @@ def compare(
             help="Override a key of the pretraining or, with the prefix `evaluate.`, of the evaluation.",
         ),
     ] = None,
-    plugins: PluginOption = None,
+    plugins: common.PluginOption = None,
     resume: Annotated[bool, typer.Option(help="Continue the comparison in --out.")] = False,
-    output: ReportOutput = "table",
-    quiet: Quiet = False,
+    output: common.ReportOutput = "table",
+    quiet: common.Quiet = False,
 ) -> None:
     """Pretrain with and without the heads, with several seeds each, evaluate all, and report whether a head is worth it."""
     from headsearch.comparison.plan import make_plan
@@ -184,20 +174,20 @@ def compare(
 
     try:
         comparison = run(
-            plan, out, resume=resume, display=lambda: pretrain_display(quiet=quiet), tell=teller(quiet)
+            plan, out, resume=resume, display=lambda: pretrain_display(quiet=quiet), tell=common.teller(quiet)
         )
     except PretrainInterrupted as interrupted:
         shared = None if budget == "epochs" else budget
         given = {"out": out, "seeds": seeds, "budget": shared, "data": data, "probes": probes}
         given |= {"head": described, "base": base, "plugin": plugins}
-        line = resume_line("compare", *(files or []), overrides=overrides, **given)
+        line = common.resume_line("compare", *(files or []), overrides=overrides, **given)
         typer.echo(f"headsearch: {interrupted}. Resume with:  {line}", err=True)
         raise typer.Exit(128 + interrupted.signal) from None
     if output == "json":
         typer.echo(comparison.to_json())
         return
-    console().print(comparison.to_table())
-    console().print(comparison.verdict, markup=False)
+    common.console().print(comparison.to_table())
+    common.console().print(comparison.verdict, markup=False)
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import BaseOption, PluginOption, PretrainingData, Quiet, resume_line
+from headsearch.commands import common
 
 app = typer.Typer()
 
@@ -33,18 +33,18 @@ def pretrain(
             "needs --base. A description such as '{convnext: {depth: 3}}', a family, paper, or a head.yaml.",
         ),
     ] = None,
-    base: BaseOption = None,
-    data: PretrainingData = None,
+    base: common.BaseOption = None,
+    data: common.PretrainingData = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. recipe.epochs=100."),
     ] = None,
-    plugins: PluginOption = None,
+    plugins: common.PluginOption = None,
     resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint in --out.")] = False,
     without_head: Annotated[
         bool, typer.Option("--no-head", help="Train the control: the same without a head.")
     ] = False,
-    quiet: Quiet = False,
+    quiet: common.Quiet = False,
 ) -> None:
     """Pretrain the base with a head on the full schedule, and write weights that timm can load."""
     from headsearch.errors import ExperimentError, UserError
@@ -75,17 +75,9 @@ def pretrain(
     except (PretrainInterrupted, RankLost) as ended:
         # The first rank may be the one that is lost.
         if first or (isinstance(ended, RankLost) and os.environ.get("RANK") == "1"):
-            line = resume_line(
-                "pretrain",
-                *(() if file is None else (file,)),
-                *(("--no-head",) if without_head else ()),
-                head=described,
-                base=base,
-                plugin=plugins,
-                out=out,
-                data=data,
-                overrides=overrides,
-            )
+            words = [*([] if file is None else [file]), *(["--no-head"] if without_head else [])]
+            given = {"head": described, "base": base, "plugin": plugins, "out": out, "data": data}
+            line = common.resume_line("pretrain", *words, overrides=overrides, **given)
             typer.echo(f"headsearch: {ended}. Resume with:  {line}", err=True)
         raise typer.Exit(128 + ended.signal if isinstance(ended, PretrainInterrupted) else 1) from None
     if first:

@@ -7,15 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import (
-    Overrides,
-    Quiet,
-    ReportOutput,
-    console,
-    resume_line,
-    teller,
-)
-from headsearch.signals import exit_code
+from headsearch.commands import common
 
 reproduce_app = typer.Typer(
     help="Test the claims of a paper on your own base and images, with verdicts.", no_args_is_help=True
@@ -44,12 +36,12 @@ def paper(
         int | None,
         typer.Option(min=1, help="Epochs of a proxy and of the screen; the same as --set proxy.epochs=..."),
     ] = None,
-    overrides: Overrides = None,
-    output: ReportOutput = "table",
+    overrides: common.Overrides = None,
+    output: common.ReportOutput = "table",
     resume: Annotated[
         bool, typer.Option(help="Continue the reproduction in --out. You may raise --seeds.")
     ] = False,
-    quiet: Quiet = False,
+    quiet: common.Quiet = False,
 ) -> None:
     """Heterogeneous self-supervised learning: do other architectures help, do they help more the more they differ, and does the search find them?"""
     from headsearch.reproduction.plan import make_plan
@@ -58,21 +50,17 @@ def paper(
     from headsearch.commands.progress import progress_display
     from headsearch.reproduction.reproduce import reproduce
 
-    try:
+    given = {"out": out, "seeds": seeds, "base": base, "data": data, "epochs": epochs}
+    with common.saying_how_to_resume(
+        out, common.resume_line("reproduce", "paper", overrides=overrides, **given)
+    ):
         report = reproduce(
-            plan, out, resume=resume, display=lambda: progress_display(quiet=quiet), tell=teller(quiet)
+            plan, out, resume=resume, display=lambda: progress_display(quiet=quiet), tell=common.teller(quiet)
         )
-    except KeyboardInterrupt:
-        if not out.exists():
-            raise
-        given = {"out": out, "seeds": seeds, "base": base, "data": data, "epochs": epochs}
-        line = resume_line("reproduce", "paper", overrides=overrides, **given)
-        typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {line}", err=True)
-        raise typer.Exit(exit_code()) from None
     if output == "json":
         typer.echo(report.to_json())
         return
-    screen = console()
+    screen = common.console()
     screen.print(report.heads_table())
     for claim in report.claims.claims:
         screen.print(f"\n[bold]{claim.verdict}[/bold]: ", end="")

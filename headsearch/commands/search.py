@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headsearch.commands.common import (
-    Overrides,
-    PluginOption,
-    ReportOutput,
-    console,
-    print_ranking,
-    resume_line,
-)
+from headsearch.commands import common
 from headsearch.errors import RunError
 from headsearch.files import read_text, write_result
-from headsearch.signals import exit_code
+
+if TYPE_CHECKING:
+    from headsearch.search.plan import SearchPlan
 
 app = typer.Typer()
 
@@ -35,26 +30,16 @@ def run(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<name>.")] = None,
-    overrides: Overrides = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="timm model, or a factory of yours, my_models.py:build; the same as --set base.model=..."
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="A folder of images, an .npz file, or a data set's name; the same as --set data.dataset=... and data.root."
-        ),
-    ] = None,
+    overrides: common.Overrides = None,
+    base: common.SearchedBase = None,
+    data: common.SearchedData = None,
     budget: Annotated[
         str | None,
         typer.Option(
             help="Budget of the funnel: a number of proxies (24) or a time ('2 h', '90 min'); the same as --set search.budget=..."
         ),
     ] = None,
-    plugins: PluginOption = None,
+    plugins: common.PluginOption = None,
     resume: Annotated[
         bool, typer.Option(help="Continue an interrupted run, or extend a finished one.")
     ] = False,
@@ -70,7 +55,6 @@ def run(
     ] = False,
 ) -> None:
     """Search for heads: train the base with each head on a short schedule, and rank the heads."""
-    from headsearch.commands.plan import print_plan
     from headsearch.commands.progress import progress_display
     from headsearch.experiment import load_experiment, shorthand
     from headsearch.runs.reading import read_run
@@ -85,25 +69,47 @@ def run(
     if dry_run:
         with progress_display(quiet=quiet) as display:
             plan = session.dry_run(spec, where, resume=resume, observer=display)
-        print_plan(plan)
+        _print_plan(plan)
         return
-    try:
-        with progress_display(quiet=quiet) as display:
-            session.run_search(spec, where, resume=resume, observer=display)
-    except KeyboardInterrupt:
-        if not where.exists():
-            raise
-        words = [experiment] if experiment else []
-        hint = resume_line("run", *words, plugin=plugins, overrides=given, out=where)
-        typer.echo(f"headsearch: interrupted; everything finished is safe. Resume with:  {hint}", err=True)
-        raise typer.Exit(exit_code()) from None
+    words = [experiment] if experiment else []
+    line = common.resume_line("run", *words, plugin=plugins, overrides=given, out=where)
+    with common.saying_how_to_resume(where, line), progress_display(quiet=quiet) as display:
+        session.run_search(spec, where, resume=resume, observer=display)
     found = read_run(where)
-    print_ranking(found, found.rows)
+    common.print_ranking(found, found.rows)
     if found.ranked:
         typer.echo(
             f"\nTake the best one with:  headsearch export {shlex.quote(str(where))} --rank 1 --out head.yaml",
             err=True,
         )
+
+
+def _print_plan(plan: SearchPlan) -> None:
+    """The stages of a search as a table, then what it needs, on stdout."""
+    from headsearch.commands.progress import STAGES
+    from headsearch.results.tables import new_table
+    from headsearch.results.text import duration
+
+    table = new_table(
+        [("stage", False), ("trainings", True), ("epochs", True), ("images", True), ("time", True)]
+    )
+    for stage in plan.stages:
+        images = f"{stage.trainings * stage.epochs * plan.images:,}"
+        table.add_row(
+            STAGES[stage.name], str(stage.trainings), str(stage.epochs), images, duration(stage.seconds)
+        )
+    out = common.console()
+    out.print(table)
+    lines = [
+        f"about {duration(plan.seconds)} in all, {plan.at_once} training{'s' * (plan.at_once > 1)} at a time: "
+        f"a proxy takes {duration(plan.seconds_per_proxy)} for {plan.images:,} images an epoch, by a few of its steps",
+        f"disk: about {plan.checkpoint_bytes / 2**20:,.0f} MiB for each training at work; {plan.free_bytes / 2**30:,.1f} GiB are free",
+    ]
+    if plan.screen_bytes:
+        lines.append(f"memory: a joint training needs about {plan.screen_bytes / 2**30:.1f} GiB")
+    lines.append("nothing was trained, and no run was begun; run without --dry-run to start")
+    for line in lines:
+        out.print(line, markup=False)
 
 
 @app.command(epilog="Example:  headsearch init my-search && cd my-search && headsearch run experiment.yaml")
@@ -123,7 +129,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
 
 
 @app.command()
-def doctor(output: ReportOutput = "table") -> None:
+def doctor(output: common.ReportOutput = "table") -> None:
     """Report versions, devices and storage, and what would be slow and why."""
     import json
 
@@ -140,4 +146,4 @@ def doctor(output: ReportOutput = "table") -> None:
         table.add_row(
             {"ok": "ok", "slow": "slow", "wrong": "WRONG"}[finding.level], finding.topic, finding.text
         )
-    console().print(table)
+    common.console().print(table)

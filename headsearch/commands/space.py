@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from headsearch.commands.common import PluginOption
+from headsearch.commands import common
 from headsearch.errors import SpaceError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ SizeOption = Annotated[
 
 
 @space_app.command(epilog="Example:  headsearch space show paper")
-def show(space: SpaceArgument, plugins: PluginOption = None, output: FormatOption = "text") -> None:
+def show(space: SpaceArgument, plugins: common.PluginOption = None, output: FormatOption = "text") -> None:
     """Print the heads, their domains and the constraints as a tree."""
     from headsearch.space.loading import load_space
 
@@ -77,7 +77,7 @@ def count(
     space: SpaceArgument,
     base: BaseOption = None,
     image_size: SizeOption = 224,
-    plugins: PluginOption = None,
+    plugins: common.PluginOption = None,
     output: FormatOption = "text",
 ) -> None:
     """Count the heads: descriptions by formula; different networks, and those that the constraints allow, by enumeration."""
@@ -107,7 +107,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="The same seed draws the same heads.")] = 0,
     base: BaseOption = None,
     image_size: SizeOption = 224,
-    plugins: PluginOption = None,
+    plugins: common.PluginOption = None,
     output: FormatOption = "text",
 ) -> None:
     """Draw random heads that the constraints allow. A head may come up more than once."""
@@ -129,7 +129,7 @@ def validate(
     space: SpaceArgument,
     base: BaseOption = None,
     image_size: SizeOption = 224,
-    plugins: PluginOption = None,
+    plugins: common.PluginOption = None,
     output: FormatOption = "text",
 ) -> None:
     """Check a space: every key and value, and that the constraints allow at least one head."""
@@ -148,7 +148,7 @@ def validate(
 @space_app.command(
     epilog="Example:  headsearch space schema --plugin my_heads.py > headsearch-space.schema.json"
 )
-def schema(plugins: PluginOption = None) -> None:
+def schema(plugins: common.PluginOption = None) -> None:
     """Print the JSON Schema of space files, for completion and checks in an editor."""
     from headsearch.space.schema import json_schema
 

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from headsearch.commands.common import ReportOutput, RunPath, console, tell_problems
+from headsearch.commands import common
 from headsearch.errors import require
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example:  headsearch status runs/digits   |   watch -n 5 headsearch status runs/digits")
-def status(run: RunPath, output: ReportOutput = "table") -> None:
+def status(run: common.RunPath, output: common.ReportOutput = "table") -> None:
     """Show the progress of a search: its stage, what runs now, the best heads so far, and the time left."""
     import json
 
@@ -25,14 +25,14 @@ def status(run: RunPath, output: ReportOutput = "table") -> None:
     if output == "json":
         typer.echo(json.dumps(status_data(view), indent=2, allow_nan=False))
     else:
-        console().print(status_panel(view))
+        common.console().print(status_panel(view))
 
 
 @app.command(
     epilog="Example:  headsearch report runs/digits --out digits.html   |   headsearch report runs/digits --format md"
 )
 def report(
-    run: RunPath,
+    run: common.RunPath,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -64,7 +64,7 @@ def report(
     target = out or run / f"report.{output}"
     write_result(target, text)
     typer.echo(f"{target}: {len(text.encode()) / 1e6:.1f} MB", err=True)
-    tell_problems(view)
+    common.tell_problems(view)
 
 
 @app.command(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from headsearch.commands.common import PluginOption, TableOutput, console
+from headsearch.commands import common
 from headsearch.commands.space import SpaceArgument
 from headsearch.errors import SpaceError, did_you_mean
 
@@ -25,16 +25,8 @@ app = typer.Typer()
 )
 def score(
     space: SpaceArgument,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="timm model, or a factory of yours, my_models.py:build; the same as --set base.model=..."
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Folder of images, or digits; the same as --set data.dataset=... and data.root."),
-    ] = None,
+    base: common.SearchedBase = None,
+    data: common.SearchedData = None,
     experiment: Annotated[
         str | None,
         typer.Option(
@@ -71,8 +63,8 @@ def score(
             help="Also compute synflow and NASWOT, for comparison. On with --by synflow or naswot.",
         ),
     ] = False,
-    plugins: PluginOption = None,
-    output: TableOutput = "table",
+    plugins: common.PluginOption = None,
+    output: common.TableOutput = "table",
     out: Annotated[
         Path | None,
         typer.Option(help="A JSON-lines file for the scores. If it exists, its heads are not scored again."),
@@ -108,7 +100,7 @@ def score(
         typer.echo(f"{loaded.name} has {len(rows)} distinct heads that are allowed on this base", err=True)
     rows = ordered(rows, by)
     if output == "table":
-        console().print(tables.zero_cost_table(rows))
+        common.console().print(tables.zero_cost_table(rows))
     else:
         typer.echo(tables.zero_cost_text(rows, output))
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from headsearch.comparison.plan import NONE, VERSION, ComparisonPlan
 from headsearch.files import versions
-from headsearch.results.markup import markdown_table, result_html
 from headsearch.results.noise import blocked_noise
+from headsearch.results.text import markdown_table, result_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,19 +136,13 @@ def summarised(plan: ComparisonPlan, records: Mapping[str, Sequence[Mapping[str,
         for probe in probes
     }
     by_probe = {probe: _scores(scores[probe]) for probe in probes}
-    rows = tuple(
-        ArmRow(
-            arm=arm,
-            epochs=records[arm][0]["epochs"],
-            scores={probe: by_probe[probe][arm] for probe in probes},
-            seconds=fmean(record["seconds"] for record in records[arm]),
-            images_per_second=fmean(record["images_per_second"] for record in records[arm]),
-            checks_passed=_passed(records[arm]),
-        )
-        for arm in records
-    )
+    rows = []
+    for arm, trained in records.items():
+        of_arm = {probe: by_probe[probe][arm] for probe in probes}
+        time, speed = (fmean(record[name] for record in trained) for name in ("seconds", "images_per_second"))
+        rows.append(ArmRow(arm, trained[0]["epochs"], of_arm, time, speed, _passed(trained)))
     verdict = judged(probes[0], scores[probes[0]]) if probes else "Nothing was scored."
-    return Comparison(plan, rows, verdict)
+    return Comparison(plan, tuple(rows), verdict)
 
 
 def judged(probe: str, scores: Mapping[str, Sequence[float]]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html as markup
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -109,10 +110,8 @@ def _refreshing(app: Dash, runs: Runs) -> None:
     @typed
     def tell(_: list[int] | None, path: str | None) -> str:
         view = runs.views[_route(app, runs, path).run]
-        done = (
-            f"{view.settled} of {view.expected} trainings" if view.expected else f"{view.settled} trainings"
-        )
-        return f"{done}, as of {time.strftime('%H:%M:%S')}"
+        done = f"{view.settled} of {view.expected}" if view.expected else f"{view.settled}"
+        return f"{done} trainings, as of {time.strftime('%H:%M:%S')}"
 
 
 def _showing(app: Dash, runs: Runs) -> None:
@@ -188,19 +187,13 @@ def _setting(app: Dash) -> None:
     ) -> str:
         before = Query.parse(search)
         chosen = tuple(name for name in FIELDS if name in (columns or ()) or name in ALWAYS)
-        after = Query(
-            text=text or "",
-            states=tuple(states or ()),
-            family=family or "",
-            sort=before.sort,
-            descending=before.descending,
-            page=before.page,
-            columns=chosen,
+        after = replace(
+            before, text=text or "", states=tuple(states or ()), family=family or "", columns=chosen
         )
         if after == before:
             raise PreventUpdate
         # Another filter starts at its first page.
-        return Query(**{**vars(after), "page": 1}).search()
+        return replace(after, page=1).search()
 
     @app.callback(
         Output("url", "search", allow_duplicate=True),

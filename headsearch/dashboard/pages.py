@@ -77,6 +77,8 @@ def shell(interval: float) -> Component:
         html.Span(id="status", className="live", role="status"),
         html.Button("Dark", className="theme quiet", type="button"),
     ]
+    top = html.Div([html.Div(brand, className="brand"), html.Div(id="navigation")], className="inner")
+    filled = [html.Div(id="heading"), html.Div(id="controls"), html.Div(id="live")]
     return html.Div(
         [
             dcc.Location(id="url", refresh="callback-nav"),
@@ -84,15 +86,8 @@ def shell(interval: float) -> Component:
             dcc.Store(id="version"),
             dcc.Store(id="title"),
             html.A("Skip to the content", href="#main", className="skip"),
-            html.Header(
-                html.Div([html.Div(brand, className="brand"), html.Div(id="navigation")], className="inner"),
-                className="top",
-            ),
-            html.Main(
-                [html.Div(id="heading"), html.Div(id="controls"), html.Div(id="live")],
-                id="main",
-                tabIndex="-1",
-            ),
+            html.Header(top, className="top"),
+            html.Main(filled, id="main", tabIndex="-1"),
         ]
     )
 
@@ -102,9 +97,8 @@ def navigation(route: Route, views: Sequence[Run]) -> list[Component]:
 
     def entry(text: str, href: str, current: bool) -> Component:
         # Dash's own link cannot say that it is the current one.
-        return html.Li(
-            html.A(text, href=href, **aria(current="page")) if current else dcc.Link(text, href=href)
-        )
+        there = html.A(text, href=href, **aria(current="page")) if current else dcc.Link(text, href=href)
+        return html.Li(there)
 
     parts: list[Component] = []
     if len(views) > 1:
@@ -113,14 +107,8 @@ def navigation(route: Route, views: Sequence[Run]) -> list[Component]:
             for place, view in enumerate(views)
         ]
         parts.append(html.Nav(html.Ul(runs, className="runs"), **aria(label="Runs")))
-    tabs = [
-        entry(
-            title,
-            address("compare") if name == "compare" else Links(route.run).view(name),
-            name == route.view,
-        )
-        for name, title in VIEWS.items()
-    ]
+    to = {name: Links(route.run).view(name) for name in VIEWS} | {"compare": address("compare")}
+    tabs = [entry(title, to[name], name == route.view) for name, title in VIEWS.items()]
     parts.append(html.Nav(html.Ul(tabs, className="tabs"), **aria(label="Views")))
     return parts
 
@@ -131,17 +119,13 @@ def heading(route: Route, views: Sequence[Run]) -> list[Component]:
     if route.view == "missing":
         return [html.H1("There is no such page")]
     if route.view == "compare":
-        return [
-            html.H1("Compare"),
-            html.P("Heads side by side, and runs where there are several.", className="subtitle"),
-        ]
-    name = [html.H1(route.head_id)] if route.view == "head" else [html.H1(view.name), condition(view)]
-    about = (
-        html.P(["A head of ", link(view.name, Links(route.run).view("overview"))], className="subtitle")
-        if route.view == "head"
-        else html.P(f"{VIEWS[route.view]}: {subtitle(view)}", className="subtitle")
-    )
-    return [html.Div(name, className="title"), about]
+        about = "Heads side by side, and runs where there are several."
+        return [html.H1("Compare"), html.P(about, className="subtitle")]
+    if route.view == "head":
+        of: list[Child] = ["A head of ", link(view.name, Links(route.run).view("overview"))]
+        return [html.Div([html.H1(route.head_id)], className="title"), html.P(of, className="subtitle")]
+    title = html.Div([html.H1(view.name), condition(view)], className="title")
+    return [title, html.P(f"{VIEWS[route.view]}: {subtitle(view)}", className="subtitle")]
 
 
 def content(route: Route, search: str | None, views: Sequence[Run]) -> list[Child]:
@@ -160,11 +144,8 @@ def content(route: Route, search: str | None, views: Sequence[Run]) -> list[Chil
             return [problems(view), *matters(view)]
         case "trust":
             # Takes seconds: a callback of its own fills it, and the rest is there at once.
-            return [
-                problems(view),
-                callout(view.verdict),
-                html.Div(empty("The audit is being worked out."), id="audit"),
-            ]
+            waiting = html.Div(empty("The audit is being worked out."), id="audit")
+            return [problems(view), callout(view.verdict), waiting]
         case "cost":
             return [problems(view), *cost(view)]
     return [empty("The address leads nowhere."), html.P(dcc.Link("To the overview", href=address()))]
@@ -191,42 +172,21 @@ def chosen_heads(search: str | None) -> list[tuple[int, str]]:
 
 def _filters(view: Run, query: Query) -> Component:
     more = [name for name in FIELDS if name not in ALWAYS]
+    text = dcc.Input(
+        id="filter-text", type="text", value=query.text, debounce=0.4, placeholder="part of a name"
+    )
+    known, width = list(families(view)), {"minWidth": "12rem"}
+    family = dcc.Dropdown(
+        id="filter-family", options=known, value=query.family or None, placeholder="any", style=width
+    )
+    shown = [name for name in query.columns if name in more]
+    columns = _choices("filter-columns", {name: FIELDS[name].name for name in more}, shown)
     return _settings(
         "Filter the trials",
-        html.Div(
-            [
-                html.Label("Head or reason", htmlFor="filter-text", className="label"),
-                dcc.Input(
-                    id="filter-text",
-                    type="text",
-                    value=query.text,
-                    debounce=0.4,
-                    placeholder="part of a name",
-                ),
-            ]
-        ),
-        _group(
-            "Family",
-            dcc.Dropdown(
-                id="filter-family",
-                options=list(families(view)),
-                value=query.family or None,
-                placeholder="any",
-                style={"minWidth": "12rem"},
-            ),
-        ),
+        html.Div([html.Label("Head or reason", htmlFor="filter-text", className="label"), text]),
+        _group("Family", family),
         _group("State", _choices("filter-states", {name: name for name in STATES}, query.states)),
-        html.Details(
-            [
-                html.Summary("Columns"),
-                _choices(
-                    "filter-columns",
-                    {name: FIELDS[name].name for name in more},
-                    [name for name in query.columns if name in more],
-                ),
-            ],
-            className="wide",
-        ),
+        html.Details([html.Summary("Columns"), columns], className="wide"),
     )
 
 

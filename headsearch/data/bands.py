@@ -55,11 +55,9 @@ class Bands:
                 with opened(found) as image:
                     return image.size
             if kind == "array":
-                height, width, _ = self.layout(_header(found))
-            else:
-                with _tiff(found) as (shape, _):
-                    height, width, _ = self.layout(shape)
-            return width, height
+                return self.array_size(_header(found))
+            with _tiff(found) as (shape, _):
+                return self.array_size(shape)
 
     def read(self, file: BinaryIO | str, canvas: int, /) -> NDArray[Any]:
         """The centre square [canvas, canvas, channels] of a file. Raises `CorruptImage`."""
@@ -102,6 +100,11 @@ class Bands:
         if not np.isfinite(square).all():
             raise CorruptImage("values that are not finite")
         return square
+
+    def array_size(self, shape: tuple[int, ...], /) -> tuple[int, int]:
+        """Width and height of an array of this shape. Raises `CorruptImage` as `layout` does."""
+        height, width, _ = self.layout(shape)
+        return width, height
 
     def layout(self, shape: tuple[int, ...]) -> tuple[int, int, bool]:
         """Height, width, and whether bands come first, of an array of this shape. Raises `CorruptImage` where it is no image of these bands."""

@@ -88,6 +88,9 @@ class Pixels(Protocol):
     def read(self, file: BinaryIO | str, canvas: int, /) -> NDArray[Any]:
         """The centre square of a file's image. Raises `CorruptImage`."""
 
+    def array_size(self, shape: tuple[int, ...], /) -> tuple[int, int]:
+        """Width and height of an array of this shape. Raises `CorruptImage`."""
+
     def from_array(self, pixels: NDArray[Any], canvas: int, /) -> NDArray[Any]:
         """The centre square of an array [H, W] or [H, W, C]. Raises `CorruptImage`."""
 
@@ -184,6 +187,11 @@ class Rgb:
     size = staticmethod(header_size)
     read = staticmethod(decode_file)
     from_image = staticmethod(to_canvas)
+
+    @staticmethod
+    def array_size(shape: tuple[int, ...]) -> tuple[int, int]:
+        """Of [H, W] or [H, W, C]."""
+        return shape[1], shape[0]
 
     @staticmethod
     def from_array(pixels: NDArray[Any], canvas: int) -> NDArray[np.uint8]:

@@ -119,10 +119,7 @@ def _read(arrays: _Arrays, shown: str, request: Request) -> Collection:
             raise DataError(f"{shown}: label {unknown[0]} of {names[-1]} does not occur in {names[0]}")
         classes = [str(value) for value in known]
         labels = [np.searchsorted(known, each).tolist() for each in values]
-    parts = [
-        request.part(_bands_last(arrays.read(key), request.pixels), numbers, key)
-        for key, numbers in zip(keys, labels, strict=True)
-    ]
+    parts = [request.part(arrays.read(key), numbers, key) for key, numbers in zip(keys, labels, strict=True)]
     return Collection(parts[0], parts[1] if len(parts) > 1 else None, classes, layout)
 
 
@@ -148,11 +145,6 @@ def _check_images(arrays: _Arrays, key: str, shown: str, pixels: Pixels) -> int:
             f"{shown}: '{key}' has shape {shape}; expected [N, H, W] or [N, H, W, 1, 3 or 4]{tail}"
         )
     return shape[0]
-
-
-def _bands_last(images: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
-    first = isinstance(pixels, Bands) and images.ndim == 4 and pixels.layout(images.shape[1:])[2]
-    return np.moveaxis(images, 1, -1) if first else images
 
 
 def _labels(arrays: _Arrays, key: str, count: int, shown: str) -> NDArray[np.integer[Any]]:

@@ -141,7 +141,8 @@ class ItemSource(_Decoded):
         item = self._item(index)
         if isinstance(item, Image.Image):
             return item.size
-        return (item.shape[1], item.shape[0]) if isinstance(item, np.ndarray) else self.pixels.size(item)
+        array = isinstance(item, np.ndarray)
+        return self.pixels.array_size(item.shape) if array else self.pixels.size(item)
 
     def _read(self, index: int, canvas: int) -> NDArray[Any]:
         item = self._item(index)

@@ -17,7 +17,7 @@ from headsearch.evaluation.health import Health, check_health
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.result import Evaluation, compared
 from headsearch.evaluation.segmentation import Masked, segmentation
-from headsearch.evaluation.spec import EvaluationSpec, ProbeName
+from headsearch.evaluation.spec import EvaluatedBase, EvaluationSpec, ProbeName
 from headsearch.evaluation.subject import Subject
 from headsearch.evaluation.weights import (
     Normalisation,
@@ -27,7 +27,6 @@ from headsearch.evaluation.weights import (
     own_image_size,
     own_normalisation,
 )
-from headsearch.experiment.sections import NamedBase
 from headsearch.plugins import load_plugins
 from headsearch.pretrain import PretrainSpec
 from headsearch.training.devices import resolve_device
@@ -108,7 +107,7 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
             raise ExperimentError(
                 "--base: expected the timm model of these weights, or its factory (only a pretraining directory names its own)"
             )
-        base = NamedBase(
+        base = EvaluatedBase(
             model=trained.base.model, module=trained.base.module, kwargs=trained.base.kwargs | base.kwargs
         )
     assert base.model is not None

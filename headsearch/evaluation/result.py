@@ -11,7 +11,7 @@ from headsearch.errors import ExperimentError, require
 from headsearch.evaluation.intervals import Outcome, margin
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.files import versions
-from headsearch.results.markup import result_html
+from headsearch.results.text import result_html
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from headsearch.errors import ExperimentError
 from headsearch.experiment.loading import apply_override
@@ -15,9 +15,10 @@ from headsearch.experiment.sections import (
     Cache,
     Channels,
     FilePath,
-    NamedBase,
+    Module,
     Positive,
     Section,
+    named_by_its_module,
 )
 
 ProbeName = Literal[
@@ -28,6 +29,22 @@ PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Above = Annotated[float, Field(gt=0)]
+
+
+class EvaluatedBase(Section):
+    """The timm model that all weights are loaded into."""
+
+    model: str | None = None
+    """timm's name; null: the one that a pretraining directory among the weights names."""
+    module: Module = None
+    """A factory instead, as in an experiment."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Passed to `timm.create_model`, or to the factory."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_named_by_its_module(cls, data: Any) -> Any:
+        return named_by_its_module(data)
 
 
 class EvaluatedData(Section):
@@ -95,8 +112,7 @@ def _default_probes() -> list[ProbeName]:
 class EvaluationSpec(Section):
     """Everything that decides the outcome of an evaluation, but for the weights."""
 
-    base: NamedBase = Field(default_factory=NamedBase)
-    """That all weights are loaded into; where it is not named, that of a pretraining directory among them."""
+    base: EvaluatedBase = Field(default_factory=EvaluatedBase)
     data: EvaluatedData = Field(default_factory=EvaluatedData)
     probes: Annotated[list[ProbeName], Field(min_length=1)] = Field(default_factory=_default_probes)
     """Where none are chosen and the images have no labels: `retrieval` alone."""

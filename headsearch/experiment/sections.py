@@ -72,49 +72,50 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def named_by_its_module(data: Any) -> Any:
+    """The keys of a base with `module` where it is not timm's, and `model` as what it is called: `my_models.py:build`.
+
+    Raises:
+        ValueError: both are given, and do not go together.
+    """
+    if not isinstance(data, dict):
+        return data
+    model, module = data.get("model"), data.get("module")
+    if module is None and isinstance(model, str) and is_factory(model):
+        model, module = None, model
+    if not isinstance(module, str):
+        return data
+    if not is_factory(module):
+        raise ValueError(
+            f"module: expected file.py:name or package.module:name of a function or class, got {module!r}"
+        )
+    if model not in (None, short_name(module)):
+        raise ValueError(f"model is {model!r} and module {module!r}; expected one of them")
+    return {**data, "model": short_name(module), "module": located(module)}
+
+
 Module = Annotated[str | None, Field(exclude_if=lambda module: module is None)]
 """What makes a base that is not timm's; an absolute path where it is in a file. Not written down where there is none."""
 
 
-class NamedBase(Section):
-    """A model, by the name that timm has for it or by what makes it."""
-
-    model: str | None = None
-    """timm's name; null: not said."""
-    module: Module = None
-    """Instead of timm's name, a factory of yours: `my_models.py:build` or `package.module:build` (docs/own_base.md)."""
-    kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Passed to `timm.create_model`, or to the factory."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_named_by_its_module(cls, data: Any) -> Any:
-        """With `module` where it is not timm's, and `model` as what it is called: `my_models.py:build`."""
-        if not isinstance(data, dict):
-            return data
-        model, module = data.get("model"), data.get("module")
-        if module is None and isinstance(model, str) and is_factory(model):
-            model, module = None, model
-        if not isinstance(module, str):
-            return data
-        if not is_factory(module):
-            raise ValueError(
-                f"module: expected file.py:name or package.module:name of a function or class, got {module!r}"
-            )
-        if model not in (None, short_name(module)):
-            raise ValueError(f"model is {model!r} and module {module!r}; expected one of them")
-        return {**data, "model": short_name(module), "module": located(module)}
-
-
-class BaseSpec(NamedBase):
+class BaseSpec(Section):
     """The model to be improved."""
 
     model: str = "vit_small_patch16_224"
     """timm's name."""
+    module: Module = None
+    """Instead of timm's name, a factory of yours: `my_models.py:build` or `package.module:build` (docs/own_base.md)."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Passed to `timm.create_model`, or to the factory."""
     weights: FilePath | None = None
     """null: random; `pretrained`: timm's; else a file of weights (safetensors or a plain state dict)."""
     stage: Annotated[int, Field(exclude_if=lambda stage: stage == -1)] = -1
     """Which of timm's feature maps heads work on: -1 the last, -2 the one before. Not written down where it is the last, as of old."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_named_by_its_module(cls, data: Any) -> Any:
+        return named_by_its_module(data)
 
     @property
     def source(self) -> str:

@@ -53,14 +53,16 @@ NORMS = ("layer", "batch", "group")
 ACTIVATIONS = ("gelu", "relu", "silu")
 
 
-def layer_parameters(norm: str = "layer") -> tuple[Parameter, Parameter]:
-    """Normalisation and activation of a block, of a family that had none to choose at first; `norm` is what timm's block has."""
+def norm_parameter(default: str = "layer") -> Parameter:
+    """Normalisation of a block, of a family that had none to choose at first; `default` is what timm's block has."""
     doc = "normalisation: of a position (layer), of a channel over the batch (batch), or of the whole map (group)"
-    choices = tuple(dict.fromkeys((norm, *NORMS)))
-    return (
-        Parameter("norm", "str", norm, doc, choices=choices, slug="", added_later=True),
-        Parameter("act", "str", "gelu", "activation", choices=ACTIVATIONS, slug="", added_later=True),
-    )
+    choices = tuple(dict.fromkeys((default, *NORMS)))
+    return Parameter("norm", "str", default, doc, choices=choices, slug="", added_later=True)
+
+
+def act_parameter() -> Parameter:
+    """Activation of a block, of a family that had none to choose at first."""
+    return Parameter("act", "str", "gelu", "activation", choices=ACTIVATIONS, slug="", added_later=True)
 
 
 def in_turn(*steps: Resolve) -> Resolve:

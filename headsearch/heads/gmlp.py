@@ -36,7 +36,8 @@ FAMILY = Family(
     parameters=(
         *common.COMMON_PARAMETERS,
         common.mlp_ratio_parameter(default=6.0),
-        *common.layer_parameters(),
+        common.norm_parameter(),
+        common.act_parameter(),
     ),
     layout="BNC",
     block=block,

@@ -25,7 +25,8 @@ FAMILY = Family(
     parameters=(
         *common.COMMON_PARAMETERS,
         common.mlp_ratio_parameter(),
-        *common.layer_parameters("affine"),
+        common.norm_parameter("affine"),
+        common.act_parameter(),
     ),
     layout="BNC",
     block=block,

@@ -15,22 +15,19 @@ from headsearch.results.spending import PART_NAMES, Spending
 def shares(found: Mapping[str, Sequence[Importance]]) -> go.Figure:
     """By objective, the share of the variance between heads that goes with each parameter; open bars are too uncertain to tell."""
     names = list(dict.fromkeys(item.parameter for items in found.values() for item in items))
-    figure = blank(
-        x="Share of the variance between heads", y=None, height=90 + 34 * len(names) * max(1, len(found))
-    )
+    height = 90 + 34 * len(names) * max(1, len(found))
+    figure = blank(x="Share of the variance between heads", y=None, height=height)
     for place, (objective, items) in enumerate(found.items()):
         by_name = {item.parameter: item for item in items}
         shown = [by_name[name] for name in reversed(names) if name in by_name]
+        opacity = [1.0 if item.enough else 0.3 for item in shown]
+        pattern = ["" if item.enough else "/" for item in shown]
         figure.add_bar(
             name=plain(objective),
             orientation="h",
             y=[plain(item.parameter) for item in shown],
             x=[short(item.share) for item in shown],
-            marker={
-                "color": SERIES[place],
-                "opacity": [1.0 if item.enough else 0.3 for item in shown],
-                "pattern": {"shape": ["" if item.enough else "/" for item in shown]},
-            },
+            marker={"color": SERIES[place], "opacity": opacity, "pattern": {"shape": pattern}},
             customdata=[[item.heads, "" if item.enough else ", too few to tell"] for item in shown],
             hovertemplate="<b>%{y}</b>: %{x:.2f}<br>%{customdata[0]} heads%{customdata[1]}<extra></extra>",
         )
@@ -69,16 +66,14 @@ def marginal(item: Importance, *, y: str) -> go.Figure:
 
 def spent(found: Spending) -> go.Figure:
     """Epochs trained and spared, by the parts of the search."""
-    names = [plain(PART_NAMES.get(part.name, part.name)) for part in found.parts]
+    names = [plain(PART_NAMES[part.name]) for part in found.parts]
     figure = blank(x="Epochs", y=None, height=110 + 44 * len(names))
+    trained = [part.epochs for part in found.parts]
+    spared = [part.budget - part.epochs for part in found.parts]
+    not_trained = "not trained: stopped, failed, or still to come"
     for name, values, colour, pattern in (
-        ("trained", [part.epochs for part in found.parts], BLUE, ""),
-        (
-            "not trained: stopped, failed, or still to come",
-            [part.budget - part.epochs for part in found.parts],
-            GREY,
-            "/",
-        ),
+        ("trained", trained, BLUE, ""),
+        (not_trained, spared, GREY, "/"),
     ):
         figure.add_bar(
             name=name,

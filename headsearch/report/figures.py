@@ -62,17 +62,13 @@ def pareto(view: Run) -> go.Figure:
     for family in sorted(families):
         colour, marker = styles[family]
         rows = families[family]
+        size, opacity = (11, 0.95) if len(heads) < 200 else (7, 0.75)
         figure.add_scatter(
             name=plain(family),
             x=[short(row.discrepancy) for row in rows],
             y=[short(_height(view, row)) for row in rows],
             mode="markers",
-            marker={
-                "color": colour,
-                "symbol": marker,
-                "size": 11 if len(heads) < 200 else 7,
-                "opacity": 0.95 if len(heads) < 200 else 0.75,
-            },
+            marker={"color": colour, "symbol": marker, "size": size, "opacity": opacity},
             error_y=_errors(rows) if view.labels and len(heads) < 200 else None,
             customdata=[[plain(row.head_id), row.rank, _told(row, view)] for row in rows],
             hovertemplate="<b>%{customdata[0]}</b><br>rank %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
@@ -87,16 +83,14 @@ def curves(series: Sequence[Series], *, y: str, budget: int = 0) -> go.Figure:
     for line in series:
         grey = line.style < 0
         place = -line.style - 1 if grey else line.style
+        colour = GREY if grey else SERIES[place % len(SERIES)]
+        dash = DASHES[(place + 1 if grey else place) % len(DASHES)]
         figure.add_scatter(
             name=plain(line.name),
             x=[short(x) for x, _ in line.points],
             y=[short(y) for _, y in line.points],
             mode="lines" if len(line.points) > 12 else "lines+markers",
-            line={
-                "color": GREY if grey else SERIES[place % len(SERIES)],
-                "width": 1.5 if grey else 2.5,
-                "dash": DASHES[(place + 1 if grey else place) % len(DASHES)],
-            },
+            line={"color": colour, "width": 1.5 if grey else 2.5, "dash": dash},
             marker={"symbol": MARKERS[place % len(MARKERS)], "size": 7},
             hovertemplate=f"{plain(line.name)}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
         )
@@ -128,24 +122,11 @@ def parallel(rows: Sequence[tuple[str, Mapping[str, object]]]) -> go.Figure:
     for place, axis in enumerate(axes):
         figure.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": _AXIS, "width": 1})
         for end, text in ((0, scales[axis].low), (1, scales[axis].high)):
-            figure.add_annotation(
-                x=place,
-                y=end,
-                text=plain(text),
-                showarrow=False,
-                yshift=14 if end else -14,
-                font={"size": 11},
-            )
-    figure.update_xaxes(
-        tickvals=list(range(len(axes))),
-        ticktext=[plain(axis) for axis in axes],
-        showgrid=False,
-        side="top",
-        ticklabelstandoff=22,
-        range=[-0.3, len(axes) - 0.7],
-        showline=False,
-        ticks="",
-    )
+            shift, font = 14 if end else -14, {"size": 11}
+            figure.add_annotation(x=place, y=end, text=plain(text), showarrow=False, yshift=shift, font=font)
+    named = {"tickvals": list(range(len(axes))), "ticktext": list(map(plain, axes)), "ticks": ""}
+    placed = {"side": "top", "ticklabelstandoff": 22, "range": [-0.3, len(axes) - 0.7]}
+    figure.update_xaxes(**named, **placed, showgrid=False, showline=False)
     figure.update_yaxes(visible=False, range=[-0.12, 1.12])
     figure.update_layout(legend={"y": -0.02, "yanchor": "top"})
     return figure
@@ -170,16 +151,9 @@ def overlay(points: Sequence[tuple[str, RankRow]], *, labels: bool) -> go.Figure
 
 def blank(*, x: str | None, y: str | None, height: int) -> go.Figure:
     """An empty figure in our style; `x` and `y` name its axes, `height` is in pixels."""
-    axis = {
-        "gridcolor": _GRID,
-        "linecolor": _AXIS,
-        "tickcolor": _AXIS,
-        "ticks": "outside",
-        "ticklen": 4,
-        "showline": True,
-        "zeroline": False,
-        "automargin": True,
-    }
+    axis = {"gridcolor": _GRID, "linecolor": _AXIS, "tickcolor": _AXIS, "ticks": "outside", "ticklen": 4}
+    axis |= {"showline": True, "zeroline": False, "automargin": True}
+    hover = {"bgcolor": "#1B2127", "bordercolor": "#1B2127", "font": {"color": "#FFFFFF", "size": 13}}
     layout: dict[str, Any] = {
         "template": "none",
         "height": height,
@@ -187,11 +161,7 @@ def blank(*, x: str | None, y: str | None, height: int) -> go.Figure:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": FONT, "size": 13, "color": _INK},
-        "hoverlabel": {
-            "bgcolor": "#1B2127",
-            "bordercolor": "#1B2127",
-            "font": {"color": "#FFFFFF", "size": 13},
-        },
+        "hoverlabel": hover,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
         "hovermode": "closest",
         # What the reader has zoomed into stays as it is when new trials come in.
@@ -229,10 +199,8 @@ def _stopped(figure: go.Figure, view: Run, styles: Mapping[str, tuple[str, str]]
 
 
 def _front(figure: go.Figure, heads: Sequence[RankRow]) -> None:
-    front = sorted(
-        ((row.discrepancy, row.probe) for row in heads if row.pareto_layer == 1),
-        key=lambda point: point[0] or 0.0,
-    )
+    points = ((row.discrepancy, row.probe) for row in heads if row.pareto_layer == 1)
+    front = sorted(points, key=lambda point: point[0] or 0.0)
     if len(front) < 2:
         return
     figure.add_scatter(
@@ -258,6 +226,7 @@ def _controls(figure: go.Figure, view: Run) -> None:
                 text=f"control none {height:.1f}", font={"size": 12},
             )  # fmt: skip
             continue
+        symbol = CONTROL_MARKERS.get(row.control, "circle-open")
         figure.add_scatter(
             name=f"control {plain(row.control)}",
             x=[short(row.discrepancy)],
@@ -265,12 +234,7 @@ def _controls(figure: go.Figure, view: Run) -> None:
             mode="markers+text",
             text=[plain(row.control)],
             textposition="middle right",
-            marker={
-                "symbol": CONTROL_MARKERS.get(row.control, "circle-open"),
-                "color": GREY,
-                "size": 12,
-                "line": {"width": 2},
-            },
+            marker={"symbol": symbol, "color": GREY, "size": 12, "line": {"width": 2}},
             customdata=[[plain(row.head_id), plain(row.control), _told(row, view)]],
             hovertemplate="<b>%{customdata[0]}</b><br>control %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
         )
@@ -300,13 +264,8 @@ def _scored(view: Run, rung: RungScores) -> float | None:
 
 
 def _errors(rows: Iterable[RankRow]) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "array": [short(row.probe_sd) or 0 for row in rows],
-        "thickness": 1,
-        "width": 0,
-        "color": GREY,
-    }
+    sizes = [short(row.probe_sd) or 0 for row in rows]
+    return {"type": "data", "array": sizes, "thickness": 1, "width": 0, "color": GREY}
 
 
 def short(value: float | None) -> float | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headsearch.report.views.overview import CONDITIONS, best, subtitle
-from headsearch.results.markup import markdown_table
 from headsearch.results.spending import PART_NAMES
 from headsearch.results.tables import rank_cells, rank_notes, rank_titles
-from headsearch.results.text import duration
+from headsearch.results.text import duration, markdown_table
 from headsearch.runs.run import Run
 
 
@@ -56,7 +55,7 @@ def _ranking(view: Run) -> list[str]:
 def _cost(view: Run) -> list[str]:
     found = view.spending
     rows = [
-        [PART_NAMES.get(part.name, part.name), str(part.trainings), str(part.epochs), duration(part.seconds)]
+        [PART_NAMES[part.name], str(part.trainings), str(part.epochs), duration(part.seconds)]
         for part in found.parts
     ]
     saved = f"Stopping {found.stopped} heads early saved {found.saved_epochs} epochs, about {duration(found.saved_seconds)}."

@@ -27,18 +27,13 @@ def _curves(run: Run) -> go.Figure:
     """The k-NN accuracy of the best heads and of the controls over epochs; without labels their discrepancy."""
     heads = [first_trial(run.by_head[row.head_id]) for row in run.ranked[:BEST]]
     controls = [first_trial(run.by_head[row.head_id]) for row in run.controls]
-    series = [
-        Series(
-            f"control {record.control}" if style < 0 else record.head_id,
-            [
-                (rung.epoch, value)
-                for rung in record.rungs
-                if (value := rung.knn if run.labels else rung.discrepancy) is not None
-            ],
-            style,
-        )
-        for style, record in [*enumerate(heads), *((-1 - place, r) for place, r in enumerate(controls))]
-    ]
+    styled = [*enumerate(heads), *((-1 - place, record) for place, record in enumerate(controls))]
+    series = []
+    for style, record in styled:
+        scores = [(rung.epoch, rung.knn if run.labels else rung.discrepancy) for rung in record.rungs]
+        points = [(epoch, score) for epoch, score in scores if score is not None]
+        name = f"control {record.control}" if style < 0 else record.head_id
+        series.append(Series(name, points, style))
     y = "Probe: k-NN accuracy of the base, %" if run.labels else "Discrepancy"
     return figures.curves([line for line in series if line.points], y=y, budget=run.budget)
 

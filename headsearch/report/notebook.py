@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from headsearch.results.markup import result_html
 from headsearch.results.tables import rank_cells, rank_titles
+from headsearch.results.text import result_html
 from headsearch.runs.run import Run
 
 SHOWN = 12

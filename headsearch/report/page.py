@@ -80,10 +80,7 @@ def _header() -> Component:
     return html.Header(
         [
             html.A("Skip to the content", href="#overview", className="skip"),
-            html.Div(
-                [brand(), html.Nav(tabs, **aria(label="Views"))],
-                className="inner",
-            ),
+            html.Div([brand(), html.Nav(tabs, **aria(label="Views"))], className="inner"),
         ],
         className="top",
     )
@@ -92,12 +89,8 @@ def _header() -> Component:
 def _main(view: Run) -> Iterator[str]:
     best = [row.head_id for row in view.ranked[:HEADS]]
     links = Links(None, frozenset(best))
-    yield to_html(
-        [
-            html.Div([html.H1(view.name), condition(view)], className="title"),
-            html.P(subtitle(view), className="subtitle"),
-        ]
-    )
+    heading = html.Div([html.H1(view.name), condition(view)], className="title")
+    yield to_html([heading, html.P(subtitle(view), className="subtitle")])
     contents: dict[str, list[Child]] = {
         "overview": overview(view, links),
         "heads": [_head(view, head_id, place, links) for place, head_id in enumerate(best, start=1)]
@@ -112,8 +105,8 @@ def _main(view: Run) -> Iterator[str]:
         ],
     }
     for name, title in VIEWS:
-        heading = to_html(html.H2(title, className="view"))
-        yield f'<section id="{name}" class="view">{heading}{to_html(contents[name], demote=True)}</section>'
+        below = to_html(html.H2(title, className="view"))
+        yield f'<section id="{name}" class="view">{below}{to_html(contents[name], demote=True)}</section>'
 
 
 def _head(view: Run, head_id: str, place: int, links: Links) -> Child:

@@ -107,27 +107,18 @@ def grid(*children: Child) -> Component:
 
 def tiles(*entries: tuple[str, Children, Children]) -> Component:
     """Numbers that matter: (name, value, remark)."""
-    return html.Dl(
-        [
-            html.Div(
-                [html.Dt(name), html.Dd(value), *([html.Dd(remark, className="remark")] if remark else [])],
-                className="tile",
-            )
-            for name, value, remark in entries
-        ],
-        className="tiles",
-    )
+    parts = [
+        [html.Dt(name), html.Dd(value), *([html.Dd(remark, className="remark")] if remark else [])]
+        for name, value, remark in entries
+    ]
+    return html.Dl([html.Div(tile, className="tile") for tile in parts], className="tiles")
 
 
 def bar(share: float, label: str) -> Component:
     """How much of something is done, from 0 to 1."""
     percent = f"{100 * min(1.0, max(0.0, share)):.1f}"
-    return html.Div(
-        html.Div(style={"width": f"{percent}%"}),
-        className="bar",
-        role="progressbar",
-        **aria(label=label, valuenow=percent, valuemin="0", valuemax="100"),
-    )
+    told = aria(label=label, valuenow=percent, valuemin="0", valuemax="100")
+    return html.Div(html.Div(style={"width": f"{percent}%"}), className="bar", role="progressbar", **told)
 
 
 def callout(*children: Child, kind: str = "") -> Component:
@@ -182,32 +173,24 @@ def table(
 ) -> Component:
     """A table; the first cell of a row is its heading. Scrolls by itself where the page is narrow."""
     more: Mapping[str, Any] = {"id": id} if id else {}
-    head = html.Tr(
-        [
-            html.Th(
-                column.name if column.header is None else column.header,
-                scope="col",
-                className="number" if column.numeric else "",
-                **_given(title=column.hint, **aria(sort=column.sort)),
-            )
-            for column in columns
-        ]
-    )
-    body = [
-        html.Tr(
-            [
-                (html.Th if place == 0 else html.Td)(
-                    cell,
-                    className="number" if column.numeric else column.kind,
-                    **_given(scope="row" if place == 0 else None),
-                )
-                for place, (cell, column) in enumerate(zip(row, columns, strict=True))
-            ]
+    head = [
+        html.Th(
+            column.name if column.header is None else column.header,
+            scope="col",
+            className="number" if column.numeric else "",
+            **_given(title=column.hint, **aria(sort=column.sort)),
         )
-        for row in rows
+        for column in columns
     ]
+    kinds = ["number" if column.numeric else column.kind for column in columns]
+    body = []
+    for first, *others in rows:
+        cells: list[Component] = [html.Th(first, className=kinds[0], scope="row")]
+        cells += [html.Td(cell, className=kind) for cell, kind in zip(others, kinds[1:], strict=True)]
+        body.append(html.Tr(cells))
+    parts = [html.Caption(caption, className="hidden"), html.Thead(html.Tr(head)), html.Tbody(body)]
     return html.Div(
-        html.Table([html.Caption(caption, className="hidden"), html.Thead(head), html.Tbody(body)], **more),
+        html.Table(parts, **more),
         className="scroll",
         # What scrolls must be reachable without a mouse.
         tabIndex="0",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
+from headsearch.results.spending import part_of
 from headsearch.results.text import duration, gain, number
 from headsearch.runs.run import Run
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 _STEPS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
 """Characters of the sparkline."""
+_GAINS = ("gain", "gain_low", "gain_high", "linear_gain", "linear_gain_low", "linear_gain_high")
+_OF_THE_BEST = ("head_id", "discrepancy", "probe", "epochs", *_GAINS)
+"""What is said of the first of the ranking: fields of its row."""
 _CONDITIONS = {
     "at work": "at work",
     "interrupted": "interrupted: continue with --resume",
@@ -27,6 +31,14 @@ _CONDITIONS = {
 def status_data(view: Run) -> dict[str, Any]:
     """Plain data for JSON; unknown is None."""
     best = view.ranked[0] if view.ranked else None
+    running = [
+        {
+            **{name: getattr(each.record, name) for name in ("number", "head_id", "control", "replicate")},
+            "epoch": each.epoch,
+            "budget": view.budget,
+        }
+        for each in view.running
+    ]
     plain: dict[str, Any] = finite(
         {
             "run": str(view.path),
@@ -38,31 +50,8 @@ def status_data(view: Run) -> dict[str, Any]:
             "states": dict(view.states),
             "epochs": view.spending.epochs,
             "seconds": view.spending.seconds,
-            "running": [
-                {
-                    "number": running.record.number,
-                    "head_id": running.record.head_id,
-                    "control": running.record.control,
-                    "replicate": running.record.replicate,
-                    "epoch": running.epoch,
-                    "budget": view.budget,
-                }
-                for running in view.running
-            ],
-            "best": None
-            if best is None
-            else {
-                "head_id": best.head_id,
-                "discrepancy": best.discrepancy,
-                "probe": best.probe,
-                "epochs": best.epochs,
-                "gain": best.gain,
-                "gain_low": best.gain_low,
-                "gain_high": best.gain_high,
-                "linear_gain": best.linear_gain,
-                "linear_gain_low": best.linear_gain_low,
-                "linear_gain_high": best.linear_gain_high,
-            },
+            "running": running,
+            "best": None if best is None else {name: getattr(best, name) for name in _OF_THE_BEST},
             "verdict": view.verdict,
             # Not known of runs of former versions.
             **({"data": list(view.facts.data)} if view.facts is not None and view.facts.data else {}),
@@ -87,13 +76,9 @@ def status_panel(view: Run) -> RenderableType:
     if view.running:
         table = Table("trial", "head", "epoch", "last scores", box=None, pad_edge=False, header_style="bold")
         for running in view.running:
-            epoch = f"{number(running.epoch, 'g')} of {view.budget}"
-            table.add_row(
-                str(running.record.number),
-                Text(trial_name(running.record)),
-                epoch,
-                Text(last_scores(running.record)),
-            )
+            record, epoch = running.record, f"{number(running.epoch, 'g')} of {view.budget}"
+            named, scores = Text(trial_name(record)), Text(last_scores(record))
+            table.add_row(str(record.number), named, epoch, scores)
         parts += [Text(), table]
     parts += [Text(), Text(view.verdict)]
     parts += [Text(f"cannot be read: {line}") for line in view.problems]
@@ -120,12 +105,7 @@ def best_so_far(view: Run) -> list[float]:
     """The best final score of a searched head after each that ran its full budget: of the probe, without labels of the discrepancy."""
     best: list[float] = []
     for record in view.records:
-        if (
-            record.state != "complete"
-            or record.control is not None
-            or record.replicate
-            or record.stage != "proxy"
-        ):
+        if record.state != "complete" or part_of(record) != "heads":
             continue
         last = record.rungs[-1]
         score = probe_score(last) if view.labels else last.discrepancy
@@ -136,20 +116,12 @@ def best_so_far(view: Run) -> list[float]:
 
 def _facts(view: Run) -> list[tuple[str, str]]:
     done = f"{view.settled} of {view.expected}" if view.expected is not None else str(view.settled)
-    states = ", ".join(
-        f"{count} {state}" for state, count in sorted(view.states.items(), key=lambda item: -item[1])
-    )
-    told = [
-        ("run", str(view.path)),
-        ("state", _CONDITIONS[view.condition]),
-        ("stage", view.stage),
-        (
-            "trainings",
-            f"{done} done" + (f", about {duration(view.seconds_left)} left" if view.seconds_left else ""),
-        ),
-    ]
-    if states:
-        told.append(("trials", states))
+    left = f", about {duration(view.seconds_left)} left" if view.seconds_left else ""
+    told = [("run", str(view.path)), ("state", _CONDITIONS[view.condition]), ("stage", view.stage)]
+    told.append(("trainings", f"{done} done{left}"))
+    if view.states:
+        counts = sorted(view.states.items(), key=lambda item: -item[1])
+        told.append(("trials", ", ".join(f"{count} {state}" for state, count in counts)))
     if view.facts is not None and view.facts.data:
         told.append(("data", "\n".join(view.facts.data).removeprefix("data: ")))
     progress = best_so_far(view)

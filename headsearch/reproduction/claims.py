@@ -9,18 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from headsearch.reproduction.contrasts import (
-    UNCLEAR,
-    Score,
-    best_of_random,
-    chance_as_good,
-    contrast,
-    judged,
-    judged_relation,
-    regret,
-    seeds_needed,
-    together,
-)
+from headsearch.reproduction import contrasts
+from headsearch.reproduction.contrasts import UNCLEAR, Score, contrast
 from headsearch.reproduction.figures import CONTROLS, PICKS, Choice, Claim, Claims, HeadFigures, Kind, Part
 from headsearch.results.agreement import Agreement, agreement
 from headsearch.results.noise import Noise, pooled_noise
@@ -51,10 +41,11 @@ class _Table:
     def part(self, name: str, weights: Mapping[str, float], *, decides: bool = True) -> Part:
         """The part of a claim that a contrast decides."""
         found = contrast(weights, self.scores, self.noise)
-        verdict = judged(found)
+        verdict = contrasts.judged(found)
         enough = None
         if verdict == UNCLEAR:
-            enough = seeds_needed(found.value, weights, self.noise, arms=len(self.scores), seeds=self.seeds)
+            arms = len(self.scores)
+            enough = contrasts.seeds_needed(found.value, weights, self.noise, arms=arms, seeds=self.seeds)
         return Part(name, "points", found.value, found.low, found.high, verdict, decides, enough)
 
 
@@ -130,21 +121,14 @@ def _search(table: _Table, order: Sequence[str]) -> tuple[Claim, tuple[Choice, .
             continue
         chosen = tuple(order[:picks])
         best = max(chosen, key=lambda head: searched[head].mean)
-        by_chance = best_of_random(means, picks)
+        by_chance = contrasts.best_of_random(means, picks)
         weights = {head: -weight for head, weight in zip(searched, by_chance, strict=True)}
         weights[best] += 1.0
         part = table.part(name, weights)
-        lost = regret(chosen, searched, table.noise)
+        lost = contrasts.regret(chosen, searched, table.noise)
         assert part.value is not None
-        choices.append(
-            Choice(
-                picks=picks,
-                chosen=chosen,
-                regret=lost,
-                random=lost.value + part.value,
-                as_good=chance_as_good(means, picks, searched[best].mean),
-            )
-        )
+        as_good = contrasts.chance_as_good(means, picks, searched[best].mean)
+        choices.append(Choice(picks, chosen, lost, lost.value + part.value, as_good))
         parts.append(part)
     places = [-float(place) for place, _ in enumerate(order)]
     found = agreement(places, [searched[head].mean for head in order])
@@ -159,11 +143,12 @@ def _search(table: _Table, order: Sequence[str]) -> tuple[Claim, tuple[Choice, .
 
 
 def _claim(name: str, sentence: str, parts: Sequence[Part]) -> Claim:
-    return Claim(name, sentence, tuple(parts), together([part.verdict for part in parts if part.decides]))
+    verdict = contrasts.together([part.verdict for part in parts if part.decides])
+    return Claim(name, sentence, tuple(parts), verdict)
 
 
 def _relation(name: str, found: Agreement) -> Part:
-    verdict = judged_relation(found)
+    verdict = contrasts.judged_relation(found)
     enough = found.enough if verdict == UNCLEAR else None
     missing = f"{found.n} heads with both" if found.tau is None else None
     return Part(name, "tau", found.tau, found.low, found.high, verdict, True, enough, found.p, missing)

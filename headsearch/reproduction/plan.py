@@ -82,12 +82,8 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML."""
-        return {
-            "reproduce": VERSION,
-            "seeds": self.seeds,
-            "space_hash": self.space.hash,
-            "experiment": self.experiment.model_dump(mode="json"),
-        }
+        plan = {"reproduce": VERSION, "seeds": self.seeds, "space_hash": self.space.hash}
+        return plan | {"experiment": self.experiment.model_dump(mode="json")}
 
     def described(self) -> dict[str, Any]:
         """What a reader of the report has to know."""

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headsearch.files import versions
 from headsearch.reproduction.contrasts import MOST_SEEDS, RELEVANT_POINTS, RELEVANT_TAU, UNCLEAR, Estimate
 from headsearch.reproduction.figures import CONTROLS, Choice, Claim, Claims, HeadFigures, Part
-from headsearch.results.markup import markdown_table
-from headsearch.results.text import UNKNOWN, gain, number
+from headsearch.results.text import UNKNOWN, gain, markdown_table, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,12 +87,9 @@ class Report:
 
     def _what(self) -> str:
         run = self.described
-        noise = self.claims.noise
-        noted = (
-            "the noise between seeds is not known"
-            if noise is None
-            else f"the standard deviation between seeds of one head is {noise.deviation:.2f} points ({noise.df} degrees of freedom)"
-        )
+        noise, noted = self.claims.noise, "the noise between seeds is not known"
+        if noise is not None:
+            noted = f"the standard deviation between seeds of one head is {noise.deviation:.2f} points ({noise.df} degrees of freedom)"
         return (
             f"{run['base']['model']} (its own kind: {self.family}), {run['data']['dataset']} at {run['data']['image_size']} pixels, {run['method']['name']}, "
             f"{run['proxy']['epochs']} epochs, space {run['space']}, {run['seeds']} seed{'s' if run['seeds'] > 1 else ''} of every head and control; {noted}."
@@ -173,14 +169,10 @@ def _head_cells(head: HeadFigures) -> list[str]:
 
 
 def _choice_cells(choice: Choice) -> list[str]:
-    return [
-        "the first" if choice.picks == 1 else f"the best of the first {choice.picks}",
-        ", ".join(choice.chosen),
-        f"{choice.regret.value:.1f}",
-        _interval(choice.regret.low, choice.regret.high, ".1f"),
-        f"{choice.random:.1f}",
-        f"{100.0 * choice.as_good:.0f}%",
-    ]
+    taken = "the first" if choice.picks == 1 else f"the best of the first {choice.picks}"
+    lost = [f"{choice.regret.value:.1f}", _interval(choice.regret.low, choice.regret.high, ".1f")]
+    chance = [f"{choice.random:.1f}", f"{100.0 * choice.as_good:.0f}%"]
+    return [taken, ", ".join(choice.chosen), *lost, *chance]
 
 
 def _difference(estimate: Estimate | None) -> str:

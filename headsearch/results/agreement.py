@@ -58,14 +58,9 @@ class Agreement(Tau):
     @property
     def verdict(self) -> Verdict:
         """Which way the orders go together, if that can be told: with enough heads, an interval without 0, and p < 0.05."""
-        if (
-            self.n < FEWEST
-            or self.low is None
-            or self.high is None
-            or self.p is None
-            or self.p >= 1.0 - CONFIDENCE
-            or self.low <= 0.0 <= self.high
-        ):
+        if self.n < FEWEST or self.low is None or self.high is None or self.p is None:
+            return UNCLEAR
+        if self.p >= 1.0 - CONFIDENCE or self.low <= 0.0 <= self.high:
             return UNCLEAR
         return "agrees" if self.low > 0.0 else "disagrees"
 

@@ -15,14 +15,18 @@ from typing import Any
 
 from headsearch.results.agreement import UNCLEAR, mean_agreement
 from headsearch.results.audit_lines import (
+    SCORES,
+    AuditedHead,
     Line,
     agreement_line,
     choice_line,
     difference_line,
+    full_budget,
+    known_measures,
+    measured,
     measured_line,
     slope_line,
 )
-from headsearch.results.audited import SCORES, AuditedHead, full_budget, known_measures, measured
 from headsearch.results.noise import pooled_noise
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite

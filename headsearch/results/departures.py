@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from headsearch.heads.cost import HeadCost
 from headsearch.results.records import TrialRecord
 from headsearch.results.row import RankRow
 from headsearch.scoring.zero_cost_scores import ZeroCostScores, ordered
@@ -77,32 +79,24 @@ def departures(
 
 
 def _trial_row(record: TrialRecord, reason: str) -> RankRow:
-    last, cost = record.last, record.cost
-    return RankRow(
-        head_id=record.head_id,
-        family=record.config.family,
-        config=record.config.to_dict(),
-        stage=record.stage,
-        score=record.score,
-        discrepancy=last.discrepancy if last else None,
-        probe=last.knn if last else None,
-        knn=last.knn if last else None,
-        params=cost.params if cost else None,
-        flops=cost.flops if cost else None,
-        feasible=record.state != "infeasible",
-        reason=reason,
-    )
+    last = record.last
+    known = {} if last is None else {"discrepancy": last.discrepancy, "probe": last.knn, "knn": last.knn}
+    feasible = record.state != "infeasible"
+    return _row(record, record.cost, stage=record.stage, feasible=feasible, reason=reason, **known)
 
 
 def _candidate_row(candidate: ZeroCostScores, reason: str) -> RankRow:
+    feasible = candidate.reason is None
+    return _row(candidate, candidate.cost, stage="zero-cost", feasible=feasible, reason=reason)
+
+
+def _row(of: TrialRecord | ZeroCostScores, cost: HeadCost | None, **known: Any) -> RankRow:
     return RankRow(
-        head_id=candidate.head_id,
-        family=candidate.config.family,
-        config=candidate.config.to_dict(),
-        stage="zero-cost",
-        score=candidate.score,
-        params=candidate.cost.params if candidate.cost else None,
-        flops=candidate.cost.flops if candidate.cost else None,
-        feasible=candidate.reason is None,
-        reason=reason,
+        head_id=of.head_id,
+        family=of.config.family,
+        config=of.config.to_dict(),
+        score=of.score,
+        params=cost.params if cost else None,
+        flops=cost.flops if cost else None,
+        **known,
     )

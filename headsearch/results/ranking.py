@@ -121,11 +121,7 @@ def rank(
         row.head_id: n for n, row in enumerate((r for r in feasible if r.head_id in ranked_ids), start=1)
     }
     placed = [
-        replace(
-            row,
-            rank=places.get(row.head_id),
-            pareto_layer=layer_of.get(row.head_id) if labels else None,
-        )
+        replace(row, rank=places.get(row.head_id), pareto_layer=layer_of.get(row.head_id) if labels else None)
         for row in (*feasible, *infeasible)
     ]
     none, anchors = _long_probes(records, target_epochs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,11 +12,13 @@ from headsearch.results.records import TrialRecord, training_of
 PART_NAMES = {
     "trunk": "Trunk",
     "controls": "Controls",
+    "screen": "Screen",
     "heads": "Searched heads",
     "replicates": "Replicates",
     "equal-time": "None, equal time",
     "anchor": "Anchors",
 }
+"""What people call the parts of a search."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,8 @@ def spending(records: Iterable[TrialRecord], *, budget: int, clock: Mapping[int,
     stopped = [record for record in proxies if record.state == "stopped"]
     saved = sum(budget - record.rungs[-1].epoch for record in stopped if record.rungs)
     speeds = [r.images_per_second for r in trained if r.images_per_second is not None]
-    reasons: dict[str, int] = {}
-    for record in trained:
-        if record.state in ("failed", "infeasible"):
-            reason = f"{record.state}: {record.reason or 'reason unknown'}"
-            reasons[reason] = reasons.get(reason, 0) + 1
+    broken = (record for record in trained if record.state in ("failed", "infeasible"))
+    reasons = Counter(f"{record.state}: {record.reason or 'reason unknown'}" for record in broken)
     failed = {(r.head_id, r.replicate, r.stage): r.number for r in reversed(trained) if r.state == "failed"}
     again = sum(failed.get((r.head_id, r.replicate, r.stage), r.number) < r.number for r in trained)
     return Spending(
@@ -109,7 +109,7 @@ def spending(records: Iterable[TrialRecord], *, budget: int, clock: Mapping[int,
         saved_epochs=saved,
         saved_seconds=saved * statistics.fmean(full) if full else None,
         images_per_second=statistics.median(speeds) if speeds else None,
-        broken=dict(sorted(reasons.items(), key=lambda item: -item[1])),
+        broken=dict(reasons.most_common()),
         again=again,
         duplicates=len(listed) - len(trained),
     )

@@ -1,8 +1,10 @@
-"""Numbers as people read them, the same in tables, on pages and in progress. What is unknown is a dash, never 0."""
+"""Numbers as people read them, the same in tables, on pages and in progress, and tables as markup. What is unknown is a dash, never 0."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from html import escape
 
 UNKNOWN = "-"
 
@@ -48,3 +50,35 @@ def gain(value: float | None, low: float | None = None, high: float | None = Non
 def overhead(share: float | None) -> str:
     """What a head adds to the time of a training step: `+12%`."""
     return UNKNOWN if share is None else f"{100.0 * share:+.0f}%"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], rule: Sequence[str] = ()) -> str:
+    """A table in Markdown; `rule` aligns its columns. The cells are markup."""
+    lines = [header, rule or ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def result_html(
+    title: str, said: Iterable[str], header: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1
+) -> str:
+    """A result as notebooks show it, in the colours of their own theme: the title, a paragraph for each sentence, and the table, whose last columns hold numbers; all text is escaped.
+
+    Args:
+        title: in bold.
+        said: sentences below it; empty ones are left out.
+        header: of the table.
+        rows: its cells as text.
+        names: how many of the first columns hold names.
+    """
+    paragraphs = "".join(f"<p style='margin:.3em 0'>{escape(line)}</p>" for line in said if line)
+    lines = [_row("th", header, names), *(_row("td", row, names) for row in rows)]
+    table = f"<table style='margin:.5em 0'>{''.join(lines)}</table>" if len(lines) > 1 else ""
+    return f"<div><p style='margin:.3em 0'><b>{escape(title)}</b></p>{paragraphs}{table}</div>"
+
+
+def _row(tag: str, cells: Sequence[str], names: int) -> str:
+    aligned = (
+        f"<{tag} style='text-align:{'left' if place < names else 'right'}'>{escape(cell)}</{tag}>"
+        for place, cell in enumerate(cells)
+    )
+    return f"<tr>{''.join(aligned)}</tr>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from headsearch.results.ranking import probe_score
@@ -13,19 +12,16 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
+_IDENTITY = ("config", "control", "seed", "replicate", "stage", "taken", "epochs")
+_NOT_OF_ALL = ("taken", "epochs")
+"""Written only where they are known, as by former versions."""
+_OUTCOME = ("state", "rungs", "cost", "seconds", "images_per_second", "reason", "duplicate_of")
+
+
 def identity(record: TrialRecord) -> dict[str, Any]:
     """What a trial is, beside its head's id. As few attributes as can be: each costs Optuna two statements."""
-    return {
-        "trial": {
-            "config": record.config.to_dict(),
-            "control": record.control,
-            "seed": record.seed,
-            "replicate": record.replicate,
-            "stage": record.stage,
-            **({} if record.taken is None else {"taken": record.taken}),
-            **({} if record.epochs is None else {"epochs": record.epochs}),
-        },
-    }
+    plain = record.to_dict()
+    return {"trial": {n: plain[n] for n in _IDENTITY if n not in _NOT_OF_ALL or plain[n] is not None}}
 
 
 def for_people(record: TrialRecord) -> dict[str, Any]:
@@ -63,18 +59,8 @@ def _gain(record: TrialRecord, none: float | None) -> float | None:
 
 def outcome(record: TrialRecord) -> dict[str, Any]:
     """How a trial ended."""
-    plain: dict[str, Any] = finite(
-        {
-            "state": record.state,
-            "rungs": [rung.to_dict() for rung in record.rungs],
-            "cost": None if record.cost is None else asdict(record.cost),
-            "seconds": record.seconds,
-            "images_per_second": record.images_per_second,
-            "reason": record.reason,
-            "duplicate_of": record.duplicate_of,
-        }
-    )
-    return plain
+    plain = record.to_dict()
+    return {name: plain[name] for name in _OUTCOME}
 
 
 def attributes(trial: FrozenTrial) -> dict[str, Any]:
@@ -86,16 +72,9 @@ def decode(number: int, noted: Mapping[str, Any]) -> TrialRecord | None:
     """The record in a trial's attributes; None for a trial that somebody else put into the study."""
     if "trial" not in noted:
         return None
-    outcome = noted.get("outcome") or {
-        "state": "running",
-        "rungs": [
-            {key: value for key, value in rung.items() if key not in ("objectives", "go_on")}
-            for rung in noted.get("rungs", [])
-        ],
-        "cost": None,
-        "seconds": None,
-        "images_per_second": None,
-        "reason": None,
-        "duplicate_of": None,
-    }
+    rungs = [
+        {key: value for key, value in rung.items() if key not in ("objectives", "go_on")}
+        for rung in noted.get("rungs", [])
+    ]
+    outcome = noted.get("outcome") or {**dict.fromkeys(_OUTCOME), "state": "running", "rungs": rungs}
     return TrialRecord.from_dict({"number": number, "head_id": noted["head_id"], **noted["trial"], **outcome})

@@ -16,6 +16,7 @@ import contextlib
 import json
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -29,16 +30,7 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.loading import recorded_experiment
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
-from headsearch.files import (
-    checked,
-    differences,
-    load_json,
-    read_text,
-    versions,
-    whole_folder,
-    write_atomically,
-    writing,
-)
+from headsearch.files import checked, differences, load_json, read_text, versions, write_atomically
 from headsearch.plugins import changed
 
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
@@ -91,15 +83,12 @@ class RunFacts:
         """The inverse of `to_dict`. Raises `KeyError`, `TypeError` or `ValueError` for anything else."""
         # What would have a default was noted when the run began, or is not known.
         given = {name: data[name] for name in ("study", "space_hash", "base", "versions", "created")}
-        return checked(
-            cls,
-            {
-                **given,
-                "key": data.get("key", data["created"]),
-                "data": data.get("data", []),
-                "code": data.get("code", {}),
-            },
-        )
+        given |= {
+            "key": data.get("key", data["created"]),
+            "data": data.get("data", []),
+            "code": data.get("code", {}),
+        }
+        return checked(cls, given)
 
 
 @dataclass(frozen=True)
@@ -120,13 +109,18 @@ class RunDirectory:
         cls.refuse_existing(path)
         made = [parent for parent in (path, *path.parents) if not parent.exists()]
         try:
-            with whole_folder(path) as whole:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Filled under a temporary name and renamed: two that create it at once cannot mix, and a crash leaves no half of it.
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+                whole = Path(temporary) / "run"
+                whole.mkdir()
                 write_atomically(whole / "experiment.yaml", _commented(experiment, facts))
                 write_atomically(whole / "space.yaml", space_text)
                 write_atomically(whole / "run.json", json.dumps(facts.to_dict(), indent=2) + "\n")
                 if left_out:
                     write_atomically(whole / LEFT_OUT, left_out)
                 (whole / "trials").mkdir()
+                whole.rename(path)
         except OSError as error:
             for folder in made[1:]:
                 with contextlib.suppress(OSError):
@@ -264,8 +258,10 @@ class RunDirectory:
         """Record that the run goes on with `experiment`, which `check_resume` has let pass. Raises `RunError`."""
         if self.experiment() == experiment:
             return
-        with writing(self.path):
+        try:
             write_atomically(self.path / "experiment.yaml", _commented(experiment, self.facts()))
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
 
 def refuse_changes(out: Path, changes: Iterable[tuple[str, Any, Any]]) -> None:
@@ -284,9 +280,8 @@ def changed_keys(before: Experiment, after: Experiment) -> list[tuple[str, Any, 
     executor, storage or callbacks do not."""
     old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
     for experiment in (old, new):
-        experiment["search"] = {
-            key: value for key, value in experiment["search"].items() if key not in _MAY_CHANGE
-        }
+        for key in _MAY_CHANGE:
+            experiment["search"].pop(key, None)
         # Neither what a run is called nor whether it keeps its checkpoints touches a score; nor does what is done about unreadable files, or where decoded ones are kept.
         experiment.pop("name")
         # Compared by their digests, wherever they lie.

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from headsearch.results.records import TrialRecord, trial_rows
+from headsearch.results.records import TRIAL_COLUMNS, TrialRecord, trial_rows
 from headsearch.results.row import RankRow
 from headsearch.runs.reading import read_run
 from headsearch.runs.run import Run
 
 _WHOLE = ("rank", "params", "flops", "pareto_layer", "epoch", "epochs", "duplicate_of")
 """Columns of whole numbers, of which some may be missing."""
+
+
+_OF_A_TRIAL = ("number", "state", "head_id", "family", "control", "replicate", "seed")
+"""Columns of trials that every rung of theirs has."""
 
 
 def ranking(rows: Iterable[RankRow]) -> pd.DataFrame:
@@ -40,13 +44,7 @@ def curves(run: Run | str | Path) -> pd.DataFrame:
     """
     rows = [
         {
-            "number": record.number,
-            "state": record.state,
-            "head_id": record.head_id,
-            "family": record.config.family,
-            "control": record.control,
-            "replicate": record.replicate,
-            "seed": record.seed,
+            **{name: TRIAL_COLUMNS[name](record) for name in _OF_A_TRIAL},
             **{name: value for name, value in rung.to_dict().items() if name not in ("measures", "quality")},
             **rung.measures,
             **rung.quality,

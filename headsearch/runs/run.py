@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -114,13 +115,8 @@ class Run:
             raise RunError(
                 f"cannot rank by {by}: a screen reads no labels; expected --by score or discrepancy"
             )
-        return rank(
-            self.records,
-            by=by or "score",
-            labels=self.labels,
-            stage=self.ranked_stage,
-            target_epochs=self.target_epochs,
-        )
+        stage, target = self.ranked_stage, self.target_epochs
+        return rank(self.records, by=by or "score", labels=self.labels, stage=stage, target_epochs=target)
 
     @cached_property
     def passage(self) -> Passage | None:
@@ -228,10 +224,7 @@ class Run:
         from headsearch.results.audit import BasePair
         from headsearch.scoring.between_bases import compare_bases
 
-        return [
-            BasePair(seeds, measure, value, shuffled)
-            for seeds, measure, value, shuffled in compare_bases(kept, seed=seed)
-        ]
+        return [BasePair(*compared) for compared in compare_bases(kept, seed=seed)]
 
     @cached_property
     def by_head(self) -> Mapping[str, tuple[TrialRecord, ...]]:
@@ -245,19 +238,13 @@ class Run:
     @cached_property
     def states(self) -> Mapping[str, int]:
         """How many trials are in each state."""
-        counts: dict[str, int] = {}
-        for record in self.records:
-            counts[record.state] = counts.get(record.state, 0) + 1
-        return counts
+        return Counter(record.state for record in self.records)
 
     @cached_property
     def running(self) -> tuple[Running, ...]:
         """Trials that run, or would be resumed."""
-        return tuple(
-            Running(record, self.epochs.get(record.number))
-            for record in self.records
-            if record.state == "running"
-        )
+        running = (record for record in self.records if record.state == "running")
+        return tuple(Running(record, self.epochs.get(record.number)) for record in running)
 
     @cached_property
     def settled(self) -> int:

@@ -55,12 +55,8 @@ class Board:
     @property
     def heads_at_work(self) -> set[str]:
         """Ids of the heads whose first proxy runs now."""
-        return {
-            candidate.head_id
-            for training in self.running.values()
-            if training.stage == "proxy" and training.replicate == 0
-            for candidate in training.candidates
-        }
+        proxies = (t for t in self.running.values() if t.stage == "proxy" and t.replicate == 0)
+        return {candidate.head_id for training in proxies for candidate in training.candidates}
 
     def can_branch(self, replicate: int) -> bool:
         """Whether a training with this replicate has what it begins with."""

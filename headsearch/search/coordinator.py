@@ -147,13 +147,8 @@ class Coordinator:
         """How far the search is."""
         stage = next((stage for stage in self._stages if not stage.finished), self._stages[-1])
         running, settled = len(self._board.running), len(self._settled)
-        return SearchStatus(
-            stage=stage.name,
-            settled=settled,
-            expected=max(settled + running, sum(stage.expected for stage in self._stages)),
-            seconds_per_trial=self._seconds_per_trial(),
-            at_work=running,
-        )
+        expected = max(settled + running, sum(stage.expected for stage in self._stages))
+        return SearchStatus(stage.name, settled, expected, self._seconds_per_trial(), running)
 
     def _seconds_per_trial(self) -> float | None:
         if not self._seconds:
@@ -163,15 +158,9 @@ class Coordinator:
     def _decide(self, training: Training, scores: RungScores) -> Decision | None:
         """What the policy says; None where it is not asked: a screen drops heads by itself, and controls and replicates are wanted in full,
         and compared with nobody."""
-        trial = training.trials[0]
-        if (
-            self._stopping is None
-            or training.stage != "proxy"
-            or training.replicate > 0
-            or trial.control is not None
-            or scores.epoch >= self._rungs[-1]
-            or (objectives := self._objectives(scores)) is None
-        ):
+        trial, objectives = training.trials[0], self._objectives(scores)
+        searched = training.stage == "proxy" and training.replicate == 0 and trial.control is None
+        if self._stopping is None or not searched or scores.epoch >= self._rungs[-1] or objectives is None:
             return None
         go_on = self._stopping.decide(trial.number, scores.epoch, objectives)
         return Decision(trial.number, scores.epoch, objectives, go_on)

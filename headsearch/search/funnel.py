@@ -71,19 +71,16 @@ class Screening(SearchStage):
             if not self._settled(seed) and not self._at_work(seed):
                 if not self._board.can_branch(replicate):
                     return self._board.start_trunk(replicate)
-                board, known = self._board, self._records[seed]
-                records = [
+                board, records = self._board, []
+                for member in members:
+                    name, control = member.head_id, self._controls.get(member.head_id)
                     # Of a session that was killed, all or some of them may be written down, and may have ended.
-                    known.get(member.head_id)
-                    or board.ledger.start(
-                        member,
-                        seed=seed,
-                        replicate=replicate,
-                        control=self._controls.get(member.head_id),
-                        stage="screen",
+                    records.append(
+                        self._records[seed].get(name)
+                        or board.ledger.start(
+                            member, seed=seed, replicate=replicate, control=control, stage="screen"
+                        )
                     )
-                    for member in members
-                ]
                 return board.hand_out(board.take_up(records))
         return None
 

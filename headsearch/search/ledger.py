@@ -267,6 +267,7 @@ class Ledger:
             noted["outcome"] = outcome(record)
         if record.state == "infeasible":
             noted["constraints"] = INFEASIBLE
+        draw = draw or Draw()
         return FrozenTrial(
             number=record.number,
             state=state,
@@ -274,8 +275,8 @@ class Ledger:
             values=self.values(record),
             datetime_start=now,
             datetime_complete=now if state.is_finished() else None,
-            params=dict(draw.params) if draw else {},
-            distributions=dict(draw.distributions) if draw else {},
+            params=dict(draw.params),
+            distributions=dict(draw.distributions),
             user_attrs=for_people(record) | known_at_the_end(record, self._probe_of_none()),
             system_attrs=noted,
             intermediate_values={},
@@ -291,13 +292,8 @@ class Ledger:
         noted: dict[str, Any] = {"outcome": outcome(record)}
         if record.state == "infeasible":
             noted["constraints"] = INFEASIBLE
-        self._writer.end(
-            self._ids[record.number],
-            noted,
-            known_at_the_end(record, self._probe_of_none()),
-            self._optuna_state(record),
-            self.values(record),
-        )
+        told, state = known_at_the_end(record, self._probe_of_none()), self._optuna_state(record)
+        self._writer.end(self._ids[record.number], noted, told, state, self.values(record))
 
     def _probe_of_none(self) -> float | None:
         """The mean probe of the controls without a head that have ended."""
@@ -315,13 +311,8 @@ class Ledger:
         answer = self._answer(record)
         if answer.state == "complete" and answer.stage != self._valued:
             return TrialState.PRUNED
-        return {
-            "running": TrialState.RUNNING,
-            "complete": TrialState.COMPLETE,
-            "stopped": TrialState.PRUNED,
-            "infeasible": TrialState.FAIL,
-            "failed": TrialState.FAIL,
-        }[answer.state]
+        names = {"running": "RUNNING", "complete": "COMPLETE", "stopped": "PRUNED"}
+        return TrialState[names.get(answer.state, "FAIL")]
 
 
 def finite_scores(scores: RungScores) -> bool:

@@ -135,16 +135,14 @@ class Proposer:
 
         `values` are None for a trial without a result; `running` ones are told later.
         """
-        state = TrialState.RUNNING if running else _state(values, stopped=stopped)
-        self._study.add_trial(
-            optuna.create_trial(
-                state=state,
-                values=None if values is None else list(values),
-                params=dict(draw.params),
-                distributions=dict(draw.distributions),
-                system_attrs=dict(draw.sampler_state),
-            )
+        trial = optuna.create_trial(
+            state=TrialState.RUNNING if running else _state(values, stopped=stopped),
+            values=None if values is None else list(values),
+            params=dict(draw.params),
+            distributions=dict(draw.distributions),
+            system_attrs=dict(draw.sampler_state),
         )
+        self._study.add_trial(trial)
         self._count(duplicate=duplicate)
         return len(self._study.get_trials(deepcopy=False)) - 1
 

@@ -168,21 +168,14 @@ class ZeroCostScorer:
                 # The same weights give the same.
                 outputs.append(outputs[0])
                 continue
-            generator = derived_generator(self.experiment.seed, "quality views")
-            outputs.append(
-                run_base(
-                    self._base(number).to(device),
-                    images,
-                    prepare=views.prepare,
-                    views=partial(views, generator=generator, device=device),
-                    max_tokens=self.tokens,
-                    seed=self.experiment.seed,
-                )
-            )
-            if outputs[-1].reason is not None:
-                raise BaseModelError(
-                    f"{self._inputs.info.model}: heads cannot be compared with it: {outputs[-1].reason}"
-                )
+            seed = self.experiment.seed
+            drawn = partial(views, generator=derived_generator(seed, "quality views"), device=device)
+            base, prepare = self._base(number).to(device), views.prepare
+            left = run_base(base, images, prepare=prepare, views=drawn, max_tokens=self.tokens, seed=seed)
+            if left.reason is not None:
+                model = self._inputs.info.model
+                raise BaseModelError(f"{model}: heads cannot be compared with it: {left.reason}")
+            outputs.append(left)
         info = self._inputs.info
         seeded = [(left, self._head_seed(number)) for number, left in enumerate(outputs)]
         return _Shared(info, tuple(outputs), UntrainedHeads(info, seeded), tuple(dataset.told()))

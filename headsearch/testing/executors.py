@@ -30,14 +30,7 @@ from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import Failure, ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
 from headsearch.training.sharing import SharedGPU
-from headsearch.training.trial import (
-    BEGINNING,
-    TRUNK,
-    RungScores,
-    Training,
-    TrainingContext,
-    TrainingResult,
-)
+from headsearch.training.trial import BEGINNING, TRUNK, RungScores, Training, TrainingContext, TrainingResult
 
 MEETING_SECONDS = 300.0
 """For the first trials to find each other: workers may have to start."""

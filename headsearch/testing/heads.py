@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING
 
 from headsearch.base.info import BaseInfo
 from headsearch.errors import HeadError
-from headsearch.heads import (
-    HeadConfig,
-    Scalar,
-    Stage,
-    canonical,
-    family,
-    head_id,
-    parse_head,
-    validate_stage,
-)
+from headsearch.heads import HeadConfig, Scalar, Stage, canonical, family, head_id, parse_head, validate_stage
 
 if TYPE_CHECKING:
     from headsearch.heads.build import Head

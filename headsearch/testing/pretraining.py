@@ -51,8 +51,5 @@ def small_spec(images: Path, *overrides: str, without_head: bool = False, **expo
         "data.labels=none",
     )
     return PretrainSpec.from_head(
-        small_export(**exported),
-        data=str(images),
-        overrides=[*small, *overrides],
-        without_head=without_head,
+        small_export(**exported), data=str(images), overrides=[*small, *overrides], without_head=without_head
     )

@@ -35,19 +35,9 @@ def toy_experiment(
             "name": "toy",
             "data": {"labels": labels},
             # Told to use the CPU, nobody imports torch to look for an accelerator.
-            "proxy": {
-                "epochs": 9,
-                "rungs": [1, 3, 9],
-                "device": "cpu",
-                "trunk": None if trunk is None else {"epochs": trunk},
-            },
-            "search": {
-                "space": "tiny",
-                "strategy": "proxies",
-                "stopping": {"kind": "none"},
-                "certainty": 1.0,
-                **search,
-            },
+            "proxy": {"epochs": 9, "rungs": [1, 3, 9], "device": "cpu", "trunk": trunk and {"epochs": trunk}},
+            "search": {"space": "tiny", "strategy": "proxies", "stopping": {"kind": "none"}, "certainty": 1.0}
+            | search,
             "seed": seed,
         }
     )
@@ -129,18 +119,16 @@ def scores(records: Iterable[TrialRecord]) -> dict[tuple[str, str, int], tuple[o
 
 def results(records: Iterable[TrialRecord]) -> list[tuple[object, ...]]:
     """All of the records that must not depend on when a search was interrupted, run by one worker."""
-    return [
-        (
-            r.number,
-            r.state,
-            r.head_id,
-            r.control,
-            r.replicate,
-            r.seed,
-            r.rungs,
-            r.cost,
-            r.reason,
-            r.duplicate_of,
-        )
-        for r in records
-    ]
+    fields = (
+        "number",
+        "state",
+        "head_id",
+        "control",
+        "replicate",
+        "seed",
+        "rungs",
+        "cost",
+        "reason",
+        "duplicate_of",
+    )
+    return [tuple(getattr(record, name) for name in fields) for record in records]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from headsearch.data.augment import Augmentation, Views, default_augmentation
 from headsearch.data.bands import Bands
+from headsearch.data.collection import Request
 from headsearch.data.load import band_statistics, load_data
 from headsearch.data.opening import CorruptImage
 from headsearch.data.recipe import check_bands
@@ -102,6 +103,15 @@ def test_the_type_of_an_array_is_known_whatever_its_first_images_are(tmp_path: P
     np.savez(tmp_path / "gaps.npz", train_images=images, test_images=images[50:100])
     dataset = load(tmp_path / "gaps.npz", 1, dataset="npz")
     assert (len(dataset.train), len(dataset.held_out), len(dataset.left_out)) == (350, 50, 50)
+
+
+@pytest.mark.parametrize("shape", [(30, 40, 4), (4, 30, 40)])
+def test_an_array_of_a_sequence_may_have_its_bands_first(shape: tuple[int, ...]) -> None:
+    images = RANDOM.random((2, *shape))
+    source = Request(None, labels=False, pixels=Bands(4)).part(list(images), None, "sky").source
+    assert source.size(1) == (40, 30)
+    last = images[1] if shape[-1] == 4 else np.moveaxis(images[1], 0, -1)
+    np.testing.assert_array_equal(source.read(1, 30), last[:, 5:35].astype(np.float32))
 
 
 def test_sixteen_bits_keep_what_eight_would_lose(tmp_path: Path) -> None:

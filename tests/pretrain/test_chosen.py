@@ -12,7 +12,6 @@ import headsearch
 from headsearch.cli import app
 from headsearch.comparison.plan import make_plan
 from headsearch.errors import UserError
-from headsearch.experiment import MethodSpec
 from headsearch.heads import parse_head
 from headsearch.pretrain import PretrainSpec
 from headsearch.pretrain.chosen import chosen_heads, pretraining_of
@@ -58,16 +57,6 @@ def test_what_is_not_given_is_that_of_the_first_head_file(images: Path, tmp_path
     assert moved.config == searched.config
     assert moved.provenance is None
     assert "provenance" not in moved.to_yaml()
-
-
-@pytest.mark.parametrize("base", [None, VIT])
-def test_options_of_a_method_are_not_those_of_another(base: dict[str, Any] | None, images: Path) -> None:
-    method = MethodSpec(name="mocov3", kwargs={"temperature": 0.3})
-    searched = small_export().model_copy(update={"method": method})
-    own = pretraining_of(searched, base=base, data=str(images), overrides=SMALL)
-    assert own.method == method
-    other = pretraining_of(searched, base=base, data=str(images), overrides=[*SMALL, "method.name=byol"])
-    assert other.method == MethodSpec(name="byol")
 
 
 def test_all_arms_of_a_comparison_have_the_seeds_of_the_first(tmp_path: Path, images: Path) -> None:

@@ -15,8 +15,8 @@ from headsearch.heads.cost import HeadCost
 from headsearch.results.agreement import UNCLEAR
 from headsearch.results.audit import BasePair, audit
 from headsearch.results.audit_lines import choice_line, difference_line, slope_line
-from headsearch.results.audit_tables import audit_json, section_table
 from headsearch.results.records import TrialRecord
+from headsearch.results.tables import audit_json, section_table
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
 from headsearch.training.trial import RungScores
 

@@ -6,7 +6,7 @@ from dash import html
 
 from headsearch.report.parts import Child, Column, card, empty, table
 from headsearch.results.audit import Section
-from headsearch.results.audit_tables import section_cells
+from headsearch.results.tables import section_cells
 from headsearch.runs.run import Run
 
 TITLE = "Audit"

@@ -89,22 +89,10 @@ def _runs(views: Sequence[Run]) -> Child:
     columns += [Column("First in the ranking"), Column("Verdict")]
     points = [(view.name, row) for view in views for row in view.ranked if row.discrepancy is not None]
     labels = all(view.labels for view in views)
-    drawn = (
-        figure(
-            figures.overlay(points, labels=labels),
-            f"Scatter of the ranked heads of {len(views)} runs, a colour and a marker a run",
-            "overlay",
-        )
-        if points
-        else None
-    )
-    return card(
-        "Runs",
-        table("Runs", columns, rows),
-        drawn,
-        note="Scores of two runs are comparable only if base, images, method and schedule are the same.",
-        wide=True,
-    )
+    told = f"Scatter of the ranked heads of {len(views)} runs, a colour and a marker a run"
+    drawn = figure(figures.overlay(points, labels=labels), told, "overlay") if points else None
+    note = "Scores of two runs are comparable only if base, images, method and schedule are the same."
+    return card("Runs", table("Runs", columns, rows), drawn, note=note, wide=True)
 
 
 def _parallel(heads: Sequence[Chosen]) -> Child:
@@ -121,16 +109,11 @@ def _parallel(heads: Sequence[Chosen]) -> Child:
         if head.view.labels:
             values |= {"k-NN %": row.knn if row else None, "linear %": row.linear if row else None}
         rows.append((head.name, values))
-    return card(
-        "Side by side",
-        figure(
-            figures.parallel(rows),
-            "Parallel coordinates: each head a line over family, blocks, cost and scores. The table below has the numbers.",
-            "parallel",
-        ),
-        note="Each axis runs from the lowest to the highest of these heads; a head without a score leaves a gap.",
-        wide=True,
+    told = "Parallel coordinates: each head a line over family, blocks, cost and scores. The table below has the numbers."
+    note = (
+        "Each axis runs from the lowest to the highest of these heads; a head without a score leaves a gap."
     )
+    return card("Side by side", figure(figures.parallel(rows), told, "parallel"), note=note, wide=True)
 
 
 def _configs(heads: Sequence[Chosen]) -> Child:
@@ -140,19 +123,11 @@ def _configs(heads: Sequence[Chosen]) -> Child:
     for name in names:
         values = [shown(setting[name]) if name in setting else UNKNOWN for setting in settings]
         differs = len(set(values)) > 1
-        rows.append(
-            [html.B(f"≠ {name}") if differs else name, *[html.B(v) if differs else v for v in values]]
-        )
+        rows.append([html.B(f"≠ {name}"), *map(html.B, values)] if differs else [name, *values])
     for name, how in (("discrepancy", ".3f"), ("probe", ".1f"), ("gain", "+.1f")):
         found = [number(getattr(head.row, name, None), how) for head in heads]
         rows.append(["probe %" if name == "probe" else name, *found])
-    columns = [
-        Column("Parameter"),
-        *[Column(head.name, header=link(head.name, Links(head.run).head(head.head_id))) for head in heads],
-    ]
-    return card(
-        "Difference of configs",
-        table("Configs side by side", columns, rows),
-        note="Differences are bold and marked with ≠.",
-        wide=True,
-    )
+    links = (link(head.name, Links(head.run).head(head.head_id)) for head in heads)
+    columns = [Column("Parameter"), *(Column(h.name, header=to) for h, to in zip(heads, links, strict=True))]
+    compared = table("Configs side by side", columns, rows)
+    return card("Difference of configs", compared, note="Differences are bold and marked with ≠.", wide=True)

@@ -19,45 +19,30 @@ def cost(view: Run) -> list[Child]:
     if not found.parts:
         return [empty("Nothing has been trained yet, so nothing has been spent.")]
     trained = sum(part.trainings for part in found.parts)
-    rows: list[Sequence[Child]] = [
-        [
-            PART_NAMES.get(part.name, part.name),
-            str(part.trainings),
-            f"{part.epochs:,}",
-            duration(part.seconds) + (f" ({part.untimed} not timed)" if part.untimed else ""),
-            duration(part.seconds / part.epochs) if part.epochs and not part.untimed else UNKNOWN,
-        ]
-        for part in found.parts
-    ]
+    rows: list[Sequence[Child]] = []
+    for part in found.parts:
+        time = duration(part.seconds) + (f" ({part.untimed} not timed)" if part.untimed else "")
+        epoch = duration(part.seconds / part.epochs) if part.epochs and not part.untimed else UNKNOWN
+        rows.append([PART_NAMES[part.name], str(part.trainings), f"{part.epochs:,}", time, epoch])
     columns = [Column("Stage"), *numbers("Trainings", "Epochs", "Time", "An epoch")]
+    stopped = f"{found.saved_epochs:,} epochs of {found.stopped} heads"
+    throughput = f"{number(found.images_per_second, ',.0f')} images/s"
+    told = "Bars: epochs trained and not trained, by stage of the search. The table below has the numbers."
+    drawn = figure(analysis_figures.spent(found), told, "spent")
+    note = (
+        "Times of all trainings are added up. With several workers the search itself takes less time. Saved time is epochs not trained, at the mean "
+        "time of an epoch."
+    )
+    answered = "proposals that an earlier trial answered"
     return [
         tiles(
             ("Time in training", duration(found.seconds), f"{trained} trainings"),
             ("Epochs trained", f"{found.epochs:,}", None),
-            (
-                "Saved by stopping early",
-                duration(found.saved_seconds),
-                f"{found.saved_epochs:,} epochs of {found.stopped} heads",
-            ),
-            (
-                "Saved by not repeating",
-                f"{found.duplicates} trainings",
-                "proposals that an earlier trial answered",
-            ),
-            ("Throughput", f"{number(found.images_per_second, ',.0f')} images/s", "median of the trainings"),
+            ("Saved by stopping early", duration(found.saved_seconds), stopped),
+            ("Saved by not repeating", f"{found.duplicates} trainings", answered),
+            ("Throughput", throughput, "median of the trainings"),
         ),
-        card(
-            "By stage",
-            figure(
-                analysis_figures.spent(found),
-                "Bars: epochs trained and not trained, by stage of the search. The table below has the numbers.",
-                "spent",
-            ),
-            table("Cost by stage", columns, rows),
-            note="Times of all trainings are added up. With several workers the search itself takes less time. Saved time is epochs not trained, at the mean "
-            "time of an epoch.",
-            wide=True,
-        ),
+        card("By stage", drawn, table("Cost by stage", columns, rows), note=note, wide=True),
         grid(_broken(view)),
     ]
 
@@ -66,12 +51,7 @@ def _broken(view: Run) -> Child:
     found = view.spending
     if not found.broken:
         return card("What went wrong", empty("Nothing: no trial failed and none was infeasible."), wide=True)
-    again = (
-        html.P(f"{found.again} trainings were repeated after a failure.", className="note")
-        if found.again
-        else None
-    )
+    repeated = html.P(f"{found.again} trainings were repeated after a failure.", className="note")
     rows: list[Sequence[Child]] = [[reason, str(count)] for reason, count in found.broken.items()]
-    return card(
-        "What went wrong", table("Failures", [Column("Reason"), *numbers("Trials")], rows), again, wide=True
-    )
+    failures = table("Failures", [Column("Reason"), *numbers("Trials")], rows)
+    return card("What went wrong", failures, repeated if found.again else None, wide=True)

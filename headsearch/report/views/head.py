@@ -22,14 +22,14 @@ from headsearch.report.parts import (
     facts,
     grid,
     link,
-    numbers,
     table,
     tiles,
 )
 from headsearch.report.picture import picture, shown
 from headsearch.report.views.curves import Line, curves
-from headsearch.results.records import TrialRecord, trial_rows
-from headsearch.results.text import duration, gain, number, overhead, scaled
+from headsearch.report.views.trials import FIELDS, shown_as, timed_rows
+from headsearch.results.records import TrialRecord
+from headsearch.results.text import gain, number, overhead, scaled
 from headsearch.runs.run import Run
 
 
@@ -42,14 +42,10 @@ def head(view: Run, head_id: str, links: Links) -> list[Child]:
             html.P(link("All trials", links.trials())),
         ]
     config = records[0].config
+    drawn = picture(config, view.facts.base if view.facts else None)
     return [
         _standing(view, head_id, records),
-        card(
-            "Architecture",
-            picture(config, view.facts.base if view.facts else None),
-            _parameters(config),
-            wide=True,
-        ),
+        card("Architecture", drawn, _parameters(config), wide=True),
         _curves(view, records),
         grid(_trainings(view, records), _cost(view, head_id, records)),
         _use(view, head_id, config, links),
@@ -113,21 +109,9 @@ def _parameters(config: HeadConfig) -> Child:
             for key, value in stage.params.items()
         ]
     docs_of = dict.fromkeys(FAMILIES[stage.family].doc for stage in config.stages if stage.family in FAMILIES)
-    return html.Div(
-        [
-            *[html.P(doc, className="note") for doc in docs_of],
-            html.Details(
-                [
-                    html.Summary("Every parameter"),
-                    table(
-                        "Parameters of the head",
-                        [Column("Parameter"), Column("Value"), Column("Meaning")],
-                        rows,
-                    ),
-                ]
-            ),
-        ]
-    )
+    columns = [Column("Parameter"), Column("Value"), Column("Meaning")]
+    every = [html.Summary("Every parameter"), table("Parameters of the head", columns, rows)]
+    return html.Div([*[html.P(doc, className="note") for doc in docs_of], html.Details(every)])
 
 
 def _curves(view: Run, records: Sequence[TrialRecord]) -> Child:
@@ -144,24 +128,13 @@ def _seed(record: TrialRecord) -> str:
 
 
 def _trainings(view: Run, records: Sequence[TrialRecord]) -> Child:
-    columns = [Column("Trial"), Column("State")]
-    columns += numbers("Seed", "Epoch", "Discrepancy", "k-NN %", "Linear %", "Time")
+    names = ("number", "state", "replicate", "epoch", "discrepancy", "knn", "linear", "seconds")
+    columns = [Column(FIELDS[name].name, numeric=place > 1) for place, name in enumerate(names)]
     rows: list[Sequence[Child]] = []
-    for row in trial_rows(records):
-        seconds = row["seconds"] if row["seconds"] is not None else view.clock.get(row["number"])
+    for row in timed_rows(view, records):
+        number, state, *others = (shown_as(name, row) for name in names)
         reason = html.Small(f" {row['reason']}" if row["reason"] else "")
-        rows.append(
-            [
-                str(row["number"]),
-                html.Span([chip(row["state"], row["state"]), reason]),
-                str(row["replicate"] + 1),
-                number(row["epoch"], "d"),
-                number(row["discrepancy"], ".3f"),
-                number(row["knn"], ".1f"),
-                number(row["linear"], ".1f"),
-                duration(seconds),
-            ]
-        )
+        rows.append([number, html.Span([state, reason]), *others])
     return card("Trainings", table("Trainings of this head", columns, rows))
 
 
@@ -172,18 +145,14 @@ def _cost(view: Run, head_id: str, records: Sequence[TrialRecord]) -> Child:
         return card("Cost", empty("Measured at the end of a trial that runs its full budget."))
     added = row.overhead if row is not None else cost.overhead
     base = view.facts.base if view.facts else None
-    return card(
-        "Cost",
-        facts(
-            [
-                ("Parameters", scaled(cost.params)),
-                ("of the base's", None if base is None else f"{100 * cost.params / base.params:.0f}%"),
-                ("FLOPs for an image", scaled(cost.flops)),
-                ("Added to a training step", None if added is None else overhead(added)),
-            ]
-        ),
-        note="During pretraining. Afterwards the head is thrown away and costs nothing.",
-    )
+    told = [
+        ("Parameters", scaled(cost.params)),
+        ("of the base's", None if base is None else f"{100 * cost.params / base.params:.0f}%"),
+        ("FLOPs for an image", scaled(cost.flops)),
+        ("Added to a training step", None if added is None else overhead(added)),
+    ]
+    note = "During pretraining. Afterwards the head is thrown away and costs nothing."
+    return card("Cost", facts(told), note=note)
 
 
 def _use(view: Run, head_id: str, config: HeadConfig, links: Links) -> Child:
@@ -201,23 +170,14 @@ def _use(view: Run, head_id: str, config: HeadConfig, links: Links) -> Child:
             )
         actions.append(link("Compare with others", links.compare([head_id]), className="button quiet"))
         actions.append(dcc.Clipboard(target_id=place, title="Copy the config", className="button quiet copy"))
+    text = html.Code(to_yaml(config.to_dict()), id=place)
+    export = f"headsearch export {shlex.quote(str(view.path))} --head {head_id} --out head.yaml"
+    in_python: list[Child] = ["; in Python: ", html.Code(f'headsearch.{load}("head.yaml")')]
     return card(
         "Use it",
         html.Div(actions, className="actions") if actions else None,
-        html.Pre(
-            html.Code(to_yaml(config.to_dict()), id=place), tabIndex="0", **aria(label="The head's config")
-        ),
-        html.P(
-            [
-                "The same file from a terminal: ",
-                html.Code(
-                    f"headsearch export {shlex.quote(str(view.path))} --head {head_id} --out head.yaml"
-                ),
-                "; in Python: ",
-                html.Code(f'headsearch.{load}("head.yaml")'),
-            ],
-            className="note",
-        ),
+        html.Pre(text, tabIndex="0", **aria(label="The head's config")),
+        html.P(["The same file from a terminal: ", html.Code(export), *in_python], className="note"),
         note="The head's config in its canonical form. head.yaml holds it with the base, the scores and their provenance.",
         wide=True,
     )

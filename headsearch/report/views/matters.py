@@ -19,49 +19,36 @@ def matters(view: Run) -> list[Child]:
     """The view."""
     heads = len(view.ranked)
     if heads < 3:
+        why = f"Too few to tell: {heads} of the searched heads ran their full budget. Importance needs a dozen or more"
         return [
-            empty(
-                f"Too few to tell: {heads} of the searched heads ran their full budget. Importance needs a dozen or more; "
-                "heads that were stopped early do not count, because they have no final score."
-            )
+            empty(f"{why}; heads that were stopped early do not count, because they have no final score.")
         ]
     found = {name: items for name, scores in _scores(view).items() if (items := importances(scores))}
     if not found:
         return [empty("The heads do not differ in any parameter of the space, or not in their scores.")]
     unsure = not any(item.enough for items in found.values() for item in items)
-    shares = card(
-        "Importance",
-        figure(
-            analysis_figures.shares(found),
-            "Bars: the share of the variance between heads that goes with each parameter. The table below has the numbers.",
-            "importance",
-        ),
-        _table(found),
-        note=[
-            html.Strong(f"{heads} heads support this. "),
-            html.Span("These are too few to tell: hatched bars may well be noise. ") if unsure else None,
-            "The share of the variance between heads that a parameter alone explains, corrected for chance (adjusted R² of its "
-            "group means): 100% explains everything, 0 is the average for a parameter without effect, and lower values are "
-            f"chance. Hatched: fewer than {ENOUGH} heads beyond one per value, too few to tell. Effects of two parameters "
-            "together do not show, and parameters that vary together share their credit.",
-        ],
-        wide=True,
-    )
-    marginals = [
-        card(
-            f"{item.parameter} and {objective}",
-            figure(
-                analysis_figures.marginal(item, y=objective),
-                f"Scores of {item.heads} heads by {item.parameter}: "
-                + ", ".join(f"{group.value} mean {group.mean:.3g}" for group in item.groups),
-                f"marginal-{objective}-{item.parameter}",
-            ),
-            note=None if item.enough else "Too few to tell.",
-        )
-        for objective, items in found.items()
-        for item in items[:SHOWN]
+    note = [
+        html.Strong(f"{heads} heads support this. "),
+        html.Span("These are too few to tell: hatched bars may well be noise. ") if unsure else None,
+        "The share of the variance between heads that a parameter alone explains, corrected for chance (adjusted R² of its "
+        "group means): 100% explains everything, 0 is the average for a parameter without effect, and lower values are "
+        f"chance. Hatched: fewer than {ENOUGH} heads beyond one per value, too few to tell. Effects of two parameters "
+        "together do not show, and parameters that vary together share their credit.",
     ]
-    return [shares, grid(*marginals)]
+    told = "Bars: the share of the variance between heads that goes with each parameter. The table below has the numbers."
+    shares = figure(analysis_figures.shares(found), told, "importance")
+    marginals = [_marginal(item, name) for name, items in found.items() for item in items[:SHOWN]]
+    return [card("Importance", shares, _table(found), note=note, wide=True), grid(*marginals)]
+
+
+def _marginal(item: Importance, objective: str) -> Child:
+    means = ", ".join(f"{group.value} mean {group.mean:.3g}" for group in item.groups)
+    told = f"Scores of {item.heads} heads by {item.parameter}: {means}"
+    drawn = figure(
+        analysis_figures.marginal(item, y=objective), told, f"marginal-{objective}-{item.parameter}"
+    )
+    note = None if item.enough else "Too few to tell."
+    return card(f"{item.parameter} and {objective}", drawn, note=note)
 
 
 def _scores(view: Run) -> dict[str, list[tuple[HeadConfig, float | None]]]:
@@ -73,16 +60,9 @@ def _scores(view: Run) -> dict[str, list[tuple[HeadConfig, float | None]]]:
 
 
 def _table(found: dict[str, list[Importance]]) -> Child:
-    rows: list[list[Child]] = [
-        [
-            item.parameter,
-            objective,
-            f"{100 * item.share:.0f}%" if item.enough else "too few to tell",
-            str(len(item.groups)),
-            str(item.heads),
-        ]
-        for objective, items in found.items()
-        for item in items
-    ]
+    rows: list[list[Child]] = []
+    for objective, item in ((name, item) for name, items in found.items() for item in items):
+        share = f"{100 * item.share:.0f}%" if item.enough else "too few to tell"
+        rows.append([item.parameter, objective, share, str(len(item.groups)), str(item.heads)])
     columns = [Column("Parameter"), Column("Objective"), *numbers("Share", "Values", "Heads")]
     return html.Details([html.Summary("As a table"), table("Importance", columns, rows)])

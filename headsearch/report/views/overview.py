@@ -27,18 +27,11 @@ from headsearch.report.parts import (
 )
 from headsearch.report.status import last_scores, trial_name
 from headsearch.results.row import RankRow
+from headsearch.results.spending import PART_NAMES
 from headsearch.results.tables import rank_cells, rank_notes, rank_titles
 from headsearch.results.text import UNKNOWN, duration, number
 from headsearch.runs.run import Run, Running
 
-STAGE_NAMES = {
-    "controls": "Controls",
-    "screen": "Screen",
-    "heads": "Heads",
-    "replicates": "Replicates",
-    "equal-time": "Equal time",
-    "anchor": "Anchors",
-}
 CONDITIONS = {
     "at work": ("at work", "good"),
     "interrupted": ("not at work", "warn"),
@@ -49,6 +42,10 @@ SHOWN = 12
 """Heads in the ranking of the overview."""
 LET_GO = 50
 """Heads shown of those that were let go."""
+_RANKING_NOTE = (
+    "By the label-free score, joined by the probe where trainings are at least half as long as the real pretraining. Controls have no "
+    "rank. A gain is over the control none, with its 95% interval for that head alone"
+)
 SCORE = Column("Score", True, "The label-free score")
 
 
@@ -106,12 +103,10 @@ def _answer(view: Run, links: Links) -> Child:
     told: list[Child] = [html.P(view.verdict, className="verdict")]
     if view.condition == "interrupted":
         left = "" if view.expected is None else f" {max(0, view.expected - view.settled)} trainings are left."
+        how = f"headsearch run … --out {shlex.quote(str(view.path))} --resume"
+        what = f"No search is at work on this run.{left} Continue with {how}; everything finished is safe."
         told.append(
-            html.P(
-                f"No search is at work on this run.{left} Continue with headsearch run … --out {shlex.quote(str(view.path))} --resume; everything "
-                "finished is safe. (If the space has no more heads, nothing is left to do.)",
-                className="note",
-            )
+            html.P(f"{what} (If the space has no more heads, nothing is left to do.)", className="note")
         )
     if view.ranked:
         first = view.ranked[0].head_id
@@ -125,7 +120,7 @@ def _numbers(view: Run) -> Child:
     done: list[Child] = [f"{view.settled}", html.Small(f" of {expected}" if expected is not None else "")]
     entries: list[tuple[str, list[Child] | str, Child]] = [
         ("Trainings done", done, bar(share, f"{view.settled} of {expected} trainings")),
-        ("Stage", "Finished" if view.condition == "ended" else STAGE_NAMES.get(view.stage, view.stage), None),
+        ("Stage", "Finished" if view.condition == "ended" else PART_NAMES[view.stage], None),
         ("Heads tried", str(len({r.head_id for r in view.records if r.control is None and r.rungs})), None),
         ("Epochs trained", f"{spent.epochs:,}", _of_budget(spent.epochs, view)),
         ("Time in training", duration(spent.seconds) if spent.seconds else UNKNOWN, "all trainings added up"),
@@ -151,16 +146,11 @@ def _way(view: Run) -> Child:
 def _states(view: Run, links: Links) -> Child:
     if not view.records:
         return None
-    return html.Ul(
-        [
-            html.Li(
-                link([html.B(str(count)), f" {state}"], links.trials(state=state), className=f"chip {state}")
-            )
-            for state, count in sorted(view.states.items(), key=lambda item: -item[1])
-        ],
-        className="chips",
-        **aria(label="Trials by state"),
-    )
+    chips = [
+        link([html.B(str(count)), f" {state}"], links.trials(state=state), className=f"chip {state}")
+        for state, count in sorted(view.states.items(), key=lambda item: -item[1])
+    ]
+    return html.Ul([html.Li(each) for each in chips], className="chips", **aria(label="Trials by state"))
 
 
 def _running(view: Run, links: Links) -> Child:
@@ -175,34 +165,25 @@ def _running(view: Run, links: Links) -> Child:
 def _running_row(running: Running, budget: int, links: Links) -> Sequence[Child]:
     record = running.record
     epoch = running.epoch if running.epoch is not None else record.rungs[-1].epoch if record.rungs else None
-    share = bar(
-        epoch / budget if epoch and budget else 0.0,
-        f"trial {record.number}: epoch {number(epoch, 'g')} of {budget}",
-    )
-    return [
-        str(record.number),
-        link(trial_name(record), links.head(record.head_id)),
-        html.Span([f"{number(epoch, 'g')} of {budget}", share]),
-        last_scores(record),
-    ]
+    done = f"{number(epoch, 'g')} of {budget}"
+    share = bar(epoch / budget if epoch and budget else 0.0, f"trial {record.number}: epoch {done}")
+    name = link(trial_name(record), links.head(record.head_id))
+    return [str(record.number), name, html.Span([done, share]), last_scores(record)]
 
 
 def _picture(view: Run) -> Child:
     if not view.ranked and not any(record.rungs for record in view.records):
         return None
     other = "the probe" if view.labels else "the effective rank of the head's embeddings"
-    return card(
-        "Different, and good",
-        figure(
-            figures.pareto(view),
-            f"Scatter of discrepancy against {other}: {len(view.ranked)} ranked heads, "
-            f"{view.states.get('stopped', 0)} stopped early, {len(view.controls)} controls. The table below has the numbers.",
-            "pareto",
-        ),
-        note="Every head, by how differently it sees and by what the base makes of it. Up and to the right is better. "
-        "Choose a point to see its head.",
-        wide=True,
+    told = (
+        f"Scatter of discrepancy against {other}: {len(view.ranked)} ranked heads, "
+        f"{view.states.get('stopped', 0)} stopped early, {len(view.controls)} controls. The table below has the numbers."
     )
+    note = (
+        "Every head, by how differently it sees and by what the base makes of it. Up and to the right is better. "
+        "Choose a point to see its head."
+    )
+    return card("Different, and good", figure(figures.pareto(view), told, "pareto"), note=note, wide=True)
 
 
 def _ranking(view: Run, links: Links) -> Child:
@@ -215,14 +196,7 @@ def _ranking(view: Run, links: Links) -> Child:
         _ranking_table(shown, view, links),
         html.P(link(more, links.trials(state="complete"))) if rest else None,
         _departed(view, links),
-        note="By the label-free score, joined by the probe where trainings are at least half as long as the real pretraining. Controls have no "
-        + "; ".join(
-            [
-                "rank. A gain is over the control none, with its 95% interval for that head alone",
-                *rank_notes(shown),
-            ]
-        )
-        + ".",
+        note=f"{'; '.join([_RANKING_NOTE, *rank_notes(shown)])}.",
         wide=True,
     )
 
@@ -248,16 +222,10 @@ def _departed(view: Run, links: Links) -> Child:
         for row in view.departed[:LET_GO]
     ]
     columns = [Column("Head"), Column("Stage"), SCORE, *numbers("Discrepancy"), Column("Reason")]
-    rest = len(view.departed) - len(rows)
-    return html.Details(
-        [
-            html.Summary(f"{len(view.departed)} heads were dropped before they could be ranked"),
-            table("Dropped heads", columns, rows),
-            html.P(f"and {rest} more: headsearch rank {shlex.quote(str(view.path))} --all", className="note")
-            if rest
-            else None,
-        ]
-    )
+    dropped = html.Summary(f"{len(view.departed)} heads were dropped before they could be ranked")
+    more = f"and {len(view.departed) - LET_GO} more: headsearch rank {shlex.quote(str(view.path))} --all"
+    rest = html.P(more, className="note") if len(view.departed) > LET_GO else None
+    return html.Details([dropped, table("Dropped heads", columns, rows), rest])
 
 
 _HINTS = {

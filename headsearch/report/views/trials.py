@@ -149,13 +149,19 @@ def select(view: Run, query: Query) -> list[dict[str, Any]]:
         )
     ]
     parts = {record.number: _part(record) for record in kept}
-    rows = [{**row, "part": parts[row["number"]]} for row in trial_rows(kept)]
-    for row in rows:
-        if row["seconds"] is None:
-            row["seconds"] = view.clock.get(row["number"])
+    rows = [{**row, "part": parts[row["number"]]} for row in timed_rows(view, kept)]
     known = [row for row in rows if row[query.sort] is not None]
     known.sort(key=lambda row: row[query.sort], reverse=query.descending)
     return known + [row for row in rows if row[query.sort] is None]
+
+
+def timed_rows(view: Run, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    """The rows of some trials, with the time that the study knows of those that do not tell theirs."""
+    rows = trial_rows(records)
+    for row in rows:
+        if row["seconds"] is None:
+            row["seconds"] = view.clock.get(row["number"])
+    return rows
 
 
 def _part(record: TrialRecord) -> str:
@@ -178,11 +184,14 @@ def _column(name: str, query: Query, links: Links) -> Column:
 
 def _cell(name: str, row: Mapping[str, Any], links: Links) -> Child:
     value = row[name]
-    if name == "head_id":
-        return link(html.Code(value), links.head(value))
+    return link(html.Code(value), links.head(value)) if name == "head_id" else shown_as(name, row)
+
+
+def shown_as(name: str, row: Mapping[str, Any]) -> Child:
+    """One of `FIELDS` of a row."""
+    value = row[name]
     if name == "state":
-        text = value if row["duplicate_of"] is None else f"{value} of {row['duplicate_of']}"
-        return chip(text, value)
+        return chip(value if row["duplicate_of"] is None else f"{value} of {row['duplicate_of']}", value)
     return UNKNOWN if value is None else FIELDS[name].show(value)
 
 
