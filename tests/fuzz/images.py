@@ -36,6 +36,7 @@ def image(rng: random.Random, folder: Path) -> Callable[[], None]:
 
 
 def npz(rng: random.Random, folder: Path) -> Callable[[], None]:
+    from headsearch.data.collection import Request
     from headsearch.data.npz import npz as read_npz
 
     file = folder / "input.npz"
@@ -43,7 +44,7 @@ def npz(rng: random.Random, folder: Path) -> Callable[[], None]:
 
     def read() -> None:
         try:
-            found = read_npz(file, with_labels=rng.random() < 0.5)
+            found = read_npz(Request(str(file), labels=rng.random() < 0.5))
         except DataError as error:
             _check(str(error))
             raise
