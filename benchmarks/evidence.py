@@ -26,7 +26,7 @@ import search_cost
 import search_policies
 from headbench.anchors import FORMULAS, MEAN, BenchCurves, Outcome, choose, replay
 from headbench.prediction import Bench, ahead
-from headbench.table import PARTS, read_headbench
+from headbench.table import PARTS, plain, read_headbench
 from photographs_outcomes import judged
 from rich.console import Console
 from rich.table import Table
@@ -140,7 +140,7 @@ def discrepancy(curves: Curves) -> Iterable[Table | str]:
         for part in curves.parts():
             values = curves.scores(part, column).mean(axis=1)
             heads = [head for head in target.index if head in values.index]
-            cells.append(_shown(mean_tau([(_list(values[heads]), _list(target[heads]))])))
+            cells.append(_shown(mean_tau([(plain(values[heads]), plain(target[heads]))])))
         table.add_row(column, *cells)
     yield table
 
@@ -168,7 +168,7 @@ def screens(curves: Curves) -> Iterable[Table | str]:
         for part in parts:
             joint = curves.scores(part, column)
             heads = [head for head in joint.index if head in own.index]
-            means = _list(joint.loc[heads].mean(axis=1)), _list(own.loc[heads].mean(axis=1))
+            means = plain(joint.loc[heads].mean(axis=1)), plain(own.loc[heads].mean(axis=1))
             cells.append(_shown(mean_tau([means])))
         table.add_row(column, *cells)
     yield table
@@ -196,12 +196,12 @@ def schedules(curves: Curves) -> Iterable[Table | str]:
             heads = [head for head in target.index if head in early.index]
             # Within a training the end has the luck of the start: seeds are never paired with themselves.
             pairs = [
-                (_list(early.loc[heads, a]), _list(target.loc[heads, b]))
+                (plain(early.loc[heads, a]), plain(target.loc[heads, b]))
                 for a in early
                 for b in target
                 if part != "long" or a != b
             ]
-            means = mean_tau([(_list(early.loc[heads].mean(axis=1)), _list(target.loc[heads].mean(axis=1)))])
+            means = mean_tau([(plain(early.loc[heads].mean(axis=1)), plain(target.loc[heads].mean(axis=1)))])
             order = early.loc[heads].mean(axis=1).sort_values(ascending=False).index
             losses = [best - float(target.loc[order[:k]].mean(axis=1).max()) for k in (1, 3)]
             table.add_row(
@@ -257,7 +257,7 @@ def trunk(*benches: Curves) -> Iterable[Table | str]:
                 column: source.scores(name, column)[seeds].mean(axis=1).reindex(ends.index)
                 for column in ("knn", "linear", "score")
             }
-            shown = [_shown(mean_tau([(_list(values), _list(ends))])) for values in found.values()]
+            shown = [_shown(mean_tau([(plain(values), plain(ends))])) for values in found.values()]
             beyond = "-"
             if part != "cold":
                 cold = bench.scores("proxies", "knn")[seeds].mean(axis=1).reindex(ends.index)
@@ -269,7 +269,7 @@ def trunk(*benches: Curves) -> Iterable[Table | str]:
             table.add_row(bench.name, part, epochs, str(len(seeds)), count, *shown, beyond)
         for part, epoch in (("prefix", bench.rungs("long")[0]), ("ceiling", bench.rungs("long")[-1])):
             early = bench.scores("long", "knn", epoch)
-            pairs = [(_list(early[seed]), _list(target.drop(columns=seed).mean(axis=1))) for seed in early]
+            pairs = [(plain(early[seed]), plain(target.drop(columns=seed).mean(axis=1))) for seed in early]
             count = str(len(target))
             table.add_row(bench.name, part, str(epoch), "1", count, _shown(mean_tau(pairs)), "-", "-", "-")
     yield table
@@ -285,7 +285,7 @@ def _beyond(benches: Sequence[pd.DataFrame]) -> str:
     aligned = [columns.dropna().reindex(heads) for columns in benches]
     found = ahead(
         [
-            Bench({name: _list(each[name]) for name in ("branched", "cold")}, _list(each["target"]))
+            Bench({name: plain(each[name]) for name in ("branched", "cold")}, plain(each["target"]))
             for each in aligned
         ],
         "branched",
@@ -415,11 +415,7 @@ TABLES: dict[str, Callable[..., Iterable[Table | str]]] = {
 
 
 def _between(values: pd.DataFrame) -> Tau:
-    return mean_tau([(_list(values[a]), _list(values[b])) for a, b in combinations(values, 2)])
-
-
-def _list(values: pd.Series) -> list[float | None]:
-    return [None if value != value else float(value) for value in values]
+    return mean_tau([(plain(values[a]), plain(values[b])) for a, b in combinations(values, 2)])
 
 
 def _shown(found: Tau) -> str:

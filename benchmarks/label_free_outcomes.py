@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 from headbench.prediction import Ahead, Bench, ahead
+from headbench.table import plain
 from photographs_outcomes import reliability
 from rich.table import Table
 
@@ -71,9 +72,7 @@ def bench(long: pd.DataFrame, measured: pd.DataFrame, target: str) -> pd.DataFra
 def judge(benches: Sequence[pd.DataFrame]) -> list[Judged]:
     """Every score over all benches, whose heads are drawn together."""
     heads = sorted(set().union(*(each.index for each in benches)))
-    columns = [
-        {str(name): _plain(values) for name, values in each.reindex(heads).items()} for each in benches
-    ]
+    columns = [{str(name): plain(values) for name, values in each.reindex(heads).items()} for each in benches]
     aligned = [Bench(each, each["target"]) for each in columns]
     found = []
     for name in SCORES:
@@ -133,7 +132,3 @@ def text(benches: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Iterable[T
 
 def _shown(found: Tau) -> str:
     return "-" if found.tau is None else f"{found.tau:.2f} [{found.low:.2f}, {found.high:.2f}]"
-
-
-def _plain(values: pd.Series[float]) -> list[float | None]:
-    return [float(value) if math.isfinite(value) else None for value in values]

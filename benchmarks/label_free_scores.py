@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 from headbench.prediction import Ahead, Bench, Column, Prediction, ahead, left_out, predictions
-from headbench.table import PARTS, need_parts, read_headbench
+from headbench.table import PARTS, need_parts, plain, read_headbench
 from rich.console import Console
 from rich.table import Table
 
@@ -78,20 +77,20 @@ def load(path: Path, part: str) -> pd.DataFrame:
 def candidates(means: pd.DataFrame) -> Columns:
     """Every score that is tried: single measures, and what makes a head different times what makes it good."""
     columns: Columns = {
-        name: _known(means[name]) for name in (*MEASURES, "params", "flops", "synflow", "naswot")
+        name: plain(means[name]) for name in (*MEASURES, "params", "flops", "synflow", "naswot")
     }
     columns |= {
-        "max tokens": _known(means[["cka.tokens.output", "cka.tokens.change"]].max(axis=1)),
-        "retrieval.head": _known(means["retrieval.head"]),
-        "rankme_head": _known(means["rankme_head"]),
+        "max tokens": plain(means[["cka.tokens.output", "cka.tokens.change"]].max(axis=1)),
+        "retrieval.head": plain(means["retrieval.head"]),
+        "rankme_head": plain(means["rankme_head"]),
         # Positive, and more is better.
-        "close": _known(1 / (0.05 + means["alignment.head"])),
-        "spread": _known(-means["uniformity.head"]),
-        "falls": _known(means["fall"].clip(lower=0)),
-        "low loss": _known(-means["loss"]),
-        "retrieval.base": _known(means["retrieval.base"]),
-        "rankme_base": _known(means["rankme_base"]),
-        "score": _known(means["score"]),
+        "close": plain(1 / (0.05 + means["alignment.head"])),
+        "spread": plain(-means["uniformity.head"]),
+        "falls": plain(means["fall"].clip(lower=0)),
+        "low loss": plain(-means["loss"]),
+        "retrieval.base": plain(means["retrieval.base"]),
+        "rankme_base": plain(means["rankme_base"]),
+        "score": plain(means["score"]),
     }
     for different, good in itertools.product(DIFFERENT, GOOD):
         columns[f"{different} * {good}"] = [
@@ -99,10 +98,6 @@ def candidates(means: pd.DataFrame) -> Columns:
             for a, b in zip(columns[different], columns[good], strict=True)
         ]
     return {name: values for name, values in columns.items() if len({v for v in values if v is not None}) > 1}
-
-
-def _known(values: Sequence[float]) -> list[float | None]:
-    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def judge(paths: Sequence[Path], part: str) -> dict[str, Any]:
@@ -132,7 +127,7 @@ def judge(paths: Sequence[Path], part: str) -> dict[str, Any]:
 
 
 def _bench(means: pd.DataFrame) -> Bench:
-    return Bench(candidates(means), _known(means["target"]))
+    return Bench(candidates(means), plain(means["target"]))
 
 
 def _carried(benches: Mapping[Path, Bench], path: Path) -> Prediction:

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from headbench.table import PARTS, need_parts, read_headbench
+from headbench.table import PARTS, need_parts, plain, read_headbench
 
 from headsearch.errors import RunError
 from headsearch.results.agreement import mean_tau, regret
@@ -112,8 +112,8 @@ def row(name: str, score: Score, benches: Sequence[Bench]) -> dict[str, Any]:
     family_of = family_of[~family_of.index.duplicated()].sort_index()
     pairs = [
         (
-            _plain(bench.judged(score).reindex(family_of.index)),
-            _plain(bench.target().reindex(family_of.index)),
+            plain(bench.judged(score).reindex(family_of.index)),
+            plain(bench.target().reindex(family_of.index)),
         )
         for bench in benches
     ]
@@ -156,10 +156,6 @@ def ceiling(benches: Sequence[Bench]) -> dict[str, Any]:
         "benches": taus,
         "tau": float(np.mean(list(taus.values()))),
     }
-
-
-def _plain(values: pd.Series[float]) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def load_score(named: str) -> Score:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -58,6 +58,11 @@ def need_parts(path: str | Path, table: pd.DataFrame, *parts: str) -> None:
         raise RunError(
             f"{path}: has no part {missing[0]}; benchmarks/make_headbench.py makes it (--parts {' '.join(missing)})"
         )
+
+
+def plain(values: Iterable[float]) -> list[float | None]:
+    """Numbers as `headsearch.results.agreement` takes them: None where one is unknown."""
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def _score(row: Mapping[Hashable, float]) -> float:
