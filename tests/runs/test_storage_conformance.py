@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from interrupting import InterruptingInside
 
 from headsearch.errors import RunError
 from headsearch.heads import Candidate, HeadConfig, Stage
@@ -16,13 +17,12 @@ from headsearch.runs.reading import read_records
 from headsearch.runs.storages import close_storage, open_storage
 from headsearch.runs.study import StudyReader
 from headsearch.search.ledger import Ledger
-from headsearch.search.observer import Observer
 from headsearch.search.proposer import Draw
 from headsearch.search.stopping import Decision
 from headsearch.search.study_writer import make_study
 from headsearch.testing.toy import ToyEvaluator, toy_cost
 from headsearch.testing.toy_search import TOY_BASE, results, run_toy, toy_experiment
-from headsearch.training.trial import RungScores, Training, TrialResult
+from headsearch.training.trial import RungScores, TrialResult
 
 MANY = 200
 """Trials whose order is looked at."""
@@ -146,21 +146,15 @@ def test_an_interrupted_search_resumes(url: str, tmp_path: Path) -> None:
         strategy="proxies", trials=5, finalists=1, replicates=2, sampler="random", storage=url
     )
     undisturbed = run_toy(tmp_path / "undisturbed", experiment)
-    countdown = 0
-
-    class Interrupting(Observer):
-        def training_progress(self, training: Training, *_: object) -> None:
-            nonlocal countdown
-            countdown -= 1
-            if countdown == 0:
-                raise KeyboardInterrupt
-
     sessions = 0
     while True:
-        countdown = 31
         try:
             records = run_toy(
-                tmp_path / "run", experiment, ToyEvaluator(), resume=sessions > 0, observer=Interrupting()
+                tmp_path / "run",
+                experiment,
+                ToyEvaluator(),
+                resume=sessions > 0,
+                observer=InterruptingInside(31),
             )
         except KeyboardInterrupt:
             sessions += 1

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from interrupting import InterruptingInside
 
 from headsearch.errors import InfeasibleHead, RunError
 from headsearch.experiment import Experiment
@@ -97,20 +98,12 @@ def test_an_interruption_changes_no_decision(tmp_path: Path, sampler: str) -> No
     experiment = halving(trials=14, sampler=sampler)
     undisturbed = run_toy(tmp_path / "undisturbed", experiment)
     assert any(r.state == "stopped" for r in undisturbed)
-    countdown = 0
-
-    class Interrupting(Observer):
-        def training_progress(self, training: Training, *_: object) -> None:
-            nonlocal countdown
-            countdown -= 1
-            if countdown == 0:
-                raise KeyboardInterrupt
-
     sessions = 0
     while True:
-        countdown = 19
         try:
-            records = run_toy(tmp_path / "run", experiment, resume=sessions > 0, observer=Interrupting())
+            records = run_toy(
+                tmp_path / "run", experiment, resume=sessions > 0, observer=InterruptingInside(19)
+            )
         except KeyboardInterrupt:
             sessions += 1
         else:

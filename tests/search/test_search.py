@@ -14,6 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy.event
+from interrupting import InterruptingInside
 
 from headsearch.errors import ExperimentError, RunError, SpaceError
 from headsearch.results.records import TrialRecord
@@ -322,21 +323,11 @@ def test_resuming_a_finished_search_does_nothing(tmp_path: Path) -> None:
 def test_ctrl_c_loses_nothing_that_is_finished(tmp_path: Path, sampler: str) -> None:
     experiment = toy_experiment(trials=13, finalists=2, replicates=2, sampler=sampler)
     undisturbed = run(tmp_path / "undisturbed", experiment)
-    countdown = 0
-
-    class Interrupting(Observer):
-        def training_progress(self, training: Training, *_: object) -> None:
-            nonlocal countdown
-            countdown -= 1
-            if countdown == 0:
-                raise KeyboardInterrupt
-
     sessions = 0
     finished: list[tuple[object, ...]] = []
     while True:
-        countdown = 38
         try:
-            records = run(tmp_path / "run", experiment, resume=sessions > 0, observer=Interrupting())
+            records = run(tmp_path / "run", experiment, resume=sessions > 0, observer=InterruptingInside(38))
         except KeyboardInterrupt:
             sessions += 1
             so_far = [row for row in results(read_records(tmp_path / "run")) if row[1] != "running"]
