@@ -333,8 +333,10 @@ class TreeParser:
         if len(names) >= MAX_LEVELS:
             raise where.error(f"definitions refer to each other more than {MAX_LEVELS} deep")
         names.append(name)
-        yield
-        names.pop()
+        try:
+            yield
+        finally:
+            names.pop()
 
     def _kind_of_definition(self, name: str, where: Where) -> str:
         """`value` or `head`, following references; a cycle is an error."""
