@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headsearch.document import MapNode, ScalarNode, parse, plain, read_mapping, to_yaml
@@ -166,9 +167,24 @@ def test_shared_parts_are_written_out() -> None:
     assert "&" not in to_yaml([shared, shared])
 
 
+_SIGN_AND_POINT = re.compile(r"-\.[0-9][0-9_]*")
+"""A number in YAML 1.2 and here, and a text in YAML 1.1, which the former writer wrote without quotes."""
+
+
+def test_a_number_may_begin_with_a_sign_and_a_point() -> None:
+    assert _SIGN_AND_POINT.fullmatch("-.15")
+    assert plain(parse("a: -.15", "s.yaml"))["a"] == -0.15
+    assert plain(parse(to_yaml({"a": "-.15"}), "s.yaml"))["a"] == "-.15"
+
+
 @given(
-    st.none() | st.booleans() | st.integers(0, 10**6) | st.floats(0, 1e6) | st.text("abc 1.:-_/", max_size=8)
+    st.none()
+    | st.booleans()
+    | st.integers(0, 10**6)
+    | st.floats(0, 1e6)
+    | st.text("abc 1.:-_/", max_size=8).filter(lambda text: not _SIGN_AND_POINT.fullmatch(text))
 )
+@settings(max_examples=300)
 def test_what_the_former_writer_wrote_is_read_as_it_was(value: object) -> None:
     text = yaml.safe_dump({"a": value})
     read = plain(parse(text, "s.yaml"))["a"]
