@@ -240,6 +240,7 @@ def trunk(*benches: Curves) -> Iterable[Table | str]:
         "epochs",
         "seeds",
         "heads",
+        "k-NN, seed 0",
         "k-NN",
         "linear",
         "score",
@@ -250,14 +251,17 @@ def trunk(*benches: Curves) -> Iterable[Table | str]:
         target = bench.scores("long", "knn")
         branched = Curves(path_of(f"trunk/{bench.name}"))
         ends = target.mean(axis=1)
+        seeds = sorted(branched.table["replicate"].unique())
         for part in ("cold", *branched.table["part"].unique()):
             source, name = (bench, "proxies") if part == "cold" else (branched, part)
-            seeds = [0] if part == "cold" else list(branched.scores(part, "knn").columns)
             found = {
                 column: source.scores(name, column)[seeds].mean(axis=1).reindex(ends.index)
                 for column in ("knn", "linear", "score")
             }
-            shown = [_shown(mean_tau([(plain(values), plain(ends))])) for values in found.values()]
+            first = source.scores(name, "knn")[0].reindex(ends.index)
+            shown = [
+                _shown(mean_tau([(plain(values), plain(ends))])) for values in (first, *found.values())
+            ]
             beyond = "-"
             if part != "cold":
                 cold = bench.scores("proxies", "knn")[seeds].mean(axis=1).reindex(ends.index)
@@ -271,7 +275,7 @@ def trunk(*benches: Curves) -> Iterable[Table | str]:
             early = bench.scores("long", "knn", epoch)
             pairs = [(plain(early[seed]), plain(target.drop(columns=seed).mean(axis=1))) for seed in early]
             count = str(len(target))
-            table.add_row(bench.name, part, str(epoch), "1", count, _shown(mean_tau(pairs)), "-", "-", "-")
+            table.add_row(bench.name, part, str(epoch), "1", count, "-", _shown(mean_tau(pairs)), "-", "-", "-")
     yield table
     for part, columns in judged.items():
         if len(columns) > 1:
@@ -453,7 +457,7 @@ def block(name: str, tables: Sequence[str]) -> str:
     """The text of one table, as it stands in the document."""
     if name == PROTOCOL:
         return f"\n{judged(HERE / 'photographs' / f'{tables[0]}.csv')}\n\n"
-    console = Console(file=io.StringIO(), width=150)
+    console = Console(file=io.StringIO(), width=170)
     for part in TABLES[name](*(Curves(path_of(table)) for table in tables)):
         console.print(part, soft_wrap=isinstance(part, str), highlight=False)
     text = console.file.getvalue()  # type: ignore[attr-defined]
