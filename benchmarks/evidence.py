@@ -259,9 +259,7 @@ def trunk(*benches: Curves) -> Iterable[Table | str]:
                 for column in ("knn", "linear", "score")
             }
             first = source.scores(name, "knn")[0].reindex(ends.index)
-            shown = [
-                _shown(mean_tau([(plain(values), plain(ends))])) for values in (first, *found.values())
-            ]
+            shown = [_shown(mean_tau([(plain(values), plain(ends))])) for values in (first, *found.values())]
             beyond = "-"
             if part != "cold":
                 cold = bench.scores("proxies", "knn")[seeds].mean(axis=1).reindex(ends.index)
@@ -275,7 +273,9 @@ def trunk(*benches: Curves) -> Iterable[Table | str]:
             early = bench.scores("long", "knn", epoch)
             pairs = [(plain(early[seed]), plain(target.drop(columns=seed).mean(axis=1))) for seed in early]
             count = str(len(target))
-            table.add_row(bench.name, part, str(epoch), "1", count, "-", _shown(mean_tau(pairs)), "-", "-", "-")
+            table.add_row(
+                bench.name, part, str(epoch), "1", count, "-", _shown(mean_tau(pairs)), "-", "-", "-"
+            )
     yield table
     for part, columns in judged.items():
         if len(columns) > 1:
