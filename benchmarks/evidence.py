@@ -350,8 +350,9 @@ def _orders(bench: Curves, length: str) -> list[float]:
     return [float(tau) for tau in np.mean(found, axis=0)]
 
 
-def anchors(*benches: Curves) -> Iterable[Table | str]:
-    """How well long trainings of a few heads predict those of the others, each bench left out of what is chosen."""
+def anchors(*every: Curves) -> Iterable[Table | str]:
+    """How well long trainings of a few heads predict those of the others, each bench left out of what is chosen; benches without proxies take no part in the choice."""
+    benches = [bench for bench in every if (bench.table["part"] == "proxies").any()]
     curves = [_curves_of(bench, "knn") for bench in benches]
     table = _table(
         "Long-run gains predicted from anchors: formula and number of anchors chosen on the other benches",
@@ -379,10 +380,26 @@ def anchors(*benches: Curves) -> Iterable[Table | str]:
         found, plain = (replay(linear, FORMULAS[name], chosen.anchors) for name in (chosen.formula, MEAN))
         table.add_row(bench.name, *_predicted(found, plain))
     yield table
+    table = _table(
+        "The same by k-NN, on benches that nothing was chosen on; scores of screens",
+        "bench",
+        "RMSE",
+        "of the mean alone",
+        "width",
+        "held",
+        "held, noise allowed for",
+    )
+    for bench in every:
+        if bench not in benches:
+            unseen = _curves_of(bench, "knn", "screen")
+            found, plain = (replay(unseen, FORMULAS[name], chosen.anchors) for name in (chosen.formula, MEAN))
+            table.add_row(bench.name, *_predicted(found, plain))
+    if table.row_count:
+        yield table
 
 
-def _curves_of(bench: Curves, probe: str) -> BenchCurves:
-    scores, long = (bench.scores(*part, controls=False) for part in (("proxies", "score"), ("long", probe)))
+def _curves_of(bench: Curves, probe: str, part: str = "proxies") -> BenchCurves:
+    scores, long = (bench.scores(*column, controls=False) for column in ((part, "score"), ("long", probe)))
     return BenchCurves(
         scores.to_numpy(float), long.loc[scores.index].to_numpy(float), bench.control("long", "none", probe)
     )
