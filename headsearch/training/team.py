@@ -13,6 +13,8 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import socket
+import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -53,12 +55,18 @@ def train_in_ranks(
     """
     # Forked from a process that has imported what they need, and has used no accelerator.
     _CONTEXT.set_forkserver_preload(["headsearch.training.proxy"])
-    store = dist.TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    # Opened here, for torch would listen on all addresses.
+    door = socket.create_server((_HOST, 0))
+    port = door.getsockname()[1]
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        _HOST, port, is_master=True, wait_for_workers=False, master_listen_fd=door.detach()
+    )
     packed, threads = pickle.dumps(evaluate), max(1, torch.get_num_threads() // count)
     team: dict[Connection, ForkServerProcess] = {}
     try:
         for number in range(count):
             environment = {
+                "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
                 **os.environ,
                 "RANK": str(number),
                 "LOCAL_RANK": str(number),
