@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from headsearch.search.executors import Failed, attempt
 from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.training import overhead, proxy
 from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.sharing import SharedGPU
 from headsearch.training.trial import (
     BEGINNING,
     CHECKPOINTS,
@@ -101,6 +103,13 @@ def dies(number: int, step: int) -> None:
 def fails(number: int, step: int) -> None:
     if (number, step) == (1, 7):
         raise HeadError("rank 1 does not like it")
+
+
+def finds_its_gpu_full(number: int, step: int) -> None:
+    tried = Path(os.environ["PIDS"]) / "tried"
+    if (number, step) == (1, 3) and not tried.exists():
+        tried.touch()
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def hangs(number: int, step: int) -> None:
@@ -198,6 +207,20 @@ def test_a_rank_that_dies_or_fails_ends_the_trial_which_can_be_taken_up(
     again = Context()
     assert Synchronised(experiment(images, 0))(wanted, again).trials[0].state == "complete"
     assert min(epoch for epoch, *_ in again.told) > 2
+
+
+def test_a_trial_of_which_one_gpu_is_full_is_tried_again_alone(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIDS", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # There are no GPUs here; what tells trainings of each other is two files.
+    both = lambda device, ranks, waits: [SharedGPU(name, waits) for name in "ab"]  # noqa: E731
+    monkeypatch.setattr(proxy, "shared_gpus", both)
+    evaluate = Synchronised(experiment(images, 2), finds_its_gpu_full)
+    assert evaluate(training(tmp_path / "trial", VIT), Context()).trials[0].state == "complete"
+    assert (tmp_path / "tried").exists()
+    assert len(list(tmp_path.glob("headsearch-[ab].*"))) == 4
 
 
 def test_a_loss_that_is_not_finite_ends_it_as_it_ends_one(images: Path, tmp_path: Path) -> None:
