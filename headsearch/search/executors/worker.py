@@ -13,6 +13,7 @@ import pickle
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
@@ -64,11 +65,18 @@ class Ended:
 Message = Ready | Waits | Progressed | Reported | Ended
 
 
-def work(pipe: Connection, placement: Placement, packed: bytes) -> None:
-    """Run the trainings that come through `pipe` with the pickled evaluator in `packed`, which is unpacked here: it may import torch."""
+def work(
+    pipe: Connection, placement: Placement, packed: bytes, coordinated: Callable[[], object] | None = None
+) -> None:
+    """Run the trainings that come through `pipe` with the pickled evaluator in `packed`, which is unpacked here: it may import torch.
+
+    `coordinated` returns when the coordinator is gone; None: it is the process that started this one.
+    """
     # A group of its own: Ctrl-C in the terminal is the coordinator's business, and what a trial starts (loaders) ends with the worker.
-    os.setpgid(0, 0)
-    threading.Thread(target=_end_with_the_coordinator, daemon=True).start()
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    until_gone = coordinated or _parent_ends
+    threading.Thread(target=_end_after, args=(until_gone,), daemon=True).start()
     placement.apply()
     evaluate: Evaluate = pickle.loads(packed)
     placement.apply()
@@ -101,9 +109,13 @@ def _serve(pipe: Connection, evaluate: Evaluate) -> None:
         pipe.send(Ended(attempt(evaluate, training, report, progress, waits)))
 
 
-def _end_with_the_coordinator() -> None:
-    """Wait until the coordinating process is gone, however it went, and end this one with all that it has started."""
+def _parent_ends() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has been started by a coordinator"
     wait([parent.sentinel])
+
+
+def _end_after(coordinated: Callable[[], object]) -> None:
+    """Wait until the coordinating process is gone, however it went, and end this one with all that it has started."""
+    coordinated()
     os.killpg(0, signal.SIGKILL)
