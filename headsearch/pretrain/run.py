@@ -18,8 +18,7 @@ from torch import Tensor
 
 from headsearch.errors import MissingPackage, require
 from headsearch.files import write_atomically
-from headsearch.methods.collectives import agreed, on_first, rank, sum_over_ranks, world_size
-from headsearch.pretrain.distributed import Place, ranks
+from headsearch.methods.collectives import agreed, mean_over_ranks, on_first, rank
 from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.outcome import write_outcome
 from headsearch.pretrain.prepare import Setup, check_folder, identity, open_folder, prepare
@@ -30,6 +29,7 @@ from headsearch.signals import noted
 from headsearch.training.checkpoint import Checkpoints
 from headsearch.training.devices import generators_kept
 from headsearch.training.loop import TrainingLoop, TrainingState
+from headsearch.training.ranks import Place, own_rows, ranks
 from headsearch.training.seeds import derived_generator, derived_seed
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         self._stop_if_asked()
         torch.manual_seed(derived_seed(self.seed, "network", step, rank()))
         own = self.trainer.step_in_parts(self._parts(images, step), self.spec.recipe.accumulate, step)
-        loss: Tensor = sum_over_ranks(own) / world_size()
+        loss = mean_over_ranks(own)
         if (step + 1) % _SCALAR_STEPS == 0:
             self._plot(step, {"loss": self._checked(float(loss)), **self._rates(step)})
         return loss
@@ -183,12 +183,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         )
 
     def _rows(self) -> list[slice]:
-        """Which rows of a batch are this rank's: of every part, an equal share."""
-        recipe = self.spec.recipe
-        part = recipe.batch_size // recipe.accumulate
-        share = part // world_size()
-        starts = (index * part + rank() * share for index in range(recipe.accumulate))
-        return [slice(start, start + share) for start in starts]
+        return own_rows(self.spec.recipe.batch_size, self.spec.recipe.accumulate)
 
     def _parts(self, images: Tensor, step: int) -> Iterator[tuple[Sequence[Tensor], Tensor | None]]:
         """Views and masks of this rank's images, part by part."""
