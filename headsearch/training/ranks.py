@@ -65,11 +65,16 @@ def ranks(device: str) -> Iterator[Place]:
     try:
         yield Place(chosen, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
+        if is_of_a_connection(error):
             raise RankLost from error
         raise
     finally:
         dist.destroy_process_group()
+
+
+def is_of_a_connection(error: Exception) -> bool:
+    """Whether an error is torch's, about a connection to another rank."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def own_rows(batch_size: int, parts: int = 1) -> list[slice]:

@@ -41,12 +41,13 @@ class Trainer:
         self.optimizer = build_optimizer(hssl.student, recipe.weight_decay)
         self._trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def step(self, views: Sequence[Tensor], step: int) -> Tensor:
+    def step(self, views: Sequence[Tensor], step: int, masks: Tensor | None = None) -> Tensor:
         """Train on one batch of views (float, normalised, on the device); the loss before the update, a detached scalar.
 
-        Nothing here waits for an accelerator. `step` counts from 0 over the whole run.
+        Nothing here waits for an accelerator. `step` counts from 0 over the whole run. A method that hides draws its own `masks` where there
+        are none.
         """
-        return self.step_in_parts([(views, None)], 1, step)
+        return self.step_in_parts([(views, masks)], 1, step)
 
     def step_in_parts(
         self, parts: Iterable[tuple[Sequence[Tensor], Tensor | None]], count: int, step: int

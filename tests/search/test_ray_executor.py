@@ -56,6 +56,8 @@ def grid(**search: Any) -> Any:
         ({"gpus_per_trial": 1}, [node(16, 4), node(2, 4), node(64)], 6),
         # 0.3 of a GPU fits three times on one, and not ten times on three.
         ({"gpus_per_trial": 0.3}, [node(16, 3)], 9),
+        # One that asks for two finds them on one node.
+        ({"gpus_per_trial": 2}, [node(16, 4), node(16, 3), node(16, 1)], 3),
         ({}, [node(4, alive=False), node(3)], 3),
     ],
 )
@@ -90,8 +92,10 @@ def test_a_trial_that_fits_nowhere_is_refused(asked: dict[str, Any], message: st
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"gpus_per_trial": 1.5}, "a trial trains on one GPU, expected at most 1, got 1.5"),
-        ({"gpus_per_trial": 2}, "a trial trains on one GPU, expected at most 1, got 2"),
+        (
+            {"gpus_per_trial": 1.5},
+            "gpus_per_trial: expected a whole number, or a share of one GPU, got 1.5",
+        ),
         ({"address": "ray://head:10001"}, "expected null, auto or host:port of the cluster's head"),
         ({"address": "head"}, "expected null, auto or host:port"),
         ({"cpus_per_trial": 0}, "greater than 0"),

@@ -1,23 +1,19 @@
-"""Trainings in worker processes on this machine (`team.py` leads them).
+"""Trainings in worker processes on this machine (`leading.py` leads them).
 
 Workers are spawned, not forked: CUDA and threads do not survive a fork.
 """
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
-import os
 import pickle
-import signal
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from multiprocessing.context import SpawnProcess
-from types import ModuleType
 
+from headsearch.processes import ending, strike, without_main
 from headsearch.search.executors import TrainingSource
+from headsearch.search.executors.leading import Worker, heard, lead
 from headsearch.search.executors.placement import Placement
-from headsearch.search.executors.team import Worker, heard, lead
 from headsearch.search.executors.worker import work
 from headsearch.signals import interrupted_once
 from headsearch.training.trial import Evaluate, Training
@@ -75,7 +71,7 @@ class _Process(Worker):
             self.pipe, theirs = context.Pipe()
             # Not a daemon, which may have no children: trials start loaders.
             self._process = context.Process(target=work, args=(theirs, self._placement, self._packed))
-            with _without_main():
+            with without_main():
                 self._process.start()
             theirs.close()
             self.pipe.send(training)
@@ -89,11 +85,8 @@ class _Process(Worker):
 
     def strike(self) -> None:
         """Kill the process and all it has started; do not wait for it."""
-        if self._process is not None and self._process.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            # Where it had no time to make its group.
-            self._process.kill()
+        if self._process is not None:
+            strike(self._process)
 
     def kill(self) -> str:
         """End the process and all it has started, now. Returns how it ended, for people."""
@@ -101,21 +94,8 @@ class _Process(Worker):
             return "never started"
         self.strike()
         self._process.join()
-        code = self._process.exitcode
+        how = ending(self._process)
         self._process.close()
         self.pipe.close()
         self._process = self.pipe = None
-        return (
-            f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-        )
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Meanwhile, a process that is spawned does not begin by importing the script that runs here: nothing of it is needed, and one that calls
-    `headsearch.search` outside of `if __name__ == "__main__"` would search again."""
-    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+        return how

@@ -1,4 +1,4 @@
-"""Trainings in jobs of a SLURM cluster: each job is a worker, which connects to this process and takes one training after the other (`team.py`).
+"""Trainings in jobs of a SLURM cluster: each job is a worker, which connects to this process and takes one training after the other (`leading.py`).
 
 A training is handed out when a job has started, not when it is submitted: a queue that lets in fewer jobs than were asked for delays a search,
 and nothing else. Trials' folders are written where they belong, in the run directory, which all nodes must see.
@@ -22,6 +22,7 @@ from pathlib import Path
 from headsearch.errors import RunError
 from headsearch.experiment import SlurmSpec
 from headsearch.search.executors import TrainingSource
+from headsearch.search.executors.leading import Worker, heard, lead
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.slurm_jobs import (
     CANCEL_SECONDS,
@@ -32,7 +33,6 @@ from headsearch.search.executors.slurm_jobs import (
     wait_until_over,
 )
 from headsearch.search.executors.slurm_worker import KEY
-from headsearch.search.executors.team import Worker, heard, lead
 from headsearch.signals import interrupted_once
 from headsearch.training.trial import Evaluate, Training
 

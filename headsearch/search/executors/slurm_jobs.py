@@ -98,7 +98,7 @@ def submit(spec: SlurmSpec, command: str, name: str, output: str, *options: str)
         # A job that SLURM starts again by itself would meet the one that was submitted in its place.
         *("--parsable", "--nodes=1", "--ntasks=1", "--no-requeue"),
         f"--cpus-per-task={spec.cpus_per_trial}",
-        *(["--gres=gpu:1"] if spec.gpus_per_trial else []),
+        *([f"--gres=gpu:{spec.gpus_per_trial}"] if spec.gpus_per_trial else []),
         *(
             f"--{key}" if value is True else f"--{key}={value}"
             for key, value in spec.sbatch.items()

@@ -46,7 +46,7 @@ def main(host: str, port: int) -> None:
     placement, packed = pickle.loads(pipe.recv_bytes())
     line = select.poll()
     line.register(pipe.fileno(), select.POLLRDHUP)
-    work(pipe, placement, packed, coordinated=line.poll)
+    work(pipe, placement, packed, gone=line.poll)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,13 @@ worker → coordinator    `Ready` once, then per training any number of `Waits`,
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
 import pickle
-import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 
+from headsearch.processes import end_after, parent_ends
 from headsearch.search.executors import Outcome, attempt
 from headsearch.search.executors.placement import Placement
 from headsearch.training.trial import Evaluate, RungScores, Training
@@ -66,17 +63,13 @@ Message = Ready | Waits | Progressed | Reported | Ended
 
 
 def work(
-    pipe: Connection, placement: Placement, packed: bytes, coordinated: Callable[[], object] | None = None
+    pipe: Connection, placement: Placement, packed: bytes, gone: Callable[[], object] = parent_ends
 ) -> None:
     """Run the trainings that come through `pipe` with the pickled evaluator in `packed`, which is unpacked here: it may import torch.
 
-    `coordinated` returns when the coordinator is gone; None: it is the process that started this one.
+    `gone` returns when the coordinator is no more.
     """
-    # A group of its own: Ctrl-C in the terminal is the coordinator's business, and what a trial starts (loaders) ends with the worker.
-    if os.getpgrp() != os.getpid():
-        os.setpgid(0, 0)
-    until_gone = coordinated or _parent_ends
-    threading.Thread(target=_end_after, args=(until_gone,), daemon=True).start()
+    end_after(gone)
     placement.apply()
     evaluate: Evaluate = pickle.loads(packed)
     placement.apply()
@@ -107,15 +100,3 @@ def _serve(pipe: Connection, evaluate: Evaluate) -> None:
     pipe.send(Ready())
     while (training := pipe.recv()) is not None:
         pipe.send(Ended(attempt(evaluate, training, report, progress, waits)))
-
-
-def _parent_ends() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has been started by a coordinator"
-    wait([parent.sentinel])
-
-
-def _end_after(coordinated: Callable[[], object]) -> None:
-    """Wait until the coordinating process is gone, however it went, and end this one with all that it has started."""
-    coordinated()
-    os.killpg(0, signal.SIGKILL)
