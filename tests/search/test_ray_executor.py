@@ -27,9 +27,10 @@ from headsearch.search.executors.placement import check_device
 from headsearch.search.executors.ray_cluster import check_room, connected, room
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.session import run_search
-from headsearch.testing.executors import Diary, DiaryToy, Watcher
+from headsearch.testing.executors import Watcher
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
+from headsearch.testing.traces import Diary, DiaryToy
 from headsearch.training.trial import Training
 
 two_cores = pytest.mark.skipif(cores() < 2, reason="two workers need two cores")
@@ -252,7 +253,7 @@ def test_checkpoints_travel_through_the_storage_that_is_named(tmp_path: Path, cl
 SEARCH = """
 import sys
 from pathlib import Path
-from headsearch.testing.executors import DiaryToy
+from headsearch.testing.traces import DiaryToy
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
 experiment = toy_experiment(trials=2, finalists=2, replicates=2, sampler="grid", executor={"kind": "ray"})
