@@ -32,9 +32,9 @@ _TRIALS = """
     FROM trials
     JOIN studies ON studies.study_id = trials.study_id
     JOIN (
-        SELECT trial_id, key, value_json FROM trial_user_attributes
+        SELECT trial_id, key, value_json FROM trial_user_attributes WHERE key = 'head_id'
         UNION ALL
-        SELECT trial_id, key, value_json FROM trial_system_attributes
+        SELECT trial_id, key, value_json FROM trial_system_attributes WHERE key IN ('trial', 'rungs', 'outcome')
     ) AS attribute ON attribute.trial_id = trials.trial_id
     WHERE studies.study_name = ?
         AND trials.number NOT IN (SELECT value FROM json_each(?))
@@ -197,7 +197,9 @@ def _ask(
 
 
 def _parsed(texts: Mapping[str, str]) -> dict[str, Any]:
-    return {key: load_json(text) for key, text in texts.items()}
+    # The outcome has the scores of all rungs.
+    left_out = "rungs" if "outcome" in texts else None
+    return {key: load_json(text) for key, text in texts.items() if key != left_out}
 
 
 def _time(text: object) -> datetime | None:
