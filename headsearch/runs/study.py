@@ -32,12 +32,13 @@ _TRIALS = """
     FROM trials
     JOIN studies ON studies.study_id = trials.study_id
     JOIN (
-        SELECT trial_id, key, value_json FROM trial_user_attributes WHERE key = 'head_id'
+        SELECT trial_id, key, value_json FROM trial_user_attributes
         UNION ALL
-        SELECT trial_id, key, value_json FROM trial_system_attributes WHERE key IN ('trial', 'rungs', 'outcome')
+        SELECT trial_id, key, value_json FROM trial_system_attributes
     ) AS attribute ON attribute.trial_id = trials.trial_id
     WHERE studies.study_name = ?
         AND trials.number NOT IN (SELECT value FROM json_each(?))
+        AND attribute.key IN ('head_id', 'trial', 'rungs', 'outcome')
     ORDER BY trials.number
 """
 _TIMES = """

@@ -106,6 +106,7 @@ class Proposer:
         self._seed = seed
         self._cost_function = cost_function
         self._population = population
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         with _quiet():
             self._study = optuna.create_study(
                 directions=["maximize"] * objectives, sampler=RandomSampler(seed=0)
@@ -294,4 +295,3 @@ class _quiet(warnings.catch_warnings):  # noqa: N801
     def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
