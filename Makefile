@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One more than cores: tests wait for servers, disks and processes now and then.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 READY := $(VENV)/.ready
 
 .PHONY: help demo test test-slow fuzz lint format docs bench clean
@@ -24,13 +26,13 @@ demo: $(READY)  ## Search heads for a tiny ViT on the embedded digits; ends with
 	@echo "Left out here: most of the screen, the controls same and mlp. 'headsearch run digits' has them, trains 40 epochs, and takes under an hour."
 
 test: $(READY)  ## Run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-slow: $(READY)  ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+test-slow: $(READY)  ## Run the tests that take minutes, and ten times the examples of the tests that draw them
+	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile thorough
 
-fuzz: $(READY)  ## Try 66,250 mutated files, an hour
-	HEADSEARCH_FUZZ=25 $(BIN)/python -m pytest tests/fuzz -s --timeout 7200
+fuzz: $(READY)  ## Try 66,300 mutated files, an hour
+	HEADSEARCH_FUZZ=78 $(BIN)/python -m pytest tests/fuzz -s --timeout 7200
 
 lint: $(READY)  ## Check style, format and types
 	$(BIN)/ruff check .

@@ -240,6 +240,7 @@ def trunk(*benches: Curves) -> Iterable[Table | str]:
         "epochs",
         "seeds",
         "heads",
+        "k-NN, seed 0",
         "k-NN",
         "linear",
         "score",
@@ -250,14 +251,15 @@ def trunk(*benches: Curves) -> Iterable[Table | str]:
         target = bench.scores("long", "knn")
         branched = Curves(path_of(f"trunk/{bench.name}"))
         ends = target.mean(axis=1)
+        seeds = sorted(branched.table["replicate"].unique())
         for part in ("cold", *branched.table["part"].unique()):
             source, name = (bench, "proxies") if part == "cold" else (branched, part)
-            seeds = [0] if part == "cold" else list(branched.scores(part, "knn").columns)
             found = {
                 column: source.scores(name, column)[seeds].mean(axis=1).reindex(ends.index)
                 for column in ("knn", "linear", "score")
             }
-            shown = [_shown(mean_tau([(plain(values), plain(ends))])) for values in found.values()]
+            first = source.scores(name, "knn")[0].reindex(ends.index)
+            shown = [_shown(mean_tau([(plain(values), plain(ends))])) for values in (first, *found.values())]
             beyond = "-"
             if part != "cold":
                 cold = bench.scores("proxies", "knn")[seeds].mean(axis=1).reindex(ends.index)
@@ -271,7 +273,9 @@ def trunk(*benches: Curves) -> Iterable[Table | str]:
             early = bench.scores("long", "knn", epoch)
             pairs = [(plain(early[seed]), plain(target.drop(columns=seed).mean(axis=1))) for seed in early]
             count = str(len(target))
-            table.add_row(bench.name, part, str(epoch), "1", count, _shown(mean_tau(pairs)), "-", "-", "-")
+            table.add_row(
+                bench.name, part, str(epoch), "1", count, "-", _shown(mean_tau(pairs)), "-", "-", "-"
+            )
     yield table
     for part, columns in judged.items():
         if len(columns) > 1:
@@ -346,8 +350,9 @@ def _orders(bench: Curves, length: str) -> list[float]:
     return [float(tau) for tau in np.mean(found, axis=0)]
 
 
-def anchors(*benches: Curves) -> Iterable[Table | str]:
-    """How well long trainings of a few heads predict those of the others, each bench left out of what is chosen."""
+def anchors(*every: Curves) -> Iterable[Table | str]:
+    """How well long trainings of a few heads predict those of the others, each bench left out of what is chosen; benches without proxies take no part in the choice."""
+    benches = [bench for bench in every if (bench.table["part"] == "proxies").any()]
     curves = [_curves_of(bench, "knn") for bench in benches]
     table = _table(
         "Long-run gains predicted from anchors: formula and number of anchors chosen on the other benches",
@@ -375,10 +380,26 @@ def anchors(*benches: Curves) -> Iterable[Table | str]:
         found, plain = (replay(linear, FORMULAS[name], chosen.anchors) for name in (chosen.formula, MEAN))
         table.add_row(bench.name, *_predicted(found, plain))
     yield table
+    table = _table(
+        "The same by k-NN, on benches that nothing was chosen on; scores of screens",
+        "bench",
+        "RMSE",
+        "of the mean alone",
+        "width",
+        "held",
+        "held, noise allowed for",
+    )
+    for bench in every:
+        if bench not in benches:
+            unseen = _curves_of(bench, "knn", "screen")
+            found, plain = (replay(unseen, FORMULAS[name], chosen.anchors) for name in (chosen.formula, MEAN))
+            table.add_row(bench.name, *_predicted(found, plain))
+    if table.row_count:
+        yield table
 
 
-def _curves_of(bench: Curves, probe: str) -> BenchCurves:
-    scores, long = (bench.scores(*part, controls=False) for part in (("proxies", "score"), ("long", probe)))
+def _curves_of(bench: Curves, probe: str, part: str = "proxies") -> BenchCurves:
+    scores, long = (bench.scores(*column, controls=False) for column in ((part, "score"), ("long", probe)))
     return BenchCurves(
         scores.to_numpy(float), long.loc[scores.index].to_numpy(float), bench.control("long", "none", probe)
     )
@@ -453,7 +474,7 @@ def block(name: str, tables: Sequence[str]) -> str:
     """The text of one table, as it stands in the document."""
     if name == PROTOCOL:
         return f"\n{judged(HERE / 'photographs' / f'{tables[0]}.csv')}\n\n"
-    console = Console(file=io.StringIO(), width=150)
+    console = Console(file=io.StringIO(), width=170)
     for part in TABLES[name](*(Curves(path_of(table)) for table in tables)):
         console.print(part, soft_wrap=isinstance(part, str), highlight=False)
     text = console.file.getvalue()  # type: ignore[attr-defined]

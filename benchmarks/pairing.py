@@ -1,6 +1,6 @@
 """Whether differences between heads are less noisy when all heads train with the same seeds.
 
-    python benchmarks/pairing.py --train [--out runs/pairing]
+    python benchmarks/pairing.py --train [--workers 2] [--out runs/pairing]
     python benchmarks/pairing.py [--json]
 
 `--train` trains the heads of `headbench/heads-12.yaml` and the base without a head, on the digits of HeadBench, each with the same seeds: so with the same
@@ -17,7 +17,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import multiprocessing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +38,51 @@ ROUNDS = (*((8, seed) for seed in range(6)), *((40, seed) for seed in range(3)))
 """(epochs, seed) of every round of trainings, in order."""
 
 
-def train(out: Path) -> None:
-    """Train whatever is not in the table."""
+@dataclass(frozen=True)
+class Job:
+    """One training: of a head, or of none, with a seed that all heads share."""
+
+    epochs: int
+    seed: int
+    overrides: tuple[str, ...]
+    config: dict[str, Any] | None
+    folder: Path
+
+
+@cache
+def evaluator(epochs: int, overrides: tuple[str, ...]) -> Any:
+    """What trains and scores heads for so many epochs."""
     from headsearch.experiment import load_experiment
+    from headsearch.training.proxy import ProxyEvaluator
+
+    rungs = [epochs // 4, epochs // 2, epochs]
+    changes = [f"proxy.epochs={epochs}", f"proxy.rungs={rungs}", *overrides]
+    return ProxyEvaluator(load_experiment(str(HERE / "digits.yaml"), changes))
+
+
+def run(job: Job) -> list[Any]:
+    """A row of the table."""
+    from headsearch.heads.registry import parse_head
+    from headsearch.scoring.score import head_score
+    from headsearch.search.seeds import search_seed
+    from headsearch.testing.tiny import Context, training
+
+    wanted = training(job.folder, parse_head(job.config), seed=search_seed("pairing", job.seed))
+    result = evaluator(job.epochs, job.overrides)(wanted, Context())
+    last = result.trials[0].rungs[-1]
+    head_id = wanted.candidates[0].head_id
+    score = head_score(last.measures, last.quality)
+    return [job.epochs, job.seed, head_id, last.knn, last.linear, score, round(result.seconds, 1)]
+
+
+def train(out: Path, workers: int, overrides: tuple[str, ...]) -> None:
+    """Train whatever is not in the table."""
+    import torch
+
     from headsearch.heads import Candidate, HeadConfig
     from headsearch.scoring.cost import head_cost
-    from headsearch.scoring.score import head_score
     from headsearch.search.materials import read_space
-    from headsearch.search.seeds import search_seed
     from headsearch.space.drawing import distinct_heads
-    from headsearch.testing.tiny import Context, training
-    from headsearch.training.proxy import ProxyEvaluator
 
     done = set()
     if RESULTS.exists():
@@ -55,26 +91,16 @@ def train(out: Path) -> None:
     else:
         RESULTS.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
     space, _ = read_space(str(HERE / "heads-12.yaml"))
-    for length, seed in ROUNDS:
-        rungs = [length // 4, length // 2, length]
-        experiment = load_experiment(
-            str(HERE / "digits.yaml"), [f"proxy.epochs={length}", f"proxy.rungs={rungs}"]
-        )
-        evaluate = ProxyEvaluator(experiment)
-        heads = distinct_heads(space, 12, seed=0, base=evaluate.inputs.info, cost_function=head_cost)
-        for candidate in [Candidate.of(HeadConfig()), *heads]:
-            if (length, seed, candidate.head_id) in done:
-                continue
-            folder = out / f"{length}-{seed}-{candidate.head_id}"
-            result = evaluate(
-                training(folder, candidate.config, seed=search_seed("pairing", seed)), Context()
-            )
-            last = result.trials[0].rungs[-1]
-            row = (
-                *(length, seed, candidate.head_id, last.knn, last.linear),
-                head_score(last.measures, last.quality),
-                round(result.seconds, 1),
-            )
+    info = evaluator(8, overrides).inputs.info
+    heads = distinct_heads(space, 12, seed=0, base=info, cost_function=head_cost)
+    jobs = [
+        Job(epochs, seed, overrides, head.config.to_dict(), out / f"{epochs}-{seed}-{head.head_id}")
+        for epochs, seed in ROUNDS
+        for head in [Candidate.of(HeadConfig()), *heads]
+        if (epochs, seed, head.head_id) not in done
+    ]
+    with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) as pool:
+        for row in pool.imap_unordered(run, jobs):
             with RESULTS.open("a", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerow(row)
             print(*row, flush=True)
@@ -145,13 +171,12 @@ def main() -> None:
     )
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/pairing"))
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
     options = parser.parse_args()
     if options.train:
-        import torch
-
-        torch.set_num_threads(1)
-        train(options.out)
+        train(options.out, options.workers, tuple(options.overrides))
         return
     rows = judge(pd.read_csv(RESULTS))
     if options.json:

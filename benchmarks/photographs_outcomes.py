@@ -156,13 +156,13 @@ def resampled(statistic: Callable[[np.ndarray], float], count: int) -> tuple[flo
 
 
 def predicted(table: pd.DataFrame) -> dict[str, tuple[float, float, float]] | None:
-    """The primary outcomes: τ of the screen's score, and the lead of the best four by each probe; None where the screen or the heads are missing."""
+    """The primary outcomes: τ of the screen's score, and the lead of the best four by each probe; None where the screen or most heads are missing."""
     scores = screened(table)
     last = ends(table)
     heads = last[last["arm"].str.startswith("head-")]
-    if len(scores) < BEST + 1 or heads.empty:
-        return None
     means = heads.groupby("head_id")[list(MEASURED)].mean().join(scores, how="inner")
+    if len(means) < BEST + 1:
+        return None
     target = targets(table).mean(axis=1).reindex(means.index).to_numpy()
     score = means["score"].to_numpy()
 
@@ -207,6 +207,11 @@ def judged(path: Path) -> str:
         cells = " | ".join(cell(rows[probe]) for probe in MEASURED)
         lines.append(f"| {named} | {len(rows)} | {rows['epochs'].iloc[0]:.0f} | {cells} |")
     lines += ["", "| gain | over | k-NN | linear | mIoU |", "|---|---|---|---|---|", *gain_rows(table), ""]
+    lines += [
+        f"- Void by {NAMES[probe]}: `none` is not better than raw pixels."
+        for probe in PROBES
+        if last[last["arm"] == "none"][probe].mean() <= raw[probe]
+    ]
     lines += primary_lines(table)
     flat = flatness(table)
     lines.append(
@@ -233,7 +238,7 @@ def gain_rows(table: pd.DataFrame) -> list[str]:
             by_probe = each.set_index("probe")[["gain", "low", "high"]]
             cells = [shown(*by_probe.loc[probe]) if probe in by_probe.index else "" for probe in MEASURED]
             rows.append(f"| `{arm}` | `{control}` | {' | '.join(cells)} |")
-        if last["arm"].str.startswith("head-").any():
+        if predicted(table) is not None:
             comparisons = found["arm"].nunique() + 1
             known = last[last["arm"] == control][list(MEASURED)].count()
             cells = [
@@ -248,7 +253,7 @@ def primary_lines(table: pd.DataFrame) -> list[str]:
     """The primary outcomes, and the reliability of their target."""
     outcome = predicted(table)
     if outcome is None:
-        return ["- Primary outcomes: not reached; the screen or the heads have not been trained."]
+        return ["- Primary outcomes: not reached; too few of the heads, or no screen, have been trained."]
     found = reliability(targets(table))
     leads = "; ".join(f"{NAMES[probe]} {shown(*outcome[probe])}" for probe in MEASURED)
     return [

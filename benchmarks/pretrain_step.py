@@ -33,10 +33,10 @@ from headsearch.export import BaseFacts, ExportedBase, ExportedHead, Provenance
 from headsearch.heads import parse_head
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.pretrain import PretrainObserver, PretrainSpec
-from headsearch.pretrain.distributed import Place
 from headsearch.pretrain.prepare import open_folder, prepare
 from headsearch.pretrain.run import PretrainRun
 from headsearch.scoring.cost import head_cost
+from headsearch.training.ranks import Place
 
 STEPS = 5
 """Steps of a round: an epoch over as many batches."""

@@ -4,7 +4,8 @@
     python benchmarks/trunk.py digits --collect
 
 benchmarks/headbench/TRUNK.md says which variants there are, what is judged and by which rule, and was written before anything was trained.
-Every training leaves its rows in a file, so that the same call takes up what was interrupted. One process, one thread. `--collect` writes
+Every training leaves its rows in a file, so that the same call takes up what was interrupted. On an accelerator: --set proxy.device=cuda --set
+proxy.precision=float32 --workers 15. `--collect` writes
 `benchmarks/headbench/trunk/NAME.csv.gz`, with the columns of HeadBench; `part` is the variant. `python benchmarks/evidence.py --only trunk` judges.
 
 Seeds of proxies are those of the software, hash(study seed, head, replicate); each replicate has a trunk of its own.
@@ -15,9 +16,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +120,9 @@ class Branching(ProxyEvaluator):
             for name, weight in trainer.hssl.student.named_parameters():
                 if name in self._trunk.moments and name.startswith("base."):
                     moments = self._trunk.moments[name]
-                    trainer.optimizer.state[weight] = {key: value.clone() for key, value in moments.items()}
+                    trainer.optimizer.state[weight] = {
+                        key: value.to(weight.device, copy=True) for key, value in moments.items()
+                    }
         return trainer
 
 
@@ -151,8 +156,8 @@ class Alone:
         """Nothing."""
 
 
-def trunk_of(experiment: Experiment, epochs: int, replicate: int, path: Path) -> Trunk:
-    """Train the base without a head, or read what was trained."""
+def trunk_of(experiment: Experiment, epochs: int, replicate: int, path: Path) -> None:
+    """Train the base without a head, if that has not been done."""
     if not path.exists():
         fields = experiment.proxy.model_dump(exclude={"epochs", "rungs", "warmup_epochs"})
         schedule = ProxySpec.model_validate({**fields, "epochs": epochs, "warmup_epochs": epochs / 10})
@@ -170,7 +175,6 @@ def trunk_of(experiment: Experiment, epochs: int, replicate: int, path: Path) ->
         content = io.BytesIO()
         torch.save({"pair": trainer.hssl.state_dict(), "moments": moments}, content)
         write_bytes_atomically(path, content.getbuffer())
-    return Trunk(**torch.load(path, weights_only=True))
 
 
 def heads_of(name: str) -> list[tuple[Candidate, str | None]]:
@@ -219,34 +223,69 @@ def rows_of(
     ] or [shared]
 
 
-def train(name: str, part: str, experiment: Experiment, replicate: int, folder: Path) -> None:
-    """One variant with one seed: what of it is not done yet."""
-    variant = VARIANTS[part]
-    epochs = round(variant.trunk * experiment.proxy.epochs)
-    done_path = folder / f"{part}.jsonl"
-    done = {(row["head_id"], row["replicate"]) for row in read_rows(done_path)}
-    wanted = [(head, control) for head, control in heads_of(name) if (head.head_id, replicate) not in done]
-    if not wanted:
-        return
-    trunk = trunk_of(experiment, epochs, replicate, folder / f"trunk-{epochs}-{replicate}.pt")
-    evaluate = Branching(experiment, variant, trunk)
-    for candidate, control in wanted:
-        seed = trial_seed(experiment.seed, candidate.head_id, replicate)
-        with tempfile.TemporaryDirectory() as workdir:
-            training = Training((Trial(0, candidate, control),), seed, Path(workdir), replicate)
-            run = evaluate.start(training, Alone())
-            why = None
-            try:
-                run.run()
-            except InfeasibleHead as error:
-                why = str(error)
-        rows = rows_of(part, training, run.rungs(0), run.seconds, why, evaluate)
-        with done_path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
-        print(
-            f"{part} {replicate} {candidate.head_id}: k-NN {rows[-1].get('knn')} ({run.seconds:.0f} s)",
-            flush=True,
-        )
+@dataclass(frozen=True)
+class Job:
+    """One head's proxy of a variant with one seed."""
+
+    name: str
+    overrides: tuple[str, ...]
+    part: str
+    replicate: int
+    head: Candidate
+    control: str | None
+    folder: Path
+
+
+@cache
+def experiment_of(name: str, overrides: tuple[str, ...]) -> Experiment:
+    """A bench's experiment, with one rung in the middle."""
+    described = load_experiment(str(HERE / f"{name}.yaml"), overrides)
+    epochs = described.proxy.epochs
+    return described.model_copy(
+        update={"proxy": described.proxy.model_copy(update={"rungs": [epochs // 2, epochs]})}
+    )
+
+
+def trunk_path(job: Job) -> tuple[int, Path]:
+    """The epochs of the trunk that a proxy begins at, and where it lies."""
+    epochs = round(VARIANTS[job.part].trunk * experiment_of(job.name, job.overrides).proxy.epochs)
+    return epochs, job.folder / f"trunk-{epochs}-{job.replicate}.pt"
+
+
+def make_trunk(job: Job) -> None:
+    """Train the trunk that a proxy begins at."""
+    epochs, path = trunk_path(job)
+    trunk_of(experiment_of(job.name, job.overrides), epochs, job.replicate, path)
+
+
+@cache
+def inputs_of(name: str, overrides: tuple[str, ...]) -> Any:
+    """Images and base, read once in a process."""
+    return ProxyEvaluator(experiment_of(name, overrides)).inputs
+
+
+@cache
+def evaluator(name: str, overrides: tuple[str, ...], part: str, epochs: int, path: Path) -> Branching:
+    """What trains and scores the proxies of a variant and a seed."""
+    trunk = Trunk(**torch.load(path, weights_only=True, map_location="cpu"))
+    branching = Branching(experiment_of(name, overrides), VARIANTS[part], trunk)
+    branching.inputs = inputs_of(name, overrides)
+    return branching
+
+
+def train(job: Job) -> tuple[Job, list[dict[str, Any]]]:
+    """The rows of one proxy."""
+    evaluate = evaluator(job.name, job.overrides, job.part, *trunk_path(job))
+    seed = trial_seed(evaluate.experiment.seed, job.head.head_id, job.replicate)
+    with tempfile.TemporaryDirectory() as workdir:
+        training = Training((Trial(0, job.head, job.control),), seed, Path(workdir), job.replicate)
+        run = evaluate.start(training, Alone())
+        why = None
+        try:
+            run.run()
+        except InfeasibleHead as error:
+            why = str(error)
+    return job, rows_of(job.part, training, run.rungs(0), run.seconds, why, evaluate)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -266,19 +305,31 @@ def main() -> None:
     parser.add_argument("--replicates", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, default=Path("runs/headbench"))
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
     parser.add_argument("--collect", action="store_true", help="train nothing, only write the table")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     folder = options.out / options.name / "trunk"
     folder.mkdir(parents=True, exist_ok=True)
     if not options.collect:
-        described = load_experiment(str(HERE / f"{options.name}.yaml"), options.overrides)
-        half = described.proxy.epochs // 2
-        proxy = described.proxy.model_copy(update={"rungs": [half, described.proxy.epochs]})
-        experiment = described.model_copy(update={"proxy": proxy})
-        for replicate in options.replicates:
-            for part in options.variants:
-                train(options.name, part, experiment, replicate, folder)
+        jobs = [
+            Job(options.name, tuple(options.overrides), part, replicate, head, control, folder)
+            for part in options.variants
+            for replicate in options.replicates
+            for head, control in heads_of(options.name)
+        ]
+        done = {
+            (row["part"], row["replicate"], row["head_id"])
+            for part in options.variants
+            for row in read_rows(folder / f"{part}.jsonl")
+        }
+        jobs = [job for job in jobs if (job.part, job.replicate, job.head.head_id) not in done]
+        with multiprocessing.get_context("spawn").Pool(options.workers, torch.set_num_threads, (1,)) as pool:
+            pool.map(make_trunk, {trunk_path(job): job for job in jobs}.values(), chunksize=1)
+            for job, rows in pool.imap_unordered(train, jobs):
+                with (folder / f"{job.part}.jsonl").open("a", encoding="utf-8") as file:
+                    file.write("".join(json.dumps(row) + "\n" for row in rows))
+                last = rows[-1]
+                print(job.part, job.replicate, job.head.head_id, last.get("knn"), last["seconds"], flush=True)
         return
     rows = [row for part in VARIANTS for row in read_rows(folder / f"{part}.jsonl")]
     path = HERE / "trunk" / f"{options.name}.csv.gz"

@@ -71,6 +71,15 @@ class TrialStopped(HeadsearchError):
     """Raised inside a trial when the search has decided that it need not go on."""
 
 
+class RankLost(HeadsearchError):
+    """A process of several that train together has ended, or cannot be reached any more, and the others cannot go on without it."""
+
+    def __init__(
+        self, how: str = "another rank is gone; it may have been killed or run out of memory"
+    ) -> None:
+        super().__init__(how)
+
+
 def require(package: str, *, extra: str, where: str) -> None:
     """Check that a package of one of our extras is installed; nothing of it is imported.
 

@@ -1,8 +1,9 @@
-"""One thread a process: tests run side by side, and sums of floats do not depend on how many cores a machine has.
+"""One thread a process, and the instructions of `tests/proof`: tests run side by side, and sums of floats do not depend on the machine.
 
 Ctrl-C is never ignored: a shell's background job inherits that, passes it on, and searches that a test interrupts would go on.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -11,23 +12,49 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frozen import PINNED
+from hypothesis import settings
 from processes import FEW_PAIRS
 
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.update(PINNED)
+
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.register_profile("thorough", max_examples=300, deadline=None)
+settings.load_profile("quick")
+
+# What imports leave stays: 800,000 objects, which each collection would go through.
+gc.disable()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LONGEST = [
-    "test_end_to_end.py",
-    "test_scores_repeat.py",
+    "test_browser.py",
     "test_cli.py",
-    "test_own.py",
+    "test_end_to_end.py",
+    "test_executor_conformance.py",
+    "test_functions.py",
+    "test_looking.py",
     "test_notebooks.py",
-    "test_one_file.py",
+    "test_own.py",
+    "test_scores_repeat.py",
+    "test_search.py",
+    "test_trunk.py",
 ]
 """Files that take a minute or about that: begun first, or one worker would be left alone with them at the end."""
+
+
+def pytest_collection_finish() -> None:
+    """All is imported: from here on, only what tests make is garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Libraries complain of what is left when Python ends."""
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

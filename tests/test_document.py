@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headsearch.document import MapNode, ScalarNode, parse, plain, read_mapping, to_yaml
@@ -184,7 +184,6 @@ def test_a_number_may_begin_with_a_sign_and_a_point() -> None:
     | st.floats(0, 1e6)
     | st.text("abc 1.:-_/", max_size=8).filter(lambda text: not _SIGN_AND_POINT.fullmatch(text))
 )
-@settings(max_examples=300)
 def test_what_the_former_writer_wrote_is_read_as_it_was(value: object) -> None:
     text = yaml.safe_dump({"a": value})
     read = plain(parse(text, "s.yaml"))["a"]

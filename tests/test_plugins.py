@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
 import pytest
-from forked import headsearch
+from forked import headsearch, script
 
 from headsearch.errors import ExperimentError, HeadError, PluginError, RunError, SpaceError
-from headsearch.experiment import load_experiment, parse_experiment
+from headsearch.experiment import ProcessSpec, load_experiment, parse_experiment
 from headsearch.export import export_head, load_head, read_head
 from headsearch.heads import FAMILIES, head_id, parse_head
 from headsearch.methods import METHODS
@@ -206,25 +205,25 @@ def test_workers_find_a_plugin_and_refuse_one_that_has_changed(gated: Path, tmp_
             (ProxyEvaluator(experiment), training(tmp_path / "w", parse_head({"gated": {"depth": 1}})))
         )
     )
-    code = (
-        "import pickle, sys\n"
-        "from headsearch.testing.tiny import Context\n"
-        f"evaluate, training = pickle.loads(open({str(packed)!r}, 'rb').read())\n"
-        "found = evaluate(training, Context())\n"
-        "print(found.trials[0].rungs[-1].discrepancy)\n"
+    worker = Path(
+        write(
+            tmp_path,
+            "worker.py",
+            "import pickle\n"
+            "from headsearch.testing.tiny import Context\n"
+            f"evaluate, training = pickle.loads(open({str(packed)!r}, 'rb').read())\n"
+            "found = evaluate(training, Context())\n"
+            "print(found.trials[0].rungs[-1].discrepancy)\n",
+        )
     )
-
-    def work() -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-    done = work()
+    done = script(worker, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     here = ProxyEvaluator(experiment)(
         training(tmp_path / "here", parse_head({"gated": {"depth": 1}})), Context()
     )
     assert float(done.stdout) == here.trials[0].rungs[-1].discrepancy
     gated.write_text(gated.read_text() + "\n# Another.\n")
-    refused = work()
+    refused = script(worker, cwd=tmp_path)
     assert f"PluginError: the search cannot go on with another {gated.name}" in refused.stderr
 
 
@@ -241,7 +240,6 @@ def test_a_run_is_searched_looked_at_without_the_plugin_resumed_and_exported(
         "finalists": 0,
         "controls": ["none"],
         "discrepancy": "distances.embedding.output",
-        "executor": {"kind": "process", "workers": 1},
     }
     whole = tiny_experiment(images, method={"name": "cosine"}, search=search)
     experiment = whole.model_copy(update={"plugins": [str(gated)]})
@@ -256,7 +254,8 @@ def test_a_run_is_searched_looked_at_without_the_plugin_resumed_and_exported(
     with pytest.raises(PluginError, match="cannot be read"):
         run_search(experiment, out, resume=True)
     hidden.rename(gated)
-    more = experiment.model_copy(update={"search": experiment.search.model_copy(update={"trials": 2})})
+    in_a_worker = {"trials": 2, "executor": ProcessSpec(workers=1)}
+    more = experiment.model_copy(update={"search": experiment.search.model_copy(update=in_a_worker)})
     run_search(more, out, resume=True)
     rows = read_run(out).rows
     assert len([row for row in rows if row.family == "gated"]) == 2

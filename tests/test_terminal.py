@@ -125,7 +125,7 @@ HEAD = Path(__file__).parent / "fixtures" / "scores" / "head.yaml"
 
 
 def test_what_needs_no_torch_is_said_without_it(tmp_path: Path) -> None:
-    for wrong in (
+    wrong = [
         ["run", "--data", "/gone"],
         ["run", "--set", "base.weights=/gone"],
         ["run", "--set", "search.executor={kind: ray, address: '127.0.0.1:1'}"],
@@ -138,18 +138,20 @@ def test_what_needs_no_torch_is_said_without_it(tmp_path: Path) -> None:
         ["evaluate", "/gone.pt", "--base", "resnet18", "--data", "digits"],
         ["reproduce", "paper", "--data", "/gone", "--out", "x"],
         ["space", "score", "tiny", "--data", "/gone"],
-    ):
-        code = (
-            "import sys; from headsearch.cli import main\n"
-            f"sys.argv = {['headsearch', *map(str, wrong)]!r}\n"
-            "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 2, end.code\n"
-            "assert not {'torch', 'timm', 'ray'} & set(sys.modules)"
-        )
-        ended = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path
-        )
-        assert ended.returncode == 0, ended.stderr
-        assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    ]
+    code = (
+        "import sys; from headsearch.cli import main\n"
+        f"for arguments in {[list(map(str, arguments)) for arguments in wrong]!r}:\n"
+        "    sys.argv = ['headsearch', *arguments]\n"
+        "    try:\n        main()\n    except SystemExit as end:\n        assert end.code == 2, end.code\n"
+        "    assert not {'torch', 'timm', 'ray'} & set(sys.modules), arguments"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert ended.returncode == 0, ended.stderr
+    said = ended.stderr.splitlines()
+    assert (len(said), {line.partition(" ")[0] for line in said}) == (len(wrong), {"headsearch:"}), said
 
 
 def test_hints_can_be_pasted(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ SHARE = 0.75
 """Of the heads of a bench, those that a draw searches."""
 COUNTS = (3, 4, 5, 6, 7, 8)
 """Numbers of anchors that are tried."""
+NONES = 2
+"""Anchors without a head; one where a bench has no more than two trainings."""
 FIRST = 5
 """The number at which the formula is chosen."""
 NEARLY = 1.1
@@ -92,36 +94,37 @@ class BenchCurves:
     """What the replay takes of a bench: the searched heads, with every seed."""
 
     scores: Floats
-    """(heads, seeds), label-free, of the proxies."""
+    """(heads, seeds), label-free, of the proxies or of screens."""
     long: Floats
     """(heads, seeds), probes after the long schedule."""
     none: Floats
-    """(seeds,), the same without a head."""
+    """(seeds,), the same without a head; may be more."""
 
 
 def replay(bench: BenchCurves, formula: Formula, anchors: int) -> Outcome:
     """Predict, and compare with what was held out."""
     chance = random.Random(0)
-    heads, seeds = bench.long.shape
+    (heads, seeds), nones = bench.long.shape, len(bench.none)
+    kept = min(NONES, nones - 1)
     margins: list[Floats] = []
     errors: list[Floats] = []
     for _ in range(DRAWS):
         searched = chance.sample(range(heads), round(SHARE * heads))
         scores = bench.scores[:, chance.randrange(bench.scores.shape[1])]
-        seed, left_out = chance.randrange(seeds), chance.randrange(seeds)
+        seed, left_out = chance.randrange(seeds), chance.sample(range(nones), nones - kept)
         order = sorted(searched, key=lambda head: -scores[head])
         chosen = spread(order, anchors)
         others = np.setdiff1d(np.arange(heads), chosen)
         known = Anchored(scores[chosen], bench.long[chosen, seed] - np.delete(bench.none, left_out).mean())
         values, margin = formula(known, scores[others])
-        gains = np.delete(bench.long[others], seed, axis=1).mean(axis=1) - bench.none[left_out]
+        gains = np.delete(bench.long[others], seed, axis=1).mean(axis=1) - bench.none[left_out].mean()
         errors.append(gains - values)
         margins.append(margin)
     error, width = np.concatenate(errors), 2.0 * np.concatenate(margins)
     outside = np.maximum(0.0, np.abs(error) - width / 2.0)
-    noise = pooled_noise([(seeds, float(row.std(ddof=1))) for row in (*bench.long, bench.none)])
+    noise = pooled_noise([(len(row), float(row.std(ddof=1))) for row in (*bench.long, bench.none)])
     assert noise is not None
-    share = 1.0 / (seeds - 1) + 1.0 + (0.5 if seeds == 2 else 0.0)
+    share = 1.0 / (seeds - 1) + 1.0 / (nones - kept) + (1.0 / kept - 1.0 / NONES)
     allowed = np.hypot(width / 2.0, 1.96 * noise.deviation * np.sqrt(share))
     return Outcome(
         coverage=float((np.abs(error) <= allowed).mean()),

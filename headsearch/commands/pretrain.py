@@ -47,11 +47,11 @@ def pretrain(
     quiet: common.Quiet = False,
 ) -> None:
     """Pretrain the base with a head on the full schedule, and write weights that timm can load."""
-    from headsearch.errors import ExperimentError, UserError
+    from headsearch.errors import ExperimentError, RankLost, UserError
     from headsearch.pretrain import pretrain as run_pretraining
     from headsearch.pretrain.chosen import pretraining_of
     from headsearch.pretrain.display import pretrain_display
-    from headsearch.pretrain.result import PretrainInterrupted, RankLost
+    from headsearch.pretrain.result import PretrainInterrupted
 
     first = os.environ.get("RANK", "0") == "0"
     try:

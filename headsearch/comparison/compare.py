@@ -20,11 +20,11 @@ from headsearch.document import to_yaml
 from headsearch.evaluation.evaluate import check_images, evaluate
 from headsearch.files import write_result
 from headsearch.pretrain import PretrainObserver, PretrainSpec, pretrain
-from headsearch.pretrain.distributed import ranks
 from headsearch.pretrain.prepare import prepare
 from headsearch.runs.directory import RunDirectory
 from headsearch.training.devices import generators_kept
 from headsearch.training.overhead import step_overhead
+from headsearch.training.ranks import ranks
 from headsearch.training.seeds import derived_generator
 
 Tell = Callable[[str], None]

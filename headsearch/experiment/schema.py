@@ -75,6 +75,15 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _ranks_have_equal_shares_of_a_batch(self) -> Self:
+        if self.proxy.batch_size % self.search.ranks:
+            raise ValueError(
+                f"proxy.batch_size: {self.proxy.batch_size} images do not divide among the {self.search.ranks} GPUs of "
+                "search.executor.gpus_per_trial"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _late_trainings_tell_what_proxies_do_not(self) -> Self:
         target = self.search.target_epochs
         for key in ("equal_time", "anchors"):

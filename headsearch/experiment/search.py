@@ -58,7 +58,7 @@ class RaySpec(Section):
     cpus_per_trial: Annotated[float, Field(gt=0)] = 1.0
     """Also the threads of a trial, rounded down, but no fewer than one."""
     gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
-    """1, or a share of one; 0: trials see none."""
+    """A whole number: a trial trains on so many, each with an equal share of a batch. Or a share of one; 0: trials see none."""
     max_retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial whose worker was lost is taken up by another."""
     timeout: Annotated[float, Field(gt=0)] = 1800.0
@@ -68,9 +68,9 @@ class RaySpec(Section):
 
     @model_validator(mode="after")
     def _can_be_asked_of_ray(self) -> RaySpec:
-        if self.gpus_per_trial > 1:
+        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(
-                f"gpus_per_trial: a trial trains on one GPU, expected at most 1, got {self.gpus_per_trial:g}"
+                f"gpus_per_trial: expected a whole number, or a share of one GPU, got {self.gpus_per_trial:g}"
             )
         if self.address not in (None, "auto") and not re.fullmatch(r"[^/:\s]+:\d{1,5}", str(self.address)):
             raise ValueError(
@@ -229,6 +229,11 @@ class SearchSpec(Section):
         if isinstance(self.executor, GuestExecutor):
             return EXECUTORS[self.executor.kind].apart
         return not isinstance(self.executor, InlineSpec)
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train one trial together."""
+        return max(1, int(self.executor.gpus_per_trial)) if isinstance(self.executor, RaySpec) else 1
 
     @property
     def most_further_seeds(self) -> int:

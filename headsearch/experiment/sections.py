@@ -236,7 +236,7 @@ class TrunkSpec(Section):
 
 
 TRUNK_PROXIES = 2.5
-"""Epochs of a trunk where `auto` asks for one, in those of a proxy: the one length that was tried (docs/evidence.md)."""
+"""Epochs of a trunk where `auto` asks for one, in those of a proxy (docs/decisions/100-trunk.md)."""
 
 
 class ProxySpec(ScheduleSpec):

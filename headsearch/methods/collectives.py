@@ -22,6 +22,7 @@ __all__ = [
     "average_gradients",
     "bytes_of_first",
     "gather",
+    "mean_over_ranks",
     "on_first",
     "rank",
     "sum_over_ranks",
@@ -44,6 +45,13 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     total = x.clone()
     torch.distributed.all_reduce(total)
     return total
+
+
+@torch.no_grad()
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """The mean over ranks of a tensor; no gradient."""
+    mean: Tensor = sum_over_ranks(x) / world_size()
+    return mean
 
 
 def on_first(work: Callable[[], _T]) -> _T:

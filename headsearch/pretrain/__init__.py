@@ -1,7 +1,7 @@
 """Full pretraining with a chosen head: the code of the proxy on a full schedule, on one device or many.
 
 `PretrainSpec` says what is trained, `pretrain` trains it. `recipe` holds the schema, `run` what pretraining adds to the training loop,
-`distributed` what ranks have in common, `outcome` the files that are left at the end. Importing this package needs no torch.
+`outcome` the files that are left at the end. Importing this package needs no torch.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from headsearch.base.info import BaseInfo
 from headsearch.base.model import Base
 from headsearch.cores import cores
@@ -23,10 +25,10 @@ from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import family, parse_head
 from headsearch.methods.collectives import world_size
-from headsearch.pretrain.distributed import Place, synchronise_batch_norms
 from headsearch.pretrain.recipe import PretrainSpec
 from headsearch.runs.directory import RunDirectory, refuse_changes
 from headsearch.training.materials import build_pair, check_local_crops, new_base, read_images
+from headsearch.training.ranks import Place
 from headsearch.training.scorer import Scorer
 from headsearch.training.trainer import Trainer
 
@@ -74,11 +76,12 @@ def prepare(spec: PretrainSpec, place: Place) -> Setup:
     dataset, views = read_images(spec.data, base, batch_size=recipe.batch_size, seed=spec.seed)
     pair = build_pair(lambda: _again(base, spec), config.heads, spec.method, spec.seed)
     check_local_crops(views, pair)
-    synchronise_batch_norms(pair, place.device)
     trainer = Trainer(
         pair, recipe, steps_per_epoch=len(dataset.train) // recipe.batch_size, device=place.device
     )
     if recipe.compile:
+        # An earlier pretraining of this process may have found that it could not.
+        torch.compiler.set_stance("default")
         for network in (pair.student, pair.teacher):
             for module in (network.base, *network.heads):
                 module.compile()

@@ -44,12 +44,5 @@ class PretrainInterrupted(HeadsearchError):
         return f"interrupted at epoch {self.epoch:.2f}; a checkpoint is written"
 
 
-class RankLost(HeadsearchError):
-    """Another rank has ended, or cannot be reached any more, and this one cannot go on without it."""
-
-    def __str__(self) -> str:
-        return "another rank is gone; it may have been killed or run out of memory"
-
-
 class TrainingFailed(HeadsearchError):
     """The loss is not finite: nothing useful can come of going on."""

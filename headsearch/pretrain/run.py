@@ -18,8 +18,7 @@ from torch import Tensor
 
 from headsearch.errors import MissingPackage, require
 from headsearch.files import write_atomically
-from headsearch.methods.collectives import agreed, on_first, rank, sum_over_ranks, world_size
-from headsearch.pretrain.distributed import Place, ranks
+from headsearch.methods.collectives import agreed, mean_over_ranks, on_first, rank
 from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.outcome import write_outcome
 from headsearch.pretrain.prepare import Setup, check_folder, identity, open_folder, prepare
@@ -30,6 +29,7 @@ from headsearch.signals import noted
 from headsearch.training.checkpoint import Checkpoints
 from headsearch.training.devices import generators_kept
 from headsearch.training.loop import TrainingLoop, TrainingState
+from headsearch.training.ranks import Place, own_rows, ranks
 from headsearch.training.seeds import derived_generator, derived_seed
 
 if TYPE_CHECKING:
@@ -130,12 +130,31 @@ class PretrainRun(TrainingLoop[PretrainState]):
 
     def _train(self, images: Tensor, step: int) -> Tensor:
         self._stop_if_asked()
-        torch.manual_seed(derived_seed(self.seed, "network", step, rank()))
-        own = self.trainer.step_in_parts(self._parts(images, step), self.spec.recipe.accumulate, step)
-        loss: Tensor = sum_over_ranks(own) / world_size()
+        try:
+            own = self._move(images, step)
+        except RuntimeError as error:
+            if not self.spec.recipe.compile:
+                raise
+            # Importing it takes seconds.
+            from torch._dynamo.exc import TorchDynamoException
+
+            if not isinstance(error, TorchDynamoException):
+                raise
+            torch.compiler.set_stance("force_eager")
+            why = str(error).split("\n", 1)[0]
+            self.observer.note(
+                f"recipe.compile: torch cannot compile here, and training goes on without: {why}"
+            )
+            own = self._move(images, step)
+        loss = mean_over_ranks(own)
         if (step + 1) % _SCALAR_STEPS == 0:
             self._plot(step, {"loss": self._checked(float(loss)), **self._rates(step)})
         return loss
+
+    def _move(self, images: Tensor, step: int) -> Tensor:
+        """Move the weights by one batch; the loss of this rank's part."""
+        torch.manual_seed(derived_seed(self.seed, "network", step, rank()))
+        return self.trainer.step_in_parts(self._parts(images, step), self.spec.recipe.accumulate, step)
 
     def _epoch_ended(self, loss: float) -> None:
         state, recipe, left_out = self._state, self.spec.recipe, self.setup.dataset.left_out
@@ -183,12 +202,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         )
 
     def _rows(self) -> list[slice]:
-        """Which rows of a batch are this rank's: of every part, an equal share."""
-        recipe = self.spec.recipe
-        part = recipe.batch_size // recipe.accumulate
-        share = part // world_size()
-        starts = (index * part + rank() * share for index in range(recipe.accumulate))
-        return [slice(start, start + share) for start in starts]
+        return own_rows(self.spec.recipe.batch_size, self.spec.recipe.accumulate)
 
     def _parts(self, images: Tensor, step: int) -> Iterator[tuple[Sequence[Tensor], Tensor | None]]:
         """Views and masks of this rank's images, part by part."""

@@ -17,11 +17,14 @@ from torch import Tensor
 
 from headsearch.errors import InfeasibleHead
 from headsearch.heads.cost import HeadCost
+from headsearch.methods.collectives import mean_over_ranks, on_first, rank, world_size
+from headsearch.methods.hssl import Student
 from headsearch.scoring.between_bases import kept_embeddings
 from headsearch.scoring.score import head_score
 from headsearch.training.checkpoint import Checkpoints, save_tensors
 from headsearch.training.loop import TrainingLoop, TrainingState
-from headsearch.training.scorer import Scorer
+from headsearch.training.ranks import own_rows
+from headsearch.training.scorer import Rung, Scorer
 from headsearch.training.seeds import derived_generator, derived_seed
 from headsearch.training.trainer import Trainer
 from headsearch.training.trial import (
@@ -166,18 +169,30 @@ class CandidatesRun(TrainingLoop[RunState]):
                 self.trainer.drop(place)
 
     def _train(self, images: Tensor, step: int) -> Tensor:
+        batch_size = self.trainer.recipe.batch_size
+        (rows,) = own_rows(batch_size)
         torch.manual_seed(derived_seed(self.seed, "network", step))
-        views = self.views(images, derived_generator(self.seed, "views", step), self.trainer.device)
+        masks = None
+        if world_size() > 1:
+            # As one rank draws them for the whole batch; what comes after, each draws for itself.
+            masks = self.trainer.hssl.masks(batch_size)
+            masks = None if masks is None else masks[:, rows]
+            torch.manual_seed(derived_seed(self.seed, "network", step, rank()))
+        generator = derived_generator(self.seed, "views", step)
+        views = self.views(images, generator, self.trainer.device, rows=rows, batch_size=batch_size)
+        if self._count > 1:
+            return self._train_in_turns(views, step, masks)
         # A candidate that is alone harms nobody: its loss is looked at now and then, and an accelerator is not waited for.
-        return self.trainer.step(views, step) if self._count == 1 else self._train_in_turns(views, step)
+        return mean_over_ranks(self.trainer.step(views, step, masks))
 
-    def _train_in_turns(self, views: Sequence[Tensor], step: int) -> Tensor:
+    def _train_in_turns(self, views: Sequence[Tensor], step: int, masks: Tensor | None) -> Tensor:
         """A step of the candidates whose turn it is; its loss. Losses are looked at before the weights move: one head's overflow must not
         reach the base that all share."""
         state = self._state
         active = self._take_turns()
-        losses = dict(zip(active, self.trainer.losses(views, step, active), strict=True))
-        values = dict(zip(active, torch.stack([*losses.values()]).tolist(), strict=True))
+        losses = dict(zip(active, self.trainer.losses(views, step, active, masks), strict=True))
+        common = mean_over_ranks(torch.stack([*losses.values()]).detach())
+        values = dict(zip(active, common.tolist(), strict=True))
         finite = [place for place in active if math.isfinite(values[place])]
         for place in set(active) - set(finite):
             reason = f"the loss is not finite ({values[place]}, epoch {state.epoch + 1})"
@@ -190,7 +205,7 @@ class CandidatesRun(TrainingLoop[RunState]):
         for place in finite:
             state.loss_sums[place] += values[place]
             state.turns[place] += 1
-        return loss.detach()
+        return mean_over_ranks(loss.detach())
 
     def _take_turns(self) -> list[int]:
         """Who is in the next step: those whose turn it is, in an order that is drawn anew for every round."""
@@ -225,11 +240,14 @@ class CandidatesRun(TrainingLoop[RunState]):
         state, student = self._state, self.trainer.hssl.student
         final = state.epoch == self.trainer.recipe.epochs
         alive = self.alive
-        if self.training.stage == "screen":
-            heads = [student.heads[place] for place in alive]
-            rungs = self.scorer.score_heads(student.base, heads, epoch=state.epoch, loss=loss)
-        else:
-            rungs = [self.scorer.score(student, epoch=state.epoch, loss=loss, full_budget=final)]
+
+        def scored() -> list[Rung]:
+            if self.training.stage == "screen":
+                heads = [student.heads[place] for place in alive]
+                return self.scorer.score_heads(student.base, heads, epoch=state.epoch, loss=loss)
+            return [self.scorer.score(student, epoch=state.epoch, loss=loss, full_budget=final)]
+
+        rungs = on_first(scored)
         good: dict[int, float] = {}
         for place, rung in zip(alive, rungs, strict=True):
             collapsed = rung.collapsed is not None
@@ -247,7 +265,12 @@ class CandidatesRun(TrainingLoop[RunState]):
                 good[place] = -math.inf if score is None else score
         if not final:
             self._drop_the_weak(good)
-        elif self.training.stage == "trunk":
+        elif rank() == 0:
+            self._keep(student)
+
+    def _keep(self, student: Student) -> None:
+        """Write what the end of some trainings is for."""
+        if self.training.stage == "trunk":
             save_tensors(self.training.workdir / TRUNK, student.base.model.state_dict())
         elif not student.heads:
             # How far two seeds of a base without a head are apart is the scale of a discrepancy.
@@ -258,9 +281,11 @@ class CandidatesRun(TrainingLoop[RunState]):
         """Keep the best one of `reduction`, and those that are never dropped."""
         order = sorted(score_of, key=lambda place: (-score_of[place], place))
         going_on = math.ceil(len(order) / self._reduction)
-        for rank, place in enumerate(order, start=1):
-            if rank > going_on and place not in self._kept:
-                where = f"place {rank} of {len(order)} by score at epoch {self._state.epoch} of the screen"
+        for standing, place in enumerate(order, start=1):
+            if standing > going_on and place not in self._kept:
+                where = (
+                    f"place {standing} of {len(order)} by score at epoch {self._state.epoch} of the screen"
+                )
                 self._leave(place, "stopped", f"{where}; the best {going_on} went on")
 
     def _leave(self, place: int, how: Left, reason: str) -> None:

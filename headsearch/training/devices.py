@@ -34,11 +34,15 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def shared_gpu(device: torch.device, waits: Callable[[str], None]) -> SharedGPU | None:
-    """The GPU at `device`, for trainings that may have neighbours there; None for the CPU. `waits` is as `SharedGPU` has it."""
+def shared_gpus(device: torch.device, ranks: int, waits: Callable[[str], None]) -> list[SharedGPU]:
+    """The GPU at `device`, or the first of this machine for several `ranks`, for trainings that may have neighbours there; none for the CPU.
+    `waits` is as `SharedGPU` has it. Raises `ExperimentError` where there are fewer."""
     if device.type == "cpu":
-        return None
-    return SharedGPU(str(torch.cuda.get_device_properties(device).uuid), waits)
+        return []
+    devices = [device] if ranks == 1 else [resolve_device(f"cuda:{number}") for number in range(ranks)]
+    # In the same order in all processes, or two could wait for each other.
+    names = sorted(str(torch.cuda.get_device_properties(each).uuid) for each in devices)
+    return [SharedGPU(name, waits) for name in names]
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

@@ -22,6 +22,7 @@ from headsearch.errors import RunError
 from headsearch.methods.collectives import rank
 from headsearch.training.checkpoint import Checkpoints
 from headsearch.training.metrics import MetricsLog
+from headsearch.training.ranks import own_rows
 from headsearch.training.seeds import derived_generator
 from headsearch.training.trainer import Trainer
 
@@ -117,7 +118,8 @@ class TrainingLoop(ABC, Generic[_State]):
 
     def _own(self, batch: Tensor) -> Tensor:
         """Which positions of a batch this rank trains on."""
-        return batch
+        (rows,) = own_rows(len(batch))
+        return batch[rows]
 
     def _state_of(self, saved: dict[str, Any]) -> _State:
         """The state that a checkpoint holds."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headsearch.methods.collectives import agreed
 from headsearch.training.trainer import Trainer
 
 _PAIRS = 9
@@ -42,7 +43,8 @@ def step_overhead(with_head: Trainer, without_head: Trainer, views: Sequence[Ten
     ratios: list[float] = []
     begun = time.perf_counter()
     for pair in range(1 + _PAIRS):
-        if len(ratios) >= _FEWEST_PAIRS and time.perf_counter() - begun > _SECONDS:
+        # Ranks take every step together.
+        if agreed(int(len(ratios) >= _FEWEST_PAIRS and time.perf_counter() - begun > _SECONDS)):
             break
         order = (with_head, without_head) if pair % 2 else (without_head, with_head)
         seconds = {trainer: _busy_seconds(trainer, views) for trainer in order}

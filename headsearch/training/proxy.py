@@ -7,6 +7,7 @@ weights) is read once, when first needed; an evaluator that is sent to another p
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,15 +25,17 @@ from headsearch.heads import Candidate, head_id
 from headsearch.heads.controls import control_heads, same_head
 from headsearch.heads.cost import HeadCost
 from headsearch.methods import build_method
+from headsearch.methods.collectives import rank, world_size
 from headsearch.plugins import changed, load_plugins
 from headsearch.scoring.cost import head_cost
 from headsearch.training.candidates import CHECKPOINT_SECONDS, CandidatesRun
-from headsearch.training.devices import generators_kept, resolve_device, shared_gpu
+from headsearch.training.devices import generators_kept, resolve_device, shared_gpus
 from headsearch.training.materials import Inputs, build_pair, check_local_crops, empty_base_of
 from headsearch.training.memory import check_joint_memory, free_memory
 from headsearch.training.overhead import Overhead, step_overhead, step_seconds
 from headsearch.training.scorer import Scorer
 from headsearch.training.seeds import derived_generator
+from headsearch.training.team import train_in_ranks
 from headsearch.training.trainer import Trainer
 from headsearch.training.trial import (
     BEGINNING,
@@ -85,19 +88,28 @@ class ProxyEvaluator:
         """Train the base with the candidates and score each; resumes where the training's folder holds a checkpoint.
 
         Everything random follows from the training's seed: on a CPU the same seed gives the same scores. Base, projectors of the base,
-        batches and views are the same for all candidates with the same seed. The global random state is left as it was. The checkpoint stays,
-        for whoever has written down how the training ended to remove: until then a crash would have it trained again.
+        batches and views are the same for all candidates with the same seed. The global random state is left as it was. Several ranks train
+        in processes of their own, which end with this call. The checkpoint stays, for whoever has written down how the training ended to remove: until then a crash would have it trained again.
 
         Raises:
             InfeasibleHead: every candidate collapsed or became non-finite.
             TrialStopped: the context's search wants no more of it.
             TimeoutError: a GPU was full, and others did not leave it for a second attempt.
+            RankLost: one of several ranks has died.
             UserError: what `prepare` raises; a head that the base cannot carry; a folder that cannot be written.
         """
         self._take_up_plugins()
         train = partial(self._train, training, context)
-        gpu = shared_gpu(self._device, context.waits)
-        return train() if gpu is None else gpu.train(train)
+        if world_size() > 1:
+            # In the process of a rank.
+            return train()
+        if self._ranks > 1:
+            train = partial(
+                train_in_ranks, self, self._ranks, self.experiment.proxy.device, training, context
+            )
+        for gpu in shared_gpus(self._device, self._ranks, context.waits):
+            train = partial(gpu.train, train)
+        return train()
 
     def _train(self, training: Training, context: TrainingContext) -> TrainingResult:
         with generators_kept(self._device):
@@ -131,21 +143,24 @@ class ProxyEvaluator:
         )
 
     def check_screen(self, heads: Sequence[Candidate]) -> float:
-        """The bytes that a joint training of these heads, or of others like them, needs. Raises `ExperimentError` where it would not fit."""
+        """The bytes that a joint training of these heads, or of others like them, needs on each rank. Raises `ExperimentError` where it would not fit."""
         experiment = self.experiment
         screen = experiment.search.screen
         base = empty_base_of(experiment.base, experiment.data)
+        device = resolve_device(experiment.proxy.device)
         return check_joint_memory(
             base,
             heads,
             build_method(experiment.method.name, width=base.info.width, **experiment.method.kwargs),
             heads_per_step=screen.in_each_step(len(heads)),
-            batch_size=experiment.proxy.batch_size,
-            free=free_memory(resolve_device(experiment.proxy.device)),
+            batch_size=experiment.proxy.batch_size // self._ranks,
+            # Accelerators have memories of their own, ranks on a processor share one.
+            free=free_memory(device) // (self._ranks if device.type == "cpu" else 1),
         )
 
     def seconds_per_proxy(self) -> float:
-        """How long a proxy takes on this machine, about: that of the control `same`, from a few of its steps."""
+        """How long a proxy takes on this machine, about: that of the control `same`, from a few of its steps; of several ranks from those of
+        one, without what they tell each other."""
         seed = self.experiment.seed
         with generators_kept(self._device):
             trainer = self._trainer([same_head(self.inputs.info)], seed)
@@ -163,6 +178,10 @@ class ProxyEvaluator:
         if other is not None:
             raise PluginError(f"the search cannot go on {other}; restore it, then --resume")
         load_plugins(self.experiment.plugins)
+
+    @property
+    def _ranks(self) -> int:
+        return self.experiment.search.ranks
 
     @property
     def _device(self) -> torch.device:
@@ -220,7 +239,9 @@ class ProxyEvaluator:
 
     def _some_views(self, seed: int) -> Sequence[Tensor]:
         scorer = self._prepared()
-        images, _ = next(iter(scorer.dataset.train.batches(self.experiment.proxy.batch_size, drop_last=True)))
+        share = self.experiment.proxy.batch_size // self._ranks
+        batches = scorer.dataset.train.batches(share, drop_last=True)
+        images, _ = next(itertools.islice(batches, rank(), None))
         return scorer.views(images, derived_generator(seed, "overhead"), self._device)
 
     def _identity(self, training: Training) -> str:

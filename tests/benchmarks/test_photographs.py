@@ -147,6 +147,7 @@ def test_flatness_is_the_last_quarter_over_what_came_before() -> None:
     assert row == {"arm": "none", "added": 1.0, "share": pytest.approx(0.1), "flat": True}
 
 
+@pytest.mark.slow
 def test_the_accelerators_script_works_on_a_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     command = ["bash", str(ROOT / "benchmarks" / "gpu.sh"), "--device", "cpu", "--quick", "--out", str(out)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 from headbench.curves import Assumptions, learning_curves
 from headbench.simulation import InOrder, epochs_spent, simulate
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
@@ -62,7 +62,6 @@ def test_two_workers_by_hand() -> None:
     assert epochs_spent(trials, 2.0) == 4
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 7), st.integers(1, 4), st.integers(0, 1000))
 def test_epochs_and_workers_are_conserved(workers: int, reduction: int, seed: int) -> None:
     order = random.Random(seed).sample(range(len(CURVES)), 40)

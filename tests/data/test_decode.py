@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -187,7 +187,6 @@ def test_cmyk_jpegs_become_rgb() -> None:
     keep=st.floats(0, 1),
     spoilt=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=8),
 )
-@settings(max_examples=150, deadline=None)
 def test_broken_bytes_are_corrupt_and_nothing_else(
     kind: str, keep: float, spoilt: list[tuple[float, int]]
 ) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
@@ -23,7 +23,6 @@ from headsearch.data.geometry import blur_kernel_size, blur_matrices, crop_boxes
     wide=st.floats(1.0, 10.0),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=30, deadline=None)
 def test_crops_lie_inside_the_image(low: float, span: float, narrow: float, wide: float, seed: int) -> None:
     scale = (low, low + span * (1 - low))
     boxes = crop_boxes(64, scale, (narrow, wide), torch.Generator().manual_seed(seed))

@@ -1,11 +1,9 @@
 """The README's example of one file: it runs as it stands, to a ranked table."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from forked import script
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "one_file.py"
@@ -18,14 +16,7 @@ def test_a_base_a_family_and_five_channels_from_one_file(tmp_path: Path) -> None
     images[labels == 1, :, :, 4] += 100
     np.savez(tmp_path / "images.npz", images=images, labels=labels)
     (tmp_path / EXAMPLE.name).write_text(EXAMPLE.read_text())
-    ran = subprocess.run(
-        [sys.executable, EXAMPLE.name],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    ran = script(tmp_path / EXAMPLE.name, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert "circular" in ran.stdout
     assert "mixer" in ran.stdout

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -93,7 +93,6 @@ def rewritten(draw: st.DrawFn, config: HeadConfig) -> HeadConfig:
     return HeadConfig(tuple(result))
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.data(), heads())
 def test_descriptions_of_one_network_share_an_id_and_build_the_same(
     data: st.DataObject, config: HeadConfig
@@ -110,7 +109,6 @@ def test_descriptions_of_one_network_share_an_id_and_build_the_same(
     assert torch.equal(output, other_output)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.data(), heads())
 def test_networks_that_differ_have_different_ids(data: st.DataObject, config: HeadConfig) -> None:
     one = canonical(config, BASE)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lightly.models.modules.masked_vision_transformer_timm import MaskedVisionTransformerTIMM
 from torch import Tensor
@@ -107,7 +107,6 @@ def test_a_base_that_cannot_is_refused_before_anything_is_written(
         ProxyEvaluator(experiment).prepare()
 
 
-@settings(max_examples=50)
 @given(st.integers(2, 16), st.integers(0, 1000), st.integers(1, 6))
 def test_targets_weigh_the_same_in_every_image_and_context_is_as_large(
     side: int, seed: int, blocks: int

@@ -170,6 +170,24 @@ def test_where_a_rank_is_killed_the_others_tell_how_to_go_on(
     assert not any(line.startswith("[rank") for line in told.splitlines()), "no traceback of ours"
 
 
+def test_without_a_compiler_training_goes_on_uncompiled_and_says_so_once(
+    head: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config
+
+    outs = [tmp_path / "plain", tmp_path / "compiled"]
+    common = (str(head), "--data", str(images), *SMALL, "--no-head")
+    assert in_process(*common, "--out", str(outs[0])).exit_code == 0
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    with config.patch("cpp.cxx", (None, str(tmp_path / "no compiler"))):
+        result = in_process(*common, "--out", str(outs[1]), "--set", "recipe.compile=true")
+    assert result.exit_code == 0
+    assert (
+        result.stderr.count("recipe.compile: torch cannot compile here, and training goes on without: ") == 1
+    )
+    assert (outs[1] / "base.safetensors").read_bytes() == (outs[0] / "base.safetensors").read_bytes()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 @pytest.mark.parametrize("method", ["mocov3", "dino", "dinov2", "ibot", "simmim", "mae", "ijepa"])

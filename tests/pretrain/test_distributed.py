@@ -16,11 +16,11 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.methods import METHODS
 from headsearch.methods.collectives import average_gradients, gather, rank, sum_over_ranks
 from headsearch.pretrain import PretrainResult, PretrainSpec, pretrain
-from headsearch.pretrain.distributed import ranks
 from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.prepare import prepare
 from headsearch.pretrain.run import PretrainRun
 from headsearch.testing.pretraining import SMALL_VIT, small_spec
+from headsearch.training.ranks import ranks
 
 STEPS = 6
 TINY_RESNET = {"channels": [8, 8, 16, 16]}

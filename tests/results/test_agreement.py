@@ -8,7 +8,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -39,7 +39,6 @@ def brute_force(x, y):
     return (concordant - discordant) / math.sqrt(untied_x * untied_y) if untied_x * untied_y else None
 
 
-@settings(deadline=None)
 @given(paired)
 def test_tau_is_scipys_and_that_of_counting_pairs(points):
     x, y = zip(*points, strict=True)
@@ -54,7 +53,6 @@ def test_tau_is_scipys_and_that_of_counting_pairs(points):
         assert found.p == pytest.approx(expected.pvalue, nan_ok=True)
 
 
-@settings(deadline=None, max_examples=30)
 @given(paired)
 def test_tau_is_symmetric_and_turns_with_the_order(points):
     x, y = zip(*points, strict=True)

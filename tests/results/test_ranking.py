@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.study._multi_objective import _fast_non_domination_rank
 
@@ -69,13 +69,11 @@ def brute_force_layers(points):
 small = st.integers(0, 6).map(float)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(small, small), max_size=40))
 def test_layers_are_those_of_peeling_fronts_off_one_by_one(points):
     assert pareto_layers(points) == brute_force_layers(points)
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 100)), min_size=1, max_size=40))
 def test_layers_are_optunas(points):
     expected = _fast_non_domination_rank(-np.array(points)) + 1
@@ -154,7 +152,6 @@ def test_trials_of_a_screen_and_proxies_are_ranked_apart():
     assert heads_tried(records) == 1
 
 
-@settings(deadline=None, max_examples=30)
 @given(st.randoms(use_true_random=False), st.sampled_from(["pareto", "probe", "discrepancy"]))
 def test_the_order_of_the_records_does_not_matter(shuffler, by):
     draws = random.Random(0)

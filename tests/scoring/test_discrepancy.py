@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
@@ -130,7 +130,6 @@ def test_procrustes_is_a_metric_on_a_triangle():
     assert angular_procrustes(x, y) == pytest.approx(angular_procrustes(y, x))
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(20, 60),
@@ -147,7 +146,6 @@ def test_rotation_scale_and_translation_change_nothing(measure, seed, n, d, scal
     assert measure(y, scale * x @ rotation + shift) == pytest.approx(measure(y, x), abs=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), d=st.integers(2, 40), scale=st.floats(1e-2, 1e2))
 def test_every_discrepancy_of_a_rotated_copy_is_zero(seed, d, scale):
     x = gaussian(30, d, seed)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist, pdist
 from sklearn.neighbors import NearestNeighbors
@@ -73,7 +73,6 @@ def test_uniformity_on_a_whole_sphere_is_that_of_the_integral():
     assert uniformity(gaussian(4000, 3, 0)) == pytest.approx(math.log(mean), abs=0.02)
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), d=st.integers(2, 12), scale=st.floats(1e-3, 1e3))
 def test_rotation_and_scale_change_nothing(seed, d, scale):
     first, second = two_views(n=30, d=d, seed=seed)

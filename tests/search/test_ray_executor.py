@@ -26,9 +26,10 @@ from headsearch.runs.reading import read_records
 from headsearch.search.executors.ray_cluster import check_device, check_room, connected, room
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.session import run_search
-from headsearch.testing.executors import Diary, DiaryToy, Watcher
+from headsearch.testing.executors import Watcher
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
+from headsearch.testing.traces import Diary, DiaryToy
 from headsearch.training.trial import Training
 
 two_cores = pytest.mark.skipif(cores() < 2, reason="two workers need two cores")
@@ -55,6 +56,8 @@ def grid(**search: Any) -> Any:
         ({"gpus_per_trial": 1}, [node(16, 4), node(2, 4), node(64)], 6),
         # 0.3 of a GPU fits three times on one, and not ten times on three.
         ({"gpus_per_trial": 0.3}, [node(16, 3)], 9),
+        # One that asks for two finds them on one node.
+        ({"gpus_per_trial": 2}, [node(16, 4), node(16, 3), node(16, 1)], 3),
         ({}, [node(4, alive=False), node(3)], 3),
     ],
 )
@@ -89,8 +92,10 @@ def test_a_trial_that_fits_nowhere_is_refused(asked: dict[str, Any], message: st
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"gpus_per_trial": 1.5}, "a trial trains on one GPU, expected at most 1, got 1.5"),
-        ({"gpus_per_trial": 2}, "a trial trains on one GPU, expected at most 1, got 2"),
+        (
+            {"gpus_per_trial": 1.5},
+            "gpus_per_trial: expected a whole number, or a share of one GPU, got 1.5",
+        ),
         ({"address": "ray://head:10001"}, "expected null, auto or host:port of the cluster's head"),
         ({"address": "head"}, "expected null, auto or host:port"),
         ({"cpus_per_trial": 0}, "greater than 0"),
@@ -247,7 +252,7 @@ def test_checkpoints_travel_through_the_storage_that_is_named(tmp_path: Path, cl
 SEARCH = """
 import sys
 from pathlib import Path
-from headsearch.testing.executors import DiaryToy
+from headsearch.testing.traces import DiaryToy
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
 experiment = toy_experiment(trials=2, finalists=2, replicates=2, sampler="grid", executor={"kind": "ray"})

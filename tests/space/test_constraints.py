@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headsearch.base.info import BaseInfo
@@ -167,7 +167,6 @@ def test_size_and_nesting_are_bounded(text: str) -> None:
         parse_constraint(text, HERE)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.text(max_size=40) | st.text(alphabet="depthbas.()[]<>=+-*/% '\"0123456789:,notrdi", max_size=60))
 def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     try:

@@ -16,7 +16,7 @@ from headsearch.errors import SpaceError
 from headsearch.heads import HeadConfig, validate_stage
 from headsearch.space import Space, parse_space
 
-FAST = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+FAST = settings(suppress_health_check=list(HealthCheck))
 Shared = Mapping[str, Any]
 
 

@@ -8,7 +8,7 @@ import textwrap
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headsearch.errors import SpaceError
@@ -306,7 +306,6 @@ def test_reals_may_be_written_with_a_bare_exponent() -> None:
     assert space.default().stages[0].params["drop_path"] == 0.001
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="headvitone_ofstack:{}[], \n-#&*!|>'\"0123.@/", max_size=80))
 def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     assert refusal(TAG + text) is None or is_one_located_line(refusal(TAG + text))
@@ -334,7 +333,6 @@ def test_a_value_of_several_lines_is_named_on_one() -> None:
     assert '"bottle\\nneck"' in told
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_damaged_space_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
     text = (shipped_folder("search_spaces") / "paper.yaml").read_text(encoding="utf-8")

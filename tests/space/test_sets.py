@@ -11,7 +11,7 @@ import jsonschema
 import optuna
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -259,7 +259,6 @@ def test_the_tree_shows_both_forms() -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
 def test_a_sample_has_one_identity_in_any_order(seed: int) -> None:
     head = parse(DRAWN).sample(random.Random(seed))

@@ -188,10 +188,10 @@ def test_a_killed_trial_resumes_bit_for_bit(
 
     unpatched = Trainer.step
 
-    def step_until_killed(trainer: Trainer, views: Any, step: int) -> torch.Tensor:
+    def step_until_killed(trainer: Trainer, views: Any, step: int, masks: None) -> torch.Tensor:
         if step == killed_at_step:
             raise Killed
-        return unpatched(trainer, views, step)
+        return unpatched(trainer, views, step, masks)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", step_until_killed)

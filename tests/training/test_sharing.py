@@ -20,7 +20,7 @@ from headsearch.heads.registry import parse_head
 from headsearch.search.executors import Failed, attempt
 from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.training import sharing
-from headsearch.training.devices import shared_gpu
+from headsearch.training.devices import shared_gpus
 from headsearch.training.proxy import ProxyEvaluator
 from headsearch.training.sharing import SharedGPU
 from headsearch.training.trial import RungScores
@@ -237,13 +237,13 @@ def test_another_user_may_take_the_lock_too(locks: Path) -> None:
 
 
 def test_the_cpu_is_not_taken_by_turns() -> None:
-    assert shared_gpu(torch.device("cpu"), pytest.fail) is None
+    assert shared_gpus(torch.device("cpu"), 2, pytest.fail) == []
 
 
 GREEDY = """
 import sys, tempfile
 import torch
-from headsearch.training.devices import shared_gpu
+from headsearch.training.devices import shared_gpus
 
 tempfile.tempdir = sys.argv[1]
 
@@ -257,7 +257,8 @@ def fill():
     print("full", flush=True)
     sys.stdin.read()
 
-shared_gpu(torch.device("cuda"), print).train(fill)
+(gpu,) = shared_gpus(torch.device("cuda"), 1, print)
+gpu.train(fill)
 """
 
 

@@ -122,7 +122,7 @@ def test_a_search_in_processes_agrees_with_one_inline_and_a_file_with_the_trunk_
         "one for both seeds"
     )
 
-    executor = {"kind": "process", "workers": 2}
+    executor = {"kind": "process", "workers": 1}
     processes = searched(small_search(images, {"epochs": 3}, executor=executor), tmp_path / "processes")
     assert without_time(processes) == without_time(inline)
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import pickle
-import signal
-import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import ModuleType
 
+from headsearch.processes import ending, strike, without_main
 from headsearch.search.executors import Failed, TrainingSource
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.worker import Ended, Message, Progressed, Ready, Reported, Waits, work
@@ -134,7 +131,7 @@ class _Worker:
             self.pipe, theirs = context.Pipe()
             # Not a daemon, which may have no children: trials start loaders.
             self.process = context.Process(target=work, args=(theirs, self.placement, self.packed))
-            with _without_main():
+            with without_main():
                 self.process.start()
             theirs.close()
             self.pipe.send(training)
@@ -169,11 +166,8 @@ class _Worker:
 
     def strike(self) -> None:
         """Kill the process and all it has started; do not wait for it."""
-        if self.process is not None and self.process.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            # Where it had no time to make its group.
-            self.process.kill()
+        if self.process is not None:
+            strike(self.process)
 
     def kill(self) -> str:
         """End the process and all it has started, now. Returns how it ended, for people."""
@@ -181,24 +175,11 @@ class _Worker:
             return "never started"
         self.strike()
         self.process.join()
-        code = self.process.exitcode
+        how = ending(self.process)
         self.process.close()
         self.pipe.close()
         self.process = self.pipe = None
-        return (
-            f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-        )
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Meanwhile, a process that is spawned does not begin by importing the script that runs here: nothing of it is needed, and one that calls
-    `headsearch.search` outside of `if __name__ == "__main__"` would search again."""
-    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+        return how
 
 
 def _heard(busy: Sequence[_Worker]) -> list[_Worker]:

@@ -159,6 +159,8 @@ def room(spec: RaySpec, nodes: Sequence[Mapping[str, Any]]) -> int:
 
 def _fits(spec: RaySpec, cpus: float, gpus: float) -> int:
     trials = int(cpus / spec.cpus_per_trial + 1e-9)
+    if spec.gpus_per_trial > 1:
+        return int(min(trials, gpus // spec.gpus_per_trial))
     if spec.gpus_per_trial > 0:
         # A share of a GPU is a share of one, not of two.
         return int(min(trials, gpus * int(1 / spec.gpus_per_trial + 1e-9)))

@@ -7,15 +7,12 @@ worker → coordinator    `Ready` once, then per training any number of `Waits`,
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
 import pickle
-import signal
-import threading
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 
+from headsearch.processes import end_with_parent
 from headsearch.search.executors import Outcome, attempt
 from headsearch.search.executors.placement import Placement
 from headsearch.training.trial import Evaluate, RungScores, Training
@@ -66,9 +63,7 @@ Message = Ready | Waits | Progressed | Reported | Ended
 
 def work(pipe: Connection, placement: Placement, packed: bytes) -> None:
     """Run the trainings that come through `pipe` with the pickled evaluator in `packed`, which is unpacked here: it may import torch."""
-    # A group of its own: Ctrl-C in the terminal is the coordinator's business, and what a trial starts (loaders) ends with the worker.
-    os.setpgid(0, 0)
-    threading.Thread(target=_end_with_the_coordinator, daemon=True).start()
+    end_with_parent()
     placement.apply()
     evaluate: Evaluate = pickle.loads(packed)
     placement.apply()
@@ -99,11 +94,3 @@ def _serve(pipe: Connection, evaluate: Evaluate) -> None:
     pipe.send(Ready())
     while (training := pipe.recv()) is not None:
         pipe.send(Ended(attempt(evaluate, training, report, progress, waits)))
-
-
-def _end_with_the_coordinator() -> None:
-    """Wait until the coordinating process is gone, however it went, and end this one with all that it has started."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has been started by a coordinator"
-    wait([parent.sentinel])
-    os.killpg(0, signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""The ranks of a pretraining: who they are, where each trains, and what they must agree on.
+"""The ranks of a training: who they are, where each trains, which rows of a batch are its own, and how they normalise.
 
-torchrun (or a scheduler that sets the same variables) starts one process per rank: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
+Whoever starts them (torchrun, or a scheduler that sets the same variables) starts one process per rank: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and
 MASTER_PORT in the environment. Tensors on accelerators travel by NCCL; what is decided on the host travels by gloo, so that no
 decision waits for an accelerator.
 """
@@ -18,9 +18,8 @@ import torch.distributed as dist
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from headsearch.errors import ExperimentError
+from headsearch.errors import ExperimentError, RankLost
 from headsearch.methods.collectives import rank, world_size
-from headsearch.pretrain.result import RankLost
 from headsearch.training.devices import resolve_device
 
 _PATIENCE = timedelta(hours=2)
@@ -66,11 +65,24 @@ def ranks(device: str) -> Iterator[Place]:
     try:
         yield Place(chosen, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
+        if is_of_a_connection(error):
             raise RankLost from error
         raise
     finally:
         dist.destroy_process_group()
+
+
+def is_of_a_connection(error: Exception) -> bool:
+    """Whether an error is torch's, about a connection to another rank."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def own_rows(batch_size: int, parts: int = 1) -> list[slice]:
+    """Which rows of a batch are this rank's: of each of `parts` equal parts, an equal share."""
+    part = batch_size // parts
+    share = part // world_size()
+    starts = (index * part + rank() * share for index in range(parts))
+    return [slice(start, start + share) for start in starts]
 
 
 def synchronise_batch_norms(module: nn.Module, device: torch.device) -> None:
