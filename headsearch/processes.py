@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
@@ -26,16 +26,29 @@ def without_main() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Have this process end as soon as the one that started it is gone, however it went, and with it all that this one has started.
+    """Have this process end as soon as the one that started it is gone, however it went, and with it all that this one has started."""
+    end_after(parent_ends)
+
+
+def end_after(gone: Callable[[], object]) -> None:
+    """Have this process end, and with it all that it has started, once `gone` has returned, which is called in a thread.
 
     It gets a group of its own: Ctrl-C in the terminal is the business of who started it.
     """
-    os.setpgid(0, 0)
-    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    threading.Thread(target=_end, args=(gone,), daemon=True).start()
+
+
+def parent_ends() -> None:
+    """Wait until the process that started this one is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "called by a process that another has started"
+    wait([parent.sentinel])
 
 
 def strike(process: BaseProcess) -> None:
-    """Kill a process that called `end_with_parent`, and all it has started; do not wait for it."""
+    """Kill a process that called `end_after`, and all it has started; do not wait for it."""
     if process.pid is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -49,8 +62,6 @@ def ending(process: BaseProcess) -> str:
     return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
 
 
-def _wait_for_the_end() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "called by a process that another has started"
-    wait([parent.sentinel])
+def _end(gone: Callable[[], object]) -> None:
+    gone()
     os.killpg(0, signal.SIGKILL)

@@ -101,7 +101,7 @@ def test_data_of_a_plugin_are_named_on_the_command_line(guests: list[str]) -> No
         ({"executor": {"kind": "polite", "kwargs": {"load": -1.0}}}, "search.executor: kwargs.load: input should be greater than 0, got -1.0"),
         ({"executor": {"kind": "polite", "load": 1.0}}, "unknown key 'search.executor.load'; expected one of: kind, kwargs"),
         ({"executor": {"kind": "process", "wrkers": 1}}, "unknown key 'search.executor.wrkers'; did you mean 'workers'?"),
-        ({"executor": "polite"}, "search.executor: expected {kind: inline} or {kind: process} or {kind: ray}, got 'polite'"),
+        ({"executor": "polite"}, "search.executor: expected {kind: inline} or {kind: process} or {kind: ray} or {kind: slurm}, got 'polite'"),
         ({"callbacks": [{"kind": "diry"}]}, ".kind: 'diry' is not known; did you mean 'diary'?"),
         ({"callbacks": [{"kind": "diary", "kwargs": {"fle": "x"}}]}, "kwargs: diary has no option 'fle'; did you mean 'file'?"),
         ({"callbacks": [{"kind": "diary"}, {"kind": "diary"}]}, "callbacks must not repeat"),

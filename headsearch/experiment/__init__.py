@@ -6,7 +6,7 @@ be written back so that a run tells exactly what it did. Nothing here builds a m
 
 from headsearch.experiment.loading import load_experiment, parse_experiment, shorthand
 from headsearch.experiment.schema import Experiment
-from headsearch.experiment.search import HalvingSpec, InlineSpec, ProcessSpec, RaySpec, SearchSpec
+from headsearch.experiment.search import HalvingSpec, InlineSpec, ProcessSpec, RaySpec, SearchSpec, SlurmSpec
 from headsearch.experiment.sections import DataSpec, MethodSpec, ProxySpec, ScheduleSpec
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "RaySpec",
     "ScheduleSpec",
     "SearchSpec",
+    "SlurmSpec",
     "load_experiment",
     "parse_experiment",
     "shorthand",

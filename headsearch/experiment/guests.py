@@ -44,7 +44,7 @@ class CallbackEntry(Entry):
 
 
 EXECUTORS: Registry[ExecutorEntry] = Registry(
-    ExecutorEntry, "executor", (), taken=("inline", "process", "ray")
+    ExecutorEntry, "executor", (), taken=("inline", "process", "ray", "slurm")
 )
 """Executors of plug-ins."""
 

@@ -79,10 +79,31 @@ class RaySpec(Section):
         return self
 
 
+class SlurmSpec(Section):
+    """Trials run in jobs of a SLURM cluster."""
+
+    kind: Literal["slurm"] = "slurm"
+    workers: Positive = 2
+    """Jobs, each of which takes one trial after the other."""
+    cpus_per_trial: Positive = 1
+    """Of each job; also the threads of its trials."""
+    gpus_per_trial: Annotated[int, Field(ge=0)] = 0
+    """Of each job: a trial trains on so many, each with an equal share of a batch. 0: trials see none."""
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial whose job was lost is taken up by another. Jobs that are preempted, or whose node fails, are not counted."""
+    timeout: Annotated[float, Field(gt=0)] = 1800.0
+    """Seconds without a sign of life after which a job is lost. Reading the images and scoring a rung give none meanwhile."""
+    host: str | None = None
+    """Name or address by which nodes reach the machine of `headsearch run`; null: its host name."""
+    sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
+    """More options of sbatch by their long names, e.g. {partition: gpu, time: 8:00:00, mem: 16G}; true: one that takes no value."""
+
+
 ExecutorSpec = Annotated[
     Annotated[InlineSpec, Tag("inline")]
     | Annotated[ProcessSpec, Tag("process")]
     | Annotated[RaySpec, Tag("ray")]
+    | Annotated[SlurmSpec, Tag("slurm")]
     | Annotated[GuestExecutor, Tag(GUEST)],
     Discriminator(kind_of(EXECUTORS)),
 ]
@@ -233,7 +254,9 @@ class SearchSpec(Section):
     @property
     def ranks(self) -> int:
         """Processes that train one trial together."""
-        return max(1, int(self.executor.gpus_per_trial)) if isinstance(self.executor, RaySpec) else 1
+        return (
+            max(1, int(self.executor.gpus_per_trial)) if isinstance(self.executor, RaySpec | SlurmSpec) else 1
+        )
 
     @property
     def most_further_seeds(self) -> int:

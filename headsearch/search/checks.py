@@ -7,15 +7,16 @@ from pathlib import Path
 from headsearch.cores import cores
 from headsearch.data.names import check_data
 from headsearch.errors import ExperimentError, SpaceError, did_you_mean, require
-from headsearch.experiment import Experiment, ProcessSpec, RaySpec
+from headsearch.experiment import Experiment, ProcessSpec, RaySpec, SlurmSpec
 from headsearch.experiment.sections import TRUNK_EXPECTED
 from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
 from headsearch.plugins import load_plugins
 from headsearch.scoring.discrepancy import measure_names
 from headsearch.search.callbacks import check_callbacks
-from headsearch.search.executors.placement import divide
-from headsearch.search.executors.ray_cluster import check_device, reach
+from headsearch.search.executors.placement import check_device, divide
+from headsearch.search.executors.ray_cluster import reach
+from headsearch.search.executors.slurm_jobs import check_programs
 from headsearch.search.materials import Materials
 from headsearch.space import Space
 from headsearch.training.augmentation import build_augmentation
@@ -43,6 +44,9 @@ def check_experiment(experiment: Experiment) -> None:
         check_device(executor, experiment.proxy.device)
         if executor.address not in (None, "auto"):
             reach(str(executor.address))
+    elif isinstance(executor, SlurmSpec):
+        check_programs()
+        check_device(executor, experiment.proxy.device)
     check_callbacks(experiment.search.callbacks)
     check_data(experiment.data.dataset, experiment.data.root)
     if experiment.base.weights not in (None, "pretrained"):

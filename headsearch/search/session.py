@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsearch.errors import ExperimentError, PluginError, RunError
-from headsearch.experiment import Experiment, InlineSpec, ProcessSpec
+from headsearch.experiment import Experiment, InlineSpec, ProcessSpec, SlurmSpec
 from headsearch.experiment.budget import SIZES, hours, subset_share
 from headsearch.experiment.callbacks import MlflowSpec
 from headsearch.experiment.guests import EXECUTORS, GuestExecutor
@@ -25,8 +25,10 @@ from headsearch.search.callbacks.tracker import Subject
 from headsearch.search.checks import check_candidates, check_experiment, check_grids, check_sets
 from headsearch.search.coordinator import Coordinator
 from headsearch.search.executors import Executor, InlineExecutor
-from headsearch.search.executors.placement import place_workers
+from headsearch.search.executors.placement import check_device, place_workers
 from headsearch.search.executors.process import ProcessExecutor
+from headsearch.search.executors.slurm import SlurmExecutor
+from headsearch.search.executors.slurm_jobs import check_options
 from headsearch.search.funnel import heads_to_screen
 from headsearch.search.lease import Lease
 from headsearch.search.ledger import Ledger
@@ -254,8 +256,12 @@ def open_executor(experiment: Experiment, out: Path) -> Iterator[Executor]:
     elif isinstance(spec, ProcessSpec):
         placements = place_workers(spec, device)
         yield ProcessExecutor(placements, max_retries=spec.max_retries, timeout=spec.timeout)
+    elif isinstance(spec, SlurmSpec):
+        check_device(spec, device)
+        check_options(spec)
+        yield SlurmExecutor(spec, out)
     else:
-        from headsearch.search.executors.ray_cluster import check_device, connected
+        from headsearch.search.executors.ray_cluster import connected
 
         check_device(spec, device)
         with connected(spec):

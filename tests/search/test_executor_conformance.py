@@ -10,11 +10,12 @@ import pytest
 
 from headsearch.cores import cores
 from headsearch.errors import RunError
-from headsearch.experiment import RaySpec
+from headsearch.experiment import RaySpec, SlurmSpec
 from headsearch.runs.reading import read_records
 from headsearch.search.executors import Executor, InlineExecutor
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.process import ProcessExecutor
+from headsearch.search.executors.slurm import SlurmExecutor
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing import executors
 from headsearch.testing.executors import MakeExecutor
@@ -49,30 +50,35 @@ def ray(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
     return contextlib.nullcontext(RayExecutor(RaySpec(workers=2, max_retries=max_retries), run))
 
 
-SLOW_ON_RAY = [
+def slurm(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
+    return contextlib.nullcontext(SlurmExecutor(SlurmSpec(workers=2, max_retries=max_retries), run))
+
+
+SLOW_ON_CLUSTERS = [
     pytest.param(inline, id="inline"),
     pytest.param(process, id="process"),
     pytest.param(ray, id="ray", marks=pytest.mark.slow),
+    pytest.param(slurm, id="slurm", marks=pytest.mark.slow),
 ]
 
 
-@pytest.fixture(params=[inline, process, ray], ids=["inline", "process", "ray"])
+@pytest.fixture(params=[inline, process, ray, slurm], ids=["inline", "process", "ray", "slurm"])
 def make(request: pytest.FixtureRequest) -> MakeExecutor:
-    if request.param is ray:
-        request.getfixturevalue("cluster")
+    if request.param in (ray, slurm):
+        request.getfixturevalue("cluster" if request.param is ray else "slurm")
     chosen: MakeExecutor = request.param
     return chosen
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
-@pytest.mark.parametrize("make", SLOW_ON_RAY, indirect=True)
+@pytest.mark.parametrize("make", SLOW_ON_CLUSTERS, indirect=True)
 def test_executors_conform(
     make: MakeExecutor, check: Callable[[MakeExecutor, Path], None], tmp_path: Path
 ) -> None:
     check(make, tmp_path)
 
 
-@pytest.mark.parametrize("make", SLOW_ON_RAY, indirect=True)
+@pytest.mark.parametrize("make", SLOW_ON_CLUSTERS, indirect=True)
 def test_what_would_end_every_trial_ends_the_search(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_halt(make, tmp_path)
 
@@ -86,21 +92,21 @@ def test_scores_do_not_depend_on_the_executor(make: MakeExecutor, tmp_path: Path
     executors.check_scores(make, tmp_path, workers=1 if make is inline else 2)
 
 
-@pytest.mark.parametrize("make", [process, ray], indirect=True, ids=["process", "ray"])
+@pytest.mark.parametrize("make", [process, ray, slurm], indirect=True, ids=["process", "ray", "slurm"])
 def test_lost_workers_are_replaced(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_lost_workers(make, tmp_path)
 
 
 @pytest.mark.parametrize(
     "make",
-    [pytest.param(impatient, id="process"), pytest.param(ray, id="ray", marks=pytest.mark.slow)],
+    [pytest.param(impatient, id="process"), *SLOW_ON_CLUSTERS[2:]],
     indirect=True,
 )
 def test_a_head_is_not_blamed_for_neighbours_on_its_gpu(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_shared_gpu(make, tmp_path, workers=2)
 
 
-@pytest.mark.parametrize("make", SLOW_ON_RAY, indirect=True)
+@pytest.mark.parametrize("make", SLOW_ON_CLUSTERS, indirect=True)
 def test_a_disk_that_is_full_ends_the_search_and_the_trial_resumes(
     make: MakeExecutor, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from headsearch.cores import cores, take_share
 from headsearch.errors import ExperimentError
-from headsearch.experiment import ProcessSpec
+from headsearch.experiment import ProcessSpec, RaySpec, SlurmSpec
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -74,6 +74,22 @@ def divide(spec: ProcessSpec, cores: int, gpus: list[str] | None) -> list[Placem
         )
     share = cores // spec.workers
     return [Placement(share, gpus[worker % len(gpus)] if gpus else None) for worker in range(spec.workers)]
+
+
+def check_device(spec: RaySpec | SlurmSpec, device: str) -> None:
+    """Check that trials on `proxy.device` get what they ask for.
+
+    Raises:
+        ExperimentError: a GPU is asked for and none given to trials, or one by its number, which the cluster alone can choose.
+    """
+    if device.startswith("cuda:"):
+        raise ExperimentError(
+            f"proxy.device: {device!r} with the {spec.kind} executor, which chooses the GPU; expected cuda or auto"
+        )
+    if device == "cuda" and spec.gpus_per_trial == 0:
+        raise ExperimentError(
+            "search.executor.gpus_per_trial: 0, but proxy.device is cuda; expected more than 0, e.g. 1"
+        )
 
 
 def visible_gpus(count: int, environment: Mapping[str, str]) -> list[str]:

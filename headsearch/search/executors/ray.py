@@ -32,8 +32,8 @@ from ray.tune.search import Searcher
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import RaySpec
 from headsearch.search.executors import Failed, Outcome, Stopped, TrainingSource
+from headsearch.search.executors.leading import START_SECONDS
 from headsearch.search.executors.placement import Placement
-from headsearch.search.executors.process import START_SECONDS
 from headsearch.search.executors.ray_cluster import cluster_nodes, room
 from headsearch.search.executors.ray_trial import MARKER, MESSAGE, Assignment, run_trial
 from headsearch.search.executors.worker import Ended, Progressed, Reported, Waits

@@ -103,22 +103,6 @@ def _own_token() -> str:
     return secrets.token_hex(16)
 
 
-def check_device(spec: RaySpec, device: str) -> None:
-    """Check that trials on `proxy.device` get what they ask for.
-
-    Raises:
-        ExperimentError: a GPU is asked for and none given to trials, or one by its number, which Ray alone can choose.
-    """
-    if device.startswith("cuda:"):
-        raise ExperimentError(
-            f"proxy.device: {device!r} with the ray executor, which chooses the GPU; expected cuda or auto"
-        )
-    if device == "cuda" and spec.gpus_per_trial == 0:
-        raise ExperimentError(
-            "search.executor.gpus_per_trial: 0, but proxy.device is cuda; expected more than 0, e.g. 1 or 0.5"
-        )
-
-
 def check_room(spec: RaySpec, nodes: Sequence[Mapping[str, Any]]) -> None:
     """Check that one of the nodes can hold a trial.
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import pickle
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from headsearch.processes import end_with_parent
+from headsearch.processes import end_after, parent_ends
 from headsearch.search.executors import Outcome, attempt
 from headsearch.search.executors.placement import Placement
 from headsearch.training.trial import Evaluate, RungScores, Training
@@ -61,9 +62,14 @@ class Ended:
 Message = Ready | Waits | Progressed | Reported | Ended
 
 
-def work(pipe: Connection, placement: Placement, packed: bytes) -> None:
-    """Run the trainings that come through `pipe` with the pickled evaluator in `packed`, which is unpacked here: it may import torch."""
-    end_with_parent()
+def work(
+    pipe: Connection, placement: Placement, packed: bytes, gone: Callable[[], object] = parent_ends
+) -> None:
+    """Run the trainings that come through `pipe` with the pickled evaluator in `packed`, which is unpacked here: it may import torch.
+
+    `gone` returns when the coordinator is no more.
+    """
+    end_after(gone)
     placement.apply()
     evaluate: Evaluate = pickle.loads(packed)
     placement.apply()
