@@ -83,7 +83,7 @@ def test_what_would_end_every_trial_ends_the_search(make: MakeExecutor, tmp_path
     executors.check_halt(make, tmp_path)
 
 
-@pytest.mark.parametrize("make", SLOW_ON_RAY, indirect=True)
+@pytest.mark.parametrize("make", SLOW_ON_CLUSTERS, indirect=True)
 def test_a_trunk_is_trained_once_by_every_executor(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_trunk(make, tmp_path)
 

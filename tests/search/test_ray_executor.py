@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import Started
 
 from headsearch.cores import cores
 from headsearch.errors import ExperimentError, RunError
@@ -396,3 +397,40 @@ def test_one_experiment_scores_the_same_on_every_executor(tmp_path: Path) -> Non
         records = run_search(load_experiment("digits", [*settings, *executor]), out).records
         assert found(records) == found(inline), executor
         assert len((out / "trials" / "0" / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def on_two_gpus(out: Path, settings: list[str]) -> list[Any]:
+    """A search on a cluster that believes in two GPUs, so that ranks of a trial are placed as on GPUs, and train on CPUs."""
+    import ray
+
+    ray.init("local", num_cpus=cores(), num_gpus=2, include_dashboard=False, log_to_driver=False)
+    return run_search(load_experiment("digits", settings), out).records
+
+
+@two_cores
+@pytest.mark.slow
+def test_trials_that_are_given_two_gpus_train_on_both_and_score_as_on_one(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    # Without batch norms, which CPU ranks do not share.
+    space.write_text("space: headsearch/space@1\nhead: {convnext: {depth: {choice: [1, 2]}}}\n")
+    settings = [
+        f"search.space={space}",
+        "method.name=dino",
+        "data.subset=512",
+        "proxy.epochs=1",
+        "proxy.device=cpu",
+        "search.strategy=proxies",
+        "search.trials=2",
+        "search.finalists=0",
+        "search.sampler=grid",
+        "search.replicates=1",
+        "search.controls=[none]",
+    ]
+    two = "search.executor={kind: ray, address: auto, gpus_per_trial: 2}"
+    environment = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    records = Started(on_two_gpus, tmp_path / "two", [*settings, two], environment=environment).result()
+    inline = run_search(load_experiment("digits", settings), tmp_path / "one").records
+    losses = [{r.head_id: r.rungs[-1].loss for r in found} for found in (records, inline)]
+    assert len(losses[0]) == 3
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0] != losses[1], "rounding tells that two have trained"
