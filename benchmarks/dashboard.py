@@ -24,7 +24,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-LIMITS = {"start_seconds": 3.0, "first_page_seconds": 3.0, "refresh_ms": 500.0, "memory_mb": 500.0}
+LIMITS = {"start_seconds": 3.0, "first_page_seconds": 1.0, "refresh_ms": 500.0, "memory_mb": 500.0}
 """What the figures must stay below."""
 
 _SPACE = """

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 
 from headsearch.report.palette import CONTROL_MARKERS, DASHES, GREY, MARKERS, SERIES, family_styles
@@ -65,12 +67,12 @@ def pareto(view: Run) -> go.Figure:
         size, opacity = (11, 0.95) if len(heads) < 200 else (7, 0.75)
         figure.add_scatter(
             name=plain(family),
-            x=[short(row.discrepancy) for row in rows],
-            y=[short(_height(view, row)) for row in rows],
+            x=_array([short(row.discrepancy) for row in rows]),
+            y=_array([short(_height(view, row)) for row in rows]),
             mode="markers",
             marker={"color": colour, "symbol": marker, "size": size, "opacity": opacity},
             error_y=_errors(rows) if view.labels and len(heads) < 200 else None,
-            customdata=[[plain(row.head_id), row.rank, _told(row, view)] for row in rows],
+            customdata=_array([[plain(row.head_id), row.rank, _told(row, view)] for row in rows]),
             hovertemplate="<b>%{customdata[0]}</b><br>rank %{customdata[1]}<br>%{customdata[2]}<extra></extra>",
         )
     _controls(figure, view)
@@ -188,11 +190,11 @@ def _stopped(figure: go.Figure, view: Run, styles: Mapping[str, tuple[str, str]]
             name="stopped early, at its last rung",
             legendgroup="stopped",
             showlegend=group[0] is found[0],
-            x=[short(x) for _, x, _ in group],
-            y=[short(y) for _, _, y in group],
+            x=_array([short(x) for _, x, _ in group]),
+            y=_array([short(y) for _, _, y in group]),
             mode="markers",
             marker={"color": colour, "symbol": f"{marker}-open", "size": 7, "opacity": 0.4},
-            customdata=[[plain(record.head_id), record.rungs[-1].epoch] for record, _, _ in group],
+            customdata=_array([[plain(record.head_id), record.rungs[-1].epoch] for record, _, _ in group]),
             hovertemplate="<b>%{customdata[0]}</b><br>stopped at epoch %{customdata[1]}<br>"
             "discrepancy %{x:.3f}, %{y:.1f}<extra></extra>",
         )
@@ -266,6 +268,11 @@ def _scored(view: Run, rung: RungScores) -> float | None:
 def _errors(rows: Iterable[RankRow]) -> dict[str, Any]:
     sizes = [short(row.probe_sd) or 0 for row in rows]
     return {"type": "data", "array": sizes, "thickness": 1, "width": 0, "color": GREY}
+
+
+def _array(values: Sequence[object]) -> npt.NDArray[np.object_]:
+    """Values of thousands of points. Those of a list plotly checks one by one, which takes it most of a second."""
+    return np.array(values, dtype=object)
 
 
 def short(value: float | None) -> float | None:

@@ -87,6 +87,6 @@ def _style(style: Mapping[str, Any]) -> str:
 
 def _graph(props: Mapping[str, Any]) -> Iterator[str]:
     drawn = {"data": [], "layout": {}, **props["figure"].to_plotly_json(), "config": props["config"]}
-    text = script_json(json.dumps(drawn, separators=(",", ":"), allow_nan=False))
+    text = script_json(json.dumps(drawn, separators=(",", ":"), allow_nan=False, default=list))
     style = html.escape(_style(props.get("style", {})))
     yield f'<div class="plot" style="{style}"><script type="application/json">{text}</script></div>'

@@ -9,6 +9,7 @@ them, or when all have theirs. The next seed follows from the results of those b
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def further_seeds(records: Sequence[TrialRecord], search: SearchSpec, *, labels:
     again = [head for head in controls if head in complete]
     ranked = [
         row.head_id
-        for row in rank(first, labels=labels, target_epochs=search.target_epochs)
+        for row in rank(_leading(first, search.finalists + len(controls)), labels=labels)
         if row.rank is not None
     ]
     best = [head for head in ranked[: search.finalists] if head not in controls]
@@ -87,6 +88,17 @@ def further_seeds(records: Sequence[TrialRecord], search: SearchSpec, *, labels:
             had, of_none = of_none, max(of_none, search.seeds_of_none(len(best), seed[1] + 1))
             wanted += [(none, n) for n in range(had, of_none)]
     return Seeds(tuple(wanted), complete=False, most=len(everything))
+
+
+def _leading(first: Sequence[TrialRecord], most: int) -> list[TrialRecord]:
+    """Those of the first trials that can be among the `most` best heads: where every head has one, no noise is known, and the score orders."""
+    scores = {
+        r.head_id: r.score if r.score is not None and math.isfinite(r.score) else -math.inf
+        for r in first
+        if r.state == "complete"
+    }
+    least = min(heapq.nlargest(most, scores.values()), default=-math.inf)
+    return [record for record in first if scores.get(record.head_id, -math.inf) >= least]
 
 
 def knowledge_gradient(heads: Sequence[Belief], noise: Noise) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from headsearch.files import checked
@@ -70,7 +70,7 @@ class TrialRecord:
             | {
                 "config": self.config.to_dict(),
                 "rungs": [rung.to_dict() for rung in self.rungs],
-                "cost": asdict(self.cost) if self.cost is not None else None,
+                "cost": vars(self.cost) if self.cost is not None else None,
             }
         )
         return plain

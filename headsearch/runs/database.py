@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,6 @@ from optuna.distributions import distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.trial import TrialState, create_trial
 
 from headsearch.errors import RunError
 from headsearch.runs.failures import NumberTaken, StorageAway, cause_of
@@ -25,7 +23,7 @@ from headsearch.runs.failures import NumberTaken, StorageAway, cause_of
 if TYPE_CHECKING:
     import sqlite3
 
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
 CONNECT_SECONDS = 10
 """For a server to answer."""
@@ -38,26 +36,92 @@ _EXTRAS = {"postgresql+psycopg": "postgresql", "mysql+pymysql": "mysql"}
 """Which extra of headsearch has the driver."""
 
 
-class Database(RDBStorage):
-    """Optuna's storage, with creation that is safe to repeat, and a trial's creation and end that take one transaction each."""
+_TABLES = models.BaseModel.metadata.tables
+_TRIALS, _PARAMETERS, _VALUES = _TABLES["trials"], _TABLES["trial_params"], _TABLES["trial_values"]
+_TOLD, _NOTED = _TABLES["trial_user_attributes"], _TABLES["trial_system_attributes"]
+_STUDIES, _NOTED_OF_STUDY = _TABLES["studies"], _TABLES["study_system_attributes"]
 
-    def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
-        # Here, with the study locked and before the commit, the number is known. Where it is not known whether a creation succeeded it is
-        # repeated, by Optuna too: it would make a second trial.
-        bare = template_trial
-        if template_trial is not None and template_trial.state == TrialState.RUNNING:
-            # Optuna asks the database twice for every parameter and attribute, which is most of what a trial costs here.
-            bare = create_trial(state=TrialState.RUNNING)
-            bare.datetime_start = template_trial.datetime_start
-        trial = super()._get_prepared_new_trial(study_id, bare, session)
-        if template_trial is not None and trial.number != template_trial.number:
-            raise NumberTaken(f"there is a trial {template_trial.number} already")
-        if template_trial is not None and bare is not template_trial:
-            session.add_all(_parameters(int(trial.trial_id), template_trial))
-            session.add_all(
-                _attributes(int(trial.trial_id), template_trial.system_attrs, template_trial.user_attrs)
-            )
-        return trial
+# Statements are made once, since making one costs as much as running it.
+_IS_TRIAL = _TRIALS.c.trial_id == sqlalchemy.bindparam("trial")
+_LOCK_STUDY = (
+    sqlalchemy.select(_STUDIES.c.study_id)
+    .where(_STUDIES.c.study_id == sqlalchemy.bindparam("study"))
+    .with_for_update()
+)
+_NUMBER_BEFORE = (
+    sqlalchemy.select(_TRIALS.c.number)
+    .where(_TRIALS.c.study_id == sqlalchemy.bindparam("study"))
+    .where(_TRIALS.c.trial_id < sqlalchemy.bindparam("trial"))
+    .order_by(_TRIALS.c.trial_id.desc())
+    .limit(1)
+)
+_STATE = sqlalchemy.select(_TRIALS.c.state).where(_IS_TRIAL).with_for_update()
+_END = sqlalchemy.update(_TRIALS).where(_IS_TRIAL)
+_INSERT = {table: table.insert() for table in (_TRIALS, _PARAMETERS, _VALUES, _TOLD, _NOTED)}
+_REMOVE = {
+    table: sqlalchemy.delete(table)
+    .where(table.c.trial_id == sqlalchemy.bindparam("trial"))
+    .where(table.c.key == sqlalchemy.bindparam("name"))
+    for table in (_TOLD, _NOTED)
+}
+_STUDY_ATTRIBUTES = sqlalchemy.select(_NOTED_OF_STUDY.c.key, _NOTED_OF_STUDY.c.value_json).where(
+    _NOTED_OF_STUDY.c.study_id == sqlalchemy.bindparam("study")
+)
+
+
+class Database(RDBStorage):
+    """Optuna's storage, with creation that is safe to repeat, and what a search writes in one transaction of plain statements each: Optuna asks
+    for every row again before it writes one, by way of objects, which was most of what a trial cost."""
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Create a trial; its id. Raises `NumberTaken` where the template does not have the number that comes next."""
+        if template_trial is None:
+            return int(super().create_new_trial(study_id))
+        trial, asked = template_trial, {"study": study_id}
+        with self.engine.begin() as connection:
+            if connection.execute(_LOCK_STUDY, asked).first() is None:
+                raise KeyError(models.NOT_FOUND_MSG)
+            row = {
+                "study_id": study_id,
+                "number": trial.number,
+                "state": trial.state,
+                "datetime_start": _utc(trial.datetime_start),
+                "datetime_complete": _utc(trial.datetime_complete),
+            }
+            key = connection.execute(_INSERT[_TRIALS], row).inserted_primary_key
+            assert key is not None, "one row was inserted"
+            trial_id = int(key[0])
+            # Now that others wait. Where it is not known whether a creation succeeded it is repeated: it would make a second trial.
+            before = connection.execute(_NUMBER_BEFORE, {**asked, "trial": trial_id}).scalar()
+            if trial.number != (0 if before is None else before + 1):
+                raise NumberTaken(f"there is a trial {trial.number} already")
+            parameters = [
+                {
+                    "trial_id": trial_id,
+                    "param_name": name,
+                    "param_value": trial.distributions[name].to_internal_repr(value),
+                    "distribution_json": distribution_to_json(trial.distributions[name]),
+                }
+                for name, value in trial.params.items()
+            ]
+            _add(connection, _PARAMETERS, parameters)
+            _add(connection, _TOLD, _attributes(trial_id, trial.user_attrs))
+            _add(connection, _NOTED, _attributes(trial_id, trial.system_attrs))
+            _add(connection, _VALUES, _values(trial_id, trial.values))
+        return trial_id
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As Optuna's."""
+        with self.engine.begin() as connection:
+            self._lock(connection, trial_id)
+            _put(connection, _NOTED, trial_id, {key: value})
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """As Optuna's."""
+        with self.engine.connect() as connection:
+            found = connection.execute(_STUDY_ATTRIBUTES, {"study": study_id}).all()
+        # Without any there may be no such study, which Optuna's raises for.
+        return {key: json.loads(text) for key, text in found} or super().get_study_system_attrs(study_id)
 
     def end_trial(
         self,
@@ -73,48 +137,54 @@ class Database(RDBStorage):
             KeyError: there is no such trial.
             UpdateFinishedTrialError: it has ended.
         """
-        with _create_scoped_session(self.scoped_session) as session:
-            trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            self.check_trial_is_updatable(trial_id, trial.state)
-            trial.state = state
-            trial.datetime_complete = datetime.now()
-            for kind, attributes in _kinds(noted, told):
-                session.execute(
-                    sqlalchemy.delete(kind).where(kind.trial_id == trial_id, kind.key.in_(list(attributes)))
-                )
-            session.add_all(_attributes(trial_id, noted, told))
-            for objective, value in enumerate(values or ()):
-                stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-                session.add(
-                    models.TrialValueModel(
-                        trial_id=trial_id, objective=objective, value=stored, value_type=kind
-                    )
-                )
+        with self.engine.begin() as connection:
+            self._lock(connection, trial_id)
+            ended = {"trial": trial_id, "state": state, "datetime_complete": _utc(datetime.now())}
+            connection.execute(_END, ended)
+            _put(connection, _TOLD, trial_id, told)
+            _put(connection, _NOTED, trial_id, noted)
+            _add(connection, _VALUES, _values(trial_id, values))
+
+    def _lock(self, connection: sqlalchemy.Connection, trial_id: int) -> None:
+        """Raises `KeyError` where there is no such trial, `UpdateFinishedTrialError` where it has ended."""
+        state = connection.execute(_STATE, {"trial": trial_id}).scalar()
+        if state is None:
+            raise KeyError(models.NOT_FOUND_MSG)
+        self.check_trial_is_updatable(trial_id, state)
 
 
-def _parameters(trial_id: int, trial: FrozenTrial) -> Iterator[models.BaseModel]:
-    """Rows of the parameters of a new trial."""
-    for name, value in trial.params.items():
-        distribution = trial.distributions[name]
-        yield models.TrialParamModel(
-            trial_id=trial_id,
-            param_name=name,
-            param_value=distribution.to_internal_repr(value),
-            distribution_json=distribution_to_json(distribution),
-        )
+def _add(connection: sqlalchemy.Connection, table: sqlalchemy.Table, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        connection.execute(_INSERT[table], rows)
 
 
-def _attributes(
-    trial_id: int, noted: Mapping[str, Any], told: Mapping[str, Any]
-) -> Iterator[models.BaseModel]:
-    """Rows of attributes of the system and of the user."""
-    for kind, attributes in _kinds(noted, told):
-        for key, value in attributes.items():
-            yield kind(trial_id=trial_id, key=key, value_json=json.dumps(value))
+def _put(
+    connection: sqlalchemy.Connection, table: sqlalchemy.Table, trial_id: int, attributes: Mapping[str, Any]
+) -> None:
+    """Attributes of a trial, in the place of those of the same names."""
+    if attributes:
+        connection.execute(_REMOVE[table], [{"trial": trial_id, "name": name} for name in attributes])
+        _add(connection, table, _attributes(trial_id, attributes))
 
 
-def _kinds(noted: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[tuple[Any, Mapping[str, Any]], ...]:
-    return (models.TrialUserAttributeModel, told), (models.TrialSystemAttributeModel, noted)
+def _attributes(trial_id: int, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in attributes.items()
+    ]
+
+
+def _values(trial_id: int, values: Sequence[float] | None) -> list[dict[str, Any]]:
+    rows = []
+    for objective, value in enumerate(values or ()):
+        stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+        rows.append({"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind})
+    return rows
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    """Local time as the tables hold it."""
+    return None if time is None else time.astimezone(UTC).replace(tzinfo=None)
 
 
 def open_database(url: str, shown: str, *, reading: bool) -> Database:

@@ -38,6 +38,7 @@ _TRIALS = """
     ) AS attribute ON attribute.trial_id = trials.trial_id
     WHERE studies.study_name = ?
         AND trials.number NOT IN (SELECT value FROM json_each(?))
+        AND attribute.key IN ('head_id', 'trial', 'rungs', 'outcome')
     ORDER BY trials.number
 """
 _TIMES = """
@@ -197,7 +198,9 @@ def _ask(
 
 
 def _parsed(texts: Mapping[str, str]) -> dict[str, Any]:
-    return {key: load_json(text) for key, text in texts.items()}
+    # The outcome has the scores of all rungs.
+    left_out = "rungs" if "outcome" in texts else None
+    return {key: load_json(text) for key, text in texts.items() if key != left_out}
 
 
 def _time(text: object) -> datetime | None:

@@ -73,6 +73,8 @@ class Ledger:
         self._draws: dict[int, Draw] = {}
         self._decisions: dict[int, dict[int, Decision]] = {}
         self._ids: dict[int, int] = {}
+        self._none: set[int] = set()
+        """Numbers of the proxies without a head."""
         self._next_number = 0
         with in_one_line("the study cannot be read"):
             study = storage.get_study_id_from_name(name)
@@ -84,8 +86,7 @@ class Ledger:
             record = decode(trial.number, noted)
             if record is None:
                 continue
-            self._records[trial.number] = record
-            self._ids[trial.number] = trial._trial_id
+            self._take(record, trial._trial_id)
             self._decisions[trial.number] = _decisions(trial.number, noted)
             if trial.params or "sampler" in noted:
                 self._draws[trial.number] = Draw(trial.params, trial.distributions, noted.get("sampler", {}))
@@ -247,11 +248,17 @@ class Ledger:
                 storage.create_new_trial(study, template_trial=trial)
 
     def _create(self, record: TrialRecord, draw: Draw | None) -> None:
-        self._ids[record.number] = self._writer.create(self._frozen(record, draw))
-        self._records[record.number] = record
+        self._take(record, self._writer.create(self._frozen(record, draw)))
         if draw is not None:
             self._draws[record.number] = draw
         self._next_number += 1
+
+    def _take(self, record: TrialRecord, trial: int) -> None:
+        """Know a trial, which is `trial` to the storage."""
+        self._records[record.number] = record
+        self._ids[record.number] = trial
+        if record.control == "none" and record.stage == "proxy":
+            self._none.add(record.number)
 
     def _frozen(self, record: TrialRecord, draw: Draw | None) -> FrozenTrial:
         """A trial as Optuna has it."""
@@ -299,9 +306,8 @@ class Ledger:
         """The mean probe of the controls without a head that have ended."""
         probes = [
             probe
-            for record in self._records.values()
-            if record.control == "none" and record.state == "complete" and record.stage == "proxy"
-            if (probe := probe_score(record.rungs[-1])) is not None
+            for record in map(self.record, sorted(self._none))
+            if record.state == "complete" and (probe := probe_score(record.rungs[-1])) is not None
         ]
         return fmean(probes) if probes else None
 

@@ -8,6 +8,8 @@ proposal, with a seed of its own, so that proposal k depends on the history, the
 
 from __future__ import annotations
 
+import bisect
+import copy
 import itertools
 import warnings
 from collections import Counter
@@ -17,17 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from headsearch.base.info import BaseInfo
 from headsearch.errors import ExperimentError, SpaceError
 from headsearch.heads import Candidate, HeadConfig
 from headsearch.heads.config import Scalar
+from headsearch.results.ranking import pareto_layers
 from headsearch.search.seeds import search_seed
 from headsearch.space.tree import enumerate_walks, walk
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
     from headsearch.heads.cost import HeadCost
     from headsearch.space import Space
@@ -43,6 +50,9 @@ FEW_DRAWS = 5
 """Random draws for an untried head, before a finite space is looked through."""
 PATIENCE = 5
 """Duplicates in a row after which untried heads are looked for: one, and twice as many each time the sampler repeats itself again."""
+LATEST, BLOCK, BEST = 200, 50, 25
+"""Results that TPE looks at, because its time for a proposal grows with them: at least the latest 200, and of those before, told in blocks of 50, the best 25.
+It takes a tenth of what it sees for good."""
 POPULATION = 10
 """Heads per generation of NSGA-II, unless told otherwise. Optuna's 50 would make a search of usual size its first, random generation."""
 
@@ -106,9 +116,13 @@ class Proposer:
         self._seed = seed
         self._cost_function = cost_function
         self._population = population
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         with _quiet():
+            self._storage = _BestAndLatest() if sampler == "tpe" else InMemoryStorage()
             self._study = optuna.create_study(
-                directions=["maximize"] * objectives, sampler=RandomSampler(seed=0)
+                storage=self._storage,
+                directions=["maximize"] * objectives,
+                sampler=RandomSampler(seed=0),
             )
         self._asked = 0
         self._duplicates_in_a_row = 0
@@ -142,9 +156,9 @@ class Proposer:
             distributions=dict(draw.distributions),
             system_attrs=dict(draw.sampler_state),
         )
-        self._study.add_trial(trial)
         self._count(duplicate=duplicate)
-        return len(self._study.get_trials(deepcopy=False)) - 1
+        study = self._storage.get_study_id_from_name(self._study.study_name)
+        return self._storage.get_trial_number_from_id(self._storage.create_new_trial(study, trial))
 
     def tell(self, position: int, values: Sequence[float] | None, *, stopped: bool = False) -> None:
         """The scores of a proposal; None where there are none (infeasible, failed, or `stopped` before its full budget).
@@ -227,7 +241,7 @@ class Proposer:
             self._refusals[judged] += 1
             self._study.tell(trial, state=TrialState.FAIL)
             return None
-        noted = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
+        noted = self._storage.get_trial(trial._trial_id).system_attrs
         state = {key: value for key, value in noted.items() if key != "fixed_params"}
         return Proposal(judged, Draw(trial.params, trial.distributions, state), trial.number)
 
@@ -243,6 +257,60 @@ class Proposer:
         if self._duplicates_in_a_row == PATIENCE:
             self._duplicates_in_a_row = 0
             self._untried_left, self._untried_next = self._untried_next, 2 * self._untried_next
+
+
+class _BestAndLatest(InMemoryStorage):
+    """A study of which a sampler sees the latest results, and of those before them the best. Which those are follows from the results alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alive: set[int] = set()
+        """Ids of trials that wait or run."""
+        self._results: list[FrozenTrial] = []
+        """By number."""
+        self._best: tuple[tuple[int, int], list[FrozenTrial]] = ((0, 0), [])
+        """Of how many results and up to which number, and the best of those."""
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """As Optuna's."""
+        trial: int = super().create_new_trial(study_id, template_trial)
+        self._take_note(trial)
+        return trial
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """As Optuna's."""
+        done: bool = super().set_trial_state_values(trial_id, state, values)
+        self._take_note(trial_id)
+        return done
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As Optuna's, but from `LATEST` + `BLOCK` results on without those that are not to be seen, and without trials that have none."""
+        early = (len(self._results) - LATEST) // BLOCK * BLOCK
+        if early <= 0:
+            found: list[FrozenTrial] = super().get_all_trials(study_id, deepcopy, states)
+            return found
+        of = early, self._results[early - 1].number
+        if self._best[0] != of:
+            complete = [trial for trial in self._results[:early] if trial.state == TrialState.COMPLETE]
+            layers = pareto_layers([(trial.values[0], trial.values[-1]) for trial in complete])
+            places = sorted(range(len(complete)), key=layers.__getitem__)[:BEST]
+            self._best = of, [complete[place] for place in sorted(places)]
+        seen = [*self._best[1], *self._results[early:], *map(self.get_trial, sorted(self._alive))]
+        seen = [trial for trial in seen if states is None or trial.state in states]
+        return copy.deepcopy(seen) if deepcopy else seen
+
+    def _take_note(self, trial_id: int) -> None:
+        trial = self.get_trial(trial_id)
+        if not trial.state.is_finished():
+            self._alive.add(trial_id)
+            return
+        self._alive.discard(trial_id)
+        if trial.state != TrialState.FAIL:
+            bisect.insort(self._results, trial, key=lambda other: other.number)
 
 
 @dataclass(frozen=True)
@@ -294,4 +362,3 @@ class _quiet(warnings.catch_warnings):  # noqa: N801
     def __enter__(self) -> None:
         super().__enter__()
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -7,7 +7,7 @@ Every executor calls the same function, `evaluate(training, context) -> Training
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -67,7 +67,7 @@ class RungScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self) | {"measures": dict(self.measures), "quality": dict(self.quality)}
+        return vars(self) | {"measures": dict(self.measures), "quality": dict(self.quality)}
 
 
 @dataclass(frozen=True)

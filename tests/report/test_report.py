@@ -156,8 +156,8 @@ def test_hover_texts_and_names_of_figures_are_escaped(evil: Run) -> None:
         figures.curves([Series(EVIL, [(1, 2)], 0)], y="loss"),
     ]
     for figure in drawn:
-        assert "<script" not in json.dumps(figure.to_plotly_json())
-        assert "&lt;script" in json.dumps(figure.to_plotly_json())
+        assert "<script" not in json.dumps(figure.to_plotly_json(), default=list)
+        assert "&lt;script" in json.dumps(figure.to_plotly_json(), default=list)
 
 
 def test_static_html_escapes_attributes_and_refuses_what_needs_a_server() -> None:

@@ -15,6 +15,7 @@ from headsearch.heads import HeadConfig, parse_head
 from headsearch.results.allocation import further_seeds, knowledge_gradient
 from headsearch.results.certainty import Belief
 from headsearch.results.noise import Noise
+from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
 from headsearch.training.trial import RungScores
 
@@ -216,3 +217,21 @@ def test_heads_without_a_score_get_all_their_seeds():
 def test_a_control_that_failed_is_not_trained_again_as_a_replicate():
     records = [trial("none", None, control="none", state="failed"), *Heads(APART, 0.1).first()[1:]]
     assert all(head != "none" for head, _ in ask(records).wanted)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_finalists_are_the_first_of_the_whole_ranking(seed):
+    rng = random.Random(seed)
+    # Scores of one digit, so that many are alike, and the rest of the ranking decides.
+    records = [trial("none", None, control="none"), trial("c", 5.0, control="mlp")]
+    records += [
+        trial(f"h{n}", rng.choice([None, *range(6)]), state=rng.choice(["complete", "stopped"]))
+        for n in range(30)
+    ]
+    records += [replace(trial("c", 5.0), state="duplicate", duplicate_of=1)]
+    records = [replace(record, number=number) for number, record in enumerate(records)]
+    ranked = [row.head_id for row in rank(records, labels=False) if row.rank is not None][:3]
+    wanted = further_seeds(records, SearchSpec(finalists=3, replicates=2, certainty=1.0), labels=False).wanted
+    assert [head for head in dict.fromkeys(head for head, _ in wanted) if head not in ("none", "c")] == [
+        head for head in ranked if head != "c"
+    ]

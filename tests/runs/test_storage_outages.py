@@ -144,8 +144,11 @@ def test_workers_outlast_a_restart_of_the_database(postgresql: PostgresServer, t
 
 
 @contextlib.contextmanager
-def losing(port: int, what: Literal["request", "answer"], every: int) -> Iterator[int]:
-    """A way to a PostgreSQL server that breaks off at every so many-th COMMIT: before the server hears of it, or when it has answered."""
+def losing(
+    port: int, what: Literal["request", "answer"], every: int, begun: threading.Event
+) -> Iterator[int]:
+    """A way to a PostgreSQL server that, once `begun` is set, breaks off at every so many-th COMMIT: before the server hears of it, or when it
+    has answered."""
     commits = 0
     sockets: list[socket.socket] = []
 
@@ -172,7 +175,7 @@ def losing(port: int, what: Literal["request", "answer"], every: int) -> Iterato
 
                 def asks(data: bytes, doomed: threading.Event = doomed) -> bool:
                     nonlocal commits
-                    if b"COMMIT\0" not in data:
+                    if b"COMMIT\0" not in data or not begun.is_set():
                         return True
                     commits += 1
                     if commits % every:
@@ -205,9 +208,10 @@ def test_a_write_whose_answer_is_lost_is_not_done_twice(
 ) -> None:
     # The tables and the study are made in peace.
     run_toy(tmp_path / "run", experiment(postgresql.url, trials=1, finalists=0, replicates=1))
-    with losing(postgresql.port, what, every=7) as port:
+    begun = threading.Event()
+    with losing(postgresql.port, what, 7, begun) as port:
         way = f"{postgresql.url.replace(str(postgresql.port), str(port))}?sslmode=disable"
-        records = run_toy(tmp_path / "run", experiment(way), resume=True)
+        records = run_toy(tmp_path / "run", experiment(way), resume=True, observer=Disturbing(begun.set))
         assert results(records) == undisturbed
     run_toy(tmp_path / "run", experiment(postgresql.url), resume=True)
     assert_whole(postgresql.url, tmp_path / "run", undisturbed)

@@ -6,7 +6,7 @@ import pytest
 from headsearch.errors import ExperimentError, SpaceError
 from headsearch.heads import HeadConfig
 from headsearch.heads.canonical import canonical, head_id
-from headsearch.search.proposer import Proposal, Proposer, all_decisions
+from headsearch.search.proposer import BEST, BLOCK, LATEST, SAMPLER_DRAWS, Proposal, Proposer, all_decisions
 from headsearch.space import Space, load_space, parse_space
 from headsearch.testing.toy import limits, toy_cost
 from headsearch.testing.toy_search import TOY_BASE
@@ -211,3 +211,41 @@ def test_tpe_finds_better_heads_than_chance() -> None:
         for p in search(proposer(space, seed=seed), 40)[25:]
     ]
     assert sum(late) / len(late) > chance + 1.5
+
+
+def test_of_many_results_tpe_sees_the_latest_and_the_best_of_those_before() -> None:
+    subject, rng, points = proposer(FOUR), random.Random(0), []
+    for _ in range(600):
+        trial = subject._drawn(SAMPLER_DRAWS)
+        proposal = subject._allowed(trial)
+        assert proposal is not None
+        # Every fourth is stopped, and the very last one runs.
+        point = None if rng.random() < 0.25 else (rng.random(), rng.random())
+        points.append((proposal.position, point))
+        if len(points) < 600:
+            subject.tell(proposal.position, point, stopped=point is None)
+    seen = [trial.number for trial in subject._study.get_trials(deepcopy=False)]
+    latest = [position for position, _ in points[-250:]]
+    # 599 results: 350 are early, the rest and the one that runs are seen.
+    assert seen[BEST:] == latest
+    early = {position: point for position, point in points[:-250] if point is not None}
+    layers: dict[int, int] = {}
+    while left := {number: point for number, point in early.items() if number not in layers}:
+        front = [
+            number
+            for number, (x, y) in left.items()
+            if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in left.values())
+        ]
+        layers |= dict.fromkeys(front, max(layers.values(), default=0) + 1)
+    worst = max(layers[number] for number in seen[:BEST])
+    assert {number for number, layer in layers.items() if layer < worst} <= set(seen[:BEST])
+
+
+def test_up_to_so_many_results_tpe_sees_all() -> None:
+    subject = proposer(FOUR)
+    for count in range(LATEST + BLOCK):
+        proposal = subject._allowed(subject._drawn(SAMPLER_DRAWS))
+        assert proposal is not None
+        if count < LATEST + BLOCK - 1:
+            subject.tell(proposal.position, score(proposal.candidate.config))
+    assert len(subject._study.get_trials(deepcopy=False)) == LATEST + BLOCK
