@@ -157,4 +157,7 @@ def reason(error: BaseException) -> str:
         return "not enough memory to decode it"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, FileNotFoundError):
+        # fsspec's has nothing but the address.
+        return "No such file"
     return printable(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -167,18 +167,17 @@ def _found(root: str) -> list[str]:
     urls: list[str] = []
     for pattern in _without_braces(root):
         try:
-            system, path = fsspec.url_to_fs(pattern)
-            if "*" in path:
-                paths = system.glob(path)
-            elif not path.partition("?")[0].endswith(".tar") and system.isdir(path):
-                paths = [found for found in system.find(path) if found.endswith(".tar")]
-            else:
-                paths = [path]
-        except (ImportError, ValueError) as error:
-            # fsspec says which package a protocol needs, and which protocols there are.
-            raise DataError(f"data.root: '{printable(pattern)}': {reason(error)}") from None
-        except OSError as error:
-            raise DataError(f"data.root: '{printable(pattern)}' cannot be read: {reason(error)}") from None
+            # Of any kind: each file system has errors of its own, and fsspec says which package a protocol needs, and which protocols there are.
+            with failures_told():
+                system, path = fsspec.url_to_fs(pattern)
+                if "*" in path:
+                    paths = system.glob(path)
+                elif not path.partition("?")[0].endswith(".tar") and system.isdir(path):
+                    paths = [found for found in system.find(path) if found.endswith(".tar")]
+                else:
+                    paths = [path]
+        except CorruptImage as error:
+            raise DataError(f"data.root: '{printable(pattern)}' cannot be read: {error}") from None
         is_local = isinstance(system, LocalFileSystem)
         urls += [found if is_local else system.unstrip_protocol(found) for found in sorted(paths)]
     if not urls:

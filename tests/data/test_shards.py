@@ -299,8 +299,8 @@ def test_a_broken_image_is_left_out_like_one_of_a_folder(tmp_path: Path) -> None
             r"shard '.*other.tar' ends early, after 0 images: .*; expected a whole tar file",
         ),
         ("{folder}/empty.tar", r"no images to train on in 1 shards"),
-        ("{url}/none.tar", r"shard 'http.*none.tar' cannot be read: "),
-        ("nfs3://bucket/x.tar", r"'nfs3://bucket/x.tar': Protocol not known: nfs3"),
+        ("{url}/none.tar", r"shard 'http.*none.tar' cannot be read: No such file"),
+        ("nfs3://bucket/x.tar", r"'nfs3://bucket/x.tar' cannot be read: Protocol not known: nfs3"),
     ],
 )
 def test_what_is_no_shard_is_refused_in_one_line(
@@ -311,6 +311,21 @@ def test_what_is_no_shard_is_refused_in_one_line(
     with pytest.raises(DataError, match=told) as error:
         load(root.format(folder=tmp_path, url=server[0]))
     assert "\n" not in str(error.value)
+
+
+def test_a_file_system_with_errors_of_its_own_is_refused_in_one_line() -> None:
+    class Locked(fsspec.AbstractFileSystem):
+        """As s3fs without credentials: what it raises is no `OSError`."""
+
+        def ls(self, path: str, detail: bool = True, **_: object) -> list[dict[str, object]]:
+            raise RuntimeError("Unable to locate\ncredentials")
+
+    fsspec.register_implementation("locked", Locked)
+    for root in ("locked://pics", "locked://pics/*.tar", "locked://pics/a.tar"):
+        with pytest.raises(
+            DataError, match=f"'{re.escape(root)}' cannot be read: Unable to locate credentials$"
+        ):
+            load(root)
 
 
 def test_data_that_is_an_address_or_a_tar_file_is_shards() -> None:
