@@ -68,10 +68,11 @@ def test_facts_about_it_are_measured(reference: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "executor"), [(RESNET, {"kind": "inline"}), (VIT, {"kind": "process", "workers": 1})]
+    ("reference", "executor", "probes"),
+    [(RESNET, {"kind": "inline"}, "knn"), (VIT, {"kind": "process", "workers": 1}, "knn,finetune")],
 )
 def test_from_a_search_to_weights_that_load_strictly_into_it(
-    reference: str, executor: dict[str, Any], tmp_path: Path
+    reference: str, executor: dict[str, Any], probes: str, tmp_path: Path
 ) -> None:
     images = write_two_colours(tmp_path / "images.npz")
     (tmp_path / "s.yaml").write_text(
@@ -106,10 +107,11 @@ def test_from_a_search_to_weights_that_load_strictly_into_it(
     model = load_factory(reference)(**TINY[reference])
     model.load_state_dict(load_file(out / "base.safetensors"), strict=True)
 
-    command = ["evaluate", str(out), "--probes", "knn,finetune", "--set", "finetune.epochs=1", "--seeds", "1"]
+    command = ["evaluate", str(out), "--probes", probes, "--set", "finetune.epochs=1", "--seeds", "1"]
     seen = headsearch(*command, "--format", "json")
     assert seen.returncode == 0, seen.stderr
-    assert {row["probe"] for row in json.loads(seen.stdout)["rows"]} == {"20-NN", "finetune"}
+    named = {"20-NN" if probe == "knn" else probe for probe in probes.split(",")}
+    assert {row["probe"] for row in json.loads(seen.stdout)["rows"]} == named
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_a_running_search_is_followed_without_a_reload(watched: Watched) -> None
     assert link.evaluate("link => link === document.activeElement"), "a refresh takes the focus from nobody"
 
 
-@pytest.mark.parametrize("run", [MIXED, EMPTY, FAILURES, MARKUP], ids=lambda run: NAMES[run])
+@pytest.mark.parametrize("run", [EMPTY, FAILURES, MARKUP], ids=lambda run: NAMES[run])
 def test_every_view_of_any_run_has_something_to_say(watched: Watched, run: int) -> None:
     for view in VIEWS:
         page = watched.go(f"/run/{run}/{view}", TITLES[view])

@@ -14,6 +14,7 @@ SHORTER = {
     '"digits_proxies",': '"digits_proxies", data={"subset": 320},',
     '"epochs": 4}': '"epochs": 1}',
     '"trials": 3,': '"trials": 2,',
+    '"replicates": 2,': '"replicates": 1,',
     '"epochs": 5,': '"epochs": 1,',
     '"warmup_epochs": 1}': '"warmup_epochs": 0}',
     "seeds=3": "seeds=2",
