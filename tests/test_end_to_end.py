@@ -108,7 +108,7 @@ def test_a_funnel_without_labels_reads_none_and_ranks_by_discrepancy(tmp_path: P
         "search.strategy=funnel",
         "search.candidates=6",
         "search.screen.heads=4",
-        "search.trials=2",
+        "search.trials=3",
         "search.finalists=1",
         "search.replicates=2",
         "search.controls=[none]",
@@ -123,7 +123,7 @@ def test_a_funnel_without_labels_reads_none_and_ranks_by_discrepancy(tmp_path: P
         assert all(rung.knn is None and rung.linear is None for rung in record.rungs)
     rows = rank(summary.records, labels=False)
     ranked = [row for row in rows if row.rank is not None]
-    assert len(ranked) == 2
+    assert len(ranked) == 3
     scores = [row.score for row in ranked if row.score is not None]
     assert scores == sorted(scores, reverse=True)
     assert all(row.probe is None and row.gain is None and row.pareto_layer is None for row in rows)
