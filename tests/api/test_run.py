@@ -73,7 +73,9 @@ def test_a_rank_that_is_not_there_is_told(run: headsearch.Run, rank: int) -> Non
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_hold_the_runs_numbers(run: headsearch.Run, name: str) -> None:
     figure = run.figure(name)
-    drawn = [value for trace in figure.data for value in (*(trace.x or ()), *(trace.y or ()))]
+    drawn = [
+        value for trace in figure.data for axis in (trace.x, trace.y) if axis is not None for value in axis
+    ]
     best = run.ranked[0]
     assert best.probe is not None
     expected = {

@@ -139,9 +139,15 @@ def test_proxies_from_a_trunk_are_judged_by_scipys_tau(script: Any) -> None:
     assert rows["trunk"][1].startswith(f"{taus['trunk'] - taus['cold']:+.2f} [")
 
 
-def test_what_is_published_is_what_the_curves_say(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = [name for name in (*script.TABLES, script.PROTOCOL) if name != "cost"]
-    monkeypatch.setattr(sys, "argv", ["evidence.py", "--check", "--only", *quick])
+SLOW = {"cost", "scores", "anchors", "protocol"}
+
+
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_what_is_published_is_what_the_curves_say(
+    script: Any, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    names = [name for name in (*script.TABLES, script.PROTOCOL) if (name in SLOW) is slow]
+    monkeypatch.setattr(sys, "argv", ["evidence.py", "--check", "--only", *names])
     with pytest.raises(SystemExit) as ended:
         script.main()
     assert ended.value.code == 0

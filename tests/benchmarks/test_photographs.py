@@ -73,7 +73,8 @@ def test_with_one_arm_the_interval_is_students() -> None:
         assert (row["low"], row["high"]) == pytest.approx((student.low, student.high), abs=0.02)
 
 
-def test_a_score_that_orders_as_the_target_does_has_a_tau_of_one() -> None:
+def test_a_score_that_orders_as_the_target_does_has_a_tau_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcomes, "RESAMPLES", 200)
     rows = []
     for place in range(8):
         common = {"head_id": f"h{place}", "replicate": 0, "epochs": 4, "epoch": 4}
