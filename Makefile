@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## Search heads for a tiny ViT on the embedded digits; ends with the ranked table (under 4 minutes on 2 cores)
 	rm -rf runs/demo
-	$(BIN)/headsearch run demo --out runs/demo
+	$(if $(DEMO_THREADS),OMP_NUM_THREADS=$(DEMO_THREADS)) $(BIN)/headsearch run demo --out runs/demo
 	@echo "Left out here: most of the screen, the controls same and mlp. 'headsearch run digits' has them, trains 40 epochs, and takes under an hour."
 
 test: $(READY)  ## Run the tests
