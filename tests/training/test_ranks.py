@@ -80,6 +80,8 @@ class Synchronised(ProxyEvaluator):
         if world_size() > 1:
             synchronise_on_cpu()
             overhead._PAIRS = FEW_PAIRS
+            # Every step is told of, however short it is.
+            loop._PROGRESS_SECONDS = 0.0
         return super().__call__(training, context)
 
     def start(self, training: Training, context: TrainingContext) -> Any:
@@ -176,7 +178,7 @@ def test_it_is_stopped_and_goes_on_from_its_checkpoint(images: Path, tmp_path: P
     again = Context()
     assert evaluate(wanted, again).trials[0].rungs == undisturbed.trials[0].rungs
     assert [scores.epoch for scores in again.reported] == [2, 4], "the first is told again, not scored"
-    assert all(epoch > 2 for epoch, *_ in again.told)
+    assert min(epoch for epoch, *_ in again.told) > 2
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,6 @@ def test_a_rank_that_dies_or_fails_ends_the_trial_which_can_be_taken_up(
     assert multiprocessing.active_children() == []
     assert [scores.epoch for scores in context.reported] == [2]
     again = Context()
-    # Of every step, however short it is.
     monkeypatch.setattr(loop, "_PROGRESS_SECONDS", 0.0)
     assert Synchronised(experiment(images, 0))(wanted, again).trials[0].state == "complete"
     assert min(epoch for epoch, *_ in again.told) > 2
