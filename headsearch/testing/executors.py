@@ -128,10 +128,16 @@ def check_interruptions(make: MakeExecutor, folder: Path) -> None:
     experiment = toy_experiment(trials=3, finalists=3, replicates=2, sampler="grid")
     evaluate = DiaryToy(folder)
     finished: list[TrialRecord] = []
+
+    def attempts_at_finished() -> list[list[list[int]]]:
+        return [Diary(folder, record.head_id, record.seed).attempts for record in finished]
+
     for rungs in (4, 8):
+        earlier = attempts_at_finished()
         with interrupted():
             watcher = Watcher(interrupt_after=rungs)
             _run(make, folder, experiment, evaluate, watcher, resume=(folder / "run").exists())
+        assert attempts_at_finished() == earlier, "a finished trial was run again"
         records = read_records(folder / "run")
         states = {record.state for record in records}
         # Trials side by side may all be at their second rung: then none is complete.
@@ -144,11 +150,10 @@ def check_interruptions(make: MakeExecutor, folder: Path) -> None:
         trained = Diary.lines(folder)
         time.sleep(0.3)
         assert Diary.lines(folder) == trained, "a trial trains on after Ctrl-C"
+    earlier = attempts_at_finished()
     records = _run(make, folder, experiment, evaluate, resume=True)
     _is_as_undisturbed(records, folder, experiment)
-    for record in finished:
-        attempts = Diary(folder, record.head_id, record.seed).attempts
-        assert len(attempts) == 1 or attempts[-1][-1] == 9, "a finished trial was run again"
+    assert attempts_at_finished() == earlier, "a finished trial was run again"
 
 
 def check_trunk(make: MakeExecutor, folder: Path) -> None:
