@@ -26,7 +26,8 @@ def load_experiment(
     Args:
         source: a path, a shipped name (`digits`), or None for the defaults alone.
         overrides: `key=value` with dotted keys; the value is YAML. Choosing another `base.model`, `data.dataset` or
-            `search.executor.kind` lets go of the file's other keys of that section, which belong to the former choice.
+            `search.executor.kind` lets go of the file's other keys of that section, which belong to the former choice. Of `data`, `labels` stays, and
+            so does `image_size` unless the base is chosen as well: the file's base is made for images of that size.
         plugins: more of them than the file names.
 
     Raises:
@@ -41,8 +42,9 @@ def load_experiment(
         root = read_mapping(path, ExperimentError, "an experiment (headsearch init writes one)", label)
         data = plain(root)
         _look_beside(path, data)
+    new_base = any(_split(override)[0] in (["base", "model"], ["base", "module"]) for override in overrides)
     for override in overrides:
-        _drop_what_belonged_to_the_former_choice(data, override)
+        _drop_what_belonged_to_the_former_choice(data, override, new_base=new_base)
     if any(_split(override)[0] == ["proxy", "epochs"] for override in overrides):
         # Rungs and warm-up belong to a budget: with another one they are derived anew, unless given too.
         proxy = data.get("proxy")
@@ -130,7 +132,7 @@ _CHOOSERS = {
 """Keys of a section that decide what its other keys mean."""
 
 
-def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str) -> None:
+def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str, *, new_base: bool) -> None:
     (*section, chooser), value = _split(override)
     if chooser not in _CHOOSERS.get(tuple(section), ()):
         return
@@ -139,7 +141,8 @@ def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str
         parent = parent.get(key) if isinstance(parent, dict) else None
     former = parent.get(section[-1]) if isinstance(parent, dict) else None
     if isinstance(former, dict) and former.get(chooser) != value:
-        parent[section[-1]] = {}
+        kept = () if section != ["data"] else ("labels",) if new_base else ("labels", "image_size")
+        parent[section[-1]] = {key: former[key] for key in kept if key in former}
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
