@@ -39,7 +39,7 @@ def status_data(view: Run) -> dict[str, Any]:
         }
         for each in view.running
     ]
-    plain: dict[str, Any] = finite(
+    return finite(
         {
             "run": str(view.path),
             "condition": view.condition,
@@ -58,7 +58,6 @@ def status_data(view: Run) -> dict[str, Any]:
             "problems": list(view.problems),
         }
     )
-    return plain
 
 
 def status_panel(view: Run) -> RenderableType:

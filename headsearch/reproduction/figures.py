@@ -100,5 +100,4 @@ class Claims:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        plain: dict[str, Any] = finite(asdict(self))
-        return plain
+        return finite(asdict(self))

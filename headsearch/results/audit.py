@@ -55,8 +55,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        plain: dict[str, Any] = finite(asdict(self))
-        return plain
+        return finite(asdict(self))
 
 
 @dataclass(frozen=True)

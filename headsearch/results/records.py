@@ -65,7 +65,7 @@ class TrialRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; what is not finite is null."""
-        plain: dict[str, Any] = finite(
+        return finite(
             vars(self)
             | {
                 "config": self.config.to_dict(),
@@ -73,7 +73,6 @@ class TrialRecord:
                 "cost": vars(self.cost) if self.cost is not None else None,
             }
         )
-        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialRecord:
@@ -131,18 +130,20 @@ TRIAL_COLUMNS: Mapping[str, Callable[[TrialRecord], Any]] = {
 def trial_rows(records: Iterable[TrialRecord]) -> list[dict[str, Any]]:
     """One flat row per trial, by number: what it was, how far it came, and its scores. Unknown is None."""
     ordered = sorted(records, key=lambda record: record.number)
-    return [{name: finite(value(trial)) for name, value in TRIAL_COLUMNS.items()} for trial in ordered]
+    return [finite({name: value(trial) for name, value in TRIAL_COLUMNS.items()}) for trial in ordered]
 
 
-def finite(data: Any) -> Any:
+def finite(data: Mapping[str, Any]) -> dict[str, Any]:
     """The same plain data with None in place of every number that is not finite, for JSON."""
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, Mapping):
-        return {key: finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [finite(value) for value in data]
-    return data
+    return {key: _finite(value) for key, value in data.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return finite(value)
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _rung(data: Mapping[str, Any]) -> RungScores:

@@ -72,8 +72,7 @@ class RankRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        plain: dict[str, Any] = finite(asdict(self))
-        return plain
+        return finite(asdict(self))
 
 
 def epochs_of(rows: Iterable[RankRow]) -> int | None:
