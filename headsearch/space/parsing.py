@@ -9,7 +9,7 @@ from itertools import chain, repeat
 
 from headsearch.document import ListNode, MapNode, Node, ScalarNode, Where, describe, shorten
 from headsearch.errors import HeadError, did_you_mean
-from headsearch.heads import FAMILIES, HeadConfig, canonical, head_id, validate_value
+from headsearch.heads import FAMILIES, HeadConfig, canonical, head_id
 from headsearch.heads.config import SET, Scalar
 from headsearch.heads.family import Family, Parameter
 from headsearch.heads.registry import PRESETS
@@ -278,7 +278,7 @@ class TreeParser:
         checked: list[Scalar] = []
         for value, position in zip(values, chain(positions, repeat(node.where)), strict=False):
             try:
-                checked.append(validate_value(family.name, parameter, value))
+                checked.append(parameter.validated(value, family.name))
             except HeadError as error:
                 choices = map(str, parameter.choices or ())
                 near = did_you_mean(value, choices) if isinstance(value, str) else ""
