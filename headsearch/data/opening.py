@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 # Importing a plugin registers its format.
-from PIL import (
+from PIL import (  # noqa: F401
     AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
@@ -33,44 +33,21 @@ from PIL import (
 
 from headsearch.errors import UserError, printable
 
-_FORMATS = (
-    BmpImagePlugin.BmpImageFile.format,
-    BmpImagePlugin.DibImageFile.format,
-    GifImagePlugin.GifImageFile.format,
-    JpegImagePlugin.JpegImageFile.format,
-    PpmImagePlugin.PpmImageFile.format,
-    PngImagePlugin.PngImageFile.format,
-    TiffImagePlugin.TiffImageFile.format,
-    WebPImagePlugin.WebPImageFile.format,
-    Jpeg2KImagePlugin.Jpeg2KImageFile.format,
-    AvifImagePlugin.AvifImageFile.format,
+_FORMATS = {
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg"),
+    "PPM": (".pbm", ".pgm", ".pnm", ".ppm"),
+    "PNG": (".png",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "JPEG2000": (".j2k", ".jp2"),
+    "AVIF": (".avif",),
     # Last: it has no mark that a file could be told by.
-    TgaImagePlugin.TgaImageFile.format,
-)
-
-ENDINGS = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".j2k",
-        ".jfif",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
+    "TGA": (".tga",),
+}
+ENDINGS = frozenset(ending for endings in _FORMATS.values() for ending in endings)
 """Of the names of image files. Files with other endings are not images to us, and are ignored."""
 
 MOST_PIXELS = 250_000_000
@@ -105,7 +82,11 @@ def opened(file: BinaryIO | str) -> Iterator[Image.Image]:
     Raises:
         CorruptImage: it is no regular file, none of the formats, too large, or its decoder fails, in whatever way.
     """
-    with failures_told(), stream(file) as bytes_of_it, Image.open(bytes_of_it, formats=_FORMATS) as image:
+    with (
+        failures_told(),
+        stream(file) as bytes_of_it,
+        Image.open(bytes_of_it, formats=tuple(_FORMATS)) as image,
+    ):
         width, height = image.size
         most = _MOST_PIXELS_OF.get(image.format or "", MOST_PIXELS)
         if width * height > most:
