@@ -13,11 +13,11 @@ import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean
 
 from headsearch.experiment import SearchSpec
 from headsearch.results.certainty import Belief, beliefs, probability_as_good
-from headsearch.results.noise import Noise, pooled_noise
+from headsearch.results.noise import Noise, noise_within
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
 
@@ -140,7 +140,7 @@ def _one_by_one(
         if not left:
             return
         shown = [*(scores(head, replicates) for head in controls), *known.values()]
-        noise = pooled_noise([(len(group), stdev(group) if len(group) > 1 else None) for group in shown])
+        noise = noise_within(shown)
         chosen = left[0]
         if noise is not None:
             believed = beliefs([known[head] for head in heads], noise)

@@ -27,7 +27,7 @@ from headsearch.results.audit_lines import (
     measured_line,
     slope_line,
 )
-from headsearch.results.noise import pooled_noise
+from headsearch.results.noise import noise_within
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
@@ -205,7 +205,7 @@ def _seeds(heads: Sequence[AuditedHead], labels: bool, measure: str) -> Section:
             for i in range(most)
         ]
         values = [[v for t in h.trials if (v := score(t.rungs[-1])) is not None] for h in replicated]
-        noise = pooled_noise([(len(v), stdev(v) if len(v) > 1 else None) for v in values])
+        noise = noise_within(values)
         means = [fmean(v) for v in values if v]
         found = mean_agreement(list(combinations(series, 2)))
         spread = stdev(means) if len(means) > 1 else None

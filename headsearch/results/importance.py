@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headsearch.heads.config import HeadConfig, Scalar
+from headsearch.results.noise import noise_within
 
 ENOUGH = 10
 """Heads beyond one per group, below which a share is too uncertain to be told: its standard error is then above a third or so."""
@@ -109,28 +110,20 @@ def explained(groups: Sequence[Sequence[float]]) -> float | None:
     1.0
     """
     scores = [score for group in groups for score in group]
-    n, k = len(scores), len(groups)
-    if k < 2 or n <= k:
+    if len(groups) < 2 or len(scores) <= len(groups):
         return None
-    mean = statistics.fmean(scores)
-    total = sum((score - mean) ** 2 for score in scores)
+    total = statistics.variance(scores)
+    noise = noise_within(groups)
     if total == 0:
         return None
-    within = 0.0
-    for group in groups:
-        centre = statistics.fmean(group)
-        within += sum((score - centre) ** 2 for score in group)
-    return 1.0 - (within / (n - k)) / (total / (n - 1))
+    return 1.0 - (0.0 if noise is None else noise.deviation**2) / total
 
 
 def _groups(column: Sequence[tuple[Scalar, float]]) -> list[Group]:
     values = {value for value, _ in column}
     numbers = [value for value, _ in column if isinstance(value, int | float) and not isinstance(value, bool)]
-    cuts = (
-        statistics.quantiles(numbers, n=4, method="inclusive")
-        if len(numbers) == len(column) and len(values) > _MANY
-        else []
-    )
+    are_cut = len(numbers) == len(column) and len(values) > _MANY
+    cuts = statistics.quantiles(numbers, n=4, method="inclusive") if are_cut else []
     members: dict[tuple[int, float, str], list[float]] = defaultdict(list)
     for value, score in column:
         members[_place(value, cuts, min(numbers, default=0), max(numbers, default=0))].append(score)

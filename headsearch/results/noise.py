@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
 CONFIDENCE = 0.95
 """Of every interval."""
@@ -135,6 +136,11 @@ def pooled_noise(groups: Sequence[tuple[int, float | None]]) -> Noise | None:
     df = sum(extra for extra, _ in replicated)
     squares = sum(extra * deviation**2 for extra, deviation in replicated)
     return Noise(math.sqrt(squares / df), df) if squares > 0 else None
+
+
+def noise_within(groups: Iterable[Sequence[float]]) -> Noise | None:
+    """`pooled_noise` from the scores themselves: those of each head with its seeds."""
+    return pooled_noise([(len(scores), stdev(scores) if len(scores) > 1 else None) for scores in groups])
 
 
 def blocked_noise(scores: Sequence[Sequence[float]]) -> Noise | None:
