@@ -168,25 +168,3 @@ class ItemSource(_Decoded):
                 f"a {type(item).__name__}{shape}; expected an image, an array [H, W] or [H, W, C], or a file"
             )
         return item
-
-
-class ReaderSource(Files):
-    """A timm reader: it hands out open files, so that large JPEGs need not be decoded in full."""
-
-    def __init__(self, reader: Any, label: str, pixels: Pixels = RGB) -> None:
-        super().__init__(pixels)
-        self.reader = reader
-        self.label = label
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def name(self, index: int) -> str:
-        """`label[index]`."""
-        return f"{self.label}[{index}]"
-
-    def opened(self, index: int) -> AbstractContextManager[BinaryIO | str]:
-        """What the reader hands out. Raises `CorruptImage` for whatever the library behind it raises."""
-        with failures_told():
-            file: AbstractContextManager[BinaryIO] = self.reader[index][0]
-            return file
