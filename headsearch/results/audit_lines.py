@@ -1,5 +1,5 @@
-"""What an audit compares, the heads that ran their full budget, and its lines: comparisons, each with its interval, its verdict, and how many heads
-would do where it cannot tell. Pure."""
+"""What an audit compares (the heads that ran their full budget), and its lines: comparisons with an interval, a verdict, and the number of heads that
+would be enough if the verdict is open. Pure."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ class AuditedHead:
 
     head_id: str
     searched: bool
-    """Whether the search itself drew it; else it is a control with a head."""
+    """Whether the search drew it. If not, it is a control with a head."""
     trials: tuple[TrialRecord, ...]
     """One per seed, by replicate."""
     cost: HeadCost | None
 
     def mean(self, score: Score, place: int = -1) -> float | None:
-        """A score at one of the rungs, averaged over replicates; unknown where it is for one of them."""
+        """A score at one of the rungs, averaged over replicates; None if one of them lacks it."""
         found = [score(trial.rungs[place]) for trial in self.trials]
         known = [value for value in found if value is not None]
         return fmean(known) if len(known) == len(found) else None
 
 
 def full_budget(records: Sequence[TrialRecord], stage: TrialStage) -> list[AuditedHead]:
-    """The heads that are compared: at full budget, never infeasible, by name; the control without a head has no discrepancy."""
+    """The heads that are compared, by name: those at full budget that were never infeasible. The control without a head has no discrepancy and is left out."""
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
         if record.stage == stage and record.config.heads:
@@ -90,9 +90,9 @@ class Line:
     """95% interval; of unit `discrepancy`, the smallest and the largest measurement."""
     high: float | None
     verdict: Verdict | Literal["measured"]
-    """`measured`: there is nothing that it could agree with."""
+    """`measured`: nothing is compared."""
     enough: int | None = None
-    """How many heads would about be enough to tell; None where it can be told."""
+    """About how many heads would be enough to tell; None if it can be told already."""
     p: float | None = None
     """Two-sided, of no relation at all."""
     top1_regret: float | None = None

@@ -1,4 +1,4 @@
-"""Heads that a funnel let go before they could be ranked: at which stage, and why. Pure."""
+"""Heads that a funnel dropped before they could be ranked: at which stage, and why. Pure."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def passage(records: Iterable[TrialRecord], candidates: Sequence[ZeroCostScores]
 def departures(
     records: Iterable[TrialRecord], candidates: Sequence[ZeroCostScores], ranked: Iterable[RankRow]
 ) -> list[RankRow]:
-    """A row for every head that is not in `ranked`: those that came farthest first, each with the stage it left at and the reason.
+    """A row for every head that is not in `ranked`, with the stage where it was dropped and the reason; those that came farthest are first.
 
     Args:
         records: Trials of one study.
-        candidates: What was scored before training; none where nothing was.
+        candidates: The heads that were scored before training, if any.
         ranked: The ranking of the same study.
     """
     gone = {row.head_id for row in ranked}

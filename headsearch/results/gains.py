@@ -48,7 +48,7 @@ def control_row(rows: Sequence[RankRow], name: str) -> RankRow | None:
 
 
 def together(rows: Sequence[RankRow], tried: int) -> list[int]:
-    """The replicates of every head in the race; those that were stopped have one."""
+    """The number of replicates of every head that was tried; a stopped head has one."""
     ranked = [row.replicates for row in rows if row.rank is not None]
     return ranked + [1] * (tried - len(ranked))
 
@@ -59,8 +59,8 @@ def with_gains(rows: Sequence[RankRow]) -> list[RankRow]:
 
 
 def adjusted(rows: Sequence[RankRow], tried: int) -> list[RankRow]:
-    """The same with intervals that hold for all heads at once for the rows that are picked because they are the best: the first, and that
-    with the highest gain by either probe.
+    """The same rows. Those that are picked because they are the best (the first, and the highest gain by either probe) get intervals that hold
+    for all heads at once.
 
     Args:
         rows: with ranks.
@@ -84,7 +84,7 @@ def adjusted(rows: Sequence[RankRow], tried: int) -> list[RankRow]:
 def _with_gains(
     some: Sequence[RankRow], rows: Sequence[RankRow], family: Sequence[int] = ()
 ) -> list[RankRow]:
-    """Some of the rows with their gains; their intervals hold together for heads with so many replicates."""
+    """Some of the rows with their gains. With `family`, the replicates of all heads, the intervals hold for all of these heads at once."""
     control = control_row(rows, "none")
     noises = {probe: noise_of(rows, probe) for probe in PROBES}
     found = []
@@ -105,8 +105,8 @@ def _with_gains(
 
 
 def with_shrunk(rows: Sequence[RankRow], *, full: bool) -> list[RankRow]:
-    """The rows with their probes shrunk towards their scores, where noise is known and heads are enough. `full`: the trainings were as long as the
-    real pretraining will be, so that the shrunken gain is the one to be expected."""
+    """The rows with their probes shrunk towards their scores, if the noise is known and there are enough heads. `full`: the trainings were as long
+    as the real pretraining will be, so the shrunken gain is the gain to expect."""
     noise = noise_of(rows)
     heads = [row for row in rows if row.feasible and row.config and row.probe is not None]
     if noise is None:

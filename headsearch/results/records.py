@@ -41,7 +41,7 @@ class TrialRecord:
     replicate: int
     """0 for a head's first trial."""
     rungs: tuple[RungScores, ...]
-    """In order of epoch; of a complete trial, the last is at the full budget."""
+    """In order of epoch. The last one of a complete trial is at the full budget."""
     cost: HeadCost | None
     seconds: float | None
     """Wall time."""
@@ -54,9 +54,9 @@ class TrialRecord:
     stage: TrialStage = "proxy"
     """A head may be screened first and get a proxy of its own later: those are two trials."""
     taken: Taken | None = None
-    """Of a head's first proxy in a funnel; None of any other trial, and in runs that do not say."""
+    """Only of a head's first proxy in a funnel, and only in runs that record it."""
     epochs: int | None = None
-    """How long it is trained where that is its own affair (`Training.epochs`); None: as its stage has it."""
+    """How long it is trained, if that differs from the other trials of its stage (`Training.epochs`); otherwise None."""
 
     @property
     def candidate(self) -> Candidate:
@@ -99,7 +99,7 @@ class TrialRecord:
 
 
 def training_of(record: TrialRecord) -> tuple[str, int]:
-    """The training that a trial is of: its own, or the joint run that it shares with others."""
+    """The training that a trial belongs to: its own, or the joint run that it shares with others."""
     return ("screen", record.seed) if record.stage == "screen" else ("proxy", record.number)
 
 
@@ -147,7 +147,7 @@ def _finite(value: Any) -> Any:
 
 
 def _rung(data: Mapping[str, Any]) -> RungScores:
-    """Scores that were not finite were written as null: no loss reads NaN, and any other is not known."""
+    """Scores that were not finite were written as null. A loss that is null becomes NaN, any other score is unknown."""
     data = dict(data)
     data["loss"] = math.nan if data["loss"] is None else data["loss"]
     for name in ("measures", "quality"):

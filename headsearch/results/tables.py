@@ -1,6 +1,6 @@
 """Rankings, trials, zero-cost scores and audits as tables for people (rich, 100 columns) and as JSON and CSV for programs.
 
-Nothing is told by colour alone. JSON never holds NaN; what is unknown is null in JSON, empty in CSV, `-` in a table.
+Nothing is shown by colour alone. JSON never holds NaN. Unknown values are null in JSON, empty in CSV, and `-` in a table.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ ANCHORED = "long run: the gain of the real pretraining, predicted from heads tha
 
 
 def rank_notes(rows: Sequence[RankRow]) -> list[str]:
-    """What has to be said below a table of these rows, a line each."""
+    """The notes below a table of these rows, a line each."""
     notes = [SIMULTANEOUS] if any(row.simultaneous for row in rows) else []
     return notes + ([ANCHORED] if any(row.long_gain is not None for row in rows) else [])
 
 
 def gain_title(rows: Iterable[RankRow]) -> str:
-    """The title of the column of gains: they are those of so short a training."""
+    """The title of the column of gains, with the length of the trainings behind them."""
     epochs = epochs_of(rows)
     return "gain [95%]" if epochs is None else f"gain after {epochs} epochs [95%]"
 
@@ -140,7 +140,7 @@ def _cost(row: RankRow) -> list[str]:
 
 
 def departure_table(rows: Sequence[RankRow]) -> Table:
-    """The heads that were let go before they could be ranked, for a terminal."""
+    """The heads that were dropped before they could be ranked, for a terminal."""
     cells = [[row.stage, *_scores(row, ".2f")[1:], row.reason or UNKNOWN] for row in rows]
     return text_table(["left at", "head", "score", "discr.", "why"], cells, words=("left at", "head", "why"))
 
@@ -243,7 +243,7 @@ def section_cells(section: Section) -> tuple[list[str], list[list[str]]]:
 
 
 def _add_notes(table: Table, notes: Sequence[str], broken: Sequence[RankRow | ZeroCostScores]) -> None:
-    """Put below a table what has to be said of it, and the heads that are infeasible."""
+    """Put notes and the infeasible heads below a table."""
     from rich.markup import escape
 
     infeasible = [f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in broken]

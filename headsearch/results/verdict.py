@@ -15,20 +15,20 @@ SCREEN_VERDICT = (
     "Cannot tell whether a head helps: heads were screened without labels, and are ordered by a score that predicts it weakly; "
     "the strategies funnel and proxies can show it."
 )
-"""What there is to say where nothing but a screen was run."""
+"""The verdict of a run that has nothing but a screen."""
 
 
 def verdict(rows: Sequence[RankRow], *, tried: int | None = None, target_epochs: int | None = None) -> str:
-    """Whether any head beats the control `none`, in one sentence; of trainings too short to tell, what they found and what would tell.
+    """Whether any head beats the control `none`, in one sentence. If the trainings were too short to tell: what they found, and what would tell.
 
     The best of many heads is partly lucky. Its interval therefore holds for all heads at once (Dunnett), so also for the one that
     happens to be best.
 
     Args:
         rows: A ranking.
-        tried: How many heads the search trained, those it stopped early included (`ranking.heads_tried`): they were in the race
-            too. None takes the heads in `rows`.
-        target_epochs: Of the real pretraining; None takes trainings to be long enough.
+        tried: How many heads the search trained, stopped ones included (`ranking.heads_tried`), since they competed, too. None: the heads in
+            `rows`.
+        target_epochs: Of the real pretraining; None: the trainings count as long enough.
     """
     heads = [row for row in rows if row.rank is not None]
     if not heads:
