@@ -1,4 +1,4 @@
-"""The figures of a run by name, for whoever wants one outside of the report: notebooks, and the artifacts of a callback."""
+"""The figures of a run by name, for use outside of the report: in notebooks, and as artifacts of a callback."""
 
 from __future__ import annotations
 
