@@ -1,6 +1,6 @@
-"""The one place that opens image files: by content and not by name, within bounds, with one line for whatever goes wrong.
+"""The one place that opens image files: by content and not by name, within bounds, with one line for every error.
 
-Only the formats below are decoded: some others that Pillow knows start outside programs, and what no test has seen is not promised.
+Only the formats below are decoded. Some others that Pillow knows start external programs, and formats without a test are not promised.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ _FORMATS = {
     "TGA": (".tga",),
 }
 ENDINGS = frozenset(ending for endings in _FORMATS.values() for ending in endings)
-"""Of the names of image files. Files with other endings are not images to us, and are ignored."""
+"""Of the names of image files. Files with other endings are ignored."""
 
 MOST_PIXELS = 250_000_000
 """Of an image: about 1 GiB decoded."""
 _MOST_PIXELS_OF = {"WEBP": 100_000_000, "JPEG2000": 100_000_000, "AVIF": 100_000_000}
 """These decoders take three to four times the memory."""
 MOST_BYTES = 2**30
-"""Of a file: some decoders read all of it before they look at it."""
+"""Of a file: some decoders read all of it first."""
 
 LARGE = 89_478_485
 """Pixels above which images are decoded one at a time and shrunk in strips."""
@@ -77,7 +77,7 @@ class CorruptImage(Exception):
 
 @contextlib.contextmanager
 def opened(file: BinaryIO | str) -> Iterator[Image.Image]:
-    """An image file, its pixels not decoded yet. What is raised inside is turned into a reason too, but for a `UserError`.
+    """An image file whose pixels are not decoded yet. Errors raised inside become a `CorruptImage` too, except for a `UserError`.
 
     Raises:
         CorruptImage: it is no regular file, none of the formats, too large, or its decoder fails, in whatever way.
@@ -100,7 +100,7 @@ def opened(file: BinaryIO | str) -> Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def failures_told() -> Iterator[None]:
-    """Have whatever is raised inside, but for a `UserError`, be a `CorruptImage` with its reason."""
+    """Turn every error raised inside, except for a `UserError`, into a `CorruptImage` with its reason."""
     try:
         yield
     except (CorruptImage, UserError):
@@ -123,7 +123,7 @@ def stream(file: BinaryIO | str) -> contextlib.AbstractContextManager[BinaryIO]:
 
 
 def no_file(mode: int) -> str:
-    """What something that is no regular file is, from its mode."""
+    """What a path that is no regular file is, from its mode."""
     kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
     return f"a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file"
 

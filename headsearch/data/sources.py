@@ -20,11 +20,11 @@ from headsearch.data.decode import RGB, Pixels
 from headsearch.data.opening import CorruptImage, failures_told
 
 _TRIED = 33
-"""Files of which one is hoped to be readable, and tells the type of all."""
+"""How many files are tried to find a readable one, which shows the type of all."""
 
 
 class _Decoded(ABC):
-    """Images of which none is decoded before it is asked for, and whose type shows then."""
+    """Images that are decoded only when asked for. Their type is that of the first readable one."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
@@ -96,7 +96,7 @@ class FileSource(Files):
         return contextlib.nullcontext(str(self.root / self.files[index]))
 
     def stamps(self) -> Iterator[str]:
-        """Size and time of the last change; nothing of a file that is not there."""
+        """Size and time of the last change; empty for a missing file."""
         for file in self.files:
             stamp = ""
             with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
 """timm's data sets (`torch/...`, `hfds/...`, `wds/...`, ...), through `timm.data.create_dataset`.
 
-Random access is kept where timm has it. Its readers hand out undecoded files, which are decoded here: timm's own data set
-silently repeats the next image for one that is broken. Sequential data sets are read once, into memory.
+Random access is kept if timm has it. Its readers give undecoded files, which are decoded here, since timm's own data set silently replaces a broken
+image by the next one. Sequential data sets are read once, into memory.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _class_names(data: Any, labels: list[int]) -> list[str]:
 
 
 def _to_the_end(items: Iterator[tuple[Any, Any]], label: str) -> Iterator[tuple[Any, Any]]:
-    """The items; what the library behind them raises on the way is an error in one line, since none can be left out."""
+    """The items. An error of the library behind them becomes one line, since no item can be left out."""
     try:
         yield from items
     except Exception as error:
