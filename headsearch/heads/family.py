@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _OF_ALL = {"depth": "int", "first_shortcut": "bool", "drop_path": "float"}
 """Parameters that every family has, with their kinds: `headsearch.heads.COMMON_PARAMETERS`."""
 _WORDS = ("choice", "int", "float", "one_of", "stack", SET, "ref", "same", "none", "paper")
-"""Of the language of spaces, and names of stages that are no family; no family may be called so."""
+"""Words of the language of spaces, and names of stages that are no family. No family may have one of these names."""
 
 Resolve = Callable[[Params, BaseInfo], Params]
 """Replaces what depends on the base (null defaults, clamps). Raises `HeadError` where the base cannot carry the head."""
@@ -49,8 +49,8 @@ class Parameter:
     """What stands before the value in a head's readable name (`k` in `convnext-d3-k7`); None leaves the value out.
     A float, and what was `added_later`, is named only where it is not the default."""
     added_later: bool = False
-    """Whether the family got it after heads had been named without it. At its default it is no part of a head's name and hash, nor of a
-    space's, so that those stay what they were."""
+    """Whether heads had names before the family got it. At its default it is then left out of the names and hashes of heads, and of the hashes of
+    spaces, so that they stay as they were."""
 
     def check(self) -> None:
         """Look for bounds that are missing or do not hold the default. Raises `ValueError`."""

@@ -1,7 +1,7 @@
 """What is known of a head without training it, as plain data, and the file that a stage keeps it in. No torch here.
 
-`zero_cost.jsonl` is JSON lines: first an object that names the format and says whose scores these are, then one object per head, in the order in
-which they were scored. It is written whole and renamed, so that a killed stage leaves a readable file, and goes on from it.
+`zero_cost.jsonl` holds JSON lines: first an object that names the format and what the scores were made with, then one object per head, in the order in
+which they were scored. It is written whole and renamed, so a killed stage leaves a readable file and can go on from it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ZeroCostScores:
     sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation over seeds of everything above, by the names in `ORDERS`; empty with a single seed."""
     reason: str | None = None
-    """Why there are no scores: it cannot be built, is not finite, or is collapsed, at any of the seeds."""
+    """Why there are no scores: with some seed the head cannot be built, is not finite, or has collapsed."""
 
     @property
     def score(self) -> float | None:
@@ -91,7 +91,7 @@ class ZeroCostScores:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ZeroCostScores:
-        """The inverse of `to_dict`, but that the score is computed anew: the file may be older than its formula.
+        """The inverse of `to_dict`, except that the score is computed anew: the file may be older than the formula.
 
         Raises:
             HeadError: an unknown head.

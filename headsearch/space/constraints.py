@@ -1,7 +1,7 @@
 """Constraints: conditions over a head and its base, such as `params <= 0.5 * base.params`.
 
-An expression is parsed with `ast` to a short whitelist of nodes, its names and types are checked when the space is read, and it
-is evaluated by walking the tree. Nothing is ever compiled or called, and size, nesting and numbers are bounded.
+An expression is parsed with `ast`, which may give only a few kinds of nodes. Its names and types are checked when the space is read, and it is
+evaluated by walking the tree. Nothing is ever compiled or called, and size, nesting and numbers are bounded.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ class Constraint:
     def holds(self, config: HeadConfig, base: BaseInfo | None = None, cost: HeadCost | None = None) -> bool:
         """Whether `config` meets the condition.
 
-        A condition on `family` or on parameters is checked on every stage that has all of them, in every member of a set; a head
-        without such a stage passes, and so does a stage where a parameter is null, that is, left to a base not known here. `SpaceError` where a base
-        or cost is needed and not given, and for a division by zero.
+        A condition on `family` or on parameters is checked on every stage that has all of them, in every member of a set. A head without such a
+        stage passes, and so does a stage where a parameter is null, that is, left to a base that is not known. Raises `SpaceError` if a base or
+        cost is needed and not given, and for a division by zero.
         """
         if self.needs_base and base is None:
             raise self.where.error(f"'{self.text}' needs the base; expected one to be given")

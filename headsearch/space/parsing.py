@@ -1,4 +1,4 @@
-"""From the nodes of a YAML file to the tree of a space: every word checked, every definition resolved, every mistake located."""
+"""From the nodes of a YAML file to the tree of a space. Every word is checked, every definition resolved, every mistake located."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class TreeParser:
         return tree
 
     def _bound(self, tree: HeadNode, where: Where) -> None:
-        """Refuse trees that definitions have multiplied beyond reason: what is walked is the tree, not its text."""
+        """Refuse a tree that definitions have made too large: a short text may stand for a huge tree."""
         below = [self.sizes[id(child)] for child in children(tree)]
         nodes = 1 + sum(size[0] for size in below)
         levels = 1 + max((size[1] for size in below), default=0)
