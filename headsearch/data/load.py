@@ -15,7 +15,7 @@ from torch import Tensor
 from headsearch.data.bands import Bands
 from headsearch.data.cache import Cached, Versioned, cache_folder
 from headsearch.data.collection import MEMORY_LIMIT, Collection, Part, Request, by_hash, cut
-from headsearch.data.decode import RGB, Pixels, Source, choose_canvas, decode_all
+from headsearch.data.decode import RGB, Pixels, choose_canvas, decode_all
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import SOURCES, Channels, check_dataset_name, check_root
 from headsearch.data.opening import reason
@@ -101,7 +101,8 @@ def load_data(
     canvas = choose_canvas(found.train.source, image_size)
     parts, cached = (parts, "") if cache is None else _through_cache(parts, canvas, cache)
     sets: list[ImageSet]
-    if _bytes(found.train.source, total, canvas) <= memory_limit:
+    source = found.train.source
+    if total * source.channels * source.dtype.itemsize * canvas * canvas <= memory_limit:
         sets = _decode(parts, canvas, left_out, progress)
         left_out.check()
     else:
@@ -122,10 +123,6 @@ def load_data(
 def pixels_of(channels: Channels) -> Pixels:
     """What reads images as such."""
     return RGB if channels == "rgb" else Bands(channels)
-
-
-def _bytes(source: Source, images: int, canvas: int) -> int:
-    return images * source.channels * source.dtype.itemsize * canvas * canvas
 
 
 def check_probe(dataset: Dataset) -> None:

@@ -78,11 +78,7 @@ def _identity(config: HeadConfig) -> Any:
         return {SET: [_identity(member) for member in config.members]}
     stages: list[dict[str, Any]] = []
     for stage in config:
-        later = {
-            parameter.name: parameter.default
-            for parameter in family(stage.family).parameters
-            if parameter.added_later
-        }
+        later = family(stage.family).later
         params = {
             name: value for name, value in stage.params.items() if name not in later or value != later[name]
         }

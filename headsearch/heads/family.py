@@ -170,6 +170,16 @@ class Family(Entry):
     resolve: Resolve | None = None
     """See `Resolve`."""
 
+    @property
+    def by_name(self) -> dict[str, Parameter]:
+        """The parameters by name, in their order."""
+        return {parameter.name: parameter for parameter in self.parameters}
+
+    @property
+    def later(self) -> dict[str, Scalar]:
+        """The defaults of parameters that were `added_later`, by name."""
+        return {parameter.name: parameter.default for parameter in self.parameters if parameter.added_later}
+
     def check(self) -> None:
         """Look for what would go wrong only later: a missing parameter, no bounds. Raises `ValueError`."""
         if self.name in _WORDS:

@@ -47,7 +47,7 @@ def family(name: str) -> Family:
 
 def declared(name: str) -> dict[str, Parameter]:
     """The parameters of a family by name; none of one that is not known here, of a plug-in that a run had."""
-    return {parameter.name: parameter for parameter in FAMILIES[name].parameters} if name in FAMILIES else {}
+    return FAMILIES[name].by_name if name in FAMILIES else {}
 
 
 def validate_stage(family_name: str, params: Mapping[str, Any]) -> Stage:
@@ -55,7 +55,7 @@ def validate_stage(family_name: str, params: Mapping[str, Any]) -> Stage:
 
     Raises `HeadError` naming the parameter, the value and what is allowed.
     """
-    declared = {parameter.name: parameter for parameter in family(family_name).parameters}
+    declared = family(family_name).by_name
     for name in params:
         if name not in declared:
             raise HeadError(f"{family_name} has no parameter '{name}'{did_you_mean(str(name), declared)}")

@@ -44,7 +44,7 @@ def _end(title: str, text: str, shape: str) -> Component:
 def _block(stage: Stage, index: int, colour: str) -> Component:
     shortcut = index > 0 or bool(stage.params.get("first_shortcut", True))
     told = [
-        html.Span(f"{_words(name)} {shown(value)}")
+        html.Span(f"{name.replace('_', ' ')} {shown(value)}")
         for name, value in stage.params.items()
         if name not in ("depth", "first_shortcut") and _telling(stage.family, name, value)
     ]
@@ -64,10 +64,6 @@ def _telling(family: str, name: str, value: Scalar) -> bool:
 
 def _depth(stage: Stage) -> int:
     return int(stage.params.get("depth", 1) or 0)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def shown(value: object) -> str:

@@ -159,14 +159,10 @@ def _long_probes(
     return none, {record.head_id: probe for record, probe in known if record.control is None}
 
 
-def _replicates(group: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Trials at full budget, one per seed: the same seed twice is the same trial, not a replicate."""
-    return list({record.seed: record for record in group if record.state == "complete"}.values())
-
-
 def _row(group: Sequence[TrialRecord]) -> RankRow | None:
     """The row of one head's trials; None where none ran its full budget and none is infeasible."""
-    complete = _replicates(group)
+    # The same seed twice is the same trial, not a replicate.
+    complete = list({record.seed: record for record in group if record.state == "complete"}.values())
     infeasible = [record for record in group if record.state == "infeasible"]
     if not complete and not infeasible:
         return None

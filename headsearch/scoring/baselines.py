@@ -40,7 +40,8 @@ def synflow(head: Head) -> float | None:
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.abs_()
-    flow = head(torch.ones(1, head.width, *head.grid, dtype=torch.float64, device=_device(head))).sum()
+    device = next(head.parameters()).device
+    flow = head(torch.ones(1, head.width, *head.grid, dtype=torch.float64, device=device)).sum()
     weights = [layer.weight for layer in head.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     gradients = torch.autograd.grad(flow, weights, allow_unused=True)
     saliency = sum(
@@ -93,7 +94,3 @@ def _drop_norms(module: nn.Module) -> None:
             setattr(module, name, getattr(child, "act", nn.Identity()))
         else:
             _drop_norms(child)
-
-
-def _device(head: nn.Module) -> torch.device:
-    return next(head.parameters()).device

@@ -255,7 +255,7 @@ def node_data(node: HeadNode) -> Any:
     if isinstance(node, SharedHead):
         return {"same": node.name, "of": node_data(node.head)}
     if isinstance(node, Blocks):
-        later = {p.name: Fixed(p.default) for p in FAMILIES[node.family].parameters if p.added_later}
+        later = {name: Fixed(default) for name, default in FAMILIES[node.family].later.items()}
         return {
             node.family: {
                 name: _value_data(source)
