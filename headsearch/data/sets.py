@@ -117,7 +117,7 @@ class StreamedImages:
 
     def _decoded(self, order: Iterable[Tensor], *, replace: bool) -> Iterator[tuple[Tensor, Tensor]]:
         loader = DataLoader(
-            _Decoded(self.source, self.rows, self.canvas, replace),
+            _Batches(self.source, self.rows, self.canvas, replace),
             batch_sampler=[batch.tolist() for batch in order],
             num_workers=cores() - 1 if self.workers is None else self.workers,
             collate_fn=_as_is,
@@ -136,7 +136,7 @@ class StreamedImages:
             yield images, index
 
 
-class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str], str]]):
+class _Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str], str]]):
     """What a worker runs: a whole batch at a time."""
 
     def __init__(self, source: Source, rows: list[int], canvas: int, replace: bool) -> None:

@@ -23,7 +23,7 @@ _TRIED = 33
 """How many files are tried to find a readable one, which shows the type of all."""
 
 
-class _Decoded(ABC):
+class _Undecoded(ABC):
     """Images that are decoded only when asked for. Their type is that of the first readable one."""
 
     def __init__(self, pixels: Pixels) -> None:
@@ -58,7 +58,7 @@ class _Decoded(ABC):
         return pixels
 
 
-class Files(_Decoded):
+class Files(_Undecoded):
     """Images that are files, or opened like them."""
 
     @abstractmethod
@@ -113,7 +113,7 @@ class Items(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class ItemSource(_Decoded):
+class ItemSource(_Undecoded):
     """Images of a sequence: Pillow's, arrays [H, W] or [H, W, C], paths, or open files; or an array [N, H, W] or [N, H, W, C] of them all."""
 
     def __init__(self, items: Items, label: str, pixels: Pixels = RGB) -> None:
