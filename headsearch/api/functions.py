@@ -54,7 +54,7 @@ def load_experiment(
     # They may bring the data source that `data` names.
     load_plugins(named)
     images = data_section(data) or {}
-    source = "digits" if experiment is None and "dataset" not in images else experiment
+    source = "digits" if experiment is None and images.get("dataset", "digits") == "digits" else experiment
     path = None if source is None else str(source)
     chosen = {"base": base, "data": images, **sections}
     search = {"space": space, "budget": budget}

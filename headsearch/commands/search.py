@@ -26,7 +26,7 @@ def run(
     experiment: Annotated[
         str | None,
         typer.Argument(
-            help="An experiment file or a shipped name. Default: digits, or, with --data, the defaults."
+            help="An experiment file or a shipped name. Default: digits, or, with other --data, the defaults."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<name>.")] = None,
@@ -63,7 +63,7 @@ def run(
     given = shorthand(base, data)
     given += [] if budget is None else [f"search.budget={budget}"]
     given += overrides or []
-    source = experiment if experiment is not None or data is not None else "digits"
+    source = "digits" if experiment is None and data in (None, "digits") else experiment
     spec = load_experiment(source, given, plugins=plugins or [])
     where = out or Path("runs") / spec.name
     if dry_run:

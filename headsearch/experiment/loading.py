@@ -11,6 +11,7 @@ from typing import Any
 from headsearch.data.names import data_named
 from headsearch.document import MapNode, parse, plain, read_mapping, shorten
 from headsearch.errors import ExperimentError, did_you_mean
+from headsearch.experiment.budget import SIZES
 from headsearch.experiment.schema import Experiment
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import RECORDED
@@ -26,7 +27,9 @@ def load_experiment(
     Args:
         source: a path, a shipped name (`digits`), or None for the defaults alone.
         overrides: `key=value` with dotted keys; the value is YAML. Choosing another `base.model`, `data.dataset` or
-            `search.executor.kind` lets go of the file's other keys of that section, which belong to the former choice.
+            `search.executor.kind` lets go of the file's other keys of that section, which belong to the former choice. Of `data`, `labels` stays, and
+            so does `image_size` unless the base is chosen as well: the file's base is made for images of that size. Other `proxy.epochs`
+            let go of the file's rungs and warm-up, and another `search.budget` of its sizes of a funnel.
         plugins: more of them than the file names.
 
     Raises:
@@ -41,13 +44,12 @@ def load_experiment(
         root = read_mapping(path, ExperimentError, "an experiment (headsearch init writes one)", label)
         data = plain(root)
         _look_beside(path, data)
+    new_base = any(_split(override)[0] in (["base", "model"], ["base", "module"]) for override in overrides)
     for override in overrides:
-        _drop_what_belonged_to_the_former_choice(data, override)
-    if any(_split(override)[0] == ["proxy", "epochs"] for override in overrides):
-        # Rungs and warm-up belong to a budget: with another one they are derived anew, unless given too.
-        proxy = data.get("proxy")
-        if isinstance(proxy, dict):
-            data["proxy"] = {key: proxy[key] for key in proxy if key not in ("rungs", "warmup_epochs")}
+        _drop_what_belonged_to_the_former_choice(data, override, new_base=new_base)
+    for keys, value in map(_split, overrides):
+        for derived in () if value is None else _DERIVED.get(".".join(keys), ()):
+            _drop(data, derived.split("."))
     for override in overrides:
         apply_override(data, override)
     if plugins:
@@ -129,8 +131,14 @@ _CHOOSERS = {
 }
 """Keys of a section that decide what its other keys mean."""
 
+_DERIVED = {
+    "proxy.epochs": ("proxy.rungs", "proxy.warmup_epochs"),
+    "search.budget": tuple(f"search.{'screen.heads' if size == 'screen' else size}" for size in SIZES),
+}
+"""Keys whose new value has others derived anew, unless they are given too."""
 
-def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str) -> None:
+
+def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str, *, new_base: bool) -> None:
     (*section, chooser), value = _split(override)
     if chooser not in _CHOOSERS.get(tuple(section), ()):
         return
@@ -139,7 +147,17 @@ def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str
         parent = parent.get(key) if isinstance(parent, dict) else None
     former = parent.get(section[-1]) if isinstance(parent, dict) else None
     if isinstance(former, dict) and former.get(chooser) != value:
-        parent[section[-1]] = {}
+        kept = () if section != ["data"] else ("labels",) if new_base else ("labels", "image_size")
+        parent[section[-1]] = {key: former[key] for key in kept if key in former}
+
+
+def _drop(data: dict[str, Any], keys: list[str]) -> None:
+    *sections, last = keys
+    for key in sections:
+        data = data.get(key)  # type: ignore[assignment]
+        if not isinstance(data, dict):
+            return
+    data.pop(last, None)
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:

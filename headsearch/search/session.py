@@ -145,7 +145,10 @@ def sized_by_time(
         former = RunDirectory.open(resumed).experiment()
         if former.search.budget == budget:
             names = [name for name in SIZES if name not in search.model_fields_set]
-            search = search.model_copy(update={name: getattr(former.search, name) for name in names})
+            sizes = {name: getattr(former.search, name) for name in names}
+            if "screen" not in sizes and "heads" not in search.screen.model_fields_set:
+                sizes["screen"] = search.screen.model_copy(update={"heads": former.search.screen.heads})
+            search = search.model_copy(update=sizes)
             if data.subset == "auto":
                 data = data.model_copy(update={"subset": former.data.subset})
             return experiment.model_copy(update={"search": search, "data": data})

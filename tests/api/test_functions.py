@@ -83,6 +83,7 @@ def test_keywords_are_settings(keywords: dict[str, Any], settings: list[str]) ->
 
 
 def test_data_alone_need_no_experiment_file(tmp_path: Path) -> None:
+    assert headsearch.load_experiment(data="digits") == headsearch.load_experiment("digits")
     found = headsearch.load_experiment(data=tmp_path)
     assert (found.name, found.data.dataset, found.data.root) == ("headsearch", "folder", str(tmp_path))
 

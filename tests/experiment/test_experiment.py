@@ -101,7 +101,30 @@ def test_another_base_or_data_set_lets_go_of_what_belonged_to_the_former(tmp_pat
     assert load_experiment(file, ["base.model=b"]).base.kwargs == {}
     assert load_experiment(file, ["base.model=a"]).base.kwargs == {"depth": 4}
     assert load_experiment(file, ["base.kwargs={width: 2}", "base.model=b"]).base.kwargs == {"width": 2}
-    assert load_experiment(file, ["data.dataset=folder"]).data.image_size == Experiment().data.image_size
+
+    file = write(tmp_path, "data: {dataset: npz, root: a.npz, labels: none, image_size: 16}")
+    other = load_experiment(file, ["data.dataset=folder"]).data
+    assert (other.root, other.labels, other.image_size) == (None, "none", 16), (
+        "the file's base is made for 16 pixels"
+    )
+    other = load_experiment(file, ["data.dataset=folder", "base.model=b"]).data
+    assert (other.labels, other.image_size) == ("none", Experiment().data.image_size)
+
+
+def test_another_budget_lets_go_of_the_sizes_that_a_budget_sets(tmp_path: Path) -> None:
+    sizes = (
+        "candidates: 66, screen: {heads: 24, epochs: 20}, trials: 9, audit: 1, finalists: 5, replicates: 2"
+    )
+    derived = load_experiment(write(tmp_path, "search: {budget: 30}")).search
+    file = write(tmp_path, f"proxy: {{epochs: 40}}\nsearch: {{certainty: 1, {sizes}}}")
+    search = load_experiment(file, ["search.trials=4", "search.budget=30"]).search
+    assert (search.trials, search.certainty, search.screen.epochs) == (4, 1, 20), (
+        "not a size, or given as well"
+    )
+    assert search.screen.heads == derived.screen.heads
+    for size in ("candidates", "audit", "finalists", "replicates"):
+        assert getattr(search, size) == getattr(derived, size)
+    assert load_experiment(file, ["search.budget=null"]).search.trials == 9
 
 
 def test_a_space_beside_the_experiment_is_found_from_anywhere(tmp_path: Path) -> None:

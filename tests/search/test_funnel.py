@@ -268,7 +268,7 @@ def test_hours_are_turned_into_sizes_by_how_long_a_proxy_takes_here(tmp_path: Pa
         def note(self, text: str) -> None:
             notes.append(text)
 
-    experiment = toy_experiment(strategy="funnel", budget="0.5 h")
+    experiment = toy_experiment(strategy="funnel", budget="0.5 h", screen={"epochs": 4})
     # The toy's proxies take 60 s each.
     materials = toy_materials(experiment)
     sized = sized_by_time(experiment, materials, None, Notes())
@@ -283,7 +283,8 @@ def test_hours_are_turned_into_sizes_by_how_long_a_proxy_takes_here(tmp_path: Pa
     assert sum(record.control is None for record in screened(records)) == screen
     # A resumed run keeps its sizes, though the machine is faster by now; with more time it gets larger ones.
     faster = replace(materials, seconds_per_proxy=lambda: 20.0)
-    assert sized_by_time(experiment, faster, tmp_path / "run", Observer()).search.trials == trials
+    resumed = sized_by_time(experiment, faster, tmp_path / "run", Observer()).search
+    assert (resumed.trials, resumed.screen) == (trials, sized.search.screen)
     longer = toy_experiment(strategy="funnel", budget="1 h")
     assert sized_by_time(longer, faster, tmp_path / "run", Observer()).search == longer.search.sized(180.0)
     hasty = toy_experiment(strategy="funnel", budget="0.05 h")
