@@ -21,7 +21,7 @@ from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
 from headsearch.results.spending import spending
 from headsearch.results.standings import standings
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.scoring.zero_cost_scores import FILE_NAME, read_scores
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.plan import plan_search

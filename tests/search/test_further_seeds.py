@@ -10,7 +10,7 @@ import pytest
 from headsearch.errors import ExperimentError
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.results.allocation import further_seeds
-from headsearch.runs.reading import read_records, read_run
+from headsearch.runs.run import read_records, read_run
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.sizing import as_begun
 from headsearch.testing.executors import Watcher

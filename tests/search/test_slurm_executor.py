@@ -13,7 +13,7 @@ import pytest
 
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, SlurmSpec
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.checks import check_experiment
 from headsearch.search.executors.placement import check_device
 from headsearch.search.observer import Observer, SearchStatus
