@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import logging
 import stat
 import threading
@@ -129,8 +130,12 @@ def failures_told() -> Iterator[None]:
 
 
 def stream(file: BinaryIO | str) -> contextlib.AbstractContextManager[BinaryIO]:
-    """The bytes of a file that is neither a device nor too large. Raises `CorruptImage`, or `OSError`."""
+    """The bytes of a file that is neither a device nor too large, from the first on. Raises `CorruptImage`, or `OSError`."""
     if not isinstance(file, str):
+        try:
+            file.seek(0)
+        except (AttributeError, io.UnsupportedOperation):
+            file = io.BytesIO(file.read())
         return contextlib.nullcontext(file)
     # Looked at before it is opened: opening a FIFO waits for ever.
     status = Path(file).stat()

@@ -317,6 +317,34 @@ def test_a_jpeg_is_turned_upright(orientation: int) -> None:
     assert np.abs(decode_file(file, 64).astype(int) - by_pillow(file, 64)).max() <= 1
 
 
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("profile", [b"", b"\xff\xda", b"\xff\xe1\x00\x02"], ids=["none", "scan", "exif"])
+def test_a_jpeg_is_turned_by_xmp_whatever_its_colour_profile_holds(profile: bytes) -> None:
+    plain = encoded(photo(170, 120), "JPEG", icc_profile=profile)
+    turned = encoded(photo(170, 120), "JPEG", icc_profile=profile, xmp=XMP)
+    np.testing.assert_array_equal(decode_file(turned, 64), np.rot90(decode_file(plain, 64), -1))
+
+
+class Pipe(io.BytesIO):
+    """Bytes that are read once, from the first to the last."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        raise io.UnsupportedOperation("seek")
+
+
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_file_is_read_whole_wherever_it_stands_and_whether_or_not_it_can_go_back(kind: str) -> None:
+    file = encoded(photo(170, 120), kind)
+    expected = decode_file(file, 64)
+    file.seek(100)
+    np.testing.assert_array_equal(decode_file(file, 64), expected)
+    np.testing.assert_array_equal(decode_file(Pipe(file.getvalue()), 64), expected)
+
+
 @pytest.mark.usefixtures("decoder")
 def test_a_jpeg_cut_short_anywhere_is_as_broken_as_pillow_says() -> None:
     whole = encoded(photo(64, 48), "JPEG").getvalue()
