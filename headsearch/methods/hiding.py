@@ -9,14 +9,13 @@ Shapes: as in `headsearch.methods.hssl`, and M hidden positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from headsearch.base.model import Base, BaseOutput
 from headsearch.heads.build import Head
-from headsearch.methods.hssl import HSSL, Branch, Parts, Student, Teacher, split
+from headsearch.methods.hssl import GLOBAL_VIEWS, HSSL, Branch, Parts, Student, Teacher, split
 from headsearch.methods.masking import LeavingOut, Masking, check_leaving_out, patches, tokens
 from headsearch.methods.method import Method
 
@@ -99,24 +98,21 @@ class HidingHSSL(HSSL):
         if self.student.patch_projector is not None:
             self.methods[0].after_backward([self.student.patch_projector], epoch)
 
-    def masks(
-        self, count: int, generator: torch.Generator | None = None, global_views: int = 2
-    ) -> Tensor | None:
+    def masks(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
         grid = self.student.base.info.grid
-        return torch.stack([self.methods[0].masks(count, grid, generator) for _ in range(global_views)])
+        return torch.stack([self.methods[0].masks(count, grid, generator) for _ in range(GLOBAL_VIEWS)])
 
     def losses(
         self,
         views: Sequence[Tensor],
-        global_views: int = 2,
         active: Sequence[int] | None = None,
         masks: Tensor | None = None,
     ) -> list[Tensor]:
         active = self.pairings if active is None else active
         if masks is None:
-            masks = self.masks(len(views[0]), None, global_views)
+            masks = self.masks(len(views[0]))
         assert masks is not None
-        images_BCHW = torch.cat(list(views[:global_views]))
+        images_BCHW = torch.cat(list(views[:GLOBAL_VIEWS]))
         mask_BHW = masks.flatten(0, 1)
         # Found on the CPU: an accelerator would have to be waited for, to learn how many there are.
         times_M = mask_BHW.flatten().to(torch.int64).clamp_min(0)
@@ -126,13 +122,13 @@ class HidingHSSL(HSSL):
             whole = self.teacher.base(images_BCHW)
         seen = self.student.masking(self.student.base, images_BCHW, mask_BHW != 0)
         if self.methods[0].compares_tokens:
-            on_top = self._embedding_loss(seen.embedding.chunk(global_views))
+            on_top = self._embedding_loss(split([seen.embedding], GLOBAL_VIEWS))
             token_losses = self._token_losses(images_BCHW, seen, whole, hidden_M, active)
             return [loss + on_top for loss in token_losses]
-        teacher_outputs = split(self.teacher.project(whole, active), global_views)
-        passes = chain([(global_views, seen)], self._passes(views[global_views:]))
-        outputs, on_top = self._student_outputs(passes, global_views, active)
-        on_top = on_top + self._patch_loss(seen, whole, hidden_M, mask_BHW)
+        teacher_outputs = split(self.teacher.project(whole, active), GLOBAL_VIEWS)
+        outputs = split(self._projected(seen, active), GLOBAL_VIEWS)
+        outputs += self._student_outputs(views[GLOBAL_VIEWS:], active)
+        on_top = self._embedding_loss(outputs) + self._patch_loss(seen, whole, hidden_M, mask_BHW)
         return [loss + on_top for loss in self._image_losses(outputs, teacher_outputs, active)]
 
     def _patch_loss(self, seen: BaseOutput, whole: BaseOutput, hidden_M: Tensor, mask_BHW: Tensor) -> Tensor:

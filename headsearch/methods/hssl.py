@@ -21,7 +21,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -36,6 +35,9 @@ from headsearch.methods.method import Method
 
 Features = tuple[Tensor, Tensor]
 """What a base makes of images: the feature map that heads work on, BCHW, and its embedding, BD."""
+
+GLOBAL_VIEWS = 2
+"""Of an image's views, those that the teacher sees too."""
 
 _M = TypeVar("_M", bound=nn.Module)
 _B = TypeVar("_B", bound=nn.Module | None)
@@ -280,30 +282,26 @@ class HSSL(nn.Module):
         for index in self.pairings:
             self.methods[index].after_backward(self.student.projectors(index), epoch)
 
-    def masks(
-        self, count: int, generator: torch.Generator | None = None, global_views: int = 2
-    ) -> Tensor | None:
+    def masks(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
         """What is hidden from the student in the global views of `count` images, drawn by `generator` or else torch's global one.
 
-        As the method's `masks`, [global_views, count, H, W] on the CPU; None where the method hides nothing.
+        As the method's `masks`, [`GLOBAL_VIEWS`, count, H, W] on the CPU; None where the method hides nothing.
         """
-        del count, generator, global_views
+        del count, generator
         return None
 
     def loss(
         self,
         views: Sequence[Tensor],
-        global_views: int = 2,
         active: Sequence[int] | None = None,
         masks: Tensor | None = None,
     ) -> Tensor:
         """The training loss of one batch, the mean of `losses`; a float32 scalar."""
-        return torch.stack(self.losses(views, global_views, active, masks)).mean()
+        return torch.stack(self.losses(views, active, masks)).mean()
 
     def losses(
         self,
         views: Sequence[Tensor],
-        global_views: int = 2,
         active: Sequence[int] | None = None,
         masks: Tensor | None = None,
     ) -> list[Tensor]:
@@ -315,42 +313,30 @@ class HSSL(nn.Module):
 
         Args:
             views: V ≥ 2 views (B, C, H, W) of the same images in the same order, the global ones first; local crops may be smaller.
-            global_views: how many of them the teacher sees.
             active: indices of the heads that take part; None: all.
             masks: as `masks` draws them; None: drawn here.
         """
         active = self.pairings if active is None else active
-        teacher_outputs = by_view(partial(self._targets, active), [(view,) for view in views[:global_views]])
-        outputs, on_top = self._student_outputs(self._passes(views), global_views, active)
+        with torch.no_grad():
+            whole = self.teacher.base(torch.cat(list(views[:GLOBAL_VIEWS])))
+        teacher_outputs = split(self.teacher.project(whole, active), GLOBAL_VIEWS)
+        outputs = self._student_outputs(views, active)
+        on_top = self._embedding_loss(outputs)
         return [loss + on_top for loss in self._image_losses(outputs, teacher_outputs, active)]
 
-    @torch.no_grad()
-    def _targets(self, active: Sequence[int], images_BCHW: Tensor) -> list[Tensor]:
-        return self.teacher.project(self.teacher.base(images_BCHW), active)
+    def _student_outputs(self, views: Sequence[Tensor], active: Sequence[int]) -> list[list[Tensor]]:
+        """What the student makes of views, by view: its projections, then the base's embedding."""
+        return by_view(lambda view: self._projected(self.student.base(view), active), [(v,) for v in views])
 
-    def _passes(self, views: Iterable[Tensor]) -> Iterator[tuple[int, BaseOutput]]:
-        """What the student's base makes of views, those of the same size in one pass; each with the number of its views."""
-        for _, group in groupby(views, key=lambda view: view.shape):
-            alike = list(group)
-            yield len(alike), self.student.base(torch.cat(alike))
+    def _projected(self, output: BaseOutput, active: Sequence[int]) -> list[Tensor]:
+        return [*self.student.project(output, active), output.embedding]
 
-    def _student_outputs(
-        self, passes: Iterable[tuple[int, BaseOutput]], global_views: int, active: Sequence[int]
-    ) -> tuple[list[list[Tensor]], Tensor]:
-        """The student's projections by view, and the loss of the base's embeddings of global views."""
-        outputs: list[list[Tensor]] = []
-        embeddings: list[Tensor] = []
-        for count, output in passes:
-            outputs += split(self.student.project(output, active), count)
-            embeddings += output.embedding.chunk(count)
-        return outputs, self._embedding_loss(embeddings[:global_views])
-
-    def _embedding_loss(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """Of the student's base alone, whatever the heads: the sum over global views, (B, D) each; 0 where the method has none."""
-        total = torch.zeros((), device=embeddings[0].device)
+    def _embedding_loss(self, outputs: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Of the student's base alone, whatever the heads: the sum over global views, whose `outputs` end with the embedding; 0 where the method has none."""
+        total = torch.zeros((), device=outputs[0][-1].device)
         with torch.autocast(total.device.type, enabled=False):
-            for embedding in embeddings:
-                loss = self.methods[0].embedding_loss(embedding.float())
+            for output in outputs[:GLOBAL_VIEWS]:
+                loss = self.methods[0].embedding_loss(output[-1].float())
                 total = total if loss is None else total + loss
         return total
 
