@@ -39,11 +39,6 @@ def process(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
     return contextlib.nullcontext(ProcessExecutor([Placement(1)] * 2, max_retries=max_retries, timeout=600.0))
 
 
-def impatient(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
-    """Trials last longer than this."""
-    return contextlib.nullcontext(ProcessExecutor([Placement(1)] * 2, max_retries=max_retries, timeout=2.0))
-
-
 def ray(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
     from headsearch.search.executors.ray import RayExecutor
 
@@ -97,11 +92,7 @@ def test_lost_workers_are_replaced(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_lost_workers(make, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [pytest.param(impatient, id="process"), *SLOW_ON_CLUSTERS[2:]],
-    indirect=True,
-)
+@pytest.mark.parametrize("make", SLOW_ON_CLUSTERS[1:], indirect=True)
 def test_a_head_is_not_blamed_for_neighbours_on_its_gpu(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_shared_gpu(make, tmp_path, workers=2)
 
