@@ -57,7 +57,7 @@ def run(
     """Search for heads: train the base with each head on a short schedule, and rank the heads."""
     from headsearch.commands.progress import progress_display
     from headsearch.experiment import load_experiment, shorthand
-    from headsearch.runs.reading import read_run
+    from headsearch.runs.run import read_run
     from headsearch.search import session
 
     given = shorthand(base, data)

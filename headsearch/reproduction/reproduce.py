@@ -21,12 +21,12 @@ from headsearch.reproduction.plan import HEADS, PLAN_FILE, SCREEN, Plan
 from headsearch.reproduction.text import Report
 from headsearch.results.text import duration
 from headsearch.runs.directory import RunDirectory
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.search.checks import check_experiment, check_grids
 from headsearch.search.materials import Materials
-from headsearch.search.materials import gather as gather_materials
 from headsearch.search.observer import Observer
 from headsearch.search.session import conduct
+from headsearch.search.session import gather as gather_materials
 
 Tell = Callable[[str], None]
 
