@@ -14,7 +14,7 @@ from headsearch.methods import METHODS
 from headsearch.pretrain import PretrainSpec, pretrain
 from headsearch.results.ranking import rank
 from headsearch.runs.directory import RunDirectory
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.scoring.discrepancy import MEASURES
 from headsearch.search.observer import Observer
 from headsearch.search.session import run_search

@@ -17,7 +17,7 @@ from headsearch.dashboard import pages
 from headsearch.dashboard.server import open_server
 from headsearch.errors import RunError
 from headsearch.report.page import html_report
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
 

@@ -20,7 +20,7 @@ from holding import HELD
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import open_storage
 from headsearch.search import lease as module
 from headsearch.search.lease import KEY, Lease, StudyLost

@@ -24,7 +24,8 @@ from typer.testing import CliRunner
 
 from headsearch.cli import app
 from headsearch.dashboard.runs import Runs
-from headsearch.runs.reading import RunReader, look_at, read_records, read_run
+from headsearch.runs.reading import RunReader
+from headsearch.runs.run import look_at, read_records, read_run
 from headsearch.runs.sqlite import look
 from headsearch.runs.storages import open_storage
 from headsearch.testing.toy_search import run_toy, toy_experiment
@@ -210,7 +211,7 @@ def test_a_storage_that_is_missing_is_said_and_not_made(tmp_path: Path, storage:
 
 LOOK_AS_NOBODY = f"""
 import os, sys
-from headsearch.runs.reading import look_at
+from headsearch.runs.run import look_at
 look_at(sys.argv[1])  # Whatever it imports may be out of nobody's reach.
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 run = look_at(sys.argv[1])

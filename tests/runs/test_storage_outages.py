@@ -15,7 +15,7 @@ from database_servers import GrpcProxy, MariaServer, PostgresServer, Stop
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.results.records import TrialRecord
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import open_storage
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer

@@ -11,7 +11,7 @@ import pytest
 from headsearch.cores import cores
 from headsearch.errors import RunError
 from headsearch.experiment import RaySpec, SlurmSpec
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.executors import Executor, InlineExecutor
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.process import ProcessExecutor

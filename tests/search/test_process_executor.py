@@ -15,7 +15,7 @@ from holding import HELD, PatientToy, StoppedClock
 from headsearch.cores import cores
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, ProcessSpec, load_experiment
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.executors import TrainingSource, leading
 from headsearch.search.executors.placement import (
     Placement,

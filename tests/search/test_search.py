@@ -18,7 +18,7 @@ from interrupting import InterruptingInside
 from headsearch.errors import ExperimentError, RunError, SpaceError
 from headsearch.results.records import TrialRecord
 from headsearch.runs.database import Database
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
 from headsearch.search import session
 from headsearch.search.ledger import Ledger
@@ -155,7 +155,7 @@ def test_both_readers_agree_and_one_needs_no_optuna(tmp_path: Path) -> None:
     assert records == Ledger(storage, "toy", labels=True).records
     close_storage(storage)
     code = (
-        "import sys\nfrom headsearch.runs.reading import read_records\n"
+        "import sys\nfrom headsearch.runs.run import read_records\n"
         "print(len(read_records(sys.argv[1])), *(m for m in ('optuna', 'torch', 'pandas', 'sqlalchemy') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)

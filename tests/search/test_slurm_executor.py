@@ -14,7 +14,7 @@ from holding import HELD, StoppedClock
 
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, SlurmSpec
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.checks import check_experiment
 from headsearch.search.executors import leading
 from headsearch.search.executors.placement import check_device
