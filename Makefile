@@ -29,7 +29,7 @@ test: $(READY)  ## Run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(READY)  ## Run the tests that take minutes, and ten times the examples of the tests that draw them
-	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile thorough
+	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile thorough --timeout 3600
 
 fuzz: $(READY)  ## Try 66,300 mutated files, an hour
 	HEADSEARCH_FUZZ=78 $(BIN)/python -m pytest tests/fuzz -s --timeout 7200

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 
 IMAGES = 1280
 """Of the embedded digits, that are trained on."""

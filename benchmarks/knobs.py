@@ -22,7 +22,7 @@ from headsearch.errors import RunError, UserError
 from headsearch.heads import HeadConfig, canonical, head_id
 from headsearch.results.noise import Noise, pooled_noise
 from headsearch.runs.directory import RunDirectory
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.space import Space, load_space
 from headsearch.space.tree import OneOf, literal_head
 

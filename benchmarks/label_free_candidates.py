@@ -23,6 +23,7 @@ from headbench.making import COLUMNS, write_headbench
 from make_headbench import HERE, part_experiment
 from trunk import Alone, heads_of, read_rows, rows_of
 
+from headsearch.base.model import Base
 from headsearch.methods.hssl import Student
 from headsearch.scoring.dense import dse
 from headsearch.scoring.features import extract_embeddings, extract_tokens, extract_view_embeddings
@@ -39,7 +40,7 @@ VIEWED, PAIRS, LOOKED_INTO = 500, 5, 64
 """Held-out images for LiDAR, its pairs of views, and held-out images for DSE."""
 
 
-def measure(student: Student, scorer: Scorer) -> dict[str, float]:
+def measure(student: Student[Base], scorer: Scorer) -> dict[str, float]:
     """The three measures of a student with one head; images and views are the same for all trainings of a bench."""
     held_out, views = scorer.dataset.held_out, scorer.views
     every = [images for images, _ in held_out.batches(256)]

@@ -29,8 +29,8 @@ from headbench.table import PARTS
 from headsearch.commands.progress import progress_display
 from headsearch.experiment import Experiment, load_experiment
 from headsearch.scoring.zero_cost_scores import FILE_NAME
-from headsearch.search.materials import gather, read_space
-from headsearch.search.session import run_search
+from headsearch.search.materials import read_space
+from headsearch.search.session import gather, run_search
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
 from headsearch.training.proxy import ProxyEvaluator
 

@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 
 from headsearch.experiment import load_experiment
-from headsearch.search.materials import gather
-from headsearch.search.session import conduct
+from headsearch.search.session import conduct, gather
 
 
 def trials_per_hour(

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from headsearch.dashboard.server import open_server
 from headsearch.report.parts import Links
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 
 LARGEST = 300_000
 """Bytes of a picture."""

@@ -22,7 +22,7 @@ from scipy.stats import kendalltau
 
 from headsearch.heads import Candidate, HeadConfig
 from headsearch.runs.directory import RunDirectory
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.scoring.zero_cost_scores import ORDERS
 from headsearch.search.zero_cost import ZeroCostScorer
 

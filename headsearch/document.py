@@ -33,14 +33,8 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _NULLS = ("", "~", "null", "Null", "NULL")
 _FLAGS = {
     spelled: value
-    for word, value in {
-        "true": True,
-        "yes": True,
-        "on": True,
-        "false": False,
-        "no": False,
-        "off": False,
-    }.items()
+    for value, words in ((True, ("true", "yes", "on")), (False, ("false", "no", "off")))
+    for word in words
     for spelled in (word, word.title(), word.upper())
 }
 _TAG = "tag:yaml.org,2002:"

@@ -126,8 +126,7 @@ def export_head(
         RunError: no such head, or a file that cannot be written.
     """
     from headsearch.files import write_atomically
-    from headsearch.runs.reading import read_run
-    from headsearch.runs.run import Run
+    from headsearch.runs.run import Run, read_run
 
     exported = chosen_head(run if isinstance(run, Run) else read_run(run), rank=rank, head_id=head_id)
     try:

@@ -1,6 +1,6 @@
 """`HSSLPair`: a head for a training loop of one's own. Two calls a step: features of base and teacher in, terms of the loss out.
 
-It is the pairing that searches and pretrainings train with (`headsearch.methods.pairing`). The loop keeps its images, its forward
+It is the pairing that searches and pretrainings train with (`headsearch.methods.hssl`). The loop keeps its images, its forward
 passes, its loss and its optimiser.
 """
 
@@ -18,7 +18,7 @@ from headsearch.export import ExportedHead, HeadSource, given_head
 from headsearch.heads.build import Head, build_heads
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import parse_head
-from headsearch.methods.pairing import Features, Parts, StudentSide, TeacherSide, by_view, follow, paired_loss
+from headsearch.methods.hssl import Features, Parts, Student, Teacher, by_view, follow, paired_loss
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """ℓ(student, target): a scalar from two (B, D) tensors."""
@@ -74,11 +74,11 @@ class HSSLPair(nn.Module):
         if teacher is not None and student is None:
             raise ValueError("HSSLPair: a teacher follows a student; give both, or none of them")
         width = map_shape[0]
-        dims = {"width": width, "embedding_dim": width if embedding_dim is None else embedding_dim}
-        heads = [] if head is None else [_built(head, map_shape, dims["embedding_dim"])]
-        parts = Parts(projector, predictor, shared)
-        self.student = StudentSide(student, heads, parts, **dims)
-        self.teacher = TeacherSide(self.student, parts, base=teacher, **dims)
+        embedding_dim = width if embedding_dim is None else embedding_dim
+        heads = [] if head is None else [_built(head, map_shape, embedding_dim)]
+        parts = Parts(projector, predictor, width, embedding_dim, shared)
+        self.student = Student(student, heads, parts)
+        self.teacher = Teacher(self.student, parts, teacher)
         if set(self.student.parameters()) & set(self.teacher.parameters()):
             raise ValueError(
                 "HSSLPair: student and teacher have weights in common; expected a projector that is new at every call "

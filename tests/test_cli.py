@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -198,11 +197,9 @@ def test_doctor_as_json_is_json_alone() -> None:
 def test_bad_input_is_refused_before_anything_is_loaded(
     arguments: list[str], expected: str, tmp_path: Path
 ) -> None:
-    started = time.perf_counter()
     result = headsearch(*arguments, cwd=tmp_path)
     refused(result, expected)
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
-    assert time.perf_counter() - started < 60
 
 
 @pytest.mark.parametrize(
@@ -260,6 +257,29 @@ def scores(run: Path) -> dict[str, object]:
     }
 
 
+ENDED = """
+import os, signal
+from headsearch.experiment.guests import CallbackEntry
+from headsearch.options import Options
+from headsearch.search.callbacks.broadcast import Callback
+
+class Ended(Callback):
+    def __init__(self, options, subject):
+        pass
+
+    def training_started(self, training, status):
+        if training.number == 1 and "DEADLY" in os.environ:
+            # Somewhere in the training, which takes longer; its own timer does it, so that it cannot have ended before.
+            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), int(os.environ["DEADLY"])))
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    def close(self):
+        pass
+
+PLUGINS = [CallbackEntry("ended", Options, Ended)]
+"""
+
+
 @pytest.mark.parametrize(
     "deadly",
     [
@@ -271,28 +291,30 @@ def scores(run: Path) -> dict[str, object]:
 def test_a_search_that_is_ended_resumes_to_the_results_of_an_undisturbed_one(
     deadly: signal.Signals, finished: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "headsearch", "run", *TINY, "--out", str(out)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+    out, plugin = tmp_path / "run", tmp_path / "ended_by_itself.py"
+    plugin.write_text(ENDED)
+    search = [
+        "run",
+        *TINY,
+        "--plugin",
+        str(plugin),
+        "--set=search.callbacks=[{kind: ended}]",
+        "--out",
+        str(out),
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-m", "headsearch", *search],
+        capture_output=True,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "DEADLY": str(int(deadly))},
     )
-    assert process.stderr is not None
-    told = []
-    for line in process.stderr:
-        told.append(line)
-        if "trial 0: control none done" in line:
-            break
-    process.send_signal(deadly)
-    told += process.stderr.readlines()
-    process.wait(timeout=60)
-    if deadly is not signal.SIGKILL:
-        assert process.returncode == 128 + deadly
-        assert "--resume" in told[-1]
-        assert "Traceback" not in "".join(told)
+    if deadly is signal.SIGKILL:
+        assert ended.returncode == -deadly
+    else:
+        assert ended.returncode == 128 + deadly
+        assert "--resume" in ended.stderr.splitlines()[-1]
+        assert "Traceback" not in ended.stderr
     after_death = scores(out)
     assert after_death["none/0"] == scores(finished)["none/0"]
-    assert headsearch("run", *TINY, "--out", out, "--resume").returncode == 0
+    assert headsearch(*search, "--resume").returncode == 0
     assert scores(out) == scores(finished)

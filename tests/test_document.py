@@ -192,10 +192,10 @@ def test_what_the_former_writer_wrote_is_read_as_it_was(value: object) -> None:
 
 def test_aliases_that_multiply_are_refused_at_once() -> None:
     lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 25))]
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(SpaceError, match=r"s\.yaml:2:\d+: YAML alias"):
         parse("\n".join(lines), "s.yaml")
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize(

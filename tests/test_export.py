@@ -10,7 +10,7 @@ import yaml
 from headsearch.errors import HeadError, RunError
 from headsearch.export import export_head, load_head, read_head
 from headsearch.results.ranking import rank
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.session import conduct
 from headsearch.testing.toy_search import TOY_BASE, toy_experiment, toy_materials
 

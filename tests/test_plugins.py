@@ -20,7 +20,7 @@ from headsearch.heads import FAMILIES, head_id, parse_head
 from headsearch.methods import METHODS
 from headsearch.plugins import digests, load_plugins, located
 from headsearch.pretrain import PretrainSpec
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.search.session import run_search
 from headsearch.space import parse_space
 from headsearch.space.schema import json_schema

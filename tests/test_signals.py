@@ -21,11 +21,11 @@ with like_ctrl_c():
         with interrupted_once():
             try:
                 print("ready", flush=True)
-                time.sleep(30)
+                time.sleep(3600)
             finally:
                 # Cleaning up: one more signal must not interrupt it.
                 print("ending", flush=True)
-                time.sleep(0.5)
+                sys.stdin.readline()
                 print("clean", flush=True)
     except KeyboardInterrupt:
         sys.exit(exit_code())
@@ -35,7 +35,11 @@ with like_ctrl_c():
 def waiting(how: str = "") -> "subprocess.Popen[str]":
     # As a terminal does it, whatever this process ignores.
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITING, how], stdout=subprocess.PIPE, text=True, restore_signals=True
+        [sys.executable, "-c", WAITING, how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        restore_signals=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -50,7 +54,7 @@ def test_every_signal_interrupts_once_and_the_exit_code_names_it(number: signal.
     assert process.stdout.readline() == "ending\n"
     for other in ENDING:
         process.send_signal(other)
-    rest, _ = process.communicate(timeout=20)
+    rest, _ = process.communicate("they were sent\n", timeout=300)
     assert rest == "clean\n"
     assert process.returncode == 128 + number
 
@@ -61,5 +65,5 @@ def test_what_was_ignored_before_stays_ignored() -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=300)
     assert process.returncode == 143

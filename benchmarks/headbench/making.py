@@ -13,7 +13,7 @@ from headbench.table import HEAD, PARTS, SCORES, VERSION
 from headsearch.errors import RunError
 from headsearch.files import write_bytes_atomically
 from headsearch.results.records import TrialRecord
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.scoring.discrepancy import MEASURES
 from headsearch.scoring.quality import QUALITIES
 from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, read_scores

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from headsearch.export import ExportedHead, chosen_head, export_head
 from headsearch.results.ranking import By
 from headsearch.runs import run as model
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,7 +33,7 @@ def rank(
 ) -> None:
     """Print the ranked heads of a run, with their gain over the control."""
     from headsearch.results import tables
-    from headsearch.runs.reading import read_run
+    from headsearch.runs.run import read_run
 
     found = read_run(run)
     common.tell_problems(found)
@@ -53,7 +53,7 @@ def rank(
 def trials(run: common.RunPath, output: common.TableOutput = "table") -> None:
     """Print every trial of a run: state, head, seed, replicate, rungs, seconds, reason."""
     from headsearch.results import tables
-    from headsearch.runs.reading import read_run
+    from headsearch.runs.run import read_run
 
     found = read_run(run)
     common.tell_problems(found)
@@ -67,7 +67,7 @@ def trials(run: common.RunPath, output: common.TableOutput = "table") -> None:
 def audit(run: common.RunPath, output: common.ReportOutput = "table") -> None:
     """Check how far the ranking of a run can be trusted, by comparing its stages, rungs, seeds and measures."""
     from headsearch.results.tables import audit_json, section_table
-    from headsearch.runs.reading import read_run
+    from headsearch.runs.run import read_run
 
     held = read_run(run)
     common.tell_problems(held)
@@ -94,7 +94,7 @@ def export(
 ) -> None:
     """Write the chosen head, its base, its scores and their provenance to a head.yaml."""
     from headsearch.export import export_head
-    from headsearch.runs.reading import read_run
+    from headsearch.runs.run import read_run
 
     if rank is not None and head is not None:
         raise RunError("--rank and --head exclude each other; give one")

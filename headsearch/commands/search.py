@@ -57,7 +57,7 @@ def run(
     """Search for heads: train the base with each head on a short schedule, and rank the heads."""
     from headsearch.commands.progress import progress_display
     from headsearch.experiment import load_experiment, shorthand
-    from headsearch.runs.reading import read_run
+    from headsearch.runs.run import read_run
     from headsearch.search import session
 
     given = shorthand(base, data)
@@ -87,19 +87,17 @@ def run(
 def _print_plan(plan: SearchPlan) -> None:
     """The stages of a search as a table, then what it needs, on stdout."""
     from headsearch.commands.progress import STAGES
-    from headsearch.results.tables import new_table
+    from headsearch.results.tables import text_table
     from headsearch.results.text import duration
 
-    table = new_table(
-        [("stage", False), ("trainings", True), ("epochs", True), ("images", True), ("time", True)]
-    )
+    rows = []
     for stage in plan.stages:
         images = f"{stage.trainings * stage.epochs * plan.images:,}"
-        table.add_row(
-            STAGES[stage.name], str(stage.trainings), str(stage.epochs), images, duration(stage.seconds)
+        rows.append(
+            [STAGES[stage.name], str(stage.trainings), str(stage.epochs), images, duration(stage.seconds)]
         )
     out = common.console()
-    out.print(table)
+    out.print(text_table(["stage", "trainings", "epochs", "images", "time"], rows, words=("stage",)))
     lines = [
         f"about {duration(plan.seconds)} in all, {plan.at_once} training{'s' * (plan.at_once > 1)} at a time: "
         f"a proxy takes {duration(plan.seconds_per_proxy)} for {plan.images:,} images an epoch, by a few of its steps",

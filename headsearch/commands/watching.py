@@ -19,7 +19,7 @@ def status(run: common.RunPath, output: common.ReportOutput = "table") -> None:
     import json
 
     from headsearch.report.status import status_data, status_panel
-    from headsearch.runs.reading import look_at
+    from headsearch.runs.run import look_at
 
     view = look_at(run)
     if output == "json":
@@ -47,7 +47,7 @@ def report(
     """Write the results of a run as one file that can be mailed."""
     require("dash", extra="dashboard", where="a report")
     from headsearch.files import write_result
-    from headsearch.runs.reading import look_at
+    from headsearch.runs.run import look_at
 
     view = look_at(run)
     if output == "md":

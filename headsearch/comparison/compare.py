@@ -82,7 +82,7 @@ def compare(
 
 
 def _overheads(plan: ComparisonPlan, tell: Tell) -> dict[str, float]:
-    """What a step takes with the head of each unmeasured arm beyond one without, as a share of the latter: measured here, as a search does."""
+    """By arm, how much longer a step takes with its head than without, as a share of the latter; measured here, as in a search."""
     control, found = plan.arms[NONE], {}
     with ranks(control.recipe.device) as place, generators_kept(place.device):
         for arm in plan.unmeasured:
@@ -101,7 +101,7 @@ def _trained(
     folder: Path,
     display: Callable[[], AbstractContextManager[PretrainObserver]],
 ) -> Mapping[str, Any]:
-    """One pretraining, gone on with where it was begun, and its evaluation."""
+    """One pretraining, resumed if it was begun, and its evaluation."""
     with display() as observer:
         result = pretrain(spec, folder, resume=(folder / "pretrain.yaml").is_file(), observer=observer)
     # The pretraining's own seed: where there is no test split, its cut is what was held out.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headsearch.comparison.plan import NONE, VERSION, ComparisonPlan
 from headsearch.files import versions
 from headsearch.results.noise import blocked_noise
-from headsearch.results.text import markdown_table, result_html
+from headsearch.results.text import gain, markdown_table, result_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,15 +76,15 @@ class Comparison:
 
     def to_table(self) -> Table:
         """The same for a terminal, probe by probe."""
-        from headsearch.results.tables import new_table, plain
+        from headsearch.results.tables import text_table
 
-        columns = [("probe", False), ("head", False), ("%", True), ("gain [95%]", True)]
-        table = new_table([*columns, ("epochs", True), ("time", True), ("images/s", True)])
-        for probe in self.rows[0].scores:
-            for row in self.rows:
-                named = probe if row is self.rows[0] else ""
-                table.add_row(*map(plain, [named, row.arm, *_shown(row.scores[probe]), *_cost(row)]))
-        return table
+        rows = [
+            [probe if row is self.rows[0] else "", row.arm, *_shown(row.scores[probe]), *_cost(row)]
+            for probe in self.rows[0].scores
+            for row in self.rows
+        ]
+        header = ["probe", "head", "%", "gain [95%]", "epochs", "time", "images/s"]
+        return text_table(header, rows, words=("probe", "head"))
 
     def table(self) -> pd.DataFrame:
         """The scores as a pandas table: a row per probe and arm, with the fields of `ArmScore`. Unknown is missing."""
@@ -173,12 +173,12 @@ def _scores(by_arm: Mapping[str, Sequence[float]]) -> dict[str, ArmScore]:
     control = fmean(by_arm[NONE])
     found = {}
     for arm, values in by_arm.items():
-        gain = None if arm == NONE else fmean(values) - control
+        over = None if arm == NONE else fmean(values) - control
         bounds: tuple[float, float] | tuple[None, None] = (None, None)
-        if gain is not None and noise is not None:
-            bounds = noise.interval(gain, len(values), len(values))
+        if over is not None and noise is not None:
+            bounds = noise.interval(over, len(values), len(values))
         deviation = stdev(values) if len(values) > 1 else None
-        found[arm] = ArmScore(tuple(values), fmean(values), deviation, gain, *bounds)
+        found[arm] = ArmScore(tuple(values), fmean(values), deviation, over, *bounds)
     return found
 
 
@@ -193,7 +193,4 @@ def _cost(row: ArmRow) -> tuple[str, str, str]:
 
 def _shown(score: ArmScore) -> tuple[str, str]:
     mean = f"{score.mean:.1f}" + ("" if score.sd is None else f" ±{score.sd:.1f}")
-    if score.gain is None:
-        return mean, ""
-    interval = "" if score.gain_low is None else f" [{score.gain_low:.1f}, {score.gain_high:.1f}]"
-    return mean, f"{score.gain:+.1f}{interval}"
+    return mean, "" if score.gain is None else gain(score.gain, score.gain_low, score.gain_high)

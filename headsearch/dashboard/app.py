@@ -1,7 +1,7 @@
-"""The Dash application: callbacks from what the reader does, and from time, to what a page shows.
+"""The Dash application: callbacks from what the reader does, and from a timer, to what a page shows.
 
-Every page is a function of its address and of the version of the data: what is chosen or filtered stands in the address, so that a
-page can be linked to, and a refresh changes nothing that the reader has set.
+Every page is a function of its address and of the version of the data. Choices and filters are part of the address, so a page can be linked to, and a
+refresh changes nothing that the reader has set.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Point(BaseModel):
 
 
 class Clicked(BaseModel):
-    """What plotly tells of a click; the first entry of a point's `customdata` is its head's id."""
+    """What plotly reports of a click. The first entry of a point's `customdata` is the id of its head."""
 
     points: list[_Point] = []
 

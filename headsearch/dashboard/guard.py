@@ -1,8 +1,8 @@
-"""Who may see the dashboard: a layer in front of the whole application, so that nothing is served past it.
+"""Who may see the dashboard: a layer in front of the whole application, which nothing is served past.
 
-On this machine alone (a loopback address) the `Host` of a request must be this machine, or a page elsewhere could read the dashboard by
-pointing a name of its own at 127.0.0.1 (DNS rebinding). On any other address, and wherever a token was asked for, every request needs the
-token: in a cookie, which the address with `?token=` in it sets.
+On a loopback address the `Host` of a request must name this machine; otherwise a page elsewhere could read the dashboard by pointing a name of its own
+at 127.0.0.1 (DNS rebinding). On any other address, and whenever a token was asked for, every request needs the token in a cookie, which the address
+with `?token=` sets.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def make_token() -> str:
 
 @dataclass(frozen=True)
 class Guard:
-    """A WSGI application that lets through to another what may pass."""
+    """A WSGI application that passes on to another one the requests that are allowed."""
 
     application: Application
     token: str | None
-    """Without one, requests must come from this machine by name."""
+    """None: requests must be addressed to this machine by name."""
     cookie: str
     """Name of the cookie that holds the token."""
     scripts: Sequence[str] = ()
@@ -82,7 +82,7 @@ class Guard:
 
     @property
     def _pass(self) -> str:
-        """What the cookie holds: it follows from the token, and is fit for a header whatever the token is."""
+        """What the cookie holds: a digest of the token, since the token itself may not fit into a header."""
         assert self.token is not None
         return hashlib.sha256(f"headsearch {self.token}".encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""From an address to a page: which view of which run, and what stands around it. No callbacks here."""
+"""From an address to a page: which view of which run, and what surrounds it. No callbacks here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VIEWS = {
 }
 """Views by the last part of their address, in the order of the navigation."""
 OPTIONS = 300
-"""Heads of a run that can be chosen from a list; any other can be reached from its own page."""
+"""How many heads of a run the list offers; any other can be chosen from its own page."""
 
 
 @dataclass(frozen=True)

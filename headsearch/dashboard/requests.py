@@ -1,7 +1,7 @@
-"""What a browser may ask of the pages' callbacks. Anything else is answered with 4xx before Dash sees it, which would fail on it with a traceback.
+"""What a browser may ask of the pages' callbacks. Anything else is answered with 4xx before it reaches Dash, which would fail with a traceback.
 
-A request names a callback and brings the values of its inputs; names are compared with the callback's own, values with the annotations of its
-function, by `typed`.
+A request names a callback and holds the values of its inputs. Names are compared with those of the callback; values are compared with the annotations
+of its function, by `typed`.
 """
 
 from __future__ import annotations

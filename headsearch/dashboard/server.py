@@ -1,5 +1,4 @@
-"""Serves the dashboard: one process, a few threads, until Ctrl-C. Whoever connects and says nothing costs a descriptor for a few seconds, and no
-thread."""
+"""Serves the dashboard: one process, a few threads, until Ctrl-C. An idle connection costs a descriptor for some seconds, and no thread."""
 
 from __future__ import annotations
 

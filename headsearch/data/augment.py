@@ -1,12 +1,11 @@
-"""Augmented views of a batch of images, on the batch's device, with random parameters of their own for every image.
+"""Augmented views of a batch of images, on the batch's device, with random parameters for every image.
 
-Crop, flip, resize and blur are one matrix per axis (`geometry`), the colour changes one matrix and offset (`colour`), so a view is
+Crop, flip, resize and blur are one matrix per axis (`geometry`), the colour changes are one matrix and offset (`colour`), so a view is
 three batched products. Order, as in BYOL: crop, flip, colour, grayscale, blur, clip, solarize, normalise. (Blur and colour
-changes are linear and commute, but for the clipping; the mean that contrast turns about is taken after the blur.)
+changes are linear and commute, except for the clipping. The mean that contrast refers to is taken after the blur.)
 
-Bands are no colours, and have neither a black nor a white. They are normalised first, then cropped, flipped and blurred; then every band
-of every image gets a contrast and a shift of its own, in units of the band's standard deviation. So views do not depend on the unit
-that a band is given in, nor on its zero, and nothing is clipped.
+Bands are not colours and have no black or white. They are normalised first, then cropped, flipped and blurred. Then every band of every image gets its
+own contrast and shift, in units of the band's standard deviation. So views depend neither on the unit of a band nor on its zero, and nothing is clipped.
 """
 
 from __future__ import annotations
@@ -105,9 +104,9 @@ class Views:
     ) -> list[Tensor]:
         """Views of images [B, C, H, W]: two of [B, C, image_size, image_size], then the local ones.
 
-        The views depend on the images and the generator's state alone. All randomness is drawn on the generator's device, so a
-        CPU generator gives the same views on every device, up to rounding. Where the images are only the `rows` of a batch of
-        `batch_size`, their views are those they have in the whole batch.
+        The views depend only on the images and the generator's state. All randomness is drawn on the generator's device, so a CPU generator
+        gives the same views on every device, up to rounding. If the images are only the `rows` of a batch of `batch_size`, they get the views
+        that they would have in the whole batch.
         """
         device = torch.device(device)
         images = images_BCHW.to(device, non_blocking=True)
@@ -148,7 +147,7 @@ class Views:
         return center.float() * gain[:, None, None] + bias[:, None, None]
 
     def _normalised(self, bands_BCHW: Tensor) -> Tensor:
-        """Bands less their mean and over their deviation, float."""
+        """Bands minus their mean, over their deviation; float."""
         mean, std = (
             torch.tensor(of, device=bands_BCHW.device)[:, None, None] for of in (self.mean, self.std)
         )

@@ -1,7 +1,7 @@
-"""Images that are not RGB: any number of bands, read as they are, whatever their range. Nothing is converted, and nothing clipped.
+"""Images that are not RGB: any number of bands with any range of values. Nothing is converted or clipped.
 
-Arrays (`.npy`), TIFF files with any number of bands, pages or bits, and what other formats hold without loss: grey of 8, 16 or 32 bits, and
-8 bits of red, green, blue and alpha. 8 bits stay uint8, everything else becomes float32.
+Read are arrays (`.npy`), TIFF files with any number of bands, pages or bits, and other formats as far as they are lossless: grey of 8, 16 or 32 bits,
+and red, green, blue and alpha of 8 bits. 8 bits stay uint8, everything else becomes float32.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from headsearch.errors import require
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How TIFF and BigTIFF files begin."""
 _HEADER_BYTES = 2**16
-"""Of an array's beginning, in which its header must end."""
+"""The header of an array must end within so many bytes."""
 _MOST_BYTES = 2**30
 """Of a TIFF file's decoded pixels."""
 _GREY = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _EIGHT_BITS = ("PNG", "JPEG", "WEBP", "BMP", "TGA")
-"""Formats of which Pillow reads colours without loss; of deeper ones it keeps the upper 8 bits."""
+"""Formats whose colours Pillow reads without loss. Of deeper formats it keeps the upper 8 bits."""
 
 # What tifffile has to say about a file is said as the reason for leaving it out.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())

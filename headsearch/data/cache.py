@@ -1,11 +1,11 @@
 """Images decoded once and kept on disk, for all trainings and processes that see the folder (`data.cache`).
 
-A cache is a source in front of another one, and gives the same pixels: an image that it lacks, or finds damaged, is decoded and then
-kept. So it fills while images are first needed, by whoever needs them first, and may be shared, interrupted, or removed at any moment.
-Only its creation is locked: whoever writes an image writes the same bytes, and the checksum last.
+A cache is a source in front of another one and gives the same pixels. An image that it lacks, or finds damaged, is decoded and then kept. So it
+fills as images are first needed, and may be shared, interrupted or removed at any time. Only its creation is locked: all who write an image write the
+same bytes, and its checksum last.
 
-    <folder>/<key>/images.npy        [N, C, S, S], sparse: images that nobody needed take no room
-    <folder>/<key>/checksums.npy     uint32 [N]: CRC-32 of each image; 0 where it is not there
+    <folder>/<key>/images.npy        [N, C, S, S], sparse: images that were never needed take no room
+    <folder>/<key>/checksums.npy     uint32 [N]: CRC-32 of each image; 0 if it is not there
     <folder>/<key>/made_from.json    what the key is a hash of
 """
 
@@ -36,17 +36,17 @@ from headsearch.errors import DataError
 from headsearch.files import versions, write_atomically
 
 _FORMAT = "headsearch/images@1"
-"""Changes with what the pixels of a canvas are."""
+"""Must change whenever the pixels of a canvas do."""
 _DECODERS = ("pillow", "torch", "tifffile", "imagecodecs")
 _MADE_FROM = "made_from.json"
 
 
 @runtime_checkable
 class Versioned(Source, Protocol):
-    """A source that can tell when one of its images has changed."""
+    """A source that can tell whether its images have changed."""
 
     def stamps(self) -> Iterable[str]:
-        """Of every image, what differs between two versions of it under one name."""
+        """For every image, a text that differs between versions of it under one name."""
 
 
 def cache_folder(cache: str) -> Path:
@@ -57,7 +57,7 @@ def cache_folder(cache: str) -> Path:
 
 
 class Cached:
-    """A source whose images come from its cache where they are in it, and are put there where they are not."""
+    """A source whose images come from its cache, or are put there."""
 
     def __init__(self, source: Versioned, canvas: int, folder: Path) -> None:
         """Open the source's cache below `folder`, or make a new one.
@@ -68,7 +68,7 @@ class Cached:
         self.source, self.canvas = source, canvas
         self.channels, self.dtype = source.channels, source.dtype
         self.trouble = ""
-        """A line about what had to be decoded again, or could not be kept."""
+        """One line about images that had to be decoded again or could not be kept; empty if all is well."""
         made_from = _made_from(source, canvas)
         self.path = folder / hashlib.blake2b(made_from.encode(), digest_size=10).hexdigest()
         shape = (self.channels, canvas, canvas)
@@ -103,7 +103,7 @@ class Cached:
         return pixels_CHW.transpose(1, 2, 0)
 
     def fetch(self, indices: Sequence[int]) -> None:
-        """Have the source get ready to read what is not there."""
+        """Have the source prepare to read the images that are not there."""
         if isinstance(self.source, Fetching):
             with contextlib.suppress(OSError):
                 self.source.fetch([index for index in indices if not self._checksums.get(index)])
@@ -114,7 +114,7 @@ class Cached:
         return lacking, lacking * self._images.entry_bytes
 
     def _found(self, index: int) -> NDArray[Any] | None:
-        """The pixels [C, S, S] of an image; None where they are not there, or not as they were written."""
+        """The pixels [C, S, S] of an image; None if they are missing or damaged."""
         try:
             checksum = self._checksums.get(index)
             if not checksum:
@@ -139,7 +139,7 @@ class Cached:
             self.trouble = f"data.cache: '{self.path}' cannot be written: {error.strerror or error}; what it lacks is decoded every time"
 
     def _open(self, made_from: str) -> None:
-        """Make the cache where it is not there, or not whole."""
+        """Make the cache if it is missing or damaged."""
         if self._is_whole(made_from):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,7 @@ class _Entries:
         return False
 
     def load(self) -> NDArray[Any]:
-        """All of them."""
+        """All entries."""
         return np.fromfile(self.path, self.dtype, offset=len(self._header)).reshape(self.count, *self.shape)
 
     def get(self, index: int) -> NDArray[Any]:
@@ -239,12 +239,12 @@ class _Entries:
 
 
 def _checksum(pixels: NDArray[Any]) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    """CRC-32, as a single entry; never 0, which stands for an image that is not there."""
+    """CRC-32, as a single entry. Never 0, which stands for a missing image."""
     return np.array(zlib.crc32(pixels.data) or 1, "<u4")
 
 
 def _made_from(source: Versioned, canvas: int) -> str:
-    """Whatever the pixels follow from, as text."""
+    """Everything that the pixels depend on, as text."""
     images = hashlib.blake2b(digest_size=20)
     for index, stamp in enumerate(source.stamps()):
         images.update(f"{source.name(index)}\0{stamp}\0".encode(errors="surrogateescape"))

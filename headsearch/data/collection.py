@@ -1,4 +1,4 @@
-"""What a reader of a data set hands over: parts with undecoded images, and the seeded cut where there is no test split."""
+"""What a reader of a data set gives: parts with undecoded images. Also the seeded cut for data sets without a test split."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Part:
 
     source: Source
     labels: list[int] | None
-    """Class number of every image; None where labels may not be read."""
+    """Class number of every image; None if labels may not be read."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Collection:
 
     train: Part
     held_out: Part | None
-    """The test split; None where there is none and one must be cut off train."""
+    """The test split; None if there is none, so that one must be cut off train."""
     classes: list[str] | None
     layout: str = ""
-    """What was understood of it, for one line: where the splits are, or the classes."""
+    """What was understood of it, in one line: where the splits are, or the classes."""
     left_out: LeftOut = field(default_factory=LeftOut)
-    """What is known already not to be used."""
+    """Files that are known not to be used."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class Request:
     address: str | None
     """`data.root` as it is written."""
     labels: bool
-    """Whether labels may be read. Where they may not, a source need not look for them, and what it gives is not looked at."""
+    """Whether labels may be read. If not, a source need not look for them; labels that it gives are ignored."""
     prefer: Literal["val", "test"] = "val"
-    """Which split is to be held out where there are both: a search uses `val` and leaves `test` to a final evaluation."""
+    """Which split is held out if there are both: a search uses `val` and leaves `test` to a final evaluation."""
     image_size: int = 224
     """Side of the square that the base sees, in pixels."""
     memory_limit: int = MEMORY_LIMIT
     """Bytes of images that may be kept."""
     pixels: Pixels = RGB
-    """What the pixels are, and how they come from images of any kind."""
+    """How images of any kind become pixels."""
     cache: Path | None = None
-    """A folder in which something may be kept for the next time."""
+    """A folder in which a source may keep something for the next time."""
 
     @property
     def root(self) -> Path | None:

@@ -15,8 +15,8 @@ _HELD_OUT = int(
     "40401002639d0164218522041921c0e10a176268081069c44520018b02d188a00",
     16,
 )
-"""Bit i is set where image i is held out: 517 of 1,797, of every class its share. Written down rather than drawn, so that
-the split is the same everywhere and can be made without looking at a label."""
+"""Bit i is set if image i is held out: 517 of 1,797, in proportion from every class. Written down rather than drawn, so that the split is the same
+everywhere and needs no labels."""
 
 
 def digits(request: Request) -> Collection:

@@ -1,4 +1,4 @@
-"""Image folders: class folders, with or without folders of splits above or below them, or a flat folder."""
+"""Image folders: class folders, perhaps with folders of splits above or below them, or a flat folder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from headsearch.errors import DataError, LabelsMissing, printable
 def folder(request: Request) -> Collection:
     """List the images below the request's root.
 
-    Folders named like splits are splits (see `_level_of_splits`); below them, or below the root itself, a class is a folder with images
-    in it or further down. Without labels all images of a split count, wherever they lie. Hidden files and folders and files that are
-    not images are ignored.
+    Folders with the name of a split are splits (see `_level_of_splits`). Below them, or below the root itself, every folder with images in it or
+    further down is a class. Without labels, all images of a split count, wherever they lie. Hidden files and folders, and files that are not images,
+    are ignored.
 
     Raises:
         DataError: the root is missing or has no images; labels are wanted and there are no class folders; there is no split to train on.
@@ -68,7 +68,7 @@ class _Layout:
 
 
 def _layout(root: Path, files: list[str], prefer: Literal["val", "test"], left_out: LeftOut) -> _Layout:
-    """What is trained on and what is held out; images beside the splits are left out."""
+    """The images to train on and those to hold out. Images outside of the splits are left out."""
     paths = [file.split("/") for file in files]
     found = _level_of_splits(root, paths)
     if found is None:
@@ -159,7 +159,7 @@ def _class(inner: str) -> str:
 
 
 def image_files(root: Path, left_out: LeftOut, endings: frozenset[str] = ENDINGS) -> list[str]:
-    """POSIX paths of the files below `root` with one of the endings, sorted; what cannot be one in spite of its name is added to `left_out`.
+    """POSIX paths of the files below `root` with one of the endings, sorted. Anything with such a name that is not a file is added to `left_out`.
 
     Raises:
         DataError: `root` or a folder below it cannot be read, or there are no images.

@@ -1,6 +1,6 @@
 """Files of a data set that are not used: how many, which, and why. No torch here.
 
-Nothing is left out silently, and a data set of which a large part cannot be read is refused unless that is accepted.
+Nothing is left out silently. A data set is refused if a large part of it cannot be read, unless the user accepts that.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import Literal
 from headsearch.errors import DataError, printable
 
 TOO_MANY = 0.2
-"""Share of the files that cannot be read from which on a data set is refused."""
+"""A data set is refused if so large a share of its files cannot be read."""
 
 _NAMED = 3
-"""Files named in a line; the rest is counted."""
+"""How many files a line names; the others are only counted."""
 
 
 @dataclass
 class LeftOut:
-    """What is not used of a data set; grows while streamed files are first read."""
+    """Files of a data set that are not used. It grows as streamed files are first read."""
 
     unreadable: dict[str, str] = field(default_factory=dict)
     """The reason by the file's name."""
     beside: dict[str, str] = field(default_factory=dict)
-    """Images that could be read but have no place in the data set, likewise."""
+    """Images that could be read but have no place in the data set; also the reason by name."""
     rule: Literal["refuse", "accept"] = "refuse"
-    """What to do where too many cannot be read."""
+    """What to do if too many cannot be read."""
     place: str = "the data set"
     """What the files are of."""
     files: int = 0
     """How many there are, with those that cannot be read; 0 while that is unknown."""
     troubles: dict[str, bool] = field(default_factory=dict)
-    """What is wrong with the cache of the images though not with the images, a line each, and whether it has been told."""
+    """Problems of the cache rather than of the images, a line each, and whether the user has been told."""
 
     def __len__(self) -> int:
         return len(self.unreadable) + len(self.beside)
@@ -49,14 +49,14 @@ class LeftOut:
             )
 
     def told(self) -> list[str]:
-        """A line of either kind, with some names; none where nothing is left out."""
+        """One line for unreadable files and one for those beside the data set, with some names; none if nothing is left out."""
         lines = self.told_unreadable()
         if self.beside:
             lines.append(f"{_files(self.beside)} left out, beside the data set: {_some(self.beside)}")
         return lines
 
     def told_unreadable(self, since: int = 0) -> list[str]:
-        """A line of what cannot be read, but for the first `since` files, and of what is wrong with the cache, once; none where there is no news."""
+        """One line for unreadable files after the first `since`, and each problem of the cache that has not been told yet."""
         named = dict(list(self.unreadable.items())[since:])
         lines = [f"{_files(named)} left out, cannot be read: {_some(named)}"] if named else []
         lines += [trouble for trouble, told in self.troubles.items() if not told]

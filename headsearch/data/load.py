@@ -1,4 +1,4 @@
-"""`load_data`: find the data set, split it, decode it or set up its streaming, and measure its pixels."""
+"""`load_data`: find a data set, split it, decode it or set up streaming, and measure its pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from headsearch.data.bands import Bands
 from headsearch.data.cache import Cached, Versioned, cache_folder
 from headsearch.data.collection import MEMORY_LIMIT, Collection, Part, Request, by_hash, cut
-from headsearch.data.decode import RGB, Pixels, Source, choose_canvas, decode_all
+from headsearch.data.decode import RGB, Pixels, choose_canvas, decode_all
 from headsearch.data.left_out import LeftOut
 from headsearch.data.names import SOURCES, Channels, check_dataset_name, check_root
 from headsearch.data.opening import reason
@@ -60,9 +60,9 @@ def load_data(
         min_train_images: fewer readable training images than this are an error.
         memory_limit: in bytes; larger sets are streamed.
         unreadable: `refuse` raises where a fifth of the files or more cannot be read; otherwise they are left out, and told.
-        subset: learn from so many of the training images (int) or such a share of them (float), drawn by the seed and the images' names;
-            as many of each class as can be, where labels are read.
-        cache: a folder in which decoded images are kept, or `auto` for one below the person's own; the images are the same with it and without.
+        subset: train on so many of the training images (int) or on such a share of them (float), drawn by the seed and the images' names; if
+            labels are read, classes are as balanced as possible.
+        cache: a folder in which decoded images are kept, or `auto` for one in the user's own cache; images are the same with and without it.
         progress: called with (images decoded, images in all) now and then.
 
     Raises:
@@ -101,7 +101,8 @@ def load_data(
     canvas = choose_canvas(found.train.source, image_size)
     parts, cached = (parts, "") if cache is None else _through_cache(parts, canvas, cache)
     sets: list[ImageSet]
-    if _bytes(found.train.source, total, canvas) <= memory_limit:
+    source = found.train.source
+    if total * source.channels * source.dtype.itemsize * canvas * canvas <= memory_limit:
         sets = _decode(parts, canvas, left_out, progress)
         left_out.check()
     else:
@@ -124,12 +125,8 @@ def pixels_of(channels: Channels) -> Pixels:
     return RGB if channels == "rgb" else Bands(channels)
 
 
-def _bytes(source: Source, images: int, canvas: int) -> int:
-    return images * source.channels * source.dtype.itemsize * canvas * canvas
-
-
 def check_probe(dataset: Dataset) -> None:
-    """Raise `LabelsMissing` where no linear probe can be made of the training images: its penalty is chosen on a part of them."""
+    """Raise `LabelsMissing` if the training images allow no linear probe: its penalty is chosen on a part of them."""
     labels = dataset.train.labels
     if labels is not None and int(torch.bincount(labels).max()) < 2:
         raise LabelsMissing(
@@ -149,7 +146,7 @@ def _collect(dataset: str, request: Request) -> Collection:
 
 
 def _of_a_guest(dataset: str, request: Request) -> Collection:
-    """What a plug-in's source gives, checked; without labels where they may not be read."""
+    """What a plug-in's source gives, checked; without labels if they may not be read."""
     try:
         found: object = SOURCES[dataset].open(request)
     except UserError:
@@ -216,7 +213,7 @@ def _some_of(
 def _through_cache(
     parts: list[tuple[Part, list[int]]], canvas: int, cache: str
 ) -> tuple[list[tuple[Part, list[int]]], str]:
-    """The parts with their images read through a cache, and a line that says where it is, or why there is none."""
+    """The parts, with images read through a cache, and a line that says where it is or why there is none."""
     folder, by_source, lacking, needed = cache_folder(cache), {}, 0, 0
     for part, rows in parts:
         source = part.source
@@ -316,7 +313,7 @@ def pixel_statistics(images_BCHW: Tensor) -> Statistics:
 
 
 def band_statistics(images_BCHW: Tensor) -> Statistics:
-    """Mean and standard deviation of each band, as the values are; of a band that is the same everywhere the deviation is taken as 1."""
+    """Mean and standard deviation of each band, in the unit of its values. A constant band counts as having a deviation of 1."""
     # About one of the values: a band of one value far from 0 has a deviation of exactly 0 then.
     origin_C = images_BCHW[0, :, 0, 0].double()
     sums, squares = torch.zeros_like(origin_C), torch.zeros_like(origin_C)

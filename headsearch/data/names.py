@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from headsearch.data.collection import Collection, Request
 
 Channels = Literal["rgb"] | int
-"""What images are made of: `rgb`, which grey and transparent images are turned into too, or so many bands, which are read as they are."""
+"""What images are made of: `rgb`, to which grey and transparent images are converted, or a number of bands, which are read as they are."""
 
 
 def channel_count(channels: Channels) -> int:
@@ -50,12 +50,12 @@ def _webdataset(request: Request) -> Collection:
 
 @dataclass(frozen=True)
 class DataSource(Entry):
-    """Where images come from, by the name that `data.dataset` has for it."""
+    """Where images come from, by its name in `data.dataset`."""
 
     open: Callable[[Request], Collection]
     """Finds the images, splits and labels, and decodes none of them."""
     root: str | None = None
-    """What `data.root` must be the path of, e.g. `folder of images`; None: it is not needed."""
+    """What `data.root` must lead to, e.g. `folder of images`; None if it is not needed."""
     remote: bool = False
     """Whether `data.root` may be an address, so that it is not looked for on this machine."""
 
@@ -88,7 +88,7 @@ _FOLDER = re.compile(
 
 
 def split_of(folder: str) -> Literal["train", "val", "test"] | None:
-    """The split that a folder's name tells of, whatever its case and with a tail such as `_set` or `2017`; None for other names.
+    """The split that a folder is named after, in any case and with a tail such as `_set` or `2017`; None for other names.
 
     >>> [split_of(name) for name in ("Train", "validation_set", "val2017", "valley")]
     ['train', 'val', 'val', None]
@@ -98,7 +98,7 @@ def split_of(folder: str) -> Literal["train", "val", "test"] | None:
 
 
 def what_is(path: Path) -> Literal["folder", "file", "device"] | None:
-    """What lies at a path, links followed; None where nothing can be reached. Never raises: a name may be too long to be one."""
+    """What is at a path, links followed; None if nothing can be reached. Never raises, even if the name is too long."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):

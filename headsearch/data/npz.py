@@ -1,6 +1,6 @@
 """Arrays in a NumPy `.npz` file: `images` and `labels`, or `train_images`, `test_images` and so on (MedMNIST's layout).
 
-What an array would take is read from its header before any memory is: a file is no measure of what it unpacks to.
+The size of an array is read from its header before memory is allocated: a small file may unpack to a huge array.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Arrays:
         self.path = path
         self.archive = archive
         self.left = memory_limit
-        """Bytes that may yet be read."""
+        """How many bytes may still be read."""
         self.members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
 
     def __contains__(self, key: str) -> bool:
@@ -75,7 +75,7 @@ class _Arrays:
             return array_header(member, info.file_size, f"'{key}'")
 
     def read(self, key: str) -> NDArray[Any]:
-        """The array; mapped where it is larger than what may be read."""
+        """The array; mapped if it is larger than what may still be read."""
         info = self.members[key]
         shape, fortran, dtype, offset = self.header(key)
         if info.file_size <= self.left:

@@ -1,6 +1,6 @@
-"""The one place that opens image files: by content and not by name, within bounds, with one line for whatever goes wrong.
+"""The one place that opens image files: by content and not by name, within bounds, with one line for every error.
 
-Only the formats below are decoded: some others that Pillow knows start outside programs, and what no test has seen is not promised.
+Only the formats below are decoded. Some others that Pillow knows start external programs, and formats without a test are not promised.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 # Importing a plugin registers its format.
-from PIL import (
+from PIL import (  # noqa: F401
     AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
@@ -34,52 +34,29 @@ from PIL import (
 
 from headsearch.errors import UserError, printable
 
-_FORMATS = (
-    BmpImagePlugin.BmpImageFile.format,
-    BmpImagePlugin.DibImageFile.format,
-    GifImagePlugin.GifImageFile.format,
-    JpegImagePlugin.JpegImageFile.format,
-    PpmImagePlugin.PpmImageFile.format,
-    PngImagePlugin.PngImageFile.format,
-    TiffImagePlugin.TiffImageFile.format,
-    WebPImagePlugin.WebPImageFile.format,
-    Jpeg2KImagePlugin.Jpeg2KImageFile.format,
-    AvifImagePlugin.AvifImageFile.format,
+_FORMATS = {
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg"),
+    "PPM": (".pbm", ".pgm", ".pnm", ".ppm"),
+    "PNG": (".png",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "JPEG2000": (".j2k", ".jp2"),
+    "AVIF": (".avif",),
     # Last: it has no mark that a file could be told by.
-    TgaImagePlugin.TgaImageFile.format,
-)
-
-ENDINGS = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".j2k",
-        ".jfif",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
-"""Of the names of image files. Files with other endings are not images to us, and are ignored."""
+    "TGA": (".tga",),
+}
+ENDINGS = frozenset(ending for endings in _FORMATS.values() for ending in endings)
+"""Of the names of image files. Files with other endings are ignored."""
 
 MOST_PIXELS = 250_000_000
 """Of an image: about 1 GiB decoded."""
 _MOST_PIXELS_OF = {"WEBP": 100_000_000, "JPEG2000": 100_000_000, "AVIF": 100_000_000}
 """These decoders take three to four times the memory."""
 MOST_BYTES = 2**30
-"""Of a file: some decoders read all of it before they look at it."""
+"""Of a file: some decoders read all of it first."""
 
 LARGE = 89_478_485
 """Pixels above which images are decoded one at a time and shrunk in strips."""
@@ -101,12 +78,16 @@ class CorruptImage(Exception):
 
 @contextlib.contextmanager
 def opened(file: BinaryIO | str) -> Iterator[Image.Image]:
-    """An image file, its pixels not decoded yet. What is raised inside is turned into a reason too, but for a `UserError`.
+    """An image file whose pixels are not decoded yet. Errors raised inside become a `CorruptImage` too, except for a `UserError`.
 
     Raises:
         CorruptImage: it is no regular file, none of the formats, too large, or its decoder fails, in whatever way.
     """
-    with failures_told(), stream(file) as bytes_of_it, Image.open(bytes_of_it, formats=_FORMATS) as image:
+    with (
+        failures_told(),
+        stream(file) as bytes_of_it,
+        Image.open(bytes_of_it, formats=tuple(_FORMATS)) as image,
+    ):
         width, height = image.size
         most = _MOST_PIXELS_OF.get(image.format or "", MOST_PIXELS)
         if width * height > most:
@@ -120,7 +101,7 @@ def opened(file: BinaryIO | str) -> Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def failures_told() -> Iterator[None]:
-    """Have whatever is raised inside, but for a `UserError`, be a `CorruptImage` with its reason."""
+    """Turn every error raised inside, except for a `UserError`, into a `CorruptImage` with its reason."""
     try:
         yield
     except (CorruptImage, UserError):
@@ -147,7 +128,7 @@ def stream(file: BinaryIO | str) -> contextlib.AbstractContextManager[BinaryIO]:
 
 
 def no_file(mode: int) -> str:
-    """What something that is no regular file is, from its mode."""
+    """What a path that is no regular file is, from its mode."""
     kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
     return f"a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file"
 

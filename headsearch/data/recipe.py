@@ -1,4 +1,4 @@
-"""How strongly views are augmented, as data, with defaults by data set. No torch here."""
+"""How strongly views are augmented, with defaults by data set. No torch here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image sets: what training and scoring iterate over, from memory or from files, with the same pixels in the same order."""
+"""Image sets, which training and scoring iterate over: from memory or from files, with the same pixels in the same order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headsearch.data.opening import CorruptImage
 from headsearch.errors import DataError
 
 _TRIED = 100
-"""Images tried in place of one that cannot be read; a disk that is gone is not searched to its end."""
+"""How many images are tried in place of an unreadable one, so that a lost disk is not searched to its end."""
 
 
 class ImageSet(Protocol):
@@ -41,14 +41,14 @@ class ImageSet(Protocol):
         """
 
     def read(self, order: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The pixels [B, C, S, S] at the positions [B] of every batch in `order`, always as many as asked for: in place of an image
-        that cannot be read stands the next one of the set that can."""
+        """The pixels [B, C, S, S] at the positions [B] of every batch in `order`, always as many as asked for: an unreadable image is replaced by
+        the next readable one of the set."""
 
 
 def index_batches(
     count: int, batch_size: int, generator: torch.Generator | None, drop_last: bool
 ) -> Iterator[Tensor]:
-    """The positions of one pass, batch by batch: one place decides the order for every kind of set."""
+    """The positions of one pass, batch by batch, for every kind of set."""
     order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
     stop = count - count % batch_size if drop_last else count
     for start in range(0, stop, batch_size):
@@ -86,8 +86,8 @@ class MemoryImages:
 class StreamedImages:
     """Images decoded anew at every pass, by worker processes.
 
-    A file that cannot be read is left out of its batch, which is then smaller, or, in `read`, gives its place to another; it is noted in
-    `left_out`. Raises `DataError` once too many cannot be read.
+    An unreadable file is left out of its batch, which is then smaller, or, in `read`, replaced by another. It is noted in `left_out`. Raises
+    `DataError` once too many cannot be read.
     """
 
     source: Source
@@ -117,7 +117,7 @@ class StreamedImages:
 
     def _decoded(self, order: Iterable[Tensor], *, replace: bool) -> Iterator[tuple[Tensor, Tensor]]:
         loader = DataLoader(
-            _Decoded(self.source, self.rows, self.canvas, replace),
+            _Batches(self.source, self.rows, self.canvas, replace),
             batch_sampler=[batch.tolist() for batch in order],
             num_workers=cores() - 1 if self.workers is None else self.workers,
             collate_fn=_as_is,
@@ -136,12 +136,11 @@ class StreamedImages:
             yield images, index
 
 
-class _Decoded(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str], str]]):
+class _Batches(torch.utils.data.Dataset[tuple[Tensor, Tensor, dict[str, str], str]]):
     """What a worker runs: a whole batch at a time."""
 
     def __init__(self, source: Source, rows: list[int], canvas: int, replace: bool) -> None:
-        """`replace`: the next image that can be read takes the place of one that cannot, instead of none; a batch in which none is
-        found is empty."""
+        """`replace`: an unreadable image is replaced by the next readable one. If none is found, the batch is empty."""
         self.source = source
         self.rows = rows
         self.canvas = canvas
@@ -197,7 +196,7 @@ class Dataset:
     """As in the experiment, e.g. `torch/cifar10`."""
     train: ImageSet
     held_out: ImageSet
-    """Never seen by self-supervised training: the test split where there is one, else a seeded part of train."""
+    """Never seen by self-supervised training: the test split, or a seeded part of train if there is none."""
     classes: list[str] | None
     """Names by class number; None without labels."""
     mean: tuple[float, ...]
@@ -210,11 +209,11 @@ class Dataset:
     layout: str = ""
     """What was understood of where splits and classes are."""
     cache: str = ""
-    """What is found in the cache, or why there is none; a line, empty where none was asked for."""
+    """A line about the cache, or why there is none; empty if none was asked for."""
     channels: Channels = "rgb"
 
     def told(self) -> list[str]:
-        """What a person should know of it before any training: what was understood, and what is left out."""
+        """What the user should know before any training: what was understood, and what is left out."""
         return [self.understood(), *filter(None, [self.cache]), *self.left_out.told()]
 
     def understood(self) -> str:

@@ -1,7 +1,7 @@
 """Tar shards as WebDataset has them (`data.dataset: webdataset`), on this machine or behind whatever fsspec opens: HTTP, S3, ...
 
-A tar file is read once from its beginning to its end, which tells where each image lies in it. From then on an image is a range of bytes
-like any other file: order, splits, resuming and the division among ranks and workers are those of a folder, and nothing has to fit into memory.
+A tar file is read once from beginning to end, to find where each image lies. From then on an image is a range of bytes, like a file: order, splits,
+resuming, and the division among ranks and workers are those of a folder, and nothing has to fit into memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TRIES = 3
 _BLOCK = 2**23
 """Bytes that are asked for at a time while a shard is looked through."""
 _VERSION_KEYS = ("size", "mtime", "created", "ETag", "LastModified", "Last-Modified", "md5", "etag")
-"""What file systems know of a file that changes with its content."""
+"""What file systems report of a file that changes with its content."""
 _LABEL_KEYS = ("cls", "label")
 """Of a sample's `.json`, where it has no `.cls`."""
 
@@ -63,7 +63,7 @@ class ShardSource(Files):
     """The images of some shards."""
 
     def __init__(self, shards: Sequence[Shard], folder: str, pixels: Pixels = RGB) -> None:
-        """`folder` is what the shards' addresses have in common, and what names leave out."""
+        """`folder` is what the shards' addresses have in common; names leave it out."""
         super().__init__(pixels)
         self.shards = shards
         self.folder = folder
@@ -95,7 +95,7 @@ class ShardSource(Files):
         return contextlib.nullcontext(io.BytesIO(content))
 
     def fetch(self, indices: Sequence[int]) -> None:
-        """Ask a server for all of them at once."""
+        """Request all of them from a server at once."""
         if not indices or "://" not in self.shards[0].url:
             return
         system, _ = fsspec.url_to_fs(self.shards[0].url)
@@ -205,7 +205,7 @@ def _without_braces(pattern: str) -> list[str]:
 
 
 def _split(name: str) -> str | None:
-    """The split that a shard's folder or a word of its name tells of."""
+    """The split that a shard's folder, or a word of its name, is named after."""
     words = re.split(r"[/._-]", name.removesuffix(".tar"))
     return next((split for word in words if (split := split_of(word)) is not None), None)
 

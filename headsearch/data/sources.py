@@ -20,11 +20,11 @@ from headsearch.data.decode import RGB, Pixels
 from headsearch.data.opening import CorruptImage, failures_told
 
 _TRIED = 33
-"""Files of which one is hoped to be readable, and tells the type of all."""
+"""How many files are tried to find a readable one, which shows the type of all."""
 
 
-class _Decoded(ABC):
-    """Images of which none is decoded before it is asked for, and whose type shows then."""
+class _Undecoded(ABC):
+    """Images that are decoded only when asked for. Their type is that of the first readable one."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
@@ -58,7 +58,7 @@ class _Decoded(ABC):
         return pixels
 
 
-class Files(_Decoded):
+class Files(_Undecoded):
     """Images that are files, or opened like them."""
 
     @abstractmethod
@@ -96,7 +96,7 @@ class FileSource(Files):
         return contextlib.nullcontext(str(self.root / self.files[index]))
 
     def stamps(self) -> Iterator[str]:
-        """Size and time of the last change; nothing of a file that is not there."""
+        """Size and time of the last change; empty for a missing file."""
         for file in self.files:
             stamp = ""
             with contextlib.suppress(OSError):
@@ -113,7 +113,7 @@ class Items(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class ItemSource(_Decoded):
+class ItemSource(_Undecoded):
     """Images of a sequence: Pillow's, arrays [H, W] or [H, W, C], paths, or open files; or an array [N, H, W] or [N, H, W, C] of them all."""
 
     def __init__(self, items: Items, label: str, pixels: Pixels = RGB) -> None:
@@ -168,25 +168,3 @@ class ItemSource(_Decoded):
                 f"a {type(item).__name__}{shape}; expected an image, an array [H, W] or [H, W, C], or a file"
             )
         return item
-
-
-class ReaderSource(Files):
-    """A timm reader: it hands out open files, so that large JPEGs need not be decoded in full."""
-
-    def __init__(self, reader: Any, label: str, pixels: Pixels = RGB) -> None:
-        super().__init__(pixels)
-        self.reader = reader
-        self.label = label
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def name(self, index: int) -> str:
-        """`label[index]`."""
-        return f"{self.label}[{index}]"
-
-    def opened(self, index: int) -> AbstractContextManager[BinaryIO | str]:
-        """What the reader hands out. Raises `CorruptImage` for whatever the library behind it raises."""
-        with failures_told():
-            file: AbstractContextManager[BinaryIO] = self.reader[index][0]
-            return file

@@ -1,15 +1,17 @@
 """timm's data sets (`torch/...`, `hfds/...`, `wds/...`, ...), through `timm.data.create_dataset`.
 
-Random access is kept where timm has it. Its readers hand out undecoded files, which are decoded here: timm's own data set
-silently repeats the next image for one that is broken. Sequential data sets are read once, into memory.
+Random access is kept if timm has it. Its readers give undecoded files, which are decoded here, since timm's own data set silently replaces a broken
+image by the next one. Sequential data sets are read once, into memory.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import itertools
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +24,7 @@ from headsearch.data.collection import Collection, Part, Request
 from headsearch.data.decode import canvas_side
 from headsearch.data.names import held_out_names
 from headsearch.data.opening import CorruptImage, reason
-from headsearch.data.sources import FileSource, ReaderSource
+from headsearch.data.sources import FileSource
 from headsearch.errors import DataError, LabelsMissing
 
 _PACKAGES = {"hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow_datasets", "wds": "webdataset"}
@@ -96,16 +98,24 @@ def _part(data: Any, label: str, root: str | None, request: Request) -> Part:
         return _sequential(iter(data), label, request)
     labels, pixels = _labels(data, label) if request.labels else None, request.pixels
     if hasattr(data, "imgs"):
-        return Part(
-            FileSource(Path(str(root)), [_relative(path, str(root)) for path, _ in data.imgs], pixels), labels
-        )
-    if hasattr(data, "reader"):
-        return Part(ReaderSource(data.reader, label, pixels), labels)
-    return request.part(np.asarray(data.data), labels, label)
+        files = [Path(os.path.relpath(path, root)).as_posix() for path, _ in data.imgs]
+        return Part(FileSource(Path(str(root)), files, pixels), labels)
+    images = _Encoded(data.reader) if hasattr(data, "reader") else np.asarray(data.data)
+    return request.part(images, labels, label)
 
 
-def _relative(path: str, root: str) -> str:
-    return Path(os.path.relpath(path, root)).as_posix()
+@dataclass(frozen=True)
+class _Encoded:
+    """The images of a timm reader, undecoded."""
+
+    reader: Any
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> io.BytesIO:
+        with self.reader[index][0] as file:
+            return io.BytesIO(file.read())
 
 
 def _labels(data: Any, label: str) -> list[int]:
@@ -140,7 +150,7 @@ def _class_names(data: Any, labels: list[int]) -> list[str]:
 
 
 def _to_the_end(items: Iterator[tuple[Any, Any]], label: str) -> Iterator[tuple[Any, Any]]:
-    """The items; what the library behind them raises on the way is an error in one line, since none can be left out."""
+    """The items. An error of the library behind them becomes one line, since no item can be left out."""
     try:
         yield from items
     except Exception as error:

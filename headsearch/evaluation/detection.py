@@ -79,9 +79,9 @@ class DetectionCheck:
     losses: tuple[float, ...]
     """At each step."""
     reached: int
-    """How many of the base's weight tensors got a gradient that is not zero."""
+    """How many of the base's weight tensors got a nonzero gradient."""
     tensors: int
-    """How many it has. Its final norm has none to get, since a detector takes maps from before it."""
+    """How many weight tensors it has. Its final norm gets no gradient, since a detector takes the maps before it."""
 
     @property
     def passed(self) -> bool:

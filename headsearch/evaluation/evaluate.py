@@ -43,12 +43,12 @@ _ON_IMAGES: Mapping[ProbeName, Callable[[Subject, EvaluationSpec], dict[str, Out
 
 
 def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda _: None) -> Evaluation:
-    """Evaluate the weights of these names; the first are what the others are compared with.
+    """Evaluate the weights of these names. The first are what the others are compared with.
 
     Args:
         spec: what to do. What it leaves open is taken from the first pretraining directory among the weights, or derived.
         names: each `random`, `pretrained`, a file, or a pretraining directory.
-        tell: is told, in one line, what has been done and what to beware of.
+        tell: called with one line for each thing done and each warning.
 
     Raises:
         UserError: weights, base, data or device cannot be used. All are loaded before the first probe.
@@ -95,7 +95,7 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
 
 
 def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
-    """The spec with nothing left open: base, data, image size and seed are those of the first pretraining, where not given.
+    """The spec with nothing left open: base, data, image size and seed, if not given, are those of the first pretraining.
 
     Raises:
         ExperimentError: there is no base or no data.
@@ -130,8 +130,8 @@ def settled(spec: EvaluationSpec, weights: Sequence[Weights]) -> EvaluationSpec:
 
 
 def check_images(spec: EvaluationSpec, pretraining: PretrainSpec, tell: Tell) -> None:
-    """Read the images that an evaluation of this pretraining will ask for, so that a mistake is met before the training. `tell` is told
-    what was understood of them.
+    """Read the images that an evaluation of this pretraining will need, so that mistakes show before the training. `tell` is called with what
+    was understood of them.
 
     Raises:
         UserError: there are no such images, or they lack what the probes need.
@@ -188,7 +188,7 @@ def _images(spec: EvaluationSpec) -> Dataset | None:
 
 
 def _masked(spec: EvaluationSpec) -> MaskedDataset | None:
-    """The images with masks, where segmentation is asked for."""
+    """The images with masks, if segmentation is asked for."""
     if "segmentation" not in spec.probes:
         return None
     settings = spec.segmentation
@@ -213,7 +213,7 @@ def _views(spec: EvaluationSpec, normalisation: Normalisation) -> Views:
 
 
 def _warn_of_other_cuts(spec: EvaluationSpec, weights: Sequence[Weights], tell: Tell) -> None:
-    """Say so where a pretraining on these very images held others out, unless there is a test split."""
+    """Warn if a pretraining on the same images held out others than this evaluation does."""
     for each in weights:
         trained = each.pretraining
         if trained is None or trained.seed == spec.seed:

@@ -1,6 +1,6 @@
 """Classifiers on the frozen base's embeddings: k-NN, linear, and linear with few labels.
 
-Whatever is fitted or chosen is fitted or chosen on train. The conventions are DINO's (Caron et al., ICCV 2021) where it has them.
+Everything is fitted and chosen on train. The conventions are those of DINO (Caron et al., ICCV 2021).
 """
 
 from __future__ import annotations

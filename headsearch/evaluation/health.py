@@ -20,11 +20,11 @@ from headsearch.scoring.quality import alignment, uniformity, view_retrieval
 from headsearch.training.seeds import derived_generator
 
 MOST_IMAGES = 1_000
-"""Held-out images that are looked at; of a larger set, a fixed random part. Values compare for one number of images only."""
+"""How many held-out images are used; of a larger set, a fixed random part. Values are comparable for the same number of images only."""
 
 
 MOST_DENSE = 64
-"""Of them, those whose positions are looked at one by one."""
+"""How many of them are used for measures of single positions."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Health:
 
 
 def check_health(subject: Subject, spec: EvaluationSpec, before: Sequence[Health]) -> Health:
-    """Measure some weights; `before` are those given before, of earlier epochs where they are checkpoints of one training.
+    """Measure some weights. `before` are the weights measured before them, such as earlier checkpoints of the same training.
 
     Raises `BaseModelError` where there are fewer than two held-out images.
     """

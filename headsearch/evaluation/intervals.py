@@ -1,8 +1,8 @@
 """How sure a score is: 95% intervals over the test images, and over the seeds where a probe is random. Pure functions.
 
-Every probe yields its contributions: a matrix of seeds x test images whose mean is the score. For an accuracy the contribution of an
-image is whether it was classified rightly; for another score, its jackknife pseudo-value (Tukey 1958; `mean_iou.contributions`).
-Two sets of weights met the same seeds and images, so their difference has contributions of its own, and pairing needs no more.
+Every probe yields contributions: a matrix of seeds x test images whose mean is the score. For an accuracy, the contribution of an image is whether
+it was classified correctly; for other scores, its jackknife pseudo-value (Tukey 1958; `mean_iou.contributions`). Two sets of weights are probed with
+the same seeds and images, so the contributions of their difference are the differences of their contributions.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def margin(contributions_KN: Matrix) -> float | None:
     """Half the width of the 95% interval for the mean of contributions of K seeds x N test images.
 
     Seeds and images are crossed random factors. With S² the sample variance over seeds of the means over images, and T² that over images of
-    the means over seeds, the variance of the mean is taken to be S²/K + T²/N. Where a seed's effect differs from image to image, that
-    counts the differing part twice: the interval errs on the wide side (Owen, "The pigeonhole bootstrap", AOAS 2007, for the same
+    the means over seeds, the variance of the mean is taken to be S²/K + T²/N. If a seed's effect differs between images, this counts the
+    difference twice: the interval errs on the wide side (Owen, "The pigeonhole bootstrap", AOAS 2007, for the same
     variance by resampling). Student's t with Satterthwaite's degrees of freedom, rounded down.
 
-    None where no noise was seen: a single image, or the same contribution from all. It is unknown then, not zero.
+    None if no noise was seen (a single image, or equal contributions): it is then unknown, not zero.
     """
     seeds, images = contributions_KN.shape
     parts = [

@@ -11,7 +11,7 @@ from headsearch.errors import ExperimentError, require
 from headsearch.evaluation.intervals import Outcome, margin
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.files import versions
-from headsearch.results.text import result_html
+from headsearch.results.text import number, result_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,13 +142,10 @@ def _around(centre: float, half: float | None) -> tuple[float | None, float | No
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """The rows for a terminal; the detection check below."""
-    from headsearch.results.tables import new_table, plain
+    from headsearch.results.tables import text_table
 
     header, *rows = _cells(evaluation.rows)
-    table = new_table([(name, place > 1) for place, name in enumerate(header)])
-    for cells in rows:
-        table.add_row(*map(plain, cells))
-    return table
+    return text_table(header, rows, words=("probe", "weights"))
 
 
 def _cells(rows: Sequence[ProbeRow]) -> Iterator[list[str]]:
@@ -170,14 +167,11 @@ def _cells(rows: Sequence[ProbeRow]) -> Iterator[list[str]]:
 
 def health_table(health: Sequence[Health]) -> Table:
     """The label-free measures for a terminal: a row for each weights."""
-    from headsearch.results.tables import new_table, plain
+    from headsearch.results.tables import text_table
 
     names = list(dict.fromkeys(name for each in health for name in each.measures))
-    table = new_table([("weights", False), *((name, True) for name in names)])
-    for each in health:
-        cells = [each.measures.get(name) for name in names]
-        table.add_row(*map(plain, [each.weights, *("-" if x is None else f"{x:.3g}" for x in cells)]))
-    return table
+    rows = [[each.weights, *(number(each.measures.get(name), ".3g") for name in names)] for each in health]
+    return text_table(["weights", *names], rows, words=("weights",))
 
 
 def check_lines(checks: Sequence[DetectionCheck]) -> list[str]:

@@ -60,7 +60,7 @@ class EvaluatedData(Section):
     unreadable: Literal["refuse", "accept"] = "refuse"
     """Where a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` goes on without them."""
     cache: Cache = None
-    """Where decoded images are kept: a folder, or `auto`; where it is not given, as in a pretraining directory among the weights."""
+    """Where decoded images are kept: a folder, or `auto`. If not given: as in a pretraining directory among the weights."""
 
 
 class KnnSpec(Section):
@@ -115,7 +115,7 @@ class EvaluationSpec(Section):
     base: EvaluatedBase = Field(default_factory=EvaluatedBase)
     data: EvaluatedData = Field(default_factory=EvaluatedData)
     probes: Annotated[list[ProbeName], Field(min_length=1)] = Field(default_factory=_default_probes)
-    """Where none are chosen and the images have no labels: `retrieval` alone."""
+    """If none are chosen and the images have no labels: `retrieval` alone."""
     seeds: Positive = 5
     """Repetitions of what is random: few-shot subsets, the linear probe's split, fine-tuning."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

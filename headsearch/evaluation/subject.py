@@ -1,4 +1,4 @@
-"""What a probe works on: a base with its weights, and labelled images, embedded once for all probes that want embeddings."""
+"""What a probe works on: a base with its weights, and images, embedded once for all probes that need embeddings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _D = TypeVar("_D")
 
 @dataclass(frozen=True)
 class Loaded(Generic[_D]):
-    """One set of weights before the probes, which do not change the base, and the images of a probe."""
+    """A base with one set of weights, which probes leave unchanged, and the images of a probe."""
 
     name: str
     base: Base
@@ -97,7 +97,7 @@ def accuracy_outcome(predicted_by_seed: list[Tensor], test_y_M: Tensor) -> Outco
 
 
 def _pixels(images: ImageSet, batch_size: int, note: Callable[[Tensor], None]) -> Iterator[Tensor]:
-    """Batches in order; the positions of what could be read are noted, since broken files are left out."""
+    """Batches in order. The positions that could be read are noted, since broken files are left out."""
     for batch, index in images.batches(batch_size):
         note(index)
         yield batch

@@ -1,5 +1,4 @@
-"""Which weights: a name on the command line becomes a base with those weights in it, and the normalisation that they expect. Finding them needs
-no torch."""
+"""From a name on the command line to a base with those weights, and the normalisation that they expect. Finding weights needs no torch."""
 
 from __future__ import annotations
 

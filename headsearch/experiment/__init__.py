@@ -6,7 +6,15 @@ be written back so that a run tells exactly what it did. Nothing here builds a m
 
 from headsearch.experiment.loading import load_experiment, parse_experiment, shorthand
 from headsearch.experiment.schema import Experiment
-from headsearch.experiment.search import HalvingSpec, InlineSpec, ProcessSpec, RaySpec, SearchSpec, SlurmSpec
+from headsearch.experiment.search import (
+    HalvingSpec,
+    InlineSpec,
+    ProcessSpec,
+    RaySpec,
+    SearchSpec,
+    SlurmSpec,
+    WorkersSpec,
+)
 from headsearch.experiment.sections import DataSpec, MethodSpec, ProxySpec, ScheduleSpec
 
 __all__ = [
@@ -21,6 +29,7 @@ __all__ = [
     "ScheduleSpec",
     "SearchSpec",
     "SlurmSpec",
+    "WorkersSpec",
     "load_experiment",
     "parse_experiment",
     "shorthand",

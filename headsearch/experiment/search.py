@@ -33,7 +33,18 @@ class InlineSpec(Section):
     kind: Literal["inline"] = "inline"
 
 
-class ProcessSpec(Section):
+class WorkersSpec(Section):
+    """Trials run in workers, each of which takes one after the other."""
+
+    kind: str
+    workers: Positive | None = 2
+    max_retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial whose worker was lost is taken up by another."""
+    timeout: Annotated[float, Field(gt=0)] = 1800.0
+    """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
+
+
+class ProcessSpec(WorkersSpec):
     """Trials run in worker processes on this machine."""
 
     kind: Literal["process"] = "process"
@@ -41,13 +52,9 @@ class ProcessSpec(Section):
     """They divide the cores among them."""
     workers_per_gpu: Positive = 1
     """How many may share a GPU, where trials run on GPUs."""
-    max_retries: Annotated[int, Field(ge=0)] = 2
-    """How often a trial whose worker was lost is taken up by another."""
-    timeout: Annotated[float, Field(gt=0)] = 1800.0
-    """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
 
 
-class RaySpec(Section):
+class RaySpec(WorkersSpec):
     """Trials run on a Ray cluster."""
 
     kind: Literal["ray"] = "ray"
@@ -59,10 +66,6 @@ class RaySpec(Section):
     """Also the threads of a trial, rounded down, but no fewer than one."""
     gpus_per_trial: Annotated[float, Field(ge=0)] = 0.0
     """A whole number: a trial trains on so many, each with an equal share of a batch. Or a share of one; 0: trials see none."""
-    max_retries: Annotated[int, Field(ge=0)] = 2
-    """How often a trial whose worker was lost is taken up by another."""
-    timeout: Annotated[float, Field(gt=0)] = 1800.0
-    """Seconds without a sign of life after which a worker is lost. Reading the images and scoring a rung give none meanwhile."""
     storage: FilePath | None = None
     """Where checkpoints travel through: a folder that all nodes see, or a URL, e.g. s3://bucket/path; null: the run directory."""
 
@@ -79,20 +82,16 @@ class RaySpec(Section):
         return self
 
 
-class SlurmSpec(Section):
-    """Trials run in jobs of a SLURM cluster."""
+class SlurmSpec(WorkersSpec):
+    """Trials run in jobs of a SLURM cluster. Those that are preempted, or whose node fails, do not count as retries."""
 
     kind: Literal["slurm"] = "slurm"
     workers: Positive = 2
-    """Jobs, each of which takes one trial after the other."""
+    """Jobs."""
     cpus_per_trial: Positive = 1
     """Of each job; also the threads of its trials."""
     gpus_per_trial: Annotated[int, Field(ge=0)] = 0
     """Of each job: a trial trains on so many, each with an equal share of a batch. 0: trials see none."""
-    max_retries: Annotated[int, Field(ge=0)] = 2
-    """How often a trial whose job was lost is taken up by another. Jobs that are preempted, or whose node fails, are not counted."""
-    timeout: Annotated[float, Field(gt=0)] = 1800.0
-    """Seconds without a sign of life after which a job is lost. Reading the images and scoring a rung give none meanwhile."""
     host: str | None = None
     """Name or address by which nodes reach the machine of `headsearch run`; null: its host name."""
     sbatch: dict[str, str | int | bool] = Field(default_factory=dict)

@@ -8,7 +8,7 @@ from headsearch.heads.canonical import canonical, canonical_or_none, head_id
 from headsearch.heads.common import COMMON_PARAMETERS
 from headsearch.heads.config import HeadConfig, Scalar, Stage
 from headsearch.heads.family import BlockSpec, Family, Parameter
-from headsearch.heads.registry import FAMILIES, family, parse_head, validate_stage, validate_value
+from headsearch.heads.registry import FAMILIES, family, parse_head, validate_stage
 
 __all__ = [
     "COMMON_PARAMETERS",
@@ -26,5 +26,4 @@ __all__ = [
     "head_id",
     "parse_head",
     "validate_stage",
-    "validate_value",
 ]

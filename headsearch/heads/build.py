@@ -1,7 +1,7 @@
 """Building heads: from a `HeadConfig` and facts about the base to an `nn.Module` from feature map to feature map for every head.
 
-Blocks keep the initialisation that timm's block classes give them (PyTorch's, independent of the width, and the gMLP's open
-gate), the same for all families: heads are told apart by their architecture, not by a model's recipe.
+Blocks of all families keep the initialisation of timm's block classes (PyTorch's, independent of the width, and the gMLP's open gate), so heads differ
+in architecture, not in a model's recipe.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Block:
 def untrained_blocks(config: HeadConfig) -> Iterator[Block]:
     """The blocks of a single head in canonical form, in the order in which they are built and run, without drop path.
 
-    What a block cannot know is the same for all, so that heads of any depth that begin alike have blocks in common.
+    Whatever does not concern the block itself is the same for all, so heads that begin alike have equal blocks, whatever their depth.
     """
     for stage in config:
         depth, first_shortcut = stage.params["depth"], stage.params["first_shortcut"]

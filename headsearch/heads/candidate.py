@@ -1,4 +1,4 @@
-"""A head that knows who it is: its canonical description for a base, and the name that follows from it. No torch here."""
+"""A head with its identity: the canonical description for a base, and the name derived from it. No torch here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A head as searches pass it on, from the space to the study. Made once, by `of`, or read back from a study that `of` went into."""
+    """A head as it travels through a search, from the space to the study. Made once, by `of`, or read back from a study."""
 
     config: HeadConfig
     """Canonical for the base; empty for the control `none`."""

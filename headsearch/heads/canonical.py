@@ -1,8 +1,7 @@
 """The canonical form of a head, and its name: two descriptions of the same network share both. No torch here.
 
-Adjacent stages with the same parameters are one stage, so a head is defined by its sequence of blocks and not by how the
-description cuts it: Swin's alternation of shifted windows runs on through the whole stage. The members of a set stand in the
-order of their names, since no member comes before another.
+Adjacent stages with the same parameters are one stage, so a head is defined by its sequence of blocks, however the description divides it: Swin's
+alternation of shifted windows continues through the whole stage. The members of a set are sorted by name, since their order means nothing.
 """
 
 from __future__ import annotations
@@ -79,11 +78,7 @@ def _identity(config: HeadConfig) -> Any:
         return {SET: [_identity(member) for member in config.members]}
     stages: list[dict[str, Any]] = []
     for stage in config:
-        later = {
-            parameter.name: parameter.default
-            for parameter in family(stage.family).parameters
-            if parameter.added_later
-        }
+        later = family(stage.family).later
         params = {
             name: value for name, value in stage.params.items() if name not in later or value != later[name]
         }

@@ -14,7 +14,7 @@ from typing import Any
 Scalar = bool | int | float | str | None
 
 Params = Mapping[str, Any]
-"""The parameters of a stage by name, each a `Scalar`. Checked when they are read (`registry.validate_stage`), so that nobody asks for their types again."""
+"""The parameters of a stage by name, each a `Scalar`. They are checked once, when they are read (`registry.validate_stage`)."""
 
 SET = "set"
 """What spaces and head files call a set of heads. No family may have that name."""

@@ -6,11 +6,13 @@ when it is called.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from headsearch.base.info import BaseInfo
+from headsearch.errors import HeadError
 from headsearch.heads.config import SET, Params, Scalar
 from headsearch.registry import Entry
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 _OF_ALL = {"depth": "int", "first_shortcut": "bool", "drop_path": "float"}
 """Parameters that every family has, with their kinds: `headsearch.heads.COMMON_PARAMETERS`."""
 _WORDS = ("choice", "int", "float", "one_of", "stack", SET, "ref", "same", "none", "paper")
-"""Of the language of spaces, and names of stages that are no family; no family may be called so."""
+"""Words of the language of spaces, and names of stages that are no family. No family may have one of these names."""
 
 Resolve = Callable[[Params, BaseInfo], Params]
 """Replaces what depends on the base (null defaults, clamps). Raises `HeadError` where the base cannot carry the head."""
@@ -47,8 +49,8 @@ class Parameter:
     """What stands before the value in a head's readable name (`k` in `convnext-d3-k7`); None leaves the value out.
     A float, and what was `added_later`, is named only where it is not the default."""
     added_later: bool = False
-    """Whether the family got it after heads had been named without it. At its default it is no part of a head's name and hash, nor of a
-    space's, so that those stay what they were."""
+    """Whether heads had names before the family got it. At its default it is then left out of the names and hashes of heads, and of the hashes of
+    spaces, so that they stay as they were."""
 
     def check(self) -> None:
         """Look for bounds that are missing or do not hold the default. Raises `ValueError`."""
@@ -64,22 +66,60 @@ class Parameter:
         ):
             bounds = "low and high, or choices" if numeric else "choices"
             raise ValueError(f"parameter {self.name} has no bounds; expected {bounds}")
-        if self.default is None:
-            allowed = self.nullable
-        elif self.choices is not None:
-            allowed = self.default in self.choices
-        elif numeric:
-            assert self.low is not None
-            assert self.high is not None
-            allowed = isinstance(self.default, int | float) and self.low <= self.default <= self.high
-        else:
-            allowed = isinstance(self.default, bool)
-        if not allowed:
+        if not self._allows(self._normal(self.default)):
             raise ValueError(
                 f"parameter {self.name} has the default {self.default!r}, which it does not allow"
             )
         if not self.doc:
             raise ValueError(f"parameter {self.name} has no doc; expected a line that says what it is")
+
+    def validated(self, value: object, family: str) -> Scalar:
+        """The value as this parameter's type (7.0 becomes 7 where an integer is due).
+
+        Raises:
+            HeadError: it is not allowed; the message calls it a parameter of `family`, and says what was expected.
+        """
+        normal = self._normal(value)
+        if (normal is None and value is not None) or not self._allows(normal):
+            raise HeadError(f"{family}.{self.name} is {_shown(value)}: expected {self._expected()}")
+        return normal
+
+    def _normal(self, value: object) -> Scalar:
+        """The value as the parameter's type, or None where it is of another."""
+        if self.kind in ("bool", "str"):
+            return value if isinstance(value, bool if self.kind == "bool" else str) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        if self.kind == "float":
+            return float(value)
+        return int(value) if value == int(value) else None
+
+    def _allows(self, normal: Scalar) -> bool:
+        if normal is None:
+            return self.nullable
+        if self.choices is not None:
+            return normal in self.choices
+        if isinstance(normal, bool | str):
+            return True
+        return (self.low is None or self.low <= normal) and (self.high is None or normal <= self.high)
+
+    def _expected(self) -> str:
+        if self.choices is not None:
+            text = f"one of {', '.join(map(_shown, self.choices))}"
+        else:
+            text = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text"}[
+                self.kind
+            ]
+            if self.low is not None and self.high is not None:
+                text += f" from {self.low:g} to {self.high:g}"
+        return f"{text}, or null" if self.nullable else text
+
+
+def _shown(value: object) -> str:
+    """A value as YAML has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value) if isinstance(value, int | float) else repr(value)
 
 
 @dataclass(frozen=True)
@@ -129,6 +169,16 @@ class Family(Entry):
     """Maps parameters to the canonical (family, parameters) of the same network: drops what has no effect, resolves aliases."""
     resolve: Resolve | None = None
     """See `Resolve`."""
+
+    @property
+    def by_name(self) -> dict[str, Parameter]:
+        """The parameters by name, in their order."""
+        return {parameter.name: parameter for parameter in self.parameters}
+
+    @property
+    def later(self) -> dict[str, Scalar]:
+        """The defaults of parameters that were `added_later`, by name."""
+        return {parameter.name: parameter.default for parameter in self.parameters if parameter.added_later}
 
     def check(self) -> None:
         """Look for what would go wrong only later: a missing parameter, no bounds. Raises `ValueError`."""

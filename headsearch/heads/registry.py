@@ -5,7 +5,6 @@ A new family is one file beside this one and its name in `_MODULES`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
@@ -48,23 +47,7 @@ def family(name: str) -> Family:
 
 def declared(name: str) -> dict[str, Parameter]:
     """The parameters of a family by name; none of one that is not known here, of a plug-in that a run had."""
-    return {parameter.name: parameter for parameter in FAMILIES[name].parameters} if name in FAMILIES else {}
-
-
-def validate_value(family_name: str, parameter: Parameter, value: object) -> Scalar:
-    """The value as its parameter's type (7.0 becomes 7 where an integer is due). Raises `HeadError` saying what was expected."""
-    normal = _of_kind(parameter, value)
-    fits = normal is not None or (value is None and parameter.nullable)
-    if fits and normal is not None:
-        if parameter.choices is not None:
-            fits = normal in parameter.choices
-        elif isinstance(normal, int | float):
-            fits = (parameter.low is None or normal >= parameter.low) and (
-                parameter.high is None or normal <= parameter.high
-            )
-    if not fits:
-        raise HeadError(f"{family_name}.{parameter.name} is {_shown(value)}: expected {_expected(parameter)}")
-    return normal
+    return FAMILIES[name].by_name if name in FAMILIES else {}
 
 
 def validate_stage(family_name: str, params: Mapping[str, Any]) -> Stage:
@@ -72,16 +55,14 @@ def validate_stage(family_name: str, params: Mapping[str, Any]) -> Stage:
 
     Raises `HeadError` naming the parameter, the value and what is allowed.
     """
-    declared = {parameter.name: parameter for parameter in family(family_name).parameters}
+    declared = family(family_name).by_name
     for name in params:
         if name not in declared:
             raise HeadError(f"{family_name} has no parameter '{name}'{did_you_mean(str(name), declared)}")
     return Stage(
         family_name,
         {
-            name: validate_value(family_name, parameter, params[name])
-            if name in params
-            else parameter.default
+            name: parameter.validated(params[name], family_name) if name in params else parameter.default
             for name, parameter in declared.items()
         },
     )
@@ -144,35 +125,3 @@ def _are_scalars(params: Mapping[Any, Any] | None) -> TypeGuard[Params]:
         and isinstance(params.get("depth"), int)
         and all(isinstance(name, str) and isinstance(value, Scalar) for name, value in params.items())
     )
-
-
-def _of_kind(parameter: Parameter, value: object) -> Scalar:
-    """The value as the parameter's type, or None where it is of another."""
-    match parameter.kind:
-        case "bool":
-            return value if isinstance(value, bool) else None
-        case "str":
-            return value if isinstance(value, str) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    if parameter.kind == "float":
-        return float(value)
-    return int(value) if value == int(value) else None
-
-
-def _expected(parameter: Parameter) -> str:
-    kinds = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text"}
-    if parameter.choices is not None:
-        text = f"one of {', '.join(_shown(choice) for choice in parameter.choices)}"
-    else:
-        text = kinds[parameter.kind]
-        if parameter.low is not None and parameter.high is not None:
-            text += f" from {parameter.low:g} to {parameter.high:g}"
-    return f"{text}, or null" if parameter.nullable else text
-
-
-def _shown(value: object) -> str:
-    """A value as it would be written in YAML."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else str(value) if isinstance(value, int | float) else repr(value)

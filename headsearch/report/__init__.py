@@ -1,1 +1,1 @@
-"""Shows what a run found: one view model of a run, figures and views over it, and the report that can be mailed. No torch here."""
+"""Shows what a run found: figures, views and texts of a `Run`, and the report as one file. No torch here."""

@@ -13,7 +13,7 @@ from headsearch.results.spending import PART_NAMES, Spending
 
 
 def shares(found: Mapping[str, Sequence[Importance]]) -> go.Figure:
-    """By objective, the share of the variance between heads that goes with each parameter; open bars are too uncertain to tell."""
+    """By objective, the share of the variance between heads that each parameter explains; hatched bars are too uncertain to tell."""
     names = list(dict.fromkeys(item.parameter for items in found.values() for item in items))
     height = 90 + 34 * len(names) * max(1, len(found))
     figure = blank(x="Share of the variance between heads", y=None, height=height)
@@ -65,7 +65,7 @@ def marginal(item: Importance, *, y: str) -> go.Figure:
 
 
 def spent(found: Spending) -> go.Figure:
-    """Epochs trained and spared, by the parts of the search."""
+    """Epochs trained and not trained, by part of the search."""
     names = [plain(PART_NAMES[part.name]) for part in found.parts]
     figure = blank(x="Epochs", y=None, height=110 + 44 * len(names))
     trained = [part.epochs for part in found.parts]

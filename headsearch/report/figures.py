@@ -1,7 +1,7 @@
 """Figures of what a search found, for the dashboard and the report. Pure functions from data to plotly figures.
 
-Everything that comes from a run is escaped: plotly reads a part of HTML in names, labels and hover texts. Text and grid colours are set by the
-style sheet of the page.
+Everything that comes from a run is escaped, since plotly interprets some HTML in names, labels and hover texts. The style sheet of the page sets the
+colours of text and grids.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def plain(text: object) -> str:
 
 
 def pareto(view: Run) -> go.Figure:
-    """Discrepancy against probe: a point a head, the front, the controls, and faintly what was stopped at its last rung.
+    """Discrepancy against probe: one point per head, the Pareto front, the controls, and, faintly, stopped trials at their last rung.
 
-    Without labels the effective rank of the head's embeddings stands for the probe: it guards against what is merely collapsed.
+    Without labels, the effective rank of the head's embeddings takes the place of the probe: it shows heads that have merely collapsed.
     """
     figure = blank(
         x="Discrepancy: how differently the head sees",
@@ -102,7 +102,7 @@ def curves(series: Sequence[Series], *, y: str, budget: int = 0) -> go.Figure:
 
 
 def parallel(rows: Sequence[tuple[str, Mapping[str, object]]]) -> go.Figure:
-    """Heads as lines over several axes, one axis a property; each axis runs from its lowest to its highest value.
+    """Heads as lines over several axes, one for each property; each axis runs from its lowest to its highest value.
 
     Args:
         rows: (name, values by axis). Numbers are placed by size, anything else by order of name; None leaves a gap.
@@ -135,7 +135,7 @@ def parallel(rows: Sequence[tuple[str, Mapping[str, object]]]) -> go.Figure:
 
 
 def overlay(points: Sequence[tuple[str, RankRow]], *, labels: bool) -> go.Figure:
-    """The heads of several runs in one plane, a colour and a marker a run."""
+    """The heads of several runs in one plane, with a colour and a marker for each run."""
     figure = blank(x="Discrepancy", y="Probe, %" if labels else "Parameters of the head", height=420)
     for place, name in enumerate(dict.fromkeys(name for name, _ in points)):
         rows = [row for run, row in points if run == name]
@@ -270,12 +270,12 @@ def _errors(rows: Iterable[RankRow]) -> dict[str, Any]:
 
 
 def _array(values: Sequence[object]) -> npt.NDArray[np.object_]:
-    """Values of thousands of points. Those of a list plotly checks one by one, which takes it most of a second."""
+    """An array for thousands of points. plotly checks the elements of a list one by one, which takes most of a second."""
     return np.array(values, dtype=object)
 
 
 def short(value: float | None) -> float | None:
-    """Six digits say all that a picture can show, and make a page half as long."""
+    """Rounded to six digits: more cannot be seen, and the page is half as long."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
@@ -307,5 +307,5 @@ class _Scale:
 
 
 def first_trial(records: Sequence[TrialRecord]) -> TrialRecord:
-    """The trial that stands for a head: its first complete one, else its first."""
+    """The trial that represents a head: its first complete one, or else its first."""
     return next((record for record in records if record.state == "complete"), records[0])

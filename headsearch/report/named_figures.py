@@ -1,4 +1,4 @@
-"""The figures of a run by name, for whoever wants one outside of the report: notebooks, and the artifacts of a callback."""
+"""The figures of a run by name, for use outside of the report: in notebooks, and as artifacts of a callback."""
 
 from __future__ import annotations
 
@@ -38,12 +38,8 @@ def _curves(run: Run) -> go.Figure:
     return figures.curves([line for line in series if line.points], y=y, budget=run.budget)
 
 
-def _cost(run: Run) -> go.Figure:
-    return analysis_figures.spent(run.spending)
-
-
 FIGURES: Mapping[str, Callable[[Run], go.Figure]] = {
     "overview": figures.pareto,
     "curves": _curves,
-    "cost": _cost,
+    "cost": lambda run: analysis_figures.spent(run.spending),
 }

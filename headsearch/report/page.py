@@ -1,4 +1,4 @@
-"""The report: one HTML file with the views of a run, that opens without a network and can be mailed."""
+"""The report: one HTML file with all views of a run. It opens without a network and can be mailed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from headsearch.runs.run import Run
 
 ASSETS = Path(__file__).parent / "assets"
 HEADS = 10
-"""The best heads that have a section of their own."""
+"""How many of the best heads get a section of their own."""
 
 VIEWS = (
     ("overview", "Overview"),

@@ -20,7 +20,7 @@ BLUE, ORANGE, GREEN, SKY, VERMILION, PINK, VIOLET = (
     "#8E7CC3",
 )
 SERIES = (BLUE, ORANGE, GREEN, PINK, VERMILION, SKY, VIOLET)
-"""For things that are told apart by order: heads compared, runs."""
+"""For things that have no colour of their own: heads in a comparison, runs."""
 GREY = "#868E99"
 """Controls, and whatever is not the subject. Readable on white and on near-black."""
 
@@ -37,14 +37,14 @@ MARKERS = (
     "x",
     "hourglass",
 )
-"""Eleven markers and seven colours: 77 pairs before one comes again."""
+"""Eleven markers and seven colours make 77 pairs before one repeats."""
 CONTROL_MARKERS = {"none": "line-ew", "same": "diamond-open", "mlp": "square-open"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 """Lines differ in these as well as in colour."""
 
 
 def family_styles(families: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """(colour, marker) by family. Registered families always have the same; stacks of several come after them, by name."""
+    """(colour, marker) by family. A registered family always has the same pair; combinations of families follow, by name."""
     known = list(FAMILIES)
     others = sorted(set(families) - set(known))
     return {

@@ -1,6 +1,6 @@
-"""What pages are made of: links, tiles, tables, figures, notes. Dash's components, which `static.py` can also write as plain HTML.
+"""The parts of pages: links, tiles, tables, figures, notes. They are Dash components, which `static.py` can also write as plain HTML.
 
-Whatever comes from a run is a child of a component and therefore text, never markup.
+Everything that comes from a run is a child of a component, and so is text, never markup.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONFIG: Any = {
     "responsive": True,
     "toImageButtonOptions": {"format": "svg"},
 }
-"""Of every figure: no logo, nothing that leaves the machine."""
+"""Plotly's options for every figure: no logo, and nothing that leaves the machine."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def address(path: str = "") -> str:
 
 
 def aria(**attributes: str | None) -> dict[str, Any]:
-    """What a component is to those who do not see it: `aria(label="Trials")`."""
+    """ARIA attributes, for those who cannot see the page: `aria(label="Trials")`."""
     return {f"aria-{name}": value for name, value in attributes.items()}
 
 
@@ -122,12 +122,12 @@ def bar(share: float, label: str) -> Component:
 
 
 def callout(*children: Child, kind: str = "") -> Component:
-    """Something that has to be seen first."""
+    """A box for what should be read first."""
     return html.Div(list(children), className=f"callout {kind}".strip())
 
 
 def empty(text: str) -> Component:
-    """In place of what is not there yet: why, and what would change that."""
+    """A text in place of something that is not there yet: why, and what would change that."""
     return html.P(text, className="empty")
 
 
@@ -154,7 +154,7 @@ class Column:
     name: str
     numeric: bool = False
     hint: str | None = None
-    """What it means, for those who rest on its heading."""
+    """What it means; shown when the pointer rests on the heading."""
     header: Children = None
     """In place of the name, e.g. a link that sorts."""
     kind: str = ""

@@ -1,4 +1,4 @@
-"""A head as a picture: its blocks in the order in which the feature map passes through them, drawn with HTML alone."""
+"""A picture of a head, drawn in HTML: its blocks in the order in which the feature map passes through them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headsearch.report.parts import aria
 
 
 def picture(config: HeadConfig, base: BaseInfo | None) -> Component:
-    """Boxes from the base's feature map to the head's embedding. An arc over a box is its shortcut. Of a set, one picture a member."""
+    """Boxes from the base's feature map to the head's embedding. An arc over a box is its shortcut. A set has one picture per member."""
     if config.members:
         return html.Div([picture(member, base) for member in config.members])
     shape = "" if base is None else f"{base.width} × {base.grid[0]} × {base.grid[1]}"
@@ -44,7 +44,7 @@ def _end(title: str, text: str, shape: str) -> Component:
 def _block(stage: Stage, index: int, colour: str) -> Component:
     shortcut = index > 0 or bool(stage.params.get("first_shortcut", True))
     told = [
-        html.Span(f"{_words(name)} {shown(value)}")
+        html.Span(f"{name.replace('_', ' ')} {shown(value)}")
         for name, value in stage.params.items()
         if name not in ("depth", "first_shortcut") and _telling(stage.family, name, value)
     ]
@@ -57,17 +57,13 @@ def _block(stage: Stage, index: int, colour: str) -> Component:
 
 
 def _telling(family: str, name: str, value: Scalar) -> bool:
-    """Whether a parameter is worth a line in a small box: what names the head, and what is not the default."""
+    """Whether a parameter deserves a line in a small box: it is part of the head's name, or not at its default."""
     parameter = declared(family).get(name)
     return parameter is None or parameter.slug is not None or value != parameter.default
 
 
 def _depth(stage: Stage) -> int:
     return int(stage.params.get("depth", 1) or 0)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def shown(value: object) -> str:

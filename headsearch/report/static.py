@@ -1,4 +1,4 @@
-"""Writes components as plain HTML, for pages that open without a server. Figures are put in as data and drawn by `report.js`."""
+"""Writes components as plain HTML, for pages that open without a server. Figures are embedded as data, which `report.js` draws."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def to_html(node: object, *, demote: bool = False) -> str:
 
     Args:
         node: what to write.
-        demote: whether headings go down by one level, for a view that is one of several on a page.
+        demote: whether headings go down one level, for a view among several on one page.
 
     Raises:
         TypeError: a component that only a server can serve.

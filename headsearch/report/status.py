@@ -19,7 +19,7 @@ _WIDTH = 40
 """Characters of the sparkline."""
 _GAINS = ("gain", "gain_low", "gain_high", "linear_gain", "linear_gain_low", "linear_gain_high")
 _OF_THE_BEST = ("head_id", "discrepancy", "probe", "epochs", *_GAINS)
-"""What is said of the first of the ranking: fields of its row."""
+"""What the status shows of the first head in the ranking: fields of its row."""
 _CONDITIONS = {
     "at work": "at work",
     "interrupted": "interrupted: continue with --resume",
@@ -39,7 +39,7 @@ def status_data(view: Run) -> dict[str, Any]:
         }
         for each in view.running
     ]
-    plain: dict[str, Any] = finite(
+    return finite(
         {
             "run": str(view.path),
             "condition": view.condition,
@@ -58,7 +58,6 @@ def status_data(view: Run) -> dict[str, Any]:
             "problems": list(view.problems),
         }
     )
-    return plain
 
 
 def status_panel(view: Run) -> RenderableType:
@@ -86,7 +85,7 @@ def status_panel(view: Run) -> RenderableType:
 
 
 def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
-    """Values as bars of one line, from their lowest to their highest; the last of every stretch where there are more than `width`.
+    """Values as a line of bars, from the lowest to the highest. Of more than `width` values, the last of each stretch is shown.
 
     >>> sparkline([0.0, 0.5, 1.0])
     '▁▅█'
@@ -102,7 +101,7 @@ def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
 
 
 def best_so_far(view: Run) -> list[float]:
-    """The best final score of a searched head after each that ran its full budget: of the probe, without labels of the discrepancy."""
+    """The best final score so far after each searched head that ran its full budget: the probe or, without labels, the discrepancy."""
     best: list[float] = []
     for record in view.records:
         if record.state != "complete" or part_of(record) != "heads":

@@ -1,7 +1,7 @@
 """From the trials of a run to figures and verdicts on the paper's three claims. Pure; no torch.
 
-Comes in: proxies of all heads and controls, the order in which a screen without labels left the same heads, the base's own kind. Goes out:
-`Claims`. The claims are those of Li et al., "Enhancing Representations through Heterogeneous Self-Supervised Learning", arXiv 2310.05108.
+Input: proxies of all heads and controls, the order in which a screen without labels left the same heads, and the base's own kind. Output: `Claims`.
+The claims are those of Li et al., "Enhancing Representations through Heterogeneous Self-Supervised Learning", arXiv 2310.05108.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def claims(records: Iterable[TrialRecord], screen_order: Sequence[str], *, famil
     """Figures and verdicts.
 
     Args:
-        records: proxies of all heads and of the controls, in any order; what did not run its full budget is left out.
+        records: proxies of all heads and controls, in any order; those that did not run their full budget are left out.
         screen_order: ids of the same heads, best first, by a screen that read no labels.
         family: the head family nearest to the base's own kind (`BaseInfo.family`).
     """

@@ -20,11 +20,11 @@ FAILS: Verdict = "does not hold"
 UNCLEAR: Verdict = "not enough data to tell"
 
 RELEVANT_POINTS = 0.5
-"""A gain below this, in points of the probe, is none: an interval that ends below it says that the claim does not hold."""
+"""A gain below this, in points of the probe, counts as none: a claim whose interval ends below it does not hold."""
 RELEVANT_TAU = 0.2
-"""The same of a relation, as Kendall's tau-b."""
+"""The same for a relation, as Kendall's tau-b."""
 MOST_SEEDS = 1_000
-"""Where more would be needed, it is said that no affordable number would do."""
+"""If more would be needed, the report says that no affordable number is enough."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def judged(estimate: Estimate) -> Verdict:
 
 
 def judged_relation(found: Agreement) -> Verdict:
-    """The same of a relation, which takes enough heads, an interval without 0 and p < 0.05 (docs/decisions/024) to be shown."""
+    """The same for a relation. To show one takes enough heads, an interval without 0, and p < 0.05 (docs/decisions/024)."""
     if found.verdict == "agrees":
         return HOLDS
     shown = found.n >= FEWEST and found.high is not None and found.high < RELEVANT_TAU
@@ -85,7 +85,7 @@ def judged_relation(found: Agreement) -> Verdict:
 
 
 def together(verdicts: Collection[Verdict]) -> Verdict:
-    """`holds` where all do, `does not hold` where one does not."""
+    """`holds` if all do, `does not hold` if one does not."""
     if FAILS in verdicts:
         return FAILS
     return HOLDS if verdicts and all(verdict == HOLDS for verdict in verdicts) else UNCLEAR
@@ -94,16 +94,16 @@ def together(verdicts: Collection[Verdict]) -> Verdict:
 def seeds_needed(
     value: float, weights: Mapping[str, float], noise: Noise | None, *, arms: int, seeds: int
 ) -> int | None:
-    """How many seeds of every arm would about be enough to judge a contrast, if it reads `value` then, too.
+    """About how many seeds of every arm would be enough to judge a contrast, if its value stays the same.
 
     The half width has to fall below the distance to 0, or that to `RELEVANT_POINTS`, whichever is larger.
 
     Args:
         value: of the contrast, in points.
         weights: its weights.
-        noise: as measured; without any, one seed more is asked for, and at least two.
-        arms: heads and controls, all with so many seeds, from which the noise is pooled.
-        seeds: that there are.
+        noise: as measured; if unknown, the answer is one seed more, and at least two.
+        arms: how many heads and controls the noise is pooled over.
+        seeds: how many every arm has.
 
     Returns:
         None where more than `MOST_SEEDS` would be needed.
@@ -124,7 +124,7 @@ def seeds_needed(
 
 
 def best_of_random(values: Sequence[float], picks: int) -> list[float]:
-    """What each value weighs in the mean of the best of `picks` different ones taken at random, in the order of `values`.
+    """The weight of each value in the mean of the best of `picks` different ones taken at random, in the order of `values`.
 
     Of N values the i-th from below is the best of k picks with the chance C(i - 1, k - 1) / C(N, k). Equal values share theirs in some order,
     which leaves the mean as it is.
@@ -143,7 +143,7 @@ def chance_as_good(values: Sequence[float], picks: int, reached: float) -> float
 
 
 def regret(chosen: Collection[str], scores: Mapping[str, Score], noise: Noise | None) -> Estimate:
-    """What is lost by taking the best of the `chosen` heads: the best mean of all less the best of theirs, in points, never negative.
+    """What is lost by taking the best of the `chosen` heads: the best mean of all heads minus the best of theirs, in points, never negative.
 
     The best of all is picked after looking. The interval therefore takes the differences of all heads to all chosen ones at once (Bonferroni;
     Hsu, "Constrained Simultaneous Confidence Intervals for Multiple Comparisons with the Best", Annals of Statistics 1984):

@@ -31,11 +31,11 @@ class Part:
     decides: bool
     """Whether the claim's verdict asks for it."""
     enough: int | None = None
-    """How many seeds (of `points`) or heads (of `tau`) would about be enough to tell; None where it can be told, or no number is."""
+    """About how many seeds (`points`) or heads (`tau`) would be enough to tell; None if it can be told already, or no number is enough."""
     p: float | None = None
-    """Of a tau: two-sided, of no relation at all."""
+    """Of a tau: two-sided, for the hypothesis of no relation."""
     missing: str | None = None
-    """What there is too little of, where nothing could be compared."""
+    """If nothing could be compared: what there is too little of."""
 
 
 @dataclass(frozen=True)
@@ -100,5 +100,4 @@ class Claims:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        plain: dict[str, Any] = finite(asdict(self))
-        return plain
+        return finite(asdict(self))

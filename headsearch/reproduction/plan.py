@@ -10,7 +10,7 @@ from typing import Any
 
 from headsearch.document import plain, read_mapping
 from headsearch.errors import DataError, ExperimentError, RunError, SpaceError
-from headsearch.experiment import Experiment, load_experiment, parse_experiment, shorthand
+from headsearch.experiment import Experiment, SearchSpec, load_experiment, parse_experiment, shorthand
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import is_count
 from headsearch.runs.directory import changed_keys, refuse_changes
@@ -32,28 +32,11 @@ _SEARCH = {
     "controls": ["none", "same", "mlp"],
     "stopping": {"kind": "none"},
 }
-_DECIDED = (
-    "data.labels",
-    "search",
-    "search.strategy",
-    "search.sampler",
-    "search.controls",
-    "search.stopping",
-    "search.trials",
-    "search.finalists",
-    "search.replicates",
-    "search.replicates_of_none",
-    "search.certainty",
-    "search.equal_time",
-    "search.anchors",
-    "search.audit",
-    "search.candidates",
-    "search.candidate_sampler",
-    "search.budget",
-    "search.screen",
-    "search.screen.heads",
-)
-"""Keys that are not the user's to set. The space is."""
+_FREE = {"space", "target_epochs", "discrepancy", "executor", "storage", "storage_patience", "callbacks"}
+_DECIDED = {"data.labels", "search", "search.screen.heads"} | {
+    f"search.{key}" for key in SearchSpec.model_fields if key not in _FREE
+}
+"""Keys that users may not set: all of `search` that decides which heads are trained and how often."""
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from headsearch.reproduction.plan import HEADS, PLAN_FILE, SCREEN, Plan
 from headsearch.reproduction.text import Report
 from headsearch.results.text import duration
 from headsearch.runs.directory import RunDirectory
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.search.checks import check_experiment, check_grids
 from headsearch.search.materials import Materials
-from headsearch.search.materials import gather as gather_materials
 from headsearch.search.observer import Observer
 from headsearch.search.session import conduct
+from headsearch.search.session import gather as gather_materials
 
 Tell = Callable[[str], None]
 
@@ -48,7 +48,7 @@ def reproduce(
         resume: go on with what is there, also with more seeds.
         display: makes the observer of one search.
         tell: is told, in one line, what begins and about how long it takes.
-        gather: finds base and images; another one in tests on the toy objective.
+        gather: finds base and images; tests pass the toy objective's.
 
     Raises:
         UserError: bad input, found before anything is trained; `out` cannot be used.
@@ -87,7 +87,7 @@ def read_report(plan: Plan, out: Path, family: str) -> Report:
 
 
 def _looked_at(plan: Plan, gather: Callable[[Experiment], Materials], tell: Tell) -> tuple[int, str]:
-    """How many heads the base can carry, and its own kind; says how long it will take."""
+    """How many heads the base can carry, and its own kind. Tells how long the reproduction will take."""
     described = plan.space.count()
     assert described is not None
     try:

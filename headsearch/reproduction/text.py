@@ -53,11 +53,15 @@ class Report:
 
     def claim_table(self, claim: Claim) -> Table:
         """What decides a claim, for a terminal."""
-        return _rich(_PARTS, map(part_cells, claim.parts))
+        from headsearch.results.tables import text_table
+
+        return text_table(_PARTS, map(part_cells, claim.parts), words=_WORDS)
 
     def heads_table(self) -> Table:
         """All heads and controls, best probe first, for a terminal."""
-        return _rich(_HEADS, map(_head_cells, self.claims.heads))
+        from headsearch.results.tables import text_table
+
+        return text_table(_HEADS, map(_head_cells, self.claims.heads), words=_WORDS)
 
     def to_markdown(self) -> str:
         """The page."""
@@ -117,8 +121,8 @@ class Report:
 _PARTS = ("question", "value", "95%", "verdict", "would do")
 _HEADS = ("head", "kind", "seeds", "discr.", "probe %", *(f"over {name}" for name in CONTROLS), "screen")
 _CHOICES = ("taken", "heads", "regret", "95%", "random", "as good")
-_TEXT = frozenset({"question", "verdict", "would do", "head", "kind", "taken", "heads"})
-"""Columns that hold words."""
+_WORDS = ("question", "verdict", "would do", "head", "kind")
+"""Columns that hold no numbers."""
 
 
 def part_cells(part: Part) -> list[str]:
@@ -181,12 +185,3 @@ def _difference(estimate: Estimate | None) -> str:
 
 def _interval(low: float | None, high: float | None, how: str) -> str:
     return UNKNOWN if low is None or high is None else f"{low:{how}} to {high:{how}}"
-
-
-def _rich(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    from headsearch.results.tables import new_table, plain
-
-    table = new_table([(name, name not in _TEXT) for name in header])
-    for cells in rows:
-        table.add_row(*map(plain, cells))
-    return table

@@ -26,12 +26,12 @@ Verdict = Literal["agrees", "disagrees", "not enough data to tell"]
 UNCLEAR: Verdict = "not enough data to tell"
 
 FEWEST = 5
-"""Heads below which nothing is said: of four, a perfect order comes up by chance once in 12 times, counting both directions."""
+"""With fewer heads nothing is concluded: chance puts four heads into a perfect order, one way or the other, once in 12 times."""
 RESAMPLES = 2_000
 """Of the bootstrap."""
 NO_TAU = 0.1
-"""A tau nearer to 0 than this says nothing of the size that is to be found: `PRESUMED` is taken instead, or half of it, or a quarter, …,
-where as many heads as there are would have shown it."""
+"""A tau nearer to 0 than this does not tell how many heads would be needed. `PRESUMED` is assumed instead, and halved for as long as the heads
+at hand would have shown it."""
 PRESUMED = 0.5
 
 
@@ -57,7 +57,7 @@ class Agreement(Tau):
 
     @property
     def verdict(self) -> Verdict:
-        """Which way the orders go together, if that can be told: with enough heads, an interval without 0, and p < 0.05."""
+        """Whether the two orders agree. To tell takes enough heads, an interval without 0, and p < 0.05."""
         if self.n < FEWEST or self.low is None or self.high is None or self.p is None:
             return UNCLEAR
         if self.p >= 1.0 - CONFIDENCE or self.low <= 0.0 <= self.high:
@@ -66,7 +66,7 @@ class Agreement(Tau):
 
     @property
     def enough(self) -> int | None:
-        """How many heads would be about enough to tell; None where it can be told, and where no number is: a score is the same for all."""
+        """About how many heads would be enough to tell. None if it can be told already, or if a score is the same for all heads."""
         if self.verdict != UNCLEAR or (self.tau is None and self.n > 1):
             return None
         size = PRESUMED if self.tau is None or abs(self.tau) < NO_TAU else abs(self.tau)
@@ -85,10 +85,10 @@ def agreement(first: Sequence[float | None], second: Sequence[float | None], *, 
 def mean_agreement(
     pairs: Sequence[tuple[Sequence[float | None], Sequence[float | None]]], *, seed: int = 0
 ) -> Agreement:
-    """The mean of the agreement of several pairs of scores, as of the replicates 0 and 1, 0 and 2, 1 and 2.
+    """The mean agreement of several pairs of scores, such as those of the replicates 0 and 1, 0 and 2, 1 and 2.
 
-    All are of the same heads, in the same order; a head counts in the pairs where both of its scores are known. `n` and `p` are those of
-    the pair with the most heads: pairs share heads and seeds, and so do not make a result surer by their number.
+    All pairs list the same heads in the same order. A head counts in the pairs where both of its scores are known. `n` and `p` are those of
+    the pair with the most heads: pairs share heads and seeds, so more of them do not make a result surer.
     """
     known = [_known(first, second) for first, second in pairs]
     found = _mean_tau(known, seed)
@@ -101,7 +101,7 @@ def mean_agreement(
 
 
 def mean_tau(pairs: Sequence[tuple[Sequence[float | None], Sequence[float | None]]], *, seed: int = 0) -> Tau:
-    """What `mean_agreement` says, without `p`, which takes longer than all the rest."""
+    """`mean_agreement` without `p`, which takes half of its time."""
     return _mean_tau([_known(first, second) for first, second in pairs], seed)
 
 
@@ -194,8 +194,8 @@ def resamples(n: int, size: int, seed: int) -> Floats:
 def _interval(pairs: Sequence[Pair], seed: int) -> tuple[float | None, float | None]:
     """Percentiles of the mean tau over resamples of the heads.
 
-    A resample is a vector of how often it holds each head, so that all resamples are a few products of matrices. A head that it holds twice
-    is tied with itself, and tau-b leaves ties out.
+    A resample is a vector that counts each head, so a few matrix products compute all of them. A head that is drawn twice is tied with
+    itself, and tau-b leaves ties out.
     """
     present = np.any([mask for _, _, mask in pairs], axis=0)
     weights = resamples(int(present.sum()), RESAMPLES, seed)

@@ -1,10 +1,10 @@
-"""Which heads of a search are trained again with further seeds, and when there are enough. Pure functions of the records.
+"""Which heads of a search are trained again with further seeds, and when that is enough. Pure functions of the records.
 
-The best heads by their first trials are finalists. The controls get all their seeds, and `none`, which every gain shares, √m times as many as one of
-the m finalists has. Finalists get theirs one after the other, each time the head
-with the largest knowledge gradient: whose next seed is expected to raise the highest believed score most (Frazier, Powell and Dayanik, "A
-knowledge-gradient policy for sequential information collection", 2008). It ends when it is sure enough that the first is as good as the best of
-them, or when all have theirs. The next seed follows from the results of those before alone, so every executor and every resumed search comes to the same.
+The best heads by their first trials become finalists. Every control gets all of its seeds; `none`, whose noise is in every gain, gets √m times as
+many as one of the m finalists. Finalists get theirs one at a time. The next seed goes to the head with the largest knowledge gradient, that is, to
+the one whose next score is expected to raise the highest believed score most (Frazier, Powell and Dayanik, "A knowledge-gradient policy for
+sequential information collection", 2008). This ends when it is sure enough that the first head is as good as the best of them, or when all seeds are
+used. The next seed depends on earlier results alone, so every executor and every resumed search makes the same choices.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean
 
 from headsearch.experiment import SearchSpec
 from headsearch.results.certainty import Belief, beliefs, probability_as_good
-from headsearch.results.noise import Noise, pooled_noise
+from headsearch.results.noise import Noise, noise_within
 from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
 
@@ -32,15 +32,15 @@ class Seeds:
     """Further seeds of a search."""
 
     wanted: tuple[Seed, ...]
-    """What is to be trained, in order, as far as it is decided; it may have been trained."""
+    """The trainings that are decided, in order; some may be done."""
     complete: bool
     """Whether nothing will be added."""
     most: int
-    """Trainings, should it never be sure enough."""
+    """How many trainings there will be if certainty is never reached."""
 
     @property
     def expected(self) -> int:
-        """Trainings in all, as far as can be told."""
+        """How many trainings there will be, as far as is known."""
         return len(self.wanted) if self.complete else self.most
 
 
@@ -91,7 +91,7 @@ def further_seeds(records: Sequence[TrialRecord], search: SearchSpec, *, labels:
 
 
 def _leading(first: Sequence[TrialRecord], most: int) -> list[TrialRecord]:
-    """Those of the first trials that can be among the `most` best heads: where every head has one, no noise is known, and the score orders."""
+    """The first trials whose heads can be among the `most` best. With one trial a head no noise is known, so the score alone orders them."""
     scores = {
         r.head_id: r.score if r.score is not None and math.isfinite(r.score) else -math.inf
         for r in first
@@ -121,7 +121,7 @@ def _one_by_one(
     replicates: int,
     certainty: float,
 ) -> Iterator[Seed]:
-    """One seed of a finalist after the other. The next is asked for when those before, and all of the controls, have been trained."""
+    """Further seeds of the finalists, one by one. Ask for the next when all earlier ones, and those of the controls, are trained."""
     given = dict.fromkeys(finalists, 1)
 
     def scores(head: str, seeds: int) -> list[float]:
@@ -140,7 +140,7 @@ def _one_by_one(
         if not left:
             return
         shown = [*(scores(head, replicates) for head in controls), *known.values()]
-        noise = pooled_noise([(len(group), stdev(group) if len(group) > 1 else None) for group in shown])
+        noise = noise_within(shown)
         chosen = left[0]
         if noise is not None:
             believed = beliefs([known[head] for head in heads], noise)

@@ -1,4 +1,4 @@
-"""Can the ranking be trusted? Whatever a run itself can tell about that: its stages, rungs, seeds and measures held against each other. Pure.
+"""Can the ranking be trusted? What a run itself can say: its stages, rungs, seeds and measures are compared with each other. Pure.
 
 Comes in: the trials of one study, what was scored before training, who was taken by chance. Goes out: sections of lines, plain data, each section
 with one sentence. A section that has nothing to go by says what is missing. `docs/audit.md` says what every line means.
@@ -27,7 +27,7 @@ from headsearch.results.audit_lines import (
     measured_line,
     slope_line,
 )
-from headsearch.results.noise import pooled_noise
+from headsearch.results.noise import noise_within
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, finite
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
@@ -44,7 +44,7 @@ class Section:
     question: str
     lines: tuple[Line, ...]
     conclusion: str
-    """One sentence; where there are no lines, what is missing."""
+    """One sentence. If there are no lines, it says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        plain: dict[str, Any] = finite(asdict(self))
-        return plain
+        return finite(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def audit(
     bases: Sequence[BasePair] = (),
     bases_missing: str | None = None,
 ) -> Audit:
-    """What the run says about its own ranking.
+    """Compare what the run has measured.
 
     Args:
         records: trials of one study, in any order.
@@ -95,9 +94,9 @@ def audit(
         stage: which trials are ranked; `screen` where there are no proxies.
         screen_order: ids of the screened heads, best first.
         by_chance: ids of the heads that got a proxy by chance and not for their place in the screen.
-        chance_is_told: whether the run says so itself; else it follows from today's score.
-        bases: bases of the control `none` compared, where their embeddings were kept.
-        bases_missing: why there are none, where it is not that they were not kept.
+        chance_is_told: whether the run recorded `by_chance`; otherwise it is derived from today's score.
+        bases: comparisons of the bases of the control `none`, if their embeddings were kept.
+        bases_missing: why there are none, if it is not that they were not kept.
     """
     records = list(records)
     heads = full_budget(records, stage)
@@ -206,7 +205,7 @@ def _seeds(heads: Sequence[AuditedHead], labels: bool, measure: str) -> Section:
             for i in range(most)
         ]
         values = [[v for t in h.trials if (v := score(t.rungs[-1])) is not None] for h in replicated]
-        noise = pooled_noise([(len(v), stdev(v) if len(v) > 1 else None) for v in values])
+        noise = noise_within(values)
         means = [fmean(v) for v in values if v]
         found = mean_agreement(list(combinations(series, 2)))
         spread = stdev(means) if len(means) > 1 else None

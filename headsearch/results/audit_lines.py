@@ -1,5 +1,5 @@
-"""What an audit compares, the heads that ran their full budget, and its lines: comparisons, each with its interval, its verdict, and how many heads
-would do where it cannot tell. Pure."""
+"""What an audit compares (the heads that ran their full budget), and its lines: comparisons with an interval, a verdict, and the number of heads that
+would be enough if the verdict is open. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, linear_regression, variance
 from typing import Literal
 
 from headsearch.heads.cost import HeadCost
@@ -36,20 +36,20 @@ class AuditedHead:
 
     head_id: str
     searched: bool
-    """Whether the search itself drew it; else it is a control with a head."""
+    """Whether the search drew it. If not, it is a control with a head."""
     trials: tuple[TrialRecord, ...]
     """One per seed, by replicate."""
     cost: HeadCost | None
 
     def mean(self, score: Score, place: int = -1) -> float | None:
-        """A score at one of the rungs, averaged over replicates; unknown where it is for one of them."""
+        """A score at one of the rungs, averaged over replicates; None if one of them lacks it."""
         found = [score(trial.rungs[place]) for trial in self.trials]
         known = [value for value in found if value is not None]
         return fmean(known) if len(known) == len(found) else None
 
 
 def full_budget(records: Sequence[TrialRecord], stage: TrialStage) -> list[AuditedHead]:
-    """The heads that are compared: at full budget, never infeasible, by name; the control without a head has no discrepancy."""
+    """The heads that are compared, by name: those at full budget that were never infeasible. The control without a head has no discrepancy and is left out."""
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
         if record.stage == stage and record.config.heads:
@@ -90,9 +90,9 @@ class Line:
     """95% interval; of unit `discrepancy`, the smallest and the largest measurement."""
     high: float | None
     verdict: Verdict | Literal["measured"]
-    """`measured`: there is nothing that it could agree with."""
+    """`measured`: nothing is compared."""
     enough: int | None = None
-    """How many heads would about be enough to tell; None where it can be told."""
+    """About how many heads would be enough to tell; None if it can be told already."""
     p: float | None = None
     """Two-sided, of no relation at all."""
     top1_regret: float | None = None
@@ -141,28 +141,19 @@ def choice_line(name: str, score: Sequence[float | None], probe: Sequence[float 
 def slope_line(name: str, x: Sequence[float], y: Sequence[float]) -> Line | None:
     """The slope of the straight line of least squares of `y` (points of the probe) over `x`, with Student's interval; None where all `x` are
     the same."""
-    n, middle = len(x), fmean(x)
-    spread = sum((value - middle) ** 2 for value in x)
-    if spread == 0.0:
+    if len(set(x)) < 2:
         return None
-    slope = sum((a - middle) * b for a, b in zip(x, y, strict=True)) / spread
-    if n < 3:
-        return Line(name, "points", n, slope, None, None, UNCLEAR, FEWEST)
-    constant = fmean(y) - slope * middle
-    residual = sum((b - constant - slope * a) ** 2 for a, b in zip(x, y, strict=True))
-    margin = two_sided_t(n - 2, CONFIDENCE) * math.sqrt(residual / (n - 2) / spread)
-    return _points(name, n, slope, margin)
+    slope, constant = linear_regression(x, y)
+    residual = math.fsum((b - constant - slope * a) ** 2 for a, b in zip(x, y, strict=True))
+    return _points(name, slope, residual, 1.0 / (variance(x) * (len(x) - 1)), n=len(x))
 
 
 def difference_line(name: str, first: Sequence[float], second: Sequence[float]) -> Line:
     """The difference of two means in points of the probe, with Student's interval for equal variances."""
-    n = len(first) + len(second)
     difference = fmean(first) - fmean(second)
-    if n < 3:
-        return Line(name, "points", n, difference, None, None, UNCLEAR, FEWEST)
-    squares = sum(sum((value - fmean(side)) ** 2 for value in side) for side in (first, second))
-    deviation = math.sqrt(squares / (n - 2) * (1.0 / len(first) + 1.0 / len(second)))
-    return _points(name, n, difference, two_sided_t(n - 2, CONFIDENCE) * deviation)
+    residual = math.fsum((value - fmean(side)) ** 2 for side in (first, second) for value in side)
+    share = 1.0 / len(first) + 1.0 / len(second)
+    return _points(name, difference, residual, share, n=len(first) + len(second))
 
 
 def measured_line(name: str, values: Sequence[float]) -> Line:
@@ -170,7 +161,11 @@ def measured_line(name: str, values: Sequence[float]) -> Line:
     return Line(name, "discrepancy", len(values), fmean(values), min(values), max(values), "measured")
 
 
-def _points(name: str, n: int, value: float, margin: float) -> Line:
+def _points(name: str, value: float, residual: float, share: float, *, n: int) -> Line:
+    """What was estimated from `n` values that leave a sum of squares as `residual`; its variance is this `share` of theirs."""
+    if n < 3:
+        return Line(name, "points", n, value, None, None, UNCLEAR, FEWEST)
+    margin = two_sided_t(n - 2, CONFIDENCE) * math.sqrt(residual / (n - 2) * share)
     clear = n >= FEWEST and abs(value) > margin
     verdict: Verdict = UNCLEAR if not clear else "agrees" if value > 0 else "disagrees"
     # An interval narrows with the root of the number of heads.

@@ -1,8 +1,8 @@
 """How sure it is that the first of a few heads is as good as the best of them, from their scores and the noise between seeds. Pure.
 
-A head's scores are its true score plus noise. True scores are taken as draws of a normal distribution, whose mean and variance are those of the heads
-at hand with the noise taken out (empirical Bayes; Morris, "Parametric empirical Bayes inference", JASA 1983). What is believed of a true
-score is then normal again: its mean lies between that of the head's scores and that of all heads, the nearer to the former the more seeds it has.
+A head's scores are its true score plus noise. True scores are modelled as draws from a normal distribution, whose mean and variance are estimated from
+the heads at hand, with the noise taken out (empirical Bayes; Morris, "Parametric empirical Bayes inference", JASA 1983). The belief about a true score
+is then normal, too. Its mean lies between the mean of the head's scores and the mean of all heads; the more seeds the head has, the nearer to the former.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Belief:
 
 
 def beliefs(scores: Sequence[Sequence[float]], noise: Noise) -> list[Belief]:
-    """What is believed of every head, given its scores with one or more seeds, and the noise between seeds as it was estimated."""
+    """The belief about every head, from its scores with one or more seeds and the estimated noise between seeds."""
     means = [fmean(of_head) for of_head in scores]
     errors = [noise.deviation**2 / len(of_head) for of_head in scores]
     middle = fmean(means)

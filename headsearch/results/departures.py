@@ -1,4 +1,4 @@
-"""Heads that a funnel let go before they could be ranked: at which stage, and why. Pure."""
+"""Heads that a funnel dropped before they could be ranked: at which stage, and why. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headsearch.heads.cost import HeadCost
 from headsearch.results.records import TrialRecord
 from headsearch.results.row import RankRow
 from headsearch.scoring.zero_cost_scores import ZeroCostScores, ordered
@@ -47,11 +46,11 @@ def passage(records: Iterable[TrialRecord], candidates: Sequence[ZeroCostScores]
 def departures(
     records: Iterable[TrialRecord], candidates: Sequence[ZeroCostScores], ranked: Iterable[RankRow]
 ) -> list[RankRow]:
-    """A row for every head that is not in `ranked`: those that came farthest first, each with the stage it left at and the reason.
+    """A row for every head that is not in `ranked`, with the stage where it was dropped and the reason; those that came farthest are first.
 
     Args:
         records: Trials of one study.
-        candidates: What was scored before training; none where nothing was.
+        candidates: The heads that were scored before training, if any.
         ranked: The ranking of the same study.
     """
     gone = {row.head_id for row in ranked}
@@ -65,38 +64,32 @@ def departures(
     for record in [*proxies, *order]:
         if record.head_id not in gone:
             gone.add(record.head_id)
+            last = record.last
             reason = record.reason or f"place {places[record.head_id]} of {len(order)} by score in the screen"
             if record.taken == "chance":
                 reason += ", taken by chance from the screen"
-            rows.append(_trial_row(record, reason))
+            known = (
+                {} if last is None else {"discrepancy": last.discrepancy, "probe": last.knn, "knn": last.knn}
+            )
+            feasible = record.state != "infeasible"
+            rows.append(_row(record, stage=record.stage, feasible=feasible, reason=reason, **known))
     scored = ordered(candidates)
     for place, candidate in enumerate(scored, start=1):
         if candidate.head_id not in gone:
             gone.add(candidate.head_id)
             reason = candidate.reason or f"place {place} of {len(scored)} by score before training"
-            rows.append(_candidate_row(candidate, reason))
+            feasible = candidate.reason is None
+            rows.append(_row(candidate, stage="zero-cost", feasible=feasible, reason=reason))
     return rows
 
 
-def _trial_row(record: TrialRecord, reason: str) -> RankRow:
-    last = record.last
-    known = {} if last is None else {"discrepancy": last.discrepancy, "probe": last.knn, "knn": last.knn}
-    feasible = record.state != "infeasible"
-    return _row(record, record.cost, stage=record.stage, feasible=feasible, reason=reason, **known)
-
-
-def _candidate_row(candidate: ZeroCostScores, reason: str) -> RankRow:
-    feasible = candidate.reason is None
-    return _row(candidate, candidate.cost, stage="zero-cost", feasible=feasible, reason=reason)
-
-
-def _row(of: TrialRecord | ZeroCostScores, cost: HeadCost | None, **known: Any) -> RankRow:
+def _row(of: TrialRecord | ZeroCostScores, **known: Any) -> RankRow:
     return RankRow(
         head_id=of.head_id,
         family=of.config.family,
         config=of.config.to_dict(),
         score=of.score,
-        params=cost.params if cost else None,
-        flops=cost.flops if cost else None,
+        params=of.cost.params if of.cost else None,
+        flops=of.cost.flops if of.cost else None,
         **known,
     )

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from headsearch.results.noise import CONFIDENCE, Noise, pooled_noise, two_sided_t
@@ -15,31 +15,48 @@ from headsearch.results.row import RankRow
 from headsearch.results.shrinkage import shrunk
 
 Probe = Literal["probe", "linear"]
-PROBES: tuple[Probe, ...] = ("probe", "linear")
-_NAMES = {
+_NAMES: Mapping[Probe, tuple[str, str, str]] = {
     "probe": ("gain", "gain_low", "gain_high"),
     "linear": ("linear_gain", "linear_gain_low", "linear_gain_high"),
 }
+"""Fields of a row: the gain by a probe, and its interval."""
 
 
-def noise_of(rows: Sequence[RankRow], probe: Probe = "probe") -> Noise | None:
-    """The noise of a probe between seeds, over all feasible rows."""
-    return pooled_noise([(row.replicates, deviation(row, probe)) for row in rows if row.feasible])
+@dataclass(frozen=True)
+class Against:
+    """Rows compared with those of one control, by either probe."""
+
+    control: RankRow
+    noises: Mapping[Probe, Noise | None]
+    """Between seeds, over all feasible rows of the ranking."""
+    family: Sequence[int] = ()
+    """The replicates of all heads that were tried, for intervals that hold for all of them at once; empty: for each head alone."""
+
+    def gain(self, row: RankRow, probe: Probe = "probe") -> float | None:
+        """In points; None if one of the two has no such probe."""
+        own, other = value(row, probe), value(self.control, probe)
+        return None if own is None or other is None else own - other
+
+    def interval(self, row: RankRow, probe: Probe = "probe") -> tuple[float, float] | None:
+        """Of the gain, 95%; None if there is no gain, or the noise is not known."""
+        gain, noise = self.gain(row, probe), self.noises[probe]
+        if gain is None or noise is None:
+            return None
+        return noise.interval(gain, row.replicates, self.control.replicates, self.family)
+
+
+def noises_of(rows: Sequence[RankRow]) -> dict[Probe, Noise | None]:
+    """The noise of either probe between seeds, over all feasible rows."""
+    feasible = [row for row in rows if row.feasible]
+    return {
+        "probe": pooled_noise([(row.replicates, row.probe_sd) for row in feasible]),
+        "linear": pooled_noise([(row.replicates, row.linear_sd) for row in feasible]),
+    }
 
 
 def value(row: RankRow, probe: Probe) -> float | None:
     """The mean over seeds, in percent."""
     return row.probe if probe == "probe" else row.linear
-
-
-def deviation(row: RankRow, probe: Probe) -> float | None:
-    """Between seeds."""
-    return row.probe_sd if probe == "probe" else row.linear_sd
-
-
-def gain_of(row: RankRow, probe: Probe = "probe") -> float | None:
-    """The gain by a probe."""
-    return row.gain if probe == "probe" else row.linear_gain
 
 
 def control_row(rows: Sequence[RankRow], name: str) -> RankRow | None:
@@ -48,7 +65,7 @@ def control_row(rows: Sequence[RankRow], name: str) -> RankRow | None:
 
 
 def together(rows: Sequence[RankRow], tried: int) -> list[int]:
-    """The replicates of every head in the race; those that were stopped have one."""
+    """The number of replicates of every head that was tried; a stopped head has one."""
     ranked = [row.replicates for row in rows if row.rank is not None]
     return ranked + [1] * (tried - len(ranked))
 
@@ -59,8 +76,8 @@ def with_gains(rows: Sequence[RankRow]) -> list[RankRow]:
 
 
 def adjusted(rows: Sequence[RankRow], tried: int) -> list[RankRow]:
-    """The same with intervals that hold for all heads at once for the rows that are picked because they are the best: the first, and that
-    with the highest gain by either probe.
+    """The same rows. Those that are picked because they are the best (the first, and the highest gain by either probe) get intervals that hold
+    for all heads at once.
 
     Args:
         rows: with ranks.
@@ -69,8 +86,8 @@ def adjusted(rows: Sequence[RankRow], tried: int) -> list[RankRow]:
     family = together(rows, tried)
     ranked = [row for row in rows if row.rank is not None]
     best = {row.head_id for row in ranked if row.rank == 1}
-    for probe in PROBES:
-        known = [(found, row.head_id) for row in ranked if (found := gain_of(row, probe)) is not None]
+    for name, _, _ in _NAMES.values():
+        known = [(found, row.head_id) for row in ranked if (found := getattr(row, name)) is not None]
         best |= {max(known)[1]} if known else set()
     picked = [row for row in ranked if row.head_id in best and row.gain_low is not None]
     if len(family) < 2:
@@ -84,30 +101,26 @@ def adjusted(rows: Sequence[RankRow], tried: int) -> list[RankRow]:
 def _with_gains(
     some: Sequence[RankRow], rows: Sequence[RankRow], family: Sequence[int] = ()
 ) -> list[RankRow]:
-    """Some of the rows with their gains; their intervals hold together for heads with so many replicates."""
+    """Some of the rows with their gains. With `family`, the replicates of all heads, the intervals hold for all of these heads at once."""
     control = control_row(rows, "none")
-    noises = {probe: noise_of(rows, probe) for probe in PROBES}
-    found = []
+    if control is None:
+        return list(some)
+    against, found = Against(control, noises_of(rows), family), []
     for row in some:
         changes: dict[str, float] = {}
-        for probe, noise in noises.items():
-            own, others = value(row, probe), None if control is None else value(control, probe)
-            if own is None or others is None or control is None or row is control:
-                continue
-            name, low, high = _NAMES[probe]
-            changes[name] = own - others
-            if noise is not None:
-                changes[low], changes[high] = noise.interval(
-                    own - others, row.replicates, control.replicates, family
-                )
+        for probe, (name, low, high) in _NAMES.items():
+            if row is not control and (gain := against.gain(row, probe)) is not None:
+                changes[name] = gain
+                if (interval := against.interval(row, probe)) is not None:
+                    changes[low], changes[high] = interval
         found.append(replace(row, **changes))  # type: ignore[arg-type]
     return found
 
 
 def with_shrunk(rows: Sequence[RankRow], *, full: bool) -> list[RankRow]:
-    """The rows with their probes shrunk towards their scores, where noise is known and heads are enough. `full`: the trainings were as long as the
-    real pretraining will be, so that the shrunken gain is the one to be expected."""
-    noise = noise_of(rows)
+    """The rows with their probes shrunk towards their scores, if the noise is known and there are enough heads. `full`: the trainings were as long
+    as the real pretraining will be, so the shrunken gain is the gain to expect."""
+    noise = noises_of(rows)["probe"]
     heads = [row for row in rows if row.feasible and row.config and row.probe is not None]
     if noise is None:
         return list(rows)

@@ -1,15 +1,15 @@
-"""What matters: how much of the difference between heads each parameter of the space goes with, one parameter at a time. Pure functions.
+"""What matters: how much of the variance between heads each parameter of the space explains, one parameter at a time. Pure functions.
 
 For a parameter that splits n heads into k groups (its values; a number with many values is cut into quartiles) the share is that of a
 one-way analysis of variance, corrected for chance:
 
     share = 1 - (SS_within / (n - k)) / (SS_total / (n - 1))
 
-which is the adjusted R² of the group means (also called epsilon squared; Kelley, PNAS 1935). Uncorrected, eight families explain most of
-twelve heads by chance alone; corrected, a parameter without effect reads 0 on average. It may be negative by chance, and is shown as it is.
+which is the adjusted R² of the group means (also called epsilon squared; Kelley, PNAS 1935). Without the correction, eight families would explain
+most of the variance of twelve heads by chance; with it, a parameter without effect reads 0 on average. Negative values are chance, and are shown.
 
-One parameter at a time: what two do only together does not show, and a parameter that goes along with another (depth 1 drawn mostly
-for one family) shares its credit. A sampler that learns looks more often where scores are good, so groups are of unequal size.
+An effect that two parameters have only together does not show. A parameter that varies along with another (depth 1 drawn mostly for one family)
+shares its credit. A sampler that learns looks more often where scores are good, so groups are of unequal size.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headsearch.heads.config import HeadConfig, Scalar
+from headsearch.results.noise import noise_within
 
 ENOUGH = 10
-"""Heads beyond one per group, below which a share is too uncertain to be told: its standard error is then above a third or so."""
+"""With fewer heads beyond one per group, a share is too uncertain to show: its standard error is then above about a third."""
 _MANY = 6
 """Values of a number above which it is cut into quartiles."""
 
@@ -42,7 +43,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Importance:
-    """One parameter and what goes with it."""
+    """One parameter and what it explains."""
 
     parameter: str
     groups: tuple[Group, ...]
@@ -52,7 +53,7 @@ class Importance:
 
     @property
     def heads(self) -> int:
-        """How many heads stand behind it."""
+        """How many heads it is computed from."""
         return sum(len(group.scores) for group in self.groups)
 
     @property
@@ -80,7 +81,7 @@ def head_parameters(config: HeadConfig) -> dict[str, Scalar]:
 
 
 def importances(heads: Sequence[tuple[HeadConfig, float | None]]) -> list[Importance]:
-    """Every parameter that differs between heads, the largest share first, those that are too uncertain to tell last.
+    """Every parameter that differs between heads: the largest share first, the too uncertain ones last.
 
     A parameter that only some families have is judged among those that have it.
 
@@ -109,28 +110,20 @@ def explained(groups: Sequence[Sequence[float]]) -> float | None:
     1.0
     """
     scores = [score for group in groups for score in group]
-    n, k = len(scores), len(groups)
-    if k < 2 or n <= k:
+    if len(groups) < 2 or len(scores) <= len(groups):
         return None
-    mean = statistics.fmean(scores)
-    total = sum((score - mean) ** 2 for score in scores)
+    total = statistics.variance(scores)
+    noise = noise_within(groups)
     if total == 0:
         return None
-    within = 0.0
-    for group in groups:
-        centre = statistics.fmean(group)
-        within += sum((score - centre) ** 2 for score in group)
-    return 1.0 - (within / (n - k)) / (total / (n - 1))
+    return 1.0 - (0.0 if noise is None else noise.deviation**2) / total
 
 
 def _groups(column: Sequence[tuple[Scalar, float]]) -> list[Group]:
     values = {value for value, _ in column}
     numbers = [value for value, _ in column if isinstance(value, int | float) and not isinstance(value, bool)]
-    cuts = (
-        statistics.quantiles(numbers, n=4, method="inclusive")
-        if len(numbers) == len(column) and len(values) > _MANY
-        else []
-    )
+    are_cut = len(numbers) == len(column) and len(values) > _MANY
+    cuts = statistics.quantiles(numbers, n=4, method="inclusive") if are_cut else []
     members: dict[tuple[int, float, str], list[float]] = defaultdict(list)
     for value, score in column:
         members[_place(value, cuts, min(numbers, default=0), max(numbers, default=0))].append(score)
@@ -138,7 +131,7 @@ def _groups(column: Sequence[tuple[Scalar, float]]) -> list[Group]:
 
 
 def _place(value: Scalar, cuts: Sequence[float], low: float, high: float) -> tuple[int, float, str]:
-    """Where a value stands among the others, and what its group is called. Quartiles take their upper end in."""
+    """A key to sort a value by, and the name of its group. A quartile includes its upper end."""
     if isinstance(value, bool):
         return 0, float(value), "yes" if value else "no"
     if not isinstance(value, int | float):

@@ -1,7 +1,7 @@
-"""The gain that a long pretraining is expected to bring, told from long trainings of a few heads, the anchors. Pure.
+"""The gain to expect of a long pretraining, predicted from long trainings of a few heads, the anchors. Pure.
 
-Short proxies order heads by their score; what a score is worth after a long training differs from base to base and from data to data. So it is
-regressed on the anchors of the run itself. `docs/ranking.md` says what the intervals cover, `docs/evidence.md` how often they did.
+Short proxies order heads by their score. How much gain a score stands for after a long training depends on the base and the data, so it is
+estimated by regression on the anchors of the run itself. `docs/ranking.md` says what the intervals cover, `docs/evidence.md` how often they did.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headsearch.results.noise import CONFIDENCE, two_sided_t
 from headsearch.results.row import RankRow
 
 FEWEST = 3
-"""Anchors that an interval takes."""
+"""Anchors needed for an interval."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Expected:
 def expected_gains(
     scores: Sequence[float], gains: Sequence[float], at: Sequence[float]
 ) -> list[Expected] | None:
-    """The gains that scores let expect: Bayesian linear regression on the anchors.
+    """The gains to expect of scores: Bayesian linear regression on the anchors.
 
     The slope has the unit-information prior around 0, which weighs as much as one anchor; the mean has a flat prior, the variance Jeffreys'. With K
     anchors (x, y) and g = K / (K + 1), the slope β is g times that of least squares, and
@@ -44,10 +44,10 @@ def expected_gains(
     Args:
         scores: of the anchors, label-free.
         gains: of the anchors, in points.
-        at: scores of the heads to be told of.
+        at: scores of the heads to predict.
 
     Returns:
-        One for every score in `at`; None for fewer than `FEWEST` anchors, and for gains that are all the same: spread that was not seen is unknown.
+        One for every score in `at`. None for fewer than `FEWEST` anchors, and if all gains are the same: a spread that was not seen is unknown.
     """
     k = len(scores)
     if k < FEWEST:
@@ -73,7 +73,7 @@ def expected_gains(
 def with_long_run(
     rows: Sequence[RankRow], none: Sequence[float], probes: Mapping[str, float]
 ) -> list[RankRow]:
-    """The rows with the gains that are expected of the real pretraining, and with those that anchors were measured to have.
+    """The rows with the gains to expect of the real pretraining and, for anchors, the measured ones.
 
     Args:
         rows: of a ranking.

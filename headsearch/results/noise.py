@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
 CONFIDENCE = 0.95
 """Of every interval."""
@@ -127,7 +128,7 @@ def dunnett_quantile(df: int, control: int, heads: tuple[int, ...]) -> float:
 def pooled_noise(groups: Sequence[tuple[int, float | None]]) -> Noise | None:
     """Noise from each head's (replicates, sample standard deviation).
 
-    None where no head has two replicates, and where all replicates agree to the last digit: noise that was not seen is not zero.
+    None if no head has two replicates, or if all replicates agree to the last digit: noise that was not seen is not zero.
     """
     replicated = [
         (count - 1, deviation) for count, deviation in groups if count > 1 and deviation is not None
@@ -137,14 +138,19 @@ def pooled_noise(groups: Sequence[tuple[int, float | None]]) -> Noise | None:
     return Noise(math.sqrt(squares / df), df) if squares > 0 else None
 
 
+def noise_within(groups: Iterable[Sequence[float]]) -> Noise | None:
+    """`pooled_noise` from the scores themselves: those of each head with its seeds."""
+    return pooled_noise([(len(scores), stdev(scores) if len(scores) > 1 else None) for scores in groups])
+
+
 def blocked_noise(scores: Sequence[Sequence[float]]) -> Noise | None:
-    """Noise that is left between arms when what their seeds have in common is taken out: a randomised complete block design.
+    """The noise between arms that remains once the effect of each seed, which all arms share, is removed: a randomised complete block design.
 
     `scores` holds for every arm its score with every seed, the same seeds for all. Residuals are from the additive model arm + seed,
     with (arms - 1)(seeds - 1) degrees of freedom; for two arms `interval` is then that of the paired t-test. (Fisher, "The Design of
     Experiments", 1935, chapter IV.)
 
-    None where there is one arm or one seed, and where nothing is left: noise that was not seen is not zero.
+    None for one arm or one seed, and if no noise remains: noise that was not seen is not zero.
     """
     arms, seeds = len(scores), len(scores[0])
     df = (arms - 1) * (seeds - 1)

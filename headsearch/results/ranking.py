@@ -1,8 +1,8 @@
 """From the records of trials to the ranked table of heads. Pure functions.
 
-Only heads that ran their full budget and are feasible have a rank. They are ordered by the label-free score, and by the probe shrunk towards it
-where trainings are long enough for the probe to tell. Controls stand in their place among them without one, or after
-them where there are no labels; heads that are infeasible come last, with the reason. `docs/ranking.md` explains the rules.
+Only feasible heads that ran their full budget have a rank. They are ordered by the label-free score or, if trainings are long enough for the probe
+to tell, by the probe shrunk towards it. Controls stand among them without a rank, or after them if there are no labels. Infeasible heads come last,
+with the reason. `docs/ranking.md` explains the rules.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def probe_score(scores: RungScores) -> float | None:
 
 
 def heads_tried(records: Iterable[TrialRecord]) -> int:
-    """How many different heads the search itself gave a proxy, however far it came: what the best of them has to be judged against."""
+    """How many different heads the search gave a proxy, finished or not: the best of them has to be judged against all of them."""
     return len({r.head_id for r in records if r.control is None and r.rungs and r.stage == "proxy"})
 
 
 def long_enough(epochs: int | None, target_epochs: int | None) -> bool:
-    """Whether the probe of a training tells how a real pretraining comes out: from half of its length on (`docs/evidence.md`)."""
+    """Whether the probe of a training tells how a real pretraining will come out: it does from half of its length on (`docs/evidence.md`)."""
     return epochs is not None and target_epochs is not None and 2 * epochs >= target_epochs
 
 
@@ -55,10 +55,10 @@ def rank(
         records: Trials of one study, in any order.
         by: `score`: the label-free score, or the probe shrunk towards it from trainings that are `long_enough`, then as by discrepancy;
             `pareto`: layers of (discrepancy, probe), both the higher the better, then probe, then cost; `probe` and `discrepancy`: that one,
-            then the other, then cost. Cost is parameters, then FLOPs; the last word is `head_id`'s.
+            then the other, then cost. Cost is parameters, then FLOPs; last comes `head_id`.
         labels: Whether the experiment probes; without labels `pareto` orders by discrepancy.
         stage: Which trials are ranked: those of a screen do not compare with proxies.
-        target_epochs: Of the real pretraining; where they are not known the probe has no say in the order by score.
+        target_epochs: Of the real pretraining. If it is not known, the order by score ignores the probe.
 
     Raises:
         RunError: ordering by probe without labels.
@@ -111,7 +111,7 @@ def rank(
             )
         return (layer, -probe, *cost)
 
-    # Without labels nothing says how good a control is: it is no place of its own that a head had to beat.
+    # Without labels nothing says how good a control is, so it has no place that a head could beat.
     feasible = sorted(
         (row for row in rows if row.feasible),
         key=lambda row: (not labels and row.head_id not in ranked_ids, *key(row)),
@@ -159,14 +159,10 @@ def _long_probes(
     return none, {record.head_id: probe for record, probe in known if record.control is None}
 
 
-def _replicates(group: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Trials at full budget, one per seed: the same seed twice is the same trial, not a replicate."""
-    return list({record.seed: record for record in group if record.state == "complete"}.values())
-
-
 def _row(group: Sequence[TrialRecord]) -> RankRow | None:
     """The row of one head's trials; None where none ran its full budget and none is infeasible."""
-    complete = _replicates(group)
+    # The same seed twice is the same trial, not a replicate.
+    complete = list({record.seed: record for record in group if record.state == "complete"}.values())
     infeasible = [record for record in group if record.state == "infeasible"]
     if not complete and not infeasible:
         return None

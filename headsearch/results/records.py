@@ -41,7 +41,7 @@ class TrialRecord:
     replicate: int
     """0 for a head's first trial."""
     rungs: tuple[RungScores, ...]
-    """In order of epoch; of a complete trial, the last is at the full budget."""
+    """In order of epoch. The last one of a complete trial is at the full budget."""
     cost: HeadCost | None
     seconds: float | None
     """Wall time."""
@@ -54,9 +54,9 @@ class TrialRecord:
     stage: TrialStage = "proxy"
     """A head may be screened first and get a proxy of its own later: those are two trials."""
     taken: Taken | None = None
-    """Of a head's first proxy in a funnel; None of any other trial, and in runs that do not say."""
+    """Only of a head's first proxy in a funnel, and only in runs that record it."""
     epochs: int | None = None
-    """How long it is trained where that is its own affair (`Training.epochs`); None: as its stage has it."""
+    """How long it is trained, if that differs from the other trials of its stage (`Training.epochs`); otherwise None."""
 
     @property
     def candidate(self) -> Candidate:
@@ -65,7 +65,7 @@ class TrialRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; what is not finite is null."""
-        plain: dict[str, Any] = finite(
+        return finite(
             vars(self)
             | {
                 "config": self.config.to_dict(),
@@ -73,7 +73,6 @@ class TrialRecord:
                 "cost": vars(self.cost) if self.cost is not None else None,
             }
         )
-        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrialRecord:
@@ -100,7 +99,7 @@ class TrialRecord:
 
 
 def training_of(record: TrialRecord) -> tuple[str, int]:
-    """The training that a trial is of: its own, or the joint run that it shares with others."""
+    """The training that a trial belongs to: its own, or the joint run that it shares with others."""
     return ("screen", record.seed) if record.stage == "screen" else ("proxy", record.number)
 
 
@@ -131,22 +130,24 @@ TRIAL_COLUMNS: Mapping[str, Callable[[TrialRecord], Any]] = {
 def trial_rows(records: Iterable[TrialRecord]) -> list[dict[str, Any]]:
     """One flat row per trial, by number: what it was, how far it came, and its scores. Unknown is None."""
     ordered = sorted(records, key=lambda record: record.number)
-    return [{name: finite(value(trial)) for name, value in TRIAL_COLUMNS.items()} for trial in ordered]
+    return [finite({name: value(trial) for name, value in TRIAL_COLUMNS.items()}) for trial in ordered]
 
 
-def finite(data: Any) -> Any:
+def finite(data: Mapping[str, Any]) -> dict[str, Any]:
     """The same plain data with None in place of every number that is not finite, for JSON."""
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, Mapping):
-        return {key: finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [finite(value) for value in data]
-    return data
+    return {key: _finite(value) for key, value in data.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return finite(value)
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _rung(data: Mapping[str, Any]) -> RungScores:
-    """Scores that were not finite were written as null: no loss reads NaN, and any other is not known."""
+    """Scores that were not finite were written as null. A loss that is null becomes NaN, any other score is unknown."""
     data = dict(data)
     data["loss"] = math.nan if data["loss"] is None else data["loss"]
     for name in ("measures", "quality"):

@@ -1,4 +1,4 @@
-"""A row of the ranking: one head, averaged over its seeds, with all that is said of it."""
+"""A row of the ranking: one head, averaged over its seeds."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class RankRow:
     linear_gain_low: float | None = None
     linear_gain_high: float | None = None
     simultaneous: bool = False
-    """Whether the intervals of the two gains hold for all heads that were tried at once (Dunnett), as they have to where the row was picked
-    because it is the best; else they hold for this head alone."""
+    """Whether the intervals of the two gains hold for all heads that were tried at once (Dunnett), as they must if the row was picked because it
+    is the best. Otherwise they hold for this head alone."""
     shrunk: float | None = None
-    """`probe` shrunk towards what the score lets expect, in percent; None where trainings are too short for the probe to order heads."""
+    """`probe` shrunk towards its expectation given the score, in percent; None if trainings are too short for the probe to order heads."""
     long_gain: float | None = None
-    """Measured: the gain of a training of `search.target_epochs`, in points; None of a head that is no anchor."""
+    """The measured gain of a training of `search.target_epochs`, in points; None if the head is no anchor."""
     predicted_gain: float | None = None
-    """The gain to be expected of a pretraining of `search.target_epochs`, in points; None where nothing was trained that long."""
+    """The gain to expect of a pretraining of `search.target_epochs`, in points; None if nothing was trained that long."""
     predicted_low: float | None = None
     """95% interval."""
     predicted_high: float | None = None
@@ -68,16 +68,15 @@ class RankRow:
     feasible: bool = True
     """False where any of its trials was infeasible: a head that collapses for some seeds is not to be relied on."""
     reason: str | None = None
-    """Why it is infeasible, or why the search let it go."""
+    """Why it is infeasible, or why the search dropped it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        plain: dict[str, Any] = finite(asdict(self))
-        return plain
+        return finite(asdict(self))
 
 
 def epochs_of(rows: Iterable[RankRow]) -> int | None:
-    """Of the trainings that are compared; that of no head in equal time is none of them."""
+    """Of the trainings that are compared. The control in equal time is not one of them."""
     return max(
         (row.epochs for row in rows if row.epochs is not None and row.control != EQUAL_TIME), default=None
     )

@@ -1,7 +1,7 @@
-"""Probes shrunk towards what the score lets expect: empirical Bayes. Pure.
+"""Probes shrunk towards their expectation given the score: empirical Bayes. Pure.
 
-A probe is noisy and a score is not the gain. Where the noise between seeds is large against what heads really differ by beyond their score, the
-score decides; where it is small, the probe does. The data say how large it is.
+A probe is noisy, and a score is not the gain. If the noise between seeds is large compared with how much heads differ beyond their scores, the score
+decides; if it is small, the probe does. Both are estimated from the data.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from statistics import fmean
 from headsearch.results.noise import Noise
 
 FEWEST = 6
-"""Heads below which nothing is shrunk: a line and a spread around it take three."""
+"""With fewer heads nothing is shrunk: a line and the spread around it take three parameters."""
 
 
 @dataclass(frozen=True)
 class Shrunk:
-    """What is to be expected of a head's mean over endless seeds."""
+    """The estimate of a head's mean over all possible seeds."""
 
     value: float
     """In the unit of the probes."""

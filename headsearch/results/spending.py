@@ -30,9 +30,9 @@ class Part:
     trainings: int
     """A joint run of many heads is one."""
     epochs: int
-    """Trained, as far as rungs tell: a trial that broke between two rungs counts to the former."""
+    """Epochs trained, as far as rungs tell: a trial that broke between two rungs counts up to the earlier one."""
     budget: int
-    """Epochs, had every training run in full; a joint run does."""
+    """Epochs if every training had run in full, as joint runs do."""
     seconds: float
     """Wall time of those trainings whose time is known."""
     untimed: int
@@ -84,7 +84,7 @@ def spending(records: Iterable[TrialRecord], *, budget: int, clock: Mapping[int,
     Args:
         records: Trials of one study.
         budget: Epochs of a full proxy.
-        clock: By number, seconds between the start and the end of a trial, for those that do not say themselves.
+        clock: By number, the seconds between start and end of a trial, for trials that did not record theirs.
     """
     listed = sorted(records, key=lambda record: record.number)
     trained = [record for record in listed if record.state != "duplicate"]

@@ -1,6 +1,6 @@
 """Rankings, trials, zero-cost scores and audits as tables for people (rich, 100 columns) and as JSON and CSV for programs.
 
-Nothing is told by colour alone. JSON never holds NaN; what is unknown is null in JSON, empty in CSV, `-` in a table.
+Nothing is shown by colour alone. JSON never holds NaN. Unknown values are null in JSON, empty in CSV, and `-` in a table.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,32 @@ if TYPE_CHECKING:
 
     from headsearch.results.audit import Audit, Section
 
-_AUDIT_FORMATS = {"noise": ".3g", "spread": ".3g", "enough": "d"}
+_AUDIT_NUMBERS = {
+    "top-1": ("top1_regret", ".2f"),
+    "top-3": ("top3_regret", ".2f"),
+    "noise": ("noise", ".3g"),
+    "spread": ("spread", ".3g"),
+    "needs": ("enough", "d"),
+}
+_TRIAL_NUMBERS = {
+    "rep": ("replicate", "d"),
+    "epoch": ("epoch", "d"),
+    "loss": ("loss", ".3f"),
+    "discr.": ("discrepancy", ".2f"),
+    "k-NN": ("knn", ".1f"),
+    "linear": ("linear", ".1f"),
+    "seconds": ("seconds", ".0f"),
+}
+_ZERO_COST_NUMBERS = {
+    "score": ("score", ".3f"),
+    "h(x)": ("cka.tokens.output", ".2f"),
+    "h(x) - x": ("cka.tokens.change", ".2f"),
+    "retrieval %": ("retrieval.head", ".1f"),
+    "rank": ("rankme_head", ".1f"),
+    "synflow": ("synflow", ".1f"),
+    "naswot": ("naswot", ".0f"),
+}
+"""Columns of numbers: title, field and format."""
 
 Output = Literal["json", "csv"]
 """How programs read a table."""
@@ -35,21 +60,16 @@ def rank_table(rows: Sequence[RankRow], *, labels: bool) -> Table:
     and CSV only.
     """
     shown = [row for row in rows if row.feasible]
-    columns: list[tuple[str, bool]] = [("rank", True), ("head", False), ("score", True), ("discr.", True)]
-    if labels:
-        titles = ["k-NN %", gain_title(rows).replace(" after", "\nafter"), "linear\ngain [95%]"]
-        columns += [(title, True) for title in (*titles, *predicted_title(rows))]
-    columns += [("params", True), ("time", True), ("n", True)]
-    table = new_table(columns)
+    titles = ["k-NN %", gain_title(rows).replace(" after", "\nafter"), "linear\ngain [95%]"]
+    probes = [*titles, *predicted_title(rows)] if labels else []
+    header = ["rank", "head", "score", "discr.", *probes, "params", "time", "n"]
+    cells = []
     for row in shown:
-        place = row.control if row.rank is None else str(row.rank)
-        cells = [place or UNKNOWN, row.head_id, number(row.score, ".3f"), number(row.discrepancy, ".2f")]
-        if labels:
-            knn, knn_gain, _, linear_gain = _probes(row, "±")
-            cells += [knn, knn_gain, linear_gain, *_predicted(row, rows)]
-        table.add_row(*map(plain, [*cells, scaled(row.params), overhead(row.overhead), str(row.replicates)]))
-    notes = rank_notes(shown) if labels else []
-    _add_notes(table, notes, [row for row in rows if not row.feasible])
+        knn, knn_gain, _, linear_gain = _probes(row, "±")
+        of_probes = [knn, knn_gain, linear_gain, *_predicted(row, rows)] if labels else []
+        cells.append([*_scores(row, ".2f"), *of_probes, *_cost(row)])
+    table = text_table(header, cells, words=("head",))
+    _add_notes(table, rank_notes(shown) if labels else [], [row for row in rows if not row.feasible])
     return table
 
 
@@ -61,13 +81,13 @@ ANCHORED = "long run: the gain of the real pretraining, predicted from heads tha
 
 
 def rank_notes(rows: Sequence[RankRow]) -> list[str]:
-    """What has to be said below a table of these rows, a line each."""
+    """The notes below a table of these rows, a line each."""
     notes = [SIMULTANEOUS] if any(row.simultaneous for row in rows) else []
     return notes + ([ANCHORED] if any(row.long_gain is not None for row in rows) else [])
 
 
 def gain_title(rows: Iterable[RankRow]) -> str:
-    """The title of the column of gains: they are those of so short a training."""
+    """The title of the column of gains, with the length of the trainings behind them."""
     epochs = epochs_of(rows)
     return "gain [95%]" if epochs is None else f"gain after {epochs} epochs [95%]"
 
@@ -106,22 +126,23 @@ def rank_titles(rows: Sequence[RankRow], *, labels: bool) -> list[str]:
 
 def rank_cells(row: RankRow, rows: Sequence[RankRow], *, labels: bool) -> list[str]:
     """A row of the ranking `rows` as pages and Markdown have it: place, head, score, discrepancy, what needs labels, cost, seeds."""
+    probes = _probes(row, "± ") + _predicted(row, rows) if labels else []
+    return [*_scores(row, ".3f"), *probes, *_cost(row)]
+
+
+def _scores(row: RankRow, how: str) -> list[str]:
     place = str(row.rank) if row.rank is not None else row.control or UNKNOWN
-    cells = [place, row.head_id, number(row.score, ".3f"), number(row.discrepancy, ".3f")]
-    if labels:
-        cells += _probes(row, "± ") + _predicted(row, rows)
-    return [*cells, scaled(row.params), overhead(row.overhead), str(row.replicates)]
+    return [place, row.head_id, number(row.score, ".3f"), number(row.discrepancy, how)]
+
+
+def _cost(row: RankRow) -> list[str]:
+    return [scaled(row.params), overhead(row.overhead), str(row.replicates)]
 
 
 def departure_table(rows: Sequence[RankRow]) -> Table:
-    """The heads that were let go before they could be ranked, for a terminal."""
-    table = new_table(
-        [("left at", False), ("head", False), ("score", True), ("discr.", True), ("why", False)]
-    )
-    for row in rows:
-        cells = [row.stage, row.head_id, number(row.score, ".3f"), number(row.discrepancy, ".2f")]
-        table.add_row(*map(plain, [*cells, row.reason or UNKNOWN]))
-    return table
+    """The heads that were dropped before they could be ranked, for a terminal."""
+    cells = [[row.stage, *_scores(row, ".2f")[1:], row.reason or UNKNOWN] for row in rows]
+    return text_table(["left at", "head", "score", "discr.", "why"], cells, words=("left at", "head", "why"))
 
 
 def rank_text(rows: Iterable[RankRow], output: Output) -> str:
@@ -132,26 +153,16 @@ def rank_text(rows: Iterable[RankRow], output: Output) -> str:
 
 def trial_table(records: Iterable[TrialRecord]) -> Table:
     """Every trial for a terminal."""
-    columns = [("#", True), ("state", False), ("head", False), ("rep", True), ("epoch", True), ("loss", True)]
-    columns += [("discr.", True), ("k-NN", True), ("linear", True), ("seconds", True)]
-    table = new_table(columns)
+    cells = []
     for row in trial_rows(records):
         name = row["head_id"] if row["control"] is None else f"{row['head_id']} (control {row['control']})"
         state = row["state"] if row["duplicate_of"] is None else f"{row['state']} of {row['duplicate_of']}"
         state = state if row["stage"] == "proxy" else f"{row['stage']}: {state}"
         if row["reason"] is not None:
             name = f"{name}\n{row['reason']}"
-        formats = {
-            "epoch": "d",
-            "loss": ".3f",
-            "discrepancy": ".2f",
-            "knn": ".1f",
-            "linear": ".1f",
-            "seconds": ".0f",
-        }
-        cells = [str(row["number"]), state, name, str(row["replicate"])]
-        table.add_row(*map(plain, cells + [number(row[name], how) for name, how in formats.items()]))
-    return table
+        numbers = [number(row[key], how) for key, how in _TRIAL_NUMBERS.values()]
+        cells.append([str(row["number"]), state, name, *numbers])
+    return text_table(["#", "state", "head", *_TRIAL_NUMBERS], cells, words=("state", "head"))
 
 
 def trial_text(records: Iterable[TrialRecord], output: Output) -> str:
@@ -164,16 +175,13 @@ def zero_cost_table(rows: Iterable[ZeroCostScores]) -> Table:
 
     Discrepancies of embeddings, FLOPs and spreads are in JSON and CSV only.
     """
-    columns = [("place", True), ("head", False), ("score", True), ("h(x)", True), ("h(x) - x", True)]
-    columns += [("retrieval %", True), ("rank", True), ("synflow", True), ("naswot", True), ("params", True)]
-    table = new_table(columns)
     rows = list(rows)
+    cells = []
     for place, row in enumerate((row for row in rows if row.reason is None), start=1):
-        cells = [str(place), row.head_id, number(row.score, ".3f")]
-        cells += [number(row.value(f"cka.tokens.{side}"), ".2f") for side in ("output", "change")]
-        cells += [number(row.value("retrieval.head"), ".1f"), number(row.rankme_head, ".1f")]
-        cells += [number(row.synflow, ".1f"), number(row.naswot, ".0f")]
-        table.add_row(*map(plain, [*cells, scaled(None if row.cost is None else row.cost.params)]))
+        numbers = [number(row.value(name), how) for name, how in _ZERO_COST_NUMBERS.values()]
+        params = scaled(None if row.cost is None else row.cost.params)
+        cells.append([str(place), row.head_id, *numbers, params])
+    table = text_table(["place", "head", *_ZERO_COST_NUMBERS, "params"], cells, words=("head",))
     _add_notes(table, [], [row for row in rows if row.reason is not None])
     return table
 
@@ -210,35 +218,36 @@ def section_table(section: Section) -> Table | None:
     """The lines of a section for a terminal; None where there are none. Columns that no line of it has are left out; p is in JSON only."""
     if not section.lines:
         return None
-    headings, rows = section_cells(section)
-    table = new_table((name, 0 < place < len(headings) - 1) for place, name in enumerate(headings))
+    table = text_table(*section_cells(section), words=("", "verdict"))
     table.columns[0].no_wrap = True
-    for row in rows:
-        table.add_row(*map(plain, row))
     return table
 
 
 def section_cells(section: Section) -> tuple[list[str], list[list[str]]]:
     """The headings and the lines of a section: a name, numbers, a verdict. Columns that no line of it has are left out."""
-    extra = {"top1_regret": "top-1", "top3_regret": "top-3"}
-    extra |= {"noise": "noise", "spread": "spread", "enough": "needs"}
-    shown = [key for key in extra if any(getattr(line, key) is not None for line in section.lines)]
+    shown = {
+        title: column
+        for title, column in _AUDIT_NUMBERS.items()
+        if any(getattr(line, column[0]) is not None for line in section.lines)
+    }
     # Where something was only measured, there is no interval but the smallest and the largest.
     bounded = "95%" if any(line.verdict != "measured" for line in section.lines) else "range"
-    headings = ["", "n", "value", bounded, *(extra[key] for key in shown), "verdict"]
+    headings = ["", "n", "value", bounded, *shown, "verdict"]
     rows = []
     for line in section.lines:
         bounds = UNKNOWN if line.low is None or line.high is None else f"[{line.low:.2f}, {line.high:.2f}]"
         cells = [line.name, str(line.n), number(line.value, ".2f"), bounds]
-        cells += [number(getattr(line, key), _AUDIT_FORMATS.get(key, ".2f")) for key in shown]
+        cells += [number(getattr(line, key), how) for key, how in shown.values()]
         rows.append([*cells, line.verdict])
     return headings, rows
 
 
 def _add_notes(table: Table, notes: Sequence[str], broken: Sequence[RankRow | ZeroCostScores]) -> None:
-    """Put below a table what has to be said of it, and the heads that are infeasible."""
+    """Put notes and the infeasible heads below a table."""
+    from rich.markup import escape
+
     infeasible = [f"infeasible: {row.head_id}: {row.reason or 'reason unknown'}" for row in broken]
-    table.caption = plain("\n".join([*notes, *infeasible])) or None
+    table.caption = escape("\n".join([*notes, *infeasible])) or None
     table.caption_justify = "left"
 
 
@@ -250,30 +259,24 @@ def _written(rows: Sequence[Mapping[str, Any]], output: Output, columns: Sequenc
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(
-            {
-                name: json.dumps(value) if isinstance(value, dict | list) else value
-                for name, value in row.items()
-            }
-        )
+        cells = {
+            key: json.dumps(each) if isinstance(each, dict | list) else each for key, each in row.items()
+        }
+        writer.writerow(cells)
     return text.getvalue().removesuffix("\n")
 
 
-def new_table(columns: Iterable[tuple[str, bool]]) -> Table:
-    """An empty table: headers, and whether each column holds numbers."""
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: Collection[str]) -> Table:
+    """A table for a terminal. The columns named in `words` hold words, the others numbers; no cell is markup."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    for header, numeric in columns:
-        if numeric:
-            table.add_column(header, justify="right", no_wrap=True)
+    for name in header:
+        if name in words:
+            table.add_column(name, overflow="fold")
         else:
-            table.add_column(header, overflow="fold")
+            table.add_column(name, justify="right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*map(escape, cells))
     return table
-
-
-def plain(cell: str) -> str:
-    """Text that rich prints as it is: brackets are ours, not markup."""
-    from rich.markup import escape
-
-    return escape(cell)

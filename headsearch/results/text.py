@@ -30,15 +30,10 @@ def duration(seconds: float | None) -> str:
     """Hours and minutes, minutes and seconds, or seconds, whichever says enough."""
     if seconds is None or not 0.0 <= seconds < math.inf:
         return UNKNOWN
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return (
-        f"{hours} h {minutes:02d} min"
-        if hours
-        else f"{minutes} min {whole % 60:02d} s"
-        if minutes
-        else f"{whole} s"
-    )
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def gain(value: float | None, low: float | None = None, high: float | None = None) -> str:

@@ -30,7 +30,7 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.loading import recorded_experiment
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
-from headsearch.files import checked, differences, load_json, read_text, versions, write_atomically
+from headsearch.files import checked, differences, load_json, read_text, versions, write_atomically, writing
 from headsearch.plugins import changed
 
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
@@ -258,10 +258,8 @@ class RunDirectory:
         """Record that the run goes on with `experiment`, which `check_resume` has let pass. Raises `RunError`."""
         if self.experiment() == experiment:
             return
-        try:
+        with writing(self.path):
             write_atomically(self.path / "experiment.yaml", _commented(experiment, self.facts()))
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
 
 def refuse_changes(out: Path, changes: Iterable[tuple[str, Any, Any]]) -> None:

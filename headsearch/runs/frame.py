@@ -10,8 +10,7 @@ import pandas as pd
 
 from headsearch.results.records import TRIAL_COLUMNS, TrialRecord, trial_rows
 from headsearch.results.row import RankRow
-from headsearch.runs.reading import read_run
-from headsearch.runs.run import Run
+from headsearch.runs.run import Run, read_run
 
 _WHOLE = ("rank", "params", "flops", "pareto_layer", "epoch", "epochs", "duplicate_of")
 """Columns of whole numbers, of which some may be missing."""

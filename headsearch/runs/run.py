@@ -1,10 +1,12 @@
 """A run as it is at one moment, with everything that follows from it: the one model that terminal, pages, report, audit and export look at.
 
-`headsearch.runs.reading` makes it of a run directory, finished, running, half-written or damaged.
+It is read from a run directory, finished, running, half-written or damaged. What cannot be read is named in `Run.problems`, and the rest is
+there. Nothing is ever written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections import Counter
@@ -26,13 +28,13 @@ from headsearch.results.spending import Spending, part_of, spending
 from headsearch.results.standings import standings
 from headsearch.results.verdict import SCREEN_VERDICT, verdict
 from headsearch.runs.directory import RunDirectory, RunFacts
-from headsearch.runs.epochs import EpochPoint, read_epochs
-from headsearch.runs.study import Times
-from headsearch.scoring.zero_cost_scores import ZeroCostScores
-from headsearch.training.trial import EMBEDDINGS, TrialStage
+from headsearch.runs.epochs import EpochPoint, last_epoch, read_epochs
+from headsearch.runs.study import NoStudy, StudyReader, Times
+from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores, readable_scores
+from headsearch.training.trial import TrialStage
 
 if TYPE_CHECKING:
-    from headsearch.results.audit import Audit, BasePair
+    from headsearch.results.audit import Audit
 
 Condition = Literal["at work", "interrupted", "ended", "empty"]
 """`at work`: a coordinator holds the lock. `interrupted`: none does, and trials are waiting to be taken up. `ended`: nothing is left to
@@ -188,43 +190,10 @@ class Run:
         Raises:
             RunError: the experiment cannot be read, which says what is compared.
         """
-        if self.experiment is None:
-            raise RunError(self.problems[0])
         # Numpy, which a table does not need.
-        from headsearch.results.audit import audit
+        from headsearch.runs.audited import audited
 
-        try:
-            bases, missing = self._bases(self.experiment.seed), None
-        except RunError as error:
-            bases, missing = [], str(error)
-        return audit(
-            self.records,
-            self.candidates,
-            labels=self.labels,
-            measure=self.experiment.search.discrepancy,
-            stage=self.ranked_stage,
-            screen_order=self.screen_order,
-            by_chance=self.by_chance,
-            chance_is_told=None not in self.taken.values(),
-            bases=bases,
-            bases_missing=missing,
-        )
-
-    def _bases(self, seed: int) -> list[BasePair]:
-        """The bases of the control `none` compared, where at least two seeds kept their embeddings."""
-        complete = {
-            r.seed: r.number
-            for r in self.records
-            if r.control == "none" and r.state == "complete" and r.stage == "proxy"
-        }
-        folder = RunDirectory(self.path).trial_folder
-        kept = {n: file for n in complete.values() if (file := folder(n) / EMBEDDINGS).exists()}
-        if len(kept) < 2:
-            return []
-        from headsearch.results.audit import BasePair
-        from headsearch.scoring.between_bases import compare_bases
-
-        return [BasePair(*compared) for compared in compare_bases(kept, seed=seed)]
+        return audited(self)
 
     @cached_property
     def by_head(self) -> Mapping[str, tuple[TrialRecord, ...]]:
@@ -332,3 +301,64 @@ class Run:
     def _seconds(self, record: TrialRecord) -> list[float]:
         time = record.seconds if record.seconds is not None else self.clock.get(record.number)
         return [time] if time is not None and math.isfinite(time) and record.state != "duplicate" else []
+
+
+def run_of(directory: RunDirectory, study: StudyReader) -> Run:
+    """The run in a directory as it is now, also where nothing of it can be read. `study` reads there, and then knows which study is its."""
+    problems: list[str] = []
+    experiment: Experiment | None = None
+    facts: RunFacts | None = None
+    try:
+        experiment = directory.experiment()
+    except RunError as error:
+        problems.append(str(error))
+    try:
+        facts = directory.facts()
+    except RunError as error:
+        problems.append(str(error))
+    study.follow(
+        None if experiment is None else experiment.search.storage, None if facts is None else facts.study
+    )
+    failure = None
+    try:
+        contents = study.read()
+    except RunError as error:
+        contents = study.remembered()
+        if directory.begun or not isinstance(error, NoStudy):
+            failure = str(error)
+            problems.append(failure)
+    candidates, unreadable = readable_scores(directory.path / FILE_NAME)
+    running = [record.number for record in contents.records if record.state == "running"]
+    epochs = {number: last_epoch(directory.metrics_path(number)) for number in running}
+    return Run(
+        path=directory.path,
+        experiment=experiment,
+        facts=facts,
+        records=contents.records,
+        times=contents.times,
+        candidates=tuple(candidates),
+        epochs={number: epoch for number, epoch in epochs.items() if epoch is not None},
+        at_work=directory.at_work,
+        problems=(*problems, *contents.problems, *unreadable),
+        failure=failure,
+    )
+
+
+def look_at(path: str | Path) -> Run:
+    """A run as it is now, also where nothing of it can be read. Raises `RunError` where there is no run directory."""
+    directory = RunDirectory.open(path)
+    with contextlib.closing(StudyReader(directory.study_path)) as study:
+        return run_of(directory, study)
+
+
+def read_run(path: str | Path) -> Run:
+    """A run as it is now, whose study can be read, if not every trial of it. Raises `RunError` where there is none."""
+    run = look_at(path)
+    if run.failure is not None:
+        raise RunError(run.failure)
+    return run
+
+
+def read_records(path: str | Path) -> list[TrialRecord]:
+    """Every trial of a run directory that can be read, by number, as it is now; also while a search writes it. Raises `RunError` as `read_run`."""
+    return list(read_run(path).records)

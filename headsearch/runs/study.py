@@ -72,23 +72,25 @@ class StudyContents:
 class StudyReader:
     """Follows one study. What has ended is not read twice where that can be helped."""
 
-    def __init__(self, path: Path, storage: str | None, study: str | None) -> None:
-        """Follow the study named `study` in the Optuna storage at URL `storage`, or, without one, in the file `path`.
-
-        Without a name it is the only study of the file.
-        """
-        self._url = storage
-        self._name = study
-        self._path = path if storage is None else _sqlite_path(storage)
-        """The SQLite file; None where it is none."""
+    def __init__(self, path: Path) -> None:
+        """Follow the only study of the file `path`, until `follow` names another."""
+        self._own = path
         self._storage: BaseStorage | None = None
+        self._begin(None, None)
+
+    def follow(self, storage: str | None, study: str | None) -> None:
+        """Follow the study named `study` in the Optuna storage at URL `storage`, or, without one, in the file. What is known of it is kept."""
+        if (storage, study) != (self._url, self._name):
+            self.close()
+            self._begin(storage, study)
+
+    def _begin(self, storage: str | None, study: str | None) -> None:
+        self._url, self._name = storage, study
+        self._path = self._own if storage is None else _sqlite_path(storage)
+        """The SQLite file; None where it is none."""
         self._ended: dict[int, TrialRecord] = {}
         self._times: dict[int, Times] = {}
         self._file: object = None
-
-    def reads(self, storage: str | None, study: str | None) -> bool:
-        """Whether this is the reader of that study."""
-        return (self._url, self._name) == (storage, study)
 
     def signature(self) -> object | None:
         """What changes whenever the study does; None where nothing tells."""

@@ -1,7 +1,7 @@
 """Two published scores of an untrained network, adapted to heads, to compare our own score with: synflow and NASWOT.
 
-In: a head. Out: one number, larger meant to be better. Neither trains, neither reads a label; synflow does not even read data. Only
-`headsearch space score --baselines` computes them: nothing chooses by them.
+Input: a head. Output: one number, larger meant to be better. Neither trains or reads labels, and synflow does not even read data. Only
+`headsearch space score --baselines` computes them, and nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RECTIFIERS = frozenset({"ReLU", "GELU", "SiLU"})
 
 
 def baseline_scores(head: Head, maps_BCHW: Tensor) -> dict[str, float]:
-    """`synflow` and `naswot` by name, where they are defined. The head is spoilt."""
+    """`synflow` and `naswot` by name, if they are defined. The head cannot be used afterwards."""
     values = {"naswot": naswot(head, maps_BCHW), "synflow": synflow(head)}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -32,15 +32,16 @@ def synflow(head: Head) -> float | None:
     Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", NeurIPS 2020 (arXiv 2006.05467),
     equation 2, with all parameters replaced by their absolute values. As a score of architectures, and hence without normalisation layers:
     Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021 (arXiv 2101.08134). In float64. The logarithm keeps the order: S grows
-    exponentially with depth. None where S is too large for float64. The embedding's norm has no part in it. The head is spoilt: a copy would take as
-    long as all the rest.
+    exponentially with depth. None if S is too large for float64. The norm of the embedding is left out. The head cannot be used afterwards: a copy would
+    take as long as all the rest.
     """
     head.double().eval()
     _drop_norms(head)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.abs_()
-    flow = head(torch.ones(1, head.width, *head.grid, dtype=torch.float64, device=_device(head))).sum()
+    device = next(head.parameters()).device
+    flow = head(torch.ones(1, head.width, *head.grid, dtype=torch.float64, device=device)).sum()
     weights = [layer.weight for layer in head.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     gradients = torch.autograd.grad(flow, weights, allow_unused=True)
     saliency = sum(
@@ -87,13 +88,9 @@ def naswot(head: Head, maps_BCHW: Tensor) -> float | None:
 
 
 def _drop_norms(module: nn.Module) -> None:
-    """Put what a normalisation layer does beside normalising (timm's may hold an activation) in its place."""
+    """Replace each normalisation layer by the activation that timm's may hold, or by nothing."""
     for name, child in module.named_children():
         if isinstance(child, _NORMS):
             setattr(module, name, getattr(child, "act", nn.Identity()))
         else:
             _drop_norms(child)
-
-
-def _device(head: nn.Module) -> torch.device:
-    return next(head.parameters()).device

@@ -1,4 +1,4 @@
-"""How differently the bases of two seeds of one training represent the same images: what a discrepancy reads where only chance differs."""
+"""How differently the bases of two seeds of one training represent the same images: the discrepancy when only chance differs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEY = "base_embedding"
 
 
 def kept_embeddings(base_embedding_ND: Tensor) -> dict[str, Tensor]:
-    """The content of the file that a trial without a head keeps: embeddings (N, D) of held-out images, the same for all seeds."""
+    """The content of the file that a trial without a head keeps: embeddings (N, D) of held-out images, which are the same for all seeds."""
     return {_KEY: base_embedding_ND.float()}
 
 

@@ -17,18 +17,18 @@ MIN_CENTRED_RANK = 1.2
 """Below this effective rank of the centred embeddings, images differ along one direction only. Healthy bases dip to 2.7."""
 
 _RANK_NEEDS = 8
-"""The rank is judged only where it could be this large: few images, or few features, have a low rank anyway."""
+"""The rank is judged only if it could be this large: with few images or features it is low anyway."""
 
 
 def collapse_reason(
     loss: float, base_embedding_ND: Tensor, head_embedding_ND: Tensor | None = None
 ) -> str | None:
-    """Why these representations are worthless, in one line; None where they are not.
+    """Why these representations are worthless, in one line; None if they are not.
 
-    Worthless is: a loss or an embedding that is not finite, `isotropy_std` below `MIN_STD`, or an effective rank of the centred
-    embeddings below `MIN_CENTRED_RANK`. Centred, because a common offset of all embeddings, which is harmless, pulls RankMe itself
-    towards 1. Embeddings are of the same held-out images; the head's is None without a head. To be asked before any measure is
-    taken: measures refuse values that are not finite.
+    They are worthless if the loss or an embedding is not finite, if `isotropy_std` is below `MIN_STD`, or if the effective rank of the
+    centred embeddings is below `MIN_CENTRED_RANK`. They are centred because a common offset of all embeddings is harmless but pulls RankMe
+    towards 1. Embeddings are of the same held-out images; the head's is None without a head. Ask this before any measure, since measures
+    refuse values that are not finite.
     """
     if not math.isfinite(loss):
         return f"the loss is not finite ({loss})"

@@ -42,7 +42,7 @@ class Measure(Entry):
 
 
 _CONSTANT = 1e-10
-"""A side whose spread is below this share of its norm is taken to be the same for all samples: float64 rounding, not signal."""
+"""A side whose spread is below this share of its norm counts as constant: what varies is float64 rounding."""
 
 _ROWS_PER_CHUNK = 1024
 """Rows of a distance matrix held at a time: an n x n matrix never exists."""
@@ -65,7 +65,7 @@ def debiased_cka(x_ND: Tensor, y_NE: Tensor) -> float:
 
 @dataclass(frozen=True)
 class CkaSide:
-    """What debiased CKA needs of one side, so that one side can be compared with many others."""
+    """One side prepared for debiased CKA, to be compared with many others."""
 
     features: Tensor
     """(N, D), centred and of unit norm, float64."""
@@ -236,7 +236,7 @@ MEASURES = measure_names()
 
 
 class Discrepancies:
-    """Every discrepancy of heads from their base, by the names of `measure_names`. What they need of the base is computed once."""
+    """Every discrepancy of heads from their base, by the names of `measure_names`. The base's side is computed once for all heads."""
 
     def __init__(self, base: Features, device: torch.device) -> None:
         """`base` is what all heads see, `device` computes."""

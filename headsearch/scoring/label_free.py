@@ -1,6 +1,6 @@
 """Whether a training is healthy, without labels: the shape of a base's embeddings, beside `quality` (views) and `collapse` (rank).
 
-Pure functions of embeddings (N, D), in float64. What is not defined (too few images) is NaN.
+Pure functions of embeddings (N, D), in float64. NaN if there are too few images.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from headsearch.scoring.collapse import effective_rank
 
 _FIRST, _LAST = 5, 50
-"""Ranks of the eigenvalues whose decay alpha-ReQ is fitted to."""
+"""Alpha-ReQ fits the decay of the eigenvalues of these ranks."""
 _LIDAR_DELTA = 1e-4
 _TWONN_KEPT = 0.9
 

@@ -1,7 +1,7 @@
 """Probes of a frozen base: accuracy of a k-NN and of a linear classifier on its embeddings, in percent.
 
-In: embeddings (N, D) and integer labels (N,) of the train and the test split. Train and test never mix: whatever is fitted or
-chosen is fitted or chosen on train. Deterministic.
+Input: embeddings (N, D) and integer labels (N,) of the train and the test split. Train and test never mix: everything is fitted and chosen on train.
+Deterministic.
 """
 
 from __future__ import annotations

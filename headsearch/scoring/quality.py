@@ -1,8 +1,8 @@
-"""How good a representation is, without labels: does it know two views of an image for the same, and keep images apart?
+"""How good a representation is, without labels: does it recognise two views of an image, and keep images apart?
 
-A discrepancy tells that base and head differ, not that either sees anything; noise differs, too. These functions look at one side alone.
-In: embeddings (N, D) of two augmented views of the same images, in the same order. Undefined is NaN in the functions (fewer than two
-images) and absent from `qualities`.
+A discrepancy shows that base and head differ, not that either of them sees anything: noise differs, too. These functions look at one side alone.
+Input: embeddings (N, D) of two augmented views of the same images, in the same order. With fewer than two images the functions give NaN, and
+`qualities` leaves the measure out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def view_retrieval(first_ND: Tensor, second_ND: Tensor) -> float:
 
 
 def found_views(first_ND: Tensor, second_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """What is behind `view_retrieval`: 1 for each image whose view finds the other, 0 for the rest, in both directions (N,), float64.
+    """The hits behind `view_retrieval`: 1 for each image whose view finds the other, 0 for the rest, in both directions (N,), float64.
 
     Raises `ValueError` as it does.
     """

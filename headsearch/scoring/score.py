@@ -1,6 +1,6 @@
-"""The one number by which heads are ordered where no label and no training decides: how different a head is, times how good.
+"""The number that orders heads without labels: how different a head is, times how good. No torch here.
 
-In one place and pure, so that it can be replaced when there is more evidence than that of docs/evidence.md. No torch here.
+It is defined in this one place, so that it can be replaced when there is better evidence than that of docs/evidence.md.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ DIFFERENT = ("procrustes.embedding.output", "cka.embedding.output")
 
 
 def head_score(measures: Mapping[str, float], quality: Mapping[str, float]) -> float | None:
-    """Larger is better; None where one of its parts is undefined.
+    """Larger is better; None if one of its parts is undefined.
 
         procrustes.embedding.output · retrieval.head / 100
 
-    and before training, where Procrustes is not measured, `cka.embedding.output` in its place: the two are not to be compared with each other.
-    Discrepancy, since a head that sees as the base does teaches nothing; retrieval, since noise is different, too, and finds nothing.
+    Before training Procrustes is not measured, and `cka.embedding.output` takes its place; scores of the two kinds must not be compared.
+
+    The discrepancy is there because a head that sees what the base sees teaches it nothing; retrieval is there because noise is different, too, but
+    finds nothing.
 
     Args:
         measures: discrepancies by name, as `headsearch.scoring.discrepancy.MEASURES`.

@@ -1,7 +1,7 @@
 """What is known of a head without training it, as plain data, and the file that a stage keeps it in. No torch here.
 
-`zero_cost.jsonl` is JSON lines: first an object that names the format and says whose scores these are, then one object per head, in the order in
-which they were scored. It is written whole and renamed, so that a killed stage leaves a readable file, and goes on from it.
+`zero_cost.jsonl` holds JSON lines: first an object that names the format and what the scores were made with, then one object per head, in the order in
+which they were scored. It is written whole and renamed, so a killed stage leaves a readable file and can go on from it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ZeroCostScores:
     sd: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation over seeds of everything above, by the names in `ORDERS`; empty with a single seed."""
     reason: str | None = None
-    """Why there are no scores: it cannot be built, is not finite, or is collapsed, at any of the seeds."""
+    """Why there are no scores: with some seed the head cannot be built, is not finite, or has collapsed."""
 
     @property
     def score(self) -> float | None:
@@ -91,7 +91,7 @@ class ZeroCostScores:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ZeroCostScores:
-        """The inverse of `to_dict`, but that the score is computed anew: the file may be older than its formula.
+        """The inverse of `to_dict`, except that the score is computed anew: the file may be older than the formula.
 
         Raises:
             HeadError: an unknown head.
@@ -118,11 +118,9 @@ def read_scores(path: Path, identity: str | None = None) -> list[ZeroCostScores]
     Raises:
         RunError: the file cannot be read, or holds scores made otherwise.
     """
-    try:
-        about, lines = _read(path)
-        rows = [ZeroCostScores.from_dict(load_json(line)) for line in lines]
-    except _UNREADABLE as error:
-        raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    about, rows, problems = _read(path)
+    if problems:
+        raise RunError(problems[0])
     if identity is not None and about.get("identity") != identity:
         raise RunError(
             f"{path}: holds scores of another base, other images or other seeds; remove it, or choose another file"
@@ -132,31 +130,29 @@ def read_scores(path: Path, identity: str | None = None) -> list[ZeroCostScores]
 
 def readable_scores(path: Path) -> tuple[list[ZeroCostScores], list[str]]:
     """The heads in the file that can be read, and what cannot, one line each; nothing where there is no file."""
-    if not path.exists():
-        return [], []
-    try:
-        _, lines = _read(path)
-    except _UNREADABLE as error:
-        return [], [f"{path}: cannot be read: {' '.join(str(error).split())}"]
-    rows, problems = [], []
-    for number, line in enumerate(lines, start=2):
-        try:
-            rows.append(ZeroCostScores.from_dict(load_json(line)))
-        except _UNREADABLE as error:
-            problems.append(f"{path}: line {number} cannot be read: {' '.join(str(error).split())}")
-    return rows, problems
+    return _read(path)[1:] if path.exists() else ([], [])
 
 
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """What the file says about itself, and its other lines."""
-    header, *lines = path.read_text(encoding="utf-8").split("\n")
-    about = load_json(header)
-    if not isinstance(about, dict) or about.get("zero_cost") != FORMAT:
-        raise ValueError(f"expected a first line with zero_cost: {FORMAT}")
-    return about, [line for line in lines if line.strip()]
+def _read(path: Path) -> tuple[dict[str, Any], list[ZeroCostScores], list[str]]:
+    """What the file says about itself, the heads in it that can be read, and what cannot, one line each."""
+    try:
+        header, *lines = path.read_text(encoding="utf-8").split("\n")
+        about = load_json(header)
+        if not isinstance(about, dict) or about.get("zero_cost") != FORMAT:
+            raise ValueError(f"expected a first line with zero_cost: {FORMAT}")
+    except _UNREADABLE as error:
+        return {}, [], [f"{path}: cannot be read: {' '.join(str(error).split())}"]
+    rows, problems = [], []
+    for number, line in enumerate(lines, start=2):
+        if line.strip():
+            try:
+                rows.append(ZeroCostScores.from_dict(load_json(line)))
+            except _UNREADABLE as error:
+                problems.append(f"{path}: line {number} cannot be read: {' '.join(str(error).split())}")
+    return about, rows, problems
 
 
 def write_scores(path: Path, rows: Sequence[ZeroCostScores], identity: str) -> None:

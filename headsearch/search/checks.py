@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headsearch.cores import cores
 from headsearch.data.names import check_data
-from headsearch.errors import ExperimentError, SpaceError, did_you_mean, require
-from headsearch.experiment import Experiment, ProcessSpec, RaySpec, SlurmSpec
+from headsearch.errors import ExperimentError, SpaceError, did_you_mean
+from headsearch.experiment import Experiment
 from headsearch.experiment.sections import TRUNK_EXPECTED
 from headsearch.files import check_weights
 from headsearch.heads import FAMILIES
 from headsearch.plugins import load_plugins
 from headsearch.scoring.discrepancy import measure_names
 from headsearch.search.callbacks import check_callbacks
-from headsearch.search.executors.placement import check_device, divide
-from headsearch.search.executors.ray_cluster import reach
-from headsearch.search.executors.slurm_jobs import check_programs
+from headsearch.search.executors.opening import check_executor
 from headsearch.search.materials import Materials
 from headsearch.space import Space
 from headsearch.training.augmentation import build_augmentation
@@ -36,17 +33,7 @@ def check_experiment(experiment: Experiment) -> None:
         raise ExperimentError(
             f"search.discrepancy: unknown measure '{measure}'{did_you_mean(measure, known)}"
         )
-    executor = experiment.search.executor
-    if isinstance(executor, ProcessSpec):
-        divide(executor, cores(), None)
-    elif isinstance(executor, RaySpec):
-        require("ray", extra="ray", where="search.executor")
-        check_device(executor, experiment.proxy.device)
-        if executor.address not in (None, "auto"):
-            reach(str(executor.address))
-    elif isinstance(executor, SlurmSpec):
-        check_programs()
-        check_device(executor, experiment.proxy.device)
+    check_executor(experiment.search.executor, experiment.proxy.device)
     check_callbacks(experiment.search.callbacks)
     check_data(experiment.data.dataset, experiment.data.root)
     if experiment.base.weights not in (None, "pretrained"):

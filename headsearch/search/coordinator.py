@@ -6,25 +6,36 @@ What comes next follows from the records alone (`stages.py`), so that a search t
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
-from headsearch.files import write_atomically
+from headsearch.files import write_atomically, write_bytes_atomically
 from headsearch.heads import Candidate
 from headsearch.results.ranking import probe_score
 from headsearch.results.records import TrialRecord, training_of
-from headsearch.search.board import Board
 from headsearch.search.executors import Failed, Outcome, Stopped
 from headsearch.search.funnel import Promotions, Screening
+from headsearch.search.late import Anchors, EqualTime
 from headsearch.search.ledger import Ledger, finite_scores
 from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.proposer import Proposer
-from headsearch.search.stages import Anchors, Controls, EqualTime, Proposals, Replicates, SearchStage, Trunk
+from headsearch.search.seeds import trial_seed
+from headsearch.search.stages import Board, Controls, Proposals, Replicates, SearchStage, Trunk, Wanted
 from headsearch.search.stopping import Decision, Objectives, SuccessiveHalving
-from headsearch.training.trial import CHECKPOINTS, RungScores, Training, TrainingResult, TrialResult
+from headsearch.training.trial import (
+    BEGINNING,
+    CHECKPOINTS,
+    TRUNK,
+    RungScores,
+    Training,
+    TrainingResult,
+    Trial,
+    TrialResult,
+)
 
 FAILURES_BEFORE_GIVING_UP = 3
 """Trials that fail unexpectedly before any has succeeded, after which more of them would teach nothing."""
@@ -49,14 +60,17 @@ class Coordinator:
         self._rungs = experiment.proxy.rungs
         self._keep_checkpoints = experiment.proxy.keep_checkpoints
         self._ledger = ledger
+        self._folder = folder
         self._observer = observer
-        trunk = experiment.proxy.trunk_epochs > 0
-        self._board = Board(ledger, folder, observer, self.status, seed=experiment.seed, trunk=trunk)
-        self._stages = _stages(experiment, materials, screened, self._board, proposer)
+        self._board = Board(ledger, observer.note, experiment.seed)
+        self._trunk = Trunk(self._board, experiment.search.replicates if experiment.proxy.trunk_epochs else 0)
+        self._stages = [self._trunk, *_stages(experiment, materials, screened, self._board, proposer)]
         stopping = experiment.search.stopping
         self._stopping = (
             SuccessiveHalving(self._rungs, stopping.reduction) if stopping.kind == "asha" else None
         )
+        self._interrupted: deque[Training] = deque()
+        """Trainings that a former session left running, to be taken up first."""
         self._settled: set[tuple[str, int]] = set()
         """Trainings that have ended."""
         self._succeeded = False
@@ -73,18 +87,89 @@ class Coordinator:
         return not self._board.running and all(stage.finished for stage in self._stages)
 
     def next_training(self) -> Training | None:
-        """The next training. Duplicates are answered on the way."""
-        while self._board.interrupted:
-            training = self._board.interrupted.popleft()
+        """The next training. Heads that an earlier trial answers are written down on the way."""
+        while self._interrupted:
+            training = self._interrupted.popleft()
             if all(said.go_on for said in self._ledger.decisions(training.number).values()):
-                return self._board.hand_out(training)
+                return self._hand_out(training)
             # Killed between the decision to stop it and its end.
             self.settle(training, Stopped())
         for stage in self._stages:
-            following = stage.next_training()
-            if following is not None or stage.holds:
-                return following
+            wanted = stage.wanted()
+            while wanted is not None and self._is_answered(wanted, stage):
+                wanted = stage.wanted()
+            begun = None if wanted is None else self._begin(wanted, stage)
+            if begun is not None or stage.holds:
+                return begun
         return None
+
+    def _is_answered(self, wanted: Wanted, stage: SearchStage) -> bool:
+        """Whether an earlier trial answers what a stage wants; that is then written down."""
+        head = wanted.candidates[0]
+        twin = self._board.first.get(head.head_id)
+        if twin is None or wanted.stage != "proxy" or wanted.replicate > 0:
+            return False
+        control = wanted.controls.get(head.head_id)
+        record = self._ledger.duplicate(head, twin, control=control, draw=wanted.draw, taken=wanted.taken)
+        stage.began(record)
+        self._observer.training_ended([record], self.status())
+        return True
+
+    def _begin(self, wanted: Wanted, stage: SearchStage) -> Training | None:
+        """Write down what a stage wants, or else the trunk that it lacks, and hand it out; None where its trunk is at work."""
+        if self._trunk.serves(wanted.stage) and not self._trunk.is_trained(wanted.replicate):
+            trunk = self._trunk.of(wanted.replicate)
+            return None if trunk is None else self._begin(trunk, self._trunk)
+        records = []
+        for head in wanted.candidates:
+            record = wanted.written.get(head.head_id)
+            if record is None:
+                seed = wanted.seed
+                if seed is None:
+                    seed = trial_seed(self._board.seed, head.head_id, wanted.replicate, wanted.stage)
+                record = self._ledger.start(
+                    head,
+                    seed=seed,
+                    replicate=wanted.replicate,
+                    control=wanted.controls.get(head.head_id),
+                    draw=wanted.draw,
+                    stage=wanted.stage,
+                    taken=wanted.taken,
+                    epochs=wanted.epochs,
+                )
+                stage.began(record)
+            records.append(record)
+        return self._hand_out(self._take_up(records))
+
+    def _take_up(self, records: Sequence[TrialRecord]) -> Training:
+        """The training whose trials are written down in `records`, by place; it counts as running from now on."""
+        first = records[0]
+        training = Training(
+            trials=tuple(Trial(record.number, record.candidate, record.control) for record in records),
+            seed=first.seed,
+            workdir=self._folder(first.number),
+            replicate=first.replicate,
+            stage=first.stage,
+            epochs=first.epochs,
+        )
+        self._board.running[training.number] = training
+        if training.stage == "proxy":
+            self._board.covered.add((first.head_id, first.replicate))
+        return training
+
+    def _hand_out(self, training: Training) -> Training:
+        """Make the folder of a training and tell that it begins. Raises `RunError` where the folder cannot be made."""
+        try:
+            training.workdir.mkdir(parents=True, exist_ok=True)
+            if self._trunk.serves(training.stage):
+                trunk = self._folder(self._trunk.records[training.replicate].number) / TRUNK
+                write_bytes_atomically(training.workdir / BEGINNING, trunk.read_bytes())
+        except OSError as error:
+            raise RunError(
+                f"{error.filename or training.workdir}: {error.strerror}; fix that and continue with --resume"
+            ) from None
+        self._observer.training_started(training, self.status())
+        return training
 
     def report(self, training: Training, place: int, scores: RungScores) -> bool:
         """Record a rung, and whether the training goes on to the next. Both are written before the answer is given."""
@@ -208,12 +293,12 @@ class Coordinator:
     def _discard_checkpoint(self, number: int) -> None:
         """Remove what a training would have been resumed from. Only now: until its end was written down it could have been needed."""
         if not self._keep_checkpoints:
-            for file in self._board.folder(number).glob(CHECKPOINTS):
+            for file in self._folder(number).glob(CHECKPOINTS):
                 file.unlink(missing_ok=True)
 
     def _load(self) -> None:
         """Take over the records of former sessions, in the order in which they were made."""
-        board, records = self._board, self._ledger.records
+        records = self._ledger.records
         unfinished = {training_of(record) for record in records if record.state == "running"}
         for record in records:
             if self._stopping is not None and record.state != "infeasible":
@@ -223,7 +308,7 @@ class Coordinator:
             if record.state == "running":
                 # A screen is taken up by its stage, which knows of heads that were not written down.
                 if record.stage != "screen":
-                    board.interrupted.append(board.take_up([record]))
+                    self._interrupted.append(self._take_up([record]))
                 continue
             if record.state != "duplicate" and training_of(record) not in unfinished:
                 # A session that was killed may have left it.
@@ -267,7 +352,7 @@ class Coordinator:
         if self._failed_in_a_row >= FAILURES_BEFORE_GIVING_UP and not self._succeeded:
             raise RunError(
                 f"the first {self._failed_in_a_row} trials failed, the last with: {records[-1].reason}; "
-                f"see {self._board.folder(records[0].number) / 'error.txt'}"
+                f"see {self._folder(records[0].number) / 'error.txt'}"
             )
 
 
@@ -283,7 +368,7 @@ def _stages(
     # In a funnel it is the finalists that have several seeds.
     seeds = search.replicates if search.strategy == "screen" else 1
     screening = Screening(board, screened, materials.anchors, batch=search.screen.batch, replicates=seeds)
-    stages: list[SearchStage] = [Trunk(board, replicates=search.replicates)] if board.trunk else []
+    stages: list[SearchStage] = []
     if search.strategy == "screen":
         stages.append(screening)
     else:

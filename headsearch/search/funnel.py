@@ -10,13 +10,11 @@ from headsearch.experiment import Experiment
 from headsearch.heads import Candidate
 from headsearch.results.records import Taken, TrialRecord
 from headsearch.results.standings import Standing, standings
-from headsearch.search.board import Board
 from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer, StageName
 from headsearch.search.seeds import search_seed
 from headsearch.search.selection import best_and_spread, joint_runs, promoted
-from headsearch.search.stages import SearchStage
-from headsearch.training.trial import Training
+from headsearch.search.stages import Board, SearchStage, Wanted
 
 
 class Screening(SearchStage):
@@ -37,7 +35,9 @@ class Screening(SearchStage):
         their control). Every training is repeated until it has had `replicates` seeds."""
         self._board = board
         runs = joint_runs(heads, list(anchors.values()), batch=batch)
-        self._controls = {head.head_id: name for name, head in anchors.items()} if len(runs) > 1 else {}
+        self._controls: dict[str, str | None] = (
+            {head.head_id: name for name, head in anchors.items()} if len(runs) > 1 else {}
+        )
         """Names of the anchors that there are, by head."""
         self._runs = {
             search_seed("screen", board.seed, index, replicate): (members, replicate)
@@ -66,22 +66,17 @@ class Screening(SearchStage):
         order = standings(records, list(self._controls))
         return [standing for standing in order if standing.candidate.head_id not in self._controls]
 
-    def next_training(self) -> Training | None:
+    def wanted(self) -> Wanted | None:
         for seed, (members, replicate) in self._runs.items():
             if not self._settled(seed) and not self._at_work(seed):
-                if not self._board.can_branch(replicate):
-                    return self._board.start_trunk(replicate)
-                board, records = self._board, []
-                for member in members:
-                    name, control = member.head_id, self._controls.get(member.head_id)
-                    # Of a session that was killed, all or some of them may be written down, and may have ended.
-                    records.append(
-                        self._records[seed].get(name)
-                        or board.ledger.start(
-                            member, seed=seed, replicate=replicate, control=control, stage="screen"
-                        )
-                    )
-                return board.hand_out(board.take_up(records))
+                return Wanted(
+                    members,
+                    self._controls,
+                    stage="screen",
+                    replicate=replicate,
+                    seed=seed,
+                    written=self._records[seed],
+                )
         return None
 
     def remember(self, record: TrialRecord) -> None:
@@ -123,21 +118,19 @@ class Promotions(SearchStage):
     def expected(self) -> int:
         return self._trials if self._chosen is None else len(self._chosen)
 
-    def next_training(self) -> Training | None:
+    def wanted(self) -> Wanted | None:
         board = self._board
         if self._chosen is None:
             self._chosen = promoted(
                 self._order(), trials=self._trials, audit=self._audit, seed=board.seed, begun=self._begun
             )
-        for head, taken in self._chosen:
-            if head.head_id in self._begun or head.head_id in board.heads_at_work:
-                continue
-            self._begun[head.head_id] = taken
-            twin = board.first.get(head.head_id)
-            if twin is None:
-                return board.start(head, taken=taken)
-            board.duplicate(head, twin, taken=taken)
-        return None
+        at_work = board.heads_at_work
+        left = (
+            Wanted([head], taken=taken)
+            for head, taken in self._chosen
+            if head.head_id not in self._begun and head.head_id not in at_work
+        )
+        return next(left, None)
 
     def remember(self, record: TrialRecord) -> None:
         if record.stage == "proxy" and record.control is None and record.replicate == 0:

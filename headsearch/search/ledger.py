@@ -271,9 +271,7 @@ class Ledger:
         if record.rungs and record.duplicate_of is None:
             noted["rungs"] = self._rungs(record)
         if record.state != "running":
-            noted["outcome"] = outcome(record)
-        if record.state == "infeasible":
-            noted["constraints"] = INFEASIBLE
+            noted |= _end_of(record)
         draw = draw or Draw()
         return FrozenTrial(
             number=record.number,
@@ -296,11 +294,8 @@ class Ledger:
 
     def _end(self, record: TrialRecord) -> None:
         """Write the end of a trial."""
-        noted: dict[str, Any] = {"outcome": outcome(record)}
-        if record.state == "infeasible":
-            noted["constraints"] = INFEASIBLE
         told, state = known_at_the_end(record, self._probe_of_none()), self._optuna_state(record)
-        self._writer.end(self._ids[record.number], noted, told, state, self.values(record))
+        self._writer.end(self._ids[record.number], _end_of(record), told, state, self.values(record))
 
     def _probe_of_none(self) -> float | None:
         """The mean probe of the controls without a head that have ended."""
@@ -325,6 +320,12 @@ def finite_scores(scores: RungScores) -> bool:
     """Whether the loss and everything known of the objectives is a number."""
     known = (scores.loss, scores.discrepancy, scores.knn, scores.linear)
     return all(math.isfinite(value) for value in known if value is not None)
+
+
+def _end_of(record: TrialRecord) -> dict[str, Any]:
+    """What is kept of how a trial ended."""
+    infeasible = {"constraints": INFEASIBLE} if record.state == "infeasible" else {}
+    return {"outcome": outcome(record), **infeasible}
 
 
 def _said(decision: Decision | None) -> dict[str, Any]:

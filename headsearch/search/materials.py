@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from headsearch.base.info import BaseInfo
 from headsearch.errors import SpaceError
-from headsearch.experiment import Experiment
 from headsearch.files import read_text
 from headsearch.heads import Candidate
 from headsearch.scoring.zero_cost_scores import ZeroCostScores
@@ -55,61 +53,6 @@ class Materials:
     def distinct(self, number: int, *, seed: int) -> list[Candidate]:
         """Up to `number` different heads of the space that this base can carry."""
         return distinct_heads(self.space, number, seed=seed, base=self.base, cost_function=self.cost_function)
-
-
-def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Materials:
-    """Read the base and the images, and check that the space goes with them, which is read too unless it is given. Imports torch.
-
-    Raises:
-        UserError: one line that says what is wrong.
-    """
-    from headsearch.heads.build import check_guests
-    from headsearch.heads.controls import control_heads
-    from headsearch.scoring.cost import head_cost
-    from headsearch.search.zero_cost import ZeroCostScorer, score_space
-    from headsearch.training.proxy import ProxyEvaluator
-
-    search = experiment.search
-    parsed, text = space or read_space(search.space)
-    evaluate = ProxyEvaluator(experiment)
-    base = evaluate.inputs.info
-    check_guests(parsed.families, base)
-    parsed.validate(base, head_cost)
-    evaluate.prepare()
-    images, _ = evaluate.inputs.images
-    heads = control_heads(base)
-    screen_bytes = 0.0
-    if search.strategy != "proxies":
-        batch = min(search.screen.batch, search.screen.heads)
-        screen_bytes = evaluate.check_screen(
-            distinct_heads(parsed, batch, seed=0, base=base, cost_function=head_cost)
-        )
-
-    def score_candidates(
-        number: int, path: Path, told: Callable[[int, int], None]
-    ) -> Sequence[ZeroCostScores]:
-        scorer = ZeroCostScorer(experiment, inputs=evaluate.inputs)
-        seed, sampler = experiment.seed, search.candidate_sampler
-        return score_space(
-            parsed, scorer, number=number, seed=seed, sampler=sampler, path=path, progress=told
-        )
-
-    return Materials(
-        space=parsed,
-        space_text=text,
-        base=base,
-        controls={name: heads[name] for name in search.controls},
-        evaluate=evaluate,
-        cost_function=head_cost,
-        anchors={name: heads[name] for name in ("same", "mlp")},
-        score_candidates=score_candidates,
-        data=tuple(images.told()),
-        left_out=images.left_out.listed(),
-        seconds_per_proxy=cache(evaluate.seconds_per_proxy),
-        train_images=len(images.train),
-        screen_bytes=screen_bytes,
-        let_go=evaluate.let_go if search.runs_apart else lambda: None,
-    )
 
 
 def read_space(source: str) -> tuple[Space, str]:

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from headsearch.experiment import Experiment, ProcessSpec, RaySpec, SlurmSpec
+from headsearch.experiment import Experiment, WorkersSpec
 from headsearch.experiment.budget import SCREEN_COST, STOPPED_SHARE
 from headsearch.search.materials import Materials
 from headsearch.search.observer import StageName
@@ -85,7 +85,7 @@ def plan_search(experiment: Experiment, materials: Materials, out: Path) -> Sear
         stages=tuple(stage for stage in stages if stage.trainings),
         images=materials.train_images,
         seconds_per_proxy=seconds,
-        at_once=(executor.workers or 1) if isinstance(executor, ProcessSpec | RaySpec | SlurmSpec) else 1,
+        at_once=(executor.workers or 1) if isinstance(executor, WorkersSpec) else 1,
         screen_bytes=materials.screen_bytes,
         checkpoint_bytes=4.0 * _COPIES_IN_A_CHECKPOINT * materials.base.params,
         free_bytes=shutil.disk_usage(existing).free,

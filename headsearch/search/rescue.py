@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headsearch.errors import RunError
 from headsearch.runs.directory import RunDirectory
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
 from headsearch.search.ledger import Ledger
 

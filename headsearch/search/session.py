@@ -4,43 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headsearch.errors import ExperimentError, PluginError, RunError
-from headsearch.experiment import Experiment, InlineSpec, ProcessSpec, SlurmSpec
-from headsearch.experiment.budget import SIZES, hours, subset_share
+from headsearch.errors import RunError
+from headsearch.experiment import Experiment
 from headsearch.experiment.callbacks import MlflowSpec
-from headsearch.experiment.guests import EXECUTORS, GuestExecutor
-from headsearch.plugins import run_by_a_guest
 from headsearch.results.records import TrialRecord
 from headsearch.runs.directory import RunDirectory, RunFacts
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
-from headsearch.scoring.zero_cost_scores import FILE_NAME
+from headsearch.scoring.zero_cost_scores import FILE_NAME, ZeroCostScores
 from headsearch.search.callbacks import build_callbacks
 from headsearch.search.callbacks.broadcast import Broadcast
 from headsearch.search.callbacks.tracker import Subject
 from headsearch.search.checks import check_candidates, check_experiment, check_grids, check_sets
 from headsearch.search.coordinator import Coordinator
-from headsearch.search.executors import Executor, InlineExecutor
-from headsearch.search.executors.placement import check_device, place_workers
-from headsearch.search.executors.process import ProcessExecutor
-from headsearch.search.executors.slurm import SlurmExecutor
-from headsearch.search.executors.slurm_jobs import check_options
+from headsearch.search.executors import Executor
+from headsearch.search.executors.opening import open_executor
 from headsearch.search.funnel import heads_to_screen
 from headsearch.search.lease import Lease
 from headsearch.search.ledger import Ledger
-from headsearch.search.materials import Materials, gather, read_space
+from headsearch.search.materials import Materials, read_space
 from headsearch.search.observer import Observer
 from headsearch.search.patience import Patience
 from headsearch.search.plan import SearchPlan, plan_search
 from headsearch.search.proposer import Proposer
 from headsearch.search.rescue import rescued
+from headsearch.search.sizing import as_begun, sized_by_time
 from headsearch.search.study_writer import make_study
 from headsearch.secrecy import kept_out, redacted
 from headsearch.space import Space
+from headsearch.space.drawing import distinct_heads
 from headsearch.training.trial import TrialStage
 
 if TYPE_CHECKING:
@@ -120,54 +117,59 @@ def _prepare(
     return experiment, materials
 
 
-def as_begun(experiment: Experiment, out: Path) -> Experiment:
-    """The experiment, with as many seeds of the control `none` as the run `out` began with, unless it asks for another number."""
-    if "replicates_of_none" in experiment.search.model_fields_set:
-        return experiment
-    former = RunDirectory.open(out).experiment().search.replicates_of_none
-    search = experiment.search.model_copy(update={"replicates_of_none": former})
-    return experiment.model_copy(update={"search": search})
-
-
-def sized_by_time(
-    experiment: Experiment, materials: Materials, resumed: Path | None, observer: Observer
-) -> Experiment:
-    """The experiment with a budget in hours turned into sizes, and into a subset of the images where that is to be decided on: by how fast
-    this machine is, or as the run `resumed` has them.
+def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Materials:
+    """Read the base and the images, and check that the space goes with them, which is read too unless it is given. Imports torch.
 
     Raises:
-        ExperimentError: so few hours that a funnel cannot be made of them.
+        UserError: one line that says what is wrong.
     """
-    search, data = experiment.search, experiment.data
-    budget = search.budget
-    assert isinstance(budget, str)
-    if resumed is not None:
-        former = RunDirectory.open(resumed).experiment()
-        if former.search.budget == budget:
-            names = [name for name in SIZES if name not in search.model_fields_set]
-            sizes = {name: getattr(former.search, name) for name in names}
-            if "screen" not in sizes and "heads" not in search.screen.model_fields_set:
-                sizes["screen"] = search.screen.model_copy(update={"heads": former.search.screen.heads})
-            search = search.model_copy(update=sizes)
-            if data.subset == "auto":
-                data = data.model_copy(update={"subset": former.data.subset})
-            return experiment.model_copy(update={"search": search, "data": data})
-    assert materials.seconds_per_proxy is not None
-    seconds = materials.seconds_per_proxy()
-    proxies = 3600.0 * hours(budget) / seconds
-    if data.subset == "auto":
-        share = subset_share(proxies)
-        data = data.model_copy(update={"subset": share})
-        seconds, proxies = seconds * (share or 1.0), proxies / (share or 1.0)
-    try:
-        sized = search.sized(proxies, trunk=experiment.trunk_cost)
-    except ValueError as error:
-        raise ExperimentError(f"search.budget: {budget}, at {seconds:.0f} s a proxy: {error}") from None
-    observer.note(
-        f"{budget} are about {proxies:.0f} proxies of {seconds:.0f} s: {sized.screen.heads} heads screened, {sized.trials} "
-        f"with a proxy of their own, {sized.finalists} finalists with {sized.replicates} seeds"
+    from headsearch.heads.build import check_guests
+    from headsearch.heads.controls import control_heads
+    from headsearch.scoring.cost import head_cost
+    from headsearch.search.zero_cost import ZeroCostScorer, score_space
+    from headsearch.training.proxy import ProxyEvaluator
+
+    search = experiment.search
+    parsed, text = space or read_space(search.space)
+    evaluate = ProxyEvaluator(experiment)
+    base = evaluate.inputs.info
+    check_guests(parsed.families, base)
+    parsed.validate(base, head_cost)
+    evaluate.prepare()
+    images, _ = evaluate.inputs.images
+    heads = control_heads(base)
+    screen_bytes = 0.0
+    if search.strategy != "proxies":
+        batch = min(search.screen.batch, search.screen.heads)
+        screen_bytes = evaluate.check_screen(
+            distinct_heads(parsed, batch, seed=0, base=base, cost_function=head_cost)
+        )
+
+    def score_candidates(
+        number: int, path: Path, told: Callable[[int, int], None]
+    ) -> Sequence[ZeroCostScores]:
+        scorer = ZeroCostScorer(experiment, inputs=evaluate.inputs)
+        seed, sampler = experiment.seed, search.candidate_sampler
+        return score_space(
+            parsed, scorer, number=number, seed=seed, sampler=sampler, path=path, progress=told
+        )
+
+    return Materials(
+        space=parsed,
+        space_text=text,
+        base=base,
+        controls={name: heads[name] for name in search.controls},
+        evaluate=evaluate,
+        cost_function=head_cost,
+        anchors={name: heads[name] for name in ("same", "mlp")},
+        score_candidates=score_candidates,
+        data=tuple(images.told()),
+        left_out=images.left_out.listed(),
+        seconds_per_proxy=cache(evaluate.seconds_per_proxy),
+        train_images=len(images.train),
+        screen_bytes=screen_bytes,
+        let_go=evaluate.let_go if search.runs_apart else lambda: None,
     )
-    return experiment.model_copy(update={"search": sized, "data": data})
 
 
 def conduct(
@@ -203,7 +205,9 @@ def conduct(
     with contextlib.ExitStack() as stack:
         shared = None if url is None else _opened(url, stack)
         if executor is None:
-            executor = stack.enter_context(open_executor(experiment, out))
+            executor = stack.enter_context(
+                open_executor(experiment.search.executor, experiment.proxy.device, out)
+            )
         directory = RunDirectory(out) if resume else _create(experiment, materials, out)
         stack.enter_context(directory.lock())
         try:
@@ -235,42 +239,6 @@ def _opened(url: str, stack: contextlib.ExitStack) -> BaseStorage:
     storage = open_storage(url)
     stack.callback(close_storage, storage)
     return storage
-
-
-@contextlib.contextmanager
-def open_executor(experiment: Experiment, out: Path) -> Iterator[Executor]:
-    """The executor that the experiment names, for a search that writes the run directory `out`.
-
-    Raises:
-        ExperimentError: there is no such cluster, or this machine or the cluster is too small.
-    """
-    spec, device = experiment.search.executor, experiment.proxy.device
-    if isinstance(spec, GuestExecutor):
-        with run_by_a_guest(f"search.executor: {spec.kind}"):
-            opened = EXECUTORS[spec.kind].open(spec.options, out, device)
-        with opened as executor:
-            if not callable(getattr(executor, "run", None)):
-                raise PluginError(
-                    f"search.executor: {spec.kind} makes a {type(executor).__name__}; expected an Executor, with a method run"
-                )
-            yield executor
-    elif isinstance(spec, InlineSpec):
-        yield InlineExecutor()
-    elif isinstance(spec, ProcessSpec):
-        placements = place_workers(spec, device)
-        yield ProcessExecutor(placements, max_retries=spec.max_retries, timeout=spec.timeout)
-    elif isinstance(spec, SlurmSpec):
-        check_device(spec, device)
-        check_options(spec)
-        yield SlurmExecutor(spec, out)
-    else:
-        from headsearch.search.executors.ray_cluster import connected
-
-        check_device(spec, device)
-        with connected(spec):
-            from headsearch.search.executors.ray import RayExecutor
-
-            yield RayExecutor(spec, out)
 
 
 def _without_passwords(experiment: Experiment, watcher: Observer) -> Experiment:

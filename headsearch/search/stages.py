@@ -1,29 +1,67 @@
-"""The stages of a search: each says what is trained next. What comes next follows from the board alone, so that a search that was
+"""The stages of a search: each says what is to be trained next. What comes next follows from the board alone, so that a search that was
 killed goes on as if it had not been.
 
-A stage is asked for a training until it has none now. It `holds` while the stages after it have to wait.
+A stage is asked until it wants nothing now. It `holds` while the stages after it have to wait. It starts nothing: the coordinator does.
 """
 
 from __future__ import annotations
 
 import abc
-import math
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from headsearch.errors import RunError
 from headsearch.experiment import SearchSpec
-from headsearch.experiment.search import ANCHORS_WITHOUT_A_HEAD
 from headsearch.heads import Candidate, HeadConfig
 from headsearch.results.allocation import Seed, Seeds, further_seeds
-from headsearch.results.ranking import rank
-from headsearch.results.records import TrialRecord
-from headsearch.results.row import RankRow
-from headsearch.search.board import Board
+from headsearch.results.records import Taken, TrialRecord
+from headsearch.search.ledger import Ledger
 from headsearch.search.observer import StageName
-from headsearch.search.proposer import Proposer
-from headsearch.search.selection import spread
-from headsearch.training.trial import BRANCHES, EQUAL_TIME, Training, TrialStage
+from headsearch.search.proposer import Draw, Proposal, Proposer
+from headsearch.search.seeds import search_seed
+from headsearch.training.trial import BRANCHES, Training, TrialStage
+
+
+@dataclass
+class Board:
+    """What the stages of a search know of its trainings. The coordinator keeps it."""
+
+    ledger: Ledger
+    note: Callable[[str], None]
+    """Tells people."""
+    seed: int
+    """Of the study."""
+    running: dict[int, Training] = field(default_factory=dict)
+    """At work, by number."""
+    first: dict[str, TrialRecord] = field(default_factory=dict)
+    """The settled first proxy of every head, by its id: it answers for the head."""
+    covered: set[tuple[str, int]] = field(default_factory=set)
+    """(head id, replicate) of proxies that need not be run again."""
+
+    @property
+    def heads_at_work(self) -> set[str]:
+        """Ids of the heads whose first proxy runs now."""
+        proxies = (t for t in self.running.values() if t.stage == "proxy" and t.replicate == 0)
+        return {candidate.head_id for training in proxies for candidate in training.candidates}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A training that a stage asks for. A first proxy of a head that has had one is not run: that one answers for it."""
+
+    candidates: Sequence[Candidate]
+    controls: Mapping[str, str | None] = field(default_factory=dict)
+    """Which control a candidate is, by head id; none for a searched head."""
+    stage: TrialStage = "proxy"
+    replicate: int = 0
+    seed: int | None = None
+    """None: it follows from the head, the replicate and the stage."""
+    epochs: int | None = None
+    """Where they are its own affair."""
+    draw: Draw | None = None
+    taken: Taken | None = None
+    written: Mapping[str, TrialRecord] = field(default_factory=dict)
+    """Trials of it that a session that was killed has written down, by head id; they may have ended."""
 
 
 class SearchStage(abc.ABC):
@@ -47,12 +85,16 @@ class SearchStage(abc.ABC):
         """Trainings of this stage in all, as far as can be told now."""
 
     @abc.abstractmethod
-    def next_training(self) -> Training | None:
-        """The next training, written down as running; None when there is none now. Duplicates are answered on the way."""
+    def wanted(self) -> Wanted | None:
+        """The next training; None when there is none now. It is asked for until it has begun."""
 
     def remember(self, record: TrialRecord) -> None:
         """Take over a trial of a former session, in the order in which they were made."""
         return
+
+    def began(self, record: TrialRecord) -> None:
+        """A trial of what was wanted last is written down: as running, or as answered by an earlier one."""
+        self.remember(record)
 
     def ended(self, record: TrialRecord) -> None:
         """A trial has ended, and that is written down."""
@@ -64,29 +106,52 @@ class Trunk(SearchStage):
 
     name: StageName = "trunk"
 
-    def __init__(self, board: Board, *, replicates: int) -> None:
-        """At most `replicates` trunks are wanted in all."""
+    def __init__(self, board: Board, replicates: int) -> None:
+        """At most `replicates` trunks are wanted in all; 0: the search has none."""
         self._board = board
         self._replicates = replicates
+        self.records: dict[int, TrialRecord] = {}
+        """By replicate, as they were when they were last heard of; one that failed is trained again."""
 
     @property
     def holds(self) -> bool:
-        return not self._board.can_branch(0)
+        return self._replicates > 0 and not self.is_trained(0)
 
     @property
     def finished(self) -> bool:
-        return 0 in self._board.trunks and self._board.trunks[0].state != "failed"
+        return self._replicates == 0 or (0 in self.records and self.records[0].state != "failed")
 
     @property
     def expected(self) -> int:
-        return max(self._replicates, len(self._board.trunks))
+        return max(self._replicates, len(self.records))
 
-    def next_training(self) -> Training | None:
-        return self._board.start_trunk(0) if self.holds else None
+    def serves(self, stage: TrialStage) -> bool:
+        """Whether trainings of a stage branch from a trunk, each from that of its replicate."""
+        return self._replicates > 0 and stage in BRANCHES
+
+    def is_trained(self, replicate: int) -> bool:
+        """Whether the trunk of a replicate is there."""
+        return replicate in self.records and self.records[replicate].state == "complete"
+
+    def wanted(self) -> Wanted | None:
+        return self.of(0) if self.holds else None
+
+    def of(self, replicate: int) -> Wanted | None:
+        """The trunk of a replicate, which is not there; None where it is at work."""
+        if replicate in self.records and self.records[replicate].state == "running":
+            return None
+        none, seed = Candidate.of(HeadConfig()), search_seed("trunk", self._board.seed, replicate)
+        return Wanted([none], {none.head_id: "none"}, stage="trunk", replicate=replicate, seed=seed)
 
     def remember(self, record: TrialRecord) -> None:
-        if record.stage == "trunk":
-            self._board.remember_trunk(record)
+        if record.stage != "trunk":
+            return
+        if record.state == "infeasible":
+            raise RunError(
+                f"the base itself cannot be trained: the trunk (trial {record.number}) is worthless: {record.reason}; "
+                f"expected other rates in `proxy`, in another run (--out)"
+            )
+        self.records[record.replicate] = record
 
     def ended(self, record: TrialRecord) -> None:
         self.remember(record)
@@ -117,17 +182,14 @@ class Controls(SearchStage):
     def expected(self) -> int:
         return len(self._controls)
 
-    def next_training(self) -> Training | None:
-        board = self._board
-        for name, candidate in self._controls.items():
-            if name in self._begun or candidate.head_id in board.heads_at_work:
-                continue
-            self._begun.add(name)
-            twin = board.first.get(candidate.head_id)
-            if twin is None:
-                return board.start(candidate, control=name)
-            board.duplicate(candidate, twin, control=name)
-        return None
+    def wanted(self) -> Wanted | None:
+        at_work = self._board.heads_at_work
+        left = (
+            Wanted([candidate], {candidate.head_id: name})
+            for name, candidate in self._controls.items()
+            if name not in self._begun and candidate.head_id not in at_work
+        )
+        return next(left, None)
 
     def remember(self, record: TrialRecord) -> None:
         # Whatever went wrong with a control may have been mended since: one that failed is run again.
@@ -147,6 +209,8 @@ class Proposals(SearchStage):
         self._heads = 0
         """Searched heads that were or are trained."""
         self._exhausted = False
+        self._asked: Proposal | None = None
+        """What was wanted last."""
         self._positions: dict[int, int] = {}
         """Places of heads that run in the proposer's study, by trial number."""
 
@@ -158,32 +222,32 @@ class Proposals(SearchStage):
     def expected(self) -> int:
         return self._heads if self._exhausted else max(self._trials, self._heads)
 
-    def next_training(self) -> Training | None:
+    def wanted(self) -> Wanted | None:
+        if self.finished:
+            return None
         board = self._board
-        while not self.finished:
-            repeated = self._proposer.repeats_itself
-            proposal = self._proposer.propose(board.first, board.heads_at_work)
-            if self._proposer.repeats_itself and not repeated:
-                board.observer.note(
-                    "the sampler proposes heads that were tried before; untried ones take turns with its own"
-                )
-            if proposal is None:
-                if not board.running:
-                    self._exhausted = True
-                    board.observer.note(
-                        f"every head of the space has been tried; {self._heads} trained, {self._trials} were asked for"
-                    )
-                return None
-            twin = board.first.get(proposal.candidate.head_id)
-            if twin is None:
-                training = board.start(proposal.candidate, draw=proposal.draw)
-                self._heads += 1
-                self._positions[training.number] = proposal.position
-                return training
-            record = board.duplicate(proposal.candidate, twin, draw=proposal.draw)
-            values = board.ledger.values(record)
-            self._proposer.tell(proposal.position, values, stopped=twin.state == "stopped")
+        repeated = self._proposer.repeats_itself
+        self._asked = proposal = self._proposer.propose(board.first, board.heads_at_work)
+        if self._proposer.repeats_itself and not repeated:
+            board.note(
+                "the sampler proposes heads that were tried before; untried ones take turns with its own"
+            )
+        if proposal is not None:
+            return Wanted([proposal.candidate], draw=proposal.draw)
+        if not board.running:
+            self._exhausted = True
+            board.note(
+                f"every head of the space has been tried; {self._heads} trained, {self._trials} were asked for"
+            )
         return None
+
+    def began(self, record: TrialRecord) -> None:
+        assert self._asked is not None
+        self._positions[record.number] = self._asked.position
+        if record.state == "running":
+            self._heads += 1
+        else:
+            self.ended(record)
 
     def remember(self, record: TrialRecord) -> None:
         if record.stage != "proxy":
@@ -239,16 +303,14 @@ class Replicates(SearchStage):
             return self._search.most_further_seeds
         return self._decided().expected
 
-    def next_training(self) -> Training | None:
+    def wanted(self) -> Wanted | None:
         if self._search.finalists == 0 or self._board.heads_at_work:
             # The best are known when every head has been heard of.
             return None
         self._begun = True
         for identity, replicate in self._missing():
-            if not self._board.can_branch(replicate):
-                return self._board.start_trunk(replicate)
             first = self._board.first[identity]
-            return self._board.start(first.candidate, replicate=replicate, control=first.control)
+            return Wanted([first.candidate], {identity: first.control}, replicate=replicate)
         return None
 
     def remember(self, record: TrialRecord) -> None:
@@ -264,128 +326,3 @@ class Replicates(SearchStage):
 
     def _missing(self) -> list[Seed]:
         return [seed for seed in self._decided().wanted if seed not in self._board.covered]
-
-
-Wanted = tuple[Candidate, int, int]
-"""A head, the replicate, and for how many epochs it is to be trained."""
-
-
-class LateStage(SearchStage):
-    """Trainings of a length of their own, chosen once all else is done."""
-
-    holds = False
-    kind: ClassVar[TrialStage]
-    """Of its trainings."""
-
-    def __init__(self, board: Board, search: SearchSpec, earlier: Sequence[SearchStage]) -> None:
-        """`search` says how many; they are chosen when the `earlier` stages are through."""
-        self._board = board
-        self._search = search
-        self._earlier = tuple(earlier)
-        self._begun: dict[Seed, TrialRecord] = {}
-        self._wanted: list[Wanted] | None = None
-        """None until they are chosen."""
-
-    @property
-    def finished(self) -> bool:
-        return self._wanted is not None and all(
-            (head.head_id, replicate) in self._begun for head, replicate, _ in self._wanted
-        )
-
-    @property
-    def expected(self) -> int:
-        return self._most if self._wanted is None else len(self._wanted)
-
-    @property
-    @abc.abstractmethod
-    def _most(self) -> int:
-        """Trainings before they are chosen."""
-
-    @abc.abstractmethod
-    def _chosen(self) -> list[Wanted]:
-        """What is to be trained, in order; it may have been."""
-
-    def next_training(self) -> Training | None:
-        board = self._board
-        if self._wanted is None:
-            at_work = any(training.stage != self.kind for training in board.running.values())
-            if at_work or not all(stage.finished for stage in self._earlier):
-                return None
-            self._wanted = self._chosen()
-        for head, replicate, epochs in self._wanted:
-            if (head.head_id, replicate) not in self._begun:
-                if self.kind in BRANCHES and not board.can_branch(replicate):
-                    return board.start_trunk(replicate)
-                control = None if head.config.heads else head.head_id
-                training = board.start(
-                    head, control=control, stage=self.kind, replicate=replicate, epochs=epochs
-                )
-                self.remember(board.ledger.record(training.number))
-                return training
-        return None
-
-    def remember(self, record: TrialRecord) -> None:
-        # Whatever went wrong may have been mended since.
-        if record.stage == self.kind and record.state != "failed":
-            self._begun[record.head_id, record.replicate] = record
-
-    def _ranked(self) -> list[RankRow]:
-        rows = rank(self._board.ledger.records, labels=True, target_epochs=self._search.target_epochs)
-        return [row for row in rows if row.rank is not None]
-
-
-class EqualTime(LateStage):
-    """The control that is given the time of the best head: no head, for as many epochs more as a step with that head takes longer."""
-
-    name: StageName = "equal-time"
-    kind = "equal-time"
-
-    def __init__(
-        self, board: Board, search: SearchSpec, earlier: Sequence[SearchStage], *, epochs: int
-    ) -> None:
-        """`epochs` of a proxy."""
-        super().__init__(board, search, earlier)
-        self._epochs = epochs
-
-    @property
-    def _most(self) -> int:
-        return self._search.replicates
-
-    def _chosen(self) -> list[Wanted]:
-        known = [record.epochs for record in self._begun.values() if record.epochs is not None]
-        overhead = next((row.overhead for row in self._ranked()), None)
-        if not known and overhead is None:
-            self._board.observer.note("no head has a measured step time that no head could be given")
-            return []
-        # Measured times differ: seeds that were begun decide for those to come.
-        epochs = known[0] if known else math.ceil(self._epochs * (1.0 + max(0.0, overhead or 0.0)))
-        none = Candidate(HeadConfig(), EQUAL_TIME)
-        return [(none, replicate, epochs) for replicate in range(self._search.replicates)]
-
-
-class Anchors(LateStage):
-    """Heads spread over the order by score, and twice no head, trained as long as the real pretraining."""
-
-    name: StageName = "anchors"
-    kind = "anchor"
-
-    @property
-    def _most(self) -> int:
-        return self._search.anchor_trainings
-
-    def remember(self, record: TrialRecord) -> None:
-        # With another target they are trained anew.
-        if record.epochs == self._search.target_epochs:
-            super().remember(record)
-
-    def _chosen(self) -> list[Wanted]:
-        scored = [(row.score, row.head_id) for row in self._ranked() if row.score is not None]
-        order = [head for _, head in sorted(scored, key=lambda each: (-each[0], each[1]))]
-        chosen = spread(order, self._search.anchors, [head for head, _ in self._begun])
-        if len(chosen) < self._search.anchors:
-            self._board.observer.note(
-                f"{len(chosen)} heads ran a whole proxy and are anchors; {self._search.anchors} were asked for"
-            )
-        none, epochs = Candidate.of(HeadConfig()), self._search.target_epochs
-        trainings = [(none, replicate, epochs) for replicate in range(ANCHORS_WITHOUT_A_HEAD)]
-        return [*trainings, *((self._board.first[head].candidate, 0, epochs) for head in chosen)]

@@ -1,7 +1,7 @@
 """Constraints: conditions over a head and its base, such as `params <= 0.5 * base.params`.
 
-An expression is parsed with `ast` to a short whitelist of nodes, its names and types are checked when the space is read, and it
-is evaluated by walking the tree. Nothing is ever compiled or called, and size, nesting and numbers are bounded.
+An expression is parsed with `ast`, which may give only a few kinds of nodes. Its names and types are checked when the space is read, and it is
+evaluated by walking the tree. Nothing is ever compiled or called, and size, nesting and numbers are bounded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from headsearch.base.info import BaseInfo
 from headsearch.document import Where, shorten
 from headsearch.errors import UserError, did_you_mean
 from headsearch.heads import FAMILIES
-from headsearch.heads.config import HeadConfig, Scalar, Stage
+from headsearch.heads.config import HeadConfig, Scalar
 from headsearch.heads.cost import HeadCost
 
 BASE_ATTRIBUTES: Mapping[str, tuple[type, Callable[[BaseInfo], Scalar]]] = {
@@ -93,9 +93,9 @@ class Constraint:
     def holds(self, config: HeadConfig, base: BaseInfo | None = None, cost: HeadCost | None = None) -> bool:
         """Whether `config` meets the condition.
 
-        A condition on `family` or on parameters is checked on every stage that has all of them, in every member of a set; a head
-        without such a stage passes, and so does a stage where a parameter is null, that is, left to a base not known here. `SpaceError` where a base
-        or cost is needed and not given, and for a division by zero.
+        A condition on `family` or on parameters is checked on every stage that has all of them, in every member of a set. A head without such a
+        stage passes, and so does a stage where a parameter is null, that is, left to a base that is not known. Raises `SpaceError` if a base or
+        cost is needed and not given, and for a division by zero.
         """
         if self.needs_base and base is None:
             raise self.where.error(f"'{self.text}' needs the base; expected one to be given")
@@ -109,7 +109,8 @@ class Constraint:
         staged = self.names - {"params", "flops", "depth"}
         if not staged:
             return self._value(scope, base)
-        stages = [_stage_scope(stage) for head in config.heads for stage in head]
+        # A stage's own `depth` gives way to the head's, which is in `scope`.
+        stages = [{**stage.params, "family": stage.family} for head in config.heads for stage in head]
         stages = [values for values in stages if all(values.get(name) is not None for name in staged)]
         return all(self._value(values | scope, base) for values in stages)
 
@@ -134,15 +135,14 @@ def parse_constraint(text: str, where: Where, text_offset: int | None = 0) -> Co
     stripped = text.strip()
     if text_offset is not None:
         text_offset += len(text) - len(text.lstrip())
-    place = _Place(where, text_offset)
+    checker = _Checker(where, text_offset)
     try:
         expression = ast.parse(stripped, mode="eval").body
     except SyntaxError as error:
-        here = place.at((error.offset or len(stripped) + 1) - 1)  # 0 stands for the end
+        here = checker.at((error.offset or len(stripped) + 1) - 1)  # 0 stands for the end
         raise here.error(f"'{shorten(stripped)}' is not an expression; {_ALLOWED}") from None
     except (ValueError, MemoryError, RecursionError):
         raise where.error(f"'{shorten(stripped)}' cannot be read; {_ALLOWED}") from None
-    checker = _Checker(place)
     result = checker.types(expression, MAX_NESTING)
     if result != {bool}:
         raise where.error(
@@ -151,22 +151,12 @@ def parse_constraint(text: str, where: Where, text_offset: int | None = 0) -> Co
     return Constraint(stripped, where, expression, frozenset(checker.names), frozenset(checker.base_names))
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Turns an offset within an expression into a position in the file."""
-
-    where: Where
-    text_offset: int | None
-
-    def at(self, offset: int) -> Where:
-        return self.where if self.text_offset is None else self.where.shifted(self.text_offset + offset)
-
-
 class _Checker:
     """Admits whitelisted nodes only, collects names, and finds the possible types of every part."""
 
-    def __init__(self, place: _Place) -> None:
-        self.place = place
+    def __init__(self, where: Where, text_offset: int | None) -> None:
+        self.where = where
+        self.text_offset = text_offset
         self.names: set[str] = set()
         self.base_names: set[str] = set()
         self.nodes = 0
@@ -293,7 +283,11 @@ class _Checker:
             )
 
     def fail(self, node: ast.expr, message: str) -> UserError:
-        return self.place.at(node.col_offset).error(message)
+        return self.at(node.col_offset).error(message)
+
+    def at(self, offset: int) -> Where:
+        """Where in the file a character of the expression stands."""
+        return self.where if self.text_offset is None else self.where.shifted(self.text_offset + offset)
 
 
 def _evaluate(node: ast.expr, scope: Mapping[str, Scalar], base: BaseInfo | None) -> Any:
@@ -328,11 +322,6 @@ def _compare(op: ast.cmpop, left: Any, right: list[Any]) -> bool:
     if type(op) in _ORDER:
         return _ORDER[type(op)](left, right[0])
     return (left in right) is isinstance(op, ast.Eq | ast.In)
-
-
-def _stage_scope(stage: Stage) -> dict[str, Scalar]:
-    """Names of a stage; its own `depth` gives way to the head's."""
-    return {**stage.params, "family": stage.family}
 
 
 def _parameter_types(name: str) -> set[type]:

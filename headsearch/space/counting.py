@@ -1,9 +1,9 @@
 """Exact number of descriptions in a space, by formula.
 
-Without shared draws the count is a sum over branches and a product over parameters. A draw shared by `{same: x}` happens once
-however often it is named, so the count is kept as a polynomial: each term holds the *set* of shared draws a head makes (sets are
-idempotent under union, as sharing is) and the number of ways to make all its other draws. A shared number of slots, of a stack or a
-set, is split into one term per value, because the other factors depend on it.
+Without shared draws, the count is a sum over branches and a product over parameters. A draw shared by `{same: x}` happens once, however often it is
+named. The count is therefore a polynomial: each term holds the set of shared draws that a head makes and the number of ways to make all its other
+draws; multiplying two terms unites their sets, so a shared draw counts once. A shared number of slots, of a stack or a set, is split into one term per
+value, because the other factors depend on it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Value domains: the sets that one number, word or flag of a head may come from, and who chooses within them.
 
-A domain knows its values, how many they are, which is tried first, and how to ask a `Chooser` for one. Whoever explores a
-space (a random generator, Optuna, an enumeration) is a chooser; the space itself never decides.
+A domain knows its values, their number, which is tried first, and how to ask a `Chooser` for one. Everything that explores a space (a random
+generator, Optuna, an enumeration) is a chooser; the space itself never decides.
 """
 
 from __future__ import annotations

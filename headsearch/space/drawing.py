@@ -10,7 +10,7 @@ from headsearch.heads import Candidate, HeadConfig
 from headsearch.space.space import CostFunction, Space
 
 ENUMERABLE = 20_000
-"""Descriptions up to which a space is searched to its end, to find the heads that chance has missed."""
+"""A space of at most so many descriptions is searched to its end, to find the heads that chance has missed."""
 _DRAWS_PER_HEAD = 20
 
 
@@ -24,10 +24,10 @@ def distinct_heads(
 ) -> list[Candidate]:
     """Up to `number` different networks that constraints and base allow; the same for the same seed.
 
-    Of a space with no more than `number` descriptions all, in the order of enumeration. Of a larger one random ones, each decision
-    uniform, as `Space.sample`: families come up alike, however many heads they have. Where chance finds too few, an enumerable space is
-    searched to its end, so that fewer than `number` means that there are no more, or that chance finds no more of a space too large to look
-    through.
+    A space with no more than `number` descriptions gives all of them, in the order of enumeration. A larger one gives random ones, with each
+    decision uniform, as in `Space.sample`: families are equally frequent, however many heads they have. If chance finds too few, an enumerable
+    space is searched to its end. So fewer than `number` means that there are no more, or that the space is too large to search and chance finds
+    no more.
 
     Raises:
         SpaceError: not a single head is allowed.

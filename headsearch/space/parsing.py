@@ -1,4 +1,4 @@
-"""From the nodes of a YAML file to the tree of a space: every word checked, every definition resolved, every mistake located."""
+"""From the nodes of a YAML file to the tree of a space. Every word is checked, every definition resolved, every mistake located."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import chain, repeat
 
 from headsearch.document import ListNode, MapNode, Node, ScalarNode, Where, describe, shorten
 from headsearch.errors import HeadError, did_you_mean
-from headsearch.heads import FAMILIES, HeadConfig, canonical, head_id, validate_value
+from headsearch.heads import FAMILIES, HeadConfig, canonical, head_id
 from headsearch.heads.config import SET, Scalar
 from headsearch.heads.family import Family, Parameter
 from headsearch.heads.registry import PRESETS
@@ -122,7 +122,7 @@ class TreeParser:
         return tree
 
     def _bound(self, tree: HeadNode, where: Where) -> None:
-        """Refuse trees that definitions have multiplied beyond reason: what is walked is the tree, not its text."""
+        """Refuse a tree that definitions have made too large: a short text may stand for a huge tree."""
         below = [self.sizes[id(child)] for child in children(tree)]
         nodes = 1 + sum(size[0] for size in below)
         levels = 1 + max((size[1] for size in below), default=0)
@@ -278,7 +278,7 @@ class TreeParser:
         checked: list[Scalar] = []
         for value, position in zip(values, chain(positions, repeat(node.where)), strict=False):
             try:
-                checked.append(validate_value(family.name, parameter, value))
+                checked.append(parameter.validated(value, family.name))
             except HeadError as error:
                 choices = map(str, parameter.choices or ())
                 near = did_you_mean(value, choices) if isinstance(value, str) else ""

@@ -1,7 +1,7 @@
 """The tree of a space, and the one walker that turns decisions into a head.
 
-Definitions are resolved by now: `{ref: x}` has become the definition itself, `{same: x}` a node that carries its name. Sampling,
-Optuna's suggestions, enumeration and the default head all go through `walk`; they differ only in who decides.
+Definitions are resolved here: `{ref: x}` has become the definition itself, `{same: x}` a node with its name. Sampling, Optuna's suggestions,
+enumeration and the default head all use `walk`; they differ only in what decides.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ class _Walk:
         return self.shared_values[source.name]
 
     def asked(self, name: str, domain: Domain, fallback: Scalar) -> Scalar:
-        """A decision. In the second, third, … head of a set that is drawn from the same node its domain starts elsewhere: the number of
-        the head is counted off in the values of its decisions, the first one's quickest. Heads that all began with their
-        defaults would be no set."""
+        """A decision. If several heads of a set are drawn from the same node, the domains of the second, third, … start elsewhere: the number of
+        the head is counted off in the values of its decisions, the first decision fastest. If all began with their defaults, they would be one
+        head, and no set."""
         if self.turn and isinstance(domain, Choice | Integer):
             self.turn, steps = divmod(self.turn, domain.count or 1)
             domain = domain.starting(fallback, steps)
@@ -163,9 +163,9 @@ class _Walk:
 
 
 def enumerate_walks(root: HeadNode) -> Iterator[tuple[HeadConfig, dict[str, Scalar]]]:
-    """Every head with the decisions behind it, by depth-first replay: walk, advance the last decision that has values left, walk again.
+    """Every head with its decisions, by depth-first replay: walk, advance the last decision that has values left, walk again.
 
-    The number of heads is the number of distinct sequences of decisions; a domain is never held in memory as a list.
+    There are as many heads as distinct sequences of decisions. No domain is held in memory as a list.
     """
     replay = _Replay()
     while True:
@@ -255,7 +255,7 @@ def node_data(node: HeadNode) -> Any:
     if isinstance(node, SharedHead):
         return {"same": node.name, "of": node_data(node.head)}
     if isinstance(node, Blocks):
-        later = {p.name: Fixed(p.default) for p in FAMILIES[node.family].parameters if p.added_later}
+        later = {name: Fixed(default) for name, default in FAMILIES[node.family].later.items()}
         return {
             node.family: {
                 name: _value_data(source)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.results.records import TrialRecord
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.executors import Executor
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import Failure, ToyEvaluator

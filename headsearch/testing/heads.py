@@ -50,7 +50,7 @@ def check_family(name: str) -> None:
 
 def _check_declaration(name: str) -> None:
     stage = validate_stage(name, {})
-    parameters = {parameter.name: parameter for parameter in family(name).parameters}
+    parameters = family(name).by_name
     assert {"depth", "first_shortcut", "drop_path"} <= parameters.keys(), (
         f"{name} lacks a parameter that all have"
     )

@@ -101,14 +101,20 @@ class CrowdedToy:
 
     def __call__(self, training: Training, context: TrainingContext) -> TrainingResult:
         """Train in words only, alone where others were there before."""
-        gpu = SharedGPU(hashlib.sha256(str(self.folder).encode()).hexdigest()[:12], context.waits)
+
+        def waits(why: str) -> None:
+            (self.folder / f"waits-{training.number:03}").touch()
+            context.waits(why)
+
+        gpu = SharedGPU(hashlib.sha256(str(self.folder).encode()).hexdigest()[:12], waits)
         return gpu.train(lambda: self._trained(training, context))
 
     def _trained(self, training: Training, context: TrainingContext) -> TrainingResult:
         here = self.folder / f"at-work-{training.number:03}"
         again = (self.folder / f"tried-{training.number:03}").exists()
-        (self.folder / f"tried-{training.number:03}").touch()
+        # In this order: whoever has met the others sees all of them at work.
         here.touch()
+        (self.folder / f"tried-{training.number:03}").touch()
         try:
             if again:
                 assert self._at_work() == [here], "it is tried again beside others"
@@ -116,7 +122,9 @@ class CrowdedToy:
             meet(self.folder, "tried-*", self.together)
             if self._at_work()[0] != here:
                 raise RuntimeError("CUDA out of memory: toy")
-            return ToyEvaluator(seconds_per_epoch=0.3)(training, context)
+            # It stays until the others have seen that they must wait.
+            meet(self.folder, "waits-*", self.together - 1)
+            return ToyEvaluator()(training, context)
         finally:
             assert not again or self._at_work() == [here], "another began while it was tried again alone"
             here.unlink()

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from headsearch.base.model import Base
 from headsearch.errors import InfeasibleHead
 from headsearch.heads.cost import HeadCost
 from headsearch.methods.collectives import mean_over_ranks, on_first, rank, world_size
@@ -268,7 +269,7 @@ class CandidatesRun(TrainingLoop[RunState]):
         elif rank() == 0:
             self._keep(student)
 
-    def _keep(self, student: Student) -> None:
+    def _keep(self, student: Student[Base]) -> None:
         """Write what the end of some trainings is for."""
         if self.training.stage == "trunk":
             save_tensors(self.training.workdir / TRUNK, student.base.model.state_dict())

@@ -19,7 +19,8 @@ from headsearch.experiment.sections import BaseSpec, DataSpec, MethodSpec, Searc
 from headsearch.heads.build import build_head
 from headsearch.heads.config import HeadConfig
 from headsearch.methods import build_method
-from headsearch.methods.hssl import HSSL, Student
+from headsearch.methods.hiding import pair_of
+from headsearch.methods.hssl import HSSL
 from headsearch.training.augmentation import build_augmentation
 from headsearch.training.seeds import derived_seed
 
@@ -133,7 +134,8 @@ class Inputs:
         """Check that the base can be trained by a method. Raises `ExperimentError`."""
         base = self._read()
         with torch.random.fork_rng(devices=[]):
-            Student(base, [], build_method(method.name, width=base.info.width, **method.kwargs))
+            built = build_method(method.name, width=base.info.width, **method.kwargs)
+            pair_of(built).make_student(base, [], built)
 
     def _read(self) -> Base:
         if self._first is None:
@@ -155,7 +157,8 @@ def build_pair(
     torch.manual_seed(derived_seed(seed, "head"))
     built = [build_head(head, base.info) for head in heads]
     torch.manual_seed(derived_seed(seed, "projectors"))
-    return HSSL(base, built, build_method(method.name, width=base.info.width, **method.kwargs))
+    compared = build_method(method.name, width=base.info.width, **method.kwargs)
+    return pair_of(compared)(base, built, compared)
 
 
 def check_local_crops(views: Views, pair: HSSL) -> None:

@@ -17,8 +17,8 @@ from headsearch.base.model import Base
 from headsearch.errors import ExperimentError
 from headsearch.heads.build import build_head
 from headsearch.heads.candidate import Candidate
+from headsearch.methods.hssl import Branch
 from headsearch.methods.method import Method
-from headsearch.methods.pairing import Branch
 
 _STUDENT_COPIES = 4
 """Of every weight: itself, its gradient, and two moments of AdamW."""

@@ -61,7 +61,7 @@ class Scorer:
         self.labels = labels
         self.seed = seed
 
-    def score(self, student: Student, *, epoch: int, loss: float, full_budget: bool) -> Rung:
+    def score(self, student: Student[Base], *, epoch: int, loss: float, full_budget: bool) -> Rung:
         """Score the student after `epoch` epochs; `loss` is the mean of the last of them. The linear probe is for the full budget.
 
         What is measured of heads is the mean over them, where there are several; the pair is collapsed as soon as one is.
@@ -172,7 +172,7 @@ class Scorer:
         )
 
     def _probe(
-        self, student: Student, test_x_ND: Tensor, test_index_N: Tensor, full_budget: bool
+        self, student: Student[Base], test_x_ND: Tensor, test_index_N: Tensor, full_budget: bool
     ) -> tuple[float, float | None]:
         """k-NN accuracy and, at full budget, that of the linear probe, in percent."""
         train_labels, test_labels = self.dataset.train.labels, self.dataset.held_out.labels

@@ -12,7 +12,7 @@ from forked import script
 
 import headsearch
 from headsearch.experiment import load_experiment
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.search.session import run_search
 
 TINY: dict[str, Any] = {

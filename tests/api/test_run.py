@@ -11,7 +11,7 @@ import headsearch
 from headsearch.export import export_head
 from headsearch.report.named_figures import FIGURES
 from headsearch.results.tables import rank_text, trial_text
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import logging
 import socket
-import time
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -132,12 +131,11 @@ def test_a_model_in_a_folder_is_built_from_it_for_the_images_at_hand(tmp_path: P
 def test_a_hub_out_of_reach_is_given_up_at_once_and_quietly(
     model: str, weights: str | None, no_hub: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    start = time.monotonic()
     with caplog.at_level(logging.WARNING):
         assert "127.0.0.1 cannot be reached, and it is not in the local cache" in refusal(
             model, weights=weights
         )
-    assert time.monotonic() - start < 5
+    # It would take time, and be told.
     assert "Retrying" not in caplog.text
     assert not hub.HF_HUB_OFFLINE
 

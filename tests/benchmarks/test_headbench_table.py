@@ -40,7 +40,7 @@ def test_every_rung_of_every_training_is_a_row(folder: Path) -> None:
 
 
 def test_scores_are_those_of_the_trials(folder: Path) -> None:
-    from headsearch.runs.reading import read_records
+    from headsearch.runs.run import read_records
 
     table = collect(folder)
     table = table[table["part"] == "proxies"]

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from headsearch.errors import RunError
 from headsearch.results.records import TrialRecord
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.session import conduct
 from headsearch.space import load_space
 from headsearch.testing.toy_search import toy_experiment, toy_materials

@@ -84,7 +84,7 @@ def test_what_is_not_there_is_not_served(client: Client, path: str) -> None:
 def test_the_start_imports_nothing_heavy_and_no_dash_is_needed_for_status(toy_run: Path) -> None:
     code = (
         "import sys\n"
-        "from headsearch.runs.reading import read_run\nfrom headsearch.report.status import status_panel\n"
+        "from headsearch.runs.run import read_run\nfrom headsearch.report.status import status_panel\n"
         f"status_panel(read_run({str(toy_run)!r}))\n"
         "assert not {'dash', 'plotly'} & set(sys.modules)\n"
         "from headsearch.dashboard.server import open_server\nfrom pathlib import Path\n"

@@ -17,7 +17,7 @@ from headsearch.dashboard import pages
 from headsearch.dashboard.server import open_server
 from headsearch.errors import RunError
 from headsearch.report.page import html_report
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
 
@@ -39,30 +39,39 @@ import sys
 from pathlib import Path
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
-run_toy(Path(sys.argv[1]), toy_experiment(trials=200, sampler="random"), ToyEvaluator(seconds_per_epoch=0.05))
+run_toy(Path(sys.argv[1]), toy_experiment(space="paper", trials=5000, sampler="random"), ToyEvaluator(seconds_per_epoch=0.05))
 """
 
 
 @pytest.fixture(scope="module")
-def paths(toy_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
-    """One run of each kind; `live` is being searched."""
-    folder = tmp_path_factory.mktemp("runs")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def search(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """That of `live`, which does not end by itself."""
     with subprocess.Popen([sys.executable, "-c", _LIVE, str(folder / "live")]) as search:
-        empty = Path(shutil.copytree(toy_run, folder / "empty"))
-        (empty / "study.db").unlink()
-        everything = dict.fromkeys(
-            ("none", "vit", "mlp", "convnext", "resnet", "mixer", "swin", "gmlp", "resmlp", "poolformer"),
-            "error",
-        )
-        with contextlib.suppress(RunError):
-            run_toy(folder / "failures", toy_experiment(trials=5), ToyEvaluator(failures=everything))  # type: ignore[arg-type]
-        _put_markup_in(Path(shutil.copytree(toy_run, folder / "markup")))
-        for _ in range(600):
-            if (folder / "live" / "trials" / "1").exists():
-                break
-            time.sleep(0.1)
-        yield [toy_run, *(folder / name for name in NAMES[1:])]
+        yield search
         search.kill()
+
+
+@pytest.fixture(scope="module")
+def paths(toy_run: Path, folder: Path, search: "subprocess.Popen[bytes]") -> list[Path]:
+    """One run of each kind."""
+    empty = Path(shutil.copytree(toy_run, folder / "empty"))
+    (empty / "study.db").unlink()
+    everything = dict.fromkeys(
+        ("none", "vit", "mlp", "convnext", "resnet", "mixer", "swin", "gmlp", "resmlp", "poolformer"),
+        "error",
+    )
+    with contextlib.suppress(RunError):
+        run_toy(folder / "failures", toy_experiment(trials=5), ToyEvaluator(failures=everything))  # type: ignore[arg-type]
+    _put_markup_in(Path(shutil.copytree(toy_run, folder / "markup")))
+    while not (folder / "live" / "trials" / "1").exists():
+        assert search.poll() is None
+        time.sleep(0.1)
+    return [toy_run, *(folder / name for name in NAMES[1:])]
 
 
 def _put_markup_in(run: Path) -> None:
@@ -174,7 +183,9 @@ def done(page: "playwright.Page") -> int:
     return int(page.locator(".tile dd").first.inner_text().split()[0])
 
 
-def test_a_running_search_is_followed_without_a_reload(watched: Watched) -> None:
+def test_a_running_search_is_followed_without_a_reload(
+    watched: Watched, search: "subprocess.Popen[bytes]"
+) -> None:
     page = watched.open(f"/run/{LIVE}/overview")
     until(page, "document.querySelectorAll('#ranking tbody tr').length > 0")
     page.evaluate("window.sameDocument = true")
@@ -192,6 +203,8 @@ def test_a_running_search_is_followed_without_a_reload(watched: Watched) -> None
         "[...document.querySelectorAll('h2')].some(title => title.textContent.startsWith('Running now'))",
     )
     assert link.evaluate("link => link === document.activeElement"), "a refresh takes the focus from nobody"
+    # All else looks at runs, not at a search.
+    search.kill()
 
 
 @pytest.mark.parametrize("run", [EMPTY, FAILURES, MARKUP], ids=lambda run: NAMES[run])

@@ -7,7 +7,6 @@ import pytest
 import torch
 from sklearn.metrics import jaccard_score
 from torch import Tensor
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from headsearch.evaluation.intervals import margin
 from headsearch.evaluation.mean_iou import contributions, counts, mean_iou
@@ -27,6 +26,8 @@ def masks() -> tuple[Tensor, Tensor]:
 
 
 def test_it_is_torchmetrics_and_sklearns(masks: tuple[Tensor, Tensor]) -> None:
+    from torchmetrics.classification import MulticlassJaccardIndex
+
     predicted, truth = masks
     intersection, union = counts(predicted, truth, CLASSES)
     found = mean_iou(intersection.sum(axis=0), union.sum(axis=0))

@@ -14,7 +14,7 @@ from headsearch.base.model import load_base
 from headsearch.heads.build import build_head
 from headsearch.heads.registry import parse_head
 from headsearch.methods import build_method
-from headsearch.methods.hssl import HSSL
+from headsearch.methods.hiding import HidingHSSL
 
 CONVNEXT = {"convnext": {"depth": 1, "first_shortcut": False}}
 VIT = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
@@ -22,11 +22,11 @@ VIT = {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
 
 def make_pair(
     method: str, *heads: Any, model: str = "vit_tiny_patch16_224", kwargs: Any = VIT, **options: Any
-) -> HSSL:
+) -> HidingHSSL:
     torch.manual_seed(0)
     base = load_base(model, image_size=16, kwargs=kwargs)
     built = [build_head(parse_head(head), base.info) for head in heads]
-    pair = HSSL(base, built, build_method(method, width=base.info.width, **options))
+    pair = HidingHSSL(base, built, build_method(method, width=base.info.width, **options))
     # A teacher unlike its student, so that no mix-up of the two goes unseen.
     with torch.no_grad():
         for parameter in pair.teacher.parameters():
@@ -39,7 +39,7 @@ def make_views(count: int = 2, images: int = 8) -> list[Tensor]:
     return [torch.randn(images, 3, 16, 16, generator=generator) for _ in range(count)]
 
 
-def make_masks(pair: HSSL) -> Tensor:
+def make_masks(pair: HidingHSSL) -> Tensor:
     masks = pair.masks(8, torch.Generator().manual_seed(2))
     assert masks is not None
     return masks
@@ -64,7 +64,6 @@ def test_base_against_base_at_hidden_patches_is_added_to_the_pairing(
     kept_apart = torch.zeros(())
     targets, student_patches, teacher_patches = [], [], []
     for view, mask in zip(views, masks, strict=True):
-        assert student.masking is not None
         assert student.patch_projector is not None
         assert teacher.patch_projector is not None
         seen, whole = student.masking(student.base, view, mask), teacher.base(view)
@@ -115,7 +114,6 @@ def test_simmim_has_both_students_predict_pixels_and_what_the_teachers_head_sees
     student, teacher = pair.student, pair.teacher
     side = 16 // pair.student.base.info.grid[0]
     images, mask = torch.cat(views), masks.flatten(0, 1)
-    assert student.masking is not None
     seen, target = student.masking(student.base, images, mask).map, teacher.base(images).map
     maps = [(seen, student.base_branches[0])]
     if heads:
@@ -146,7 +144,6 @@ def test_both_students_decode_what_the_teachers_head_sees_from_what_is_left(
     student, teacher = pair.student, pair.teacher
     losses = []
     for view, mask in zip(views, masks, strict=True):
-        assert student.masking is not None
         seen, target = student.masking(student.base, view, mask != 0).map, teacher.base(view).map
         maps = [(seen, student.base_branches[0])]
         if heads:
@@ -176,7 +173,6 @@ def test_simmim_without_a_head_or_features_is_the_published_one() -> None:
     masks = make_masks(pair)
     reconstructed = []
     for view, mask in zip(views, masks, strict=True):
-        assert pair.student.masking is not None
         feature_map = pair.student.masking(pair.student.base, view, mask).map
         branch = pair.student.base_branches[0]
         predicted = branch(feature_map.permute(0, 2, 3, 1))[..., :48].permute(0, 3, 1, 2)

@@ -7,9 +7,8 @@ import os
 import random
 import shutil
 import signal
-import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,35 @@ from headsearch.pretrain.result import PretrainInterrupted
 from headsearch.testing.pretraining import small_spec
 
 EPOCHS = 16
+LASTS = 0.4
+"""Seconds, fewer than half of the epochs take on any machine."""
+
+
+class Signalling(PretrainObserver):
+    """Sends its own process a signal in the middle of its training."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def epoch_ended(self, record: Mapping[str, Any]) -> None:
+        if record["epoch"] == 3:
+            os.kill(os.getpid(), self.number)
+
+
+class Doomed(PretrainObserver):
+    """Its process is killed so many seconds after its training has begun, or has ended an epoch. Its own timer does it: as SIGKILL, and never too late."""
+
+    def __init__(self, seconds: float, *, at_once: bool) -> None:
+        self.seconds, self.at_once = seconds, at_once
+
+    def started(self, *, epochs: int, epoch: float, steps: int) -> None:
+        if self.at_once:
+            signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def epoch_ended(self, record: Mapping[str, Any]) -> None:
+        if not self.at_once:
+            signal.setitimer(signal.ITIMER_REAL, self.seconds)
+            self.at_once = True
 
 
 class Listening(PretrainObserver):
@@ -57,13 +85,6 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.stem.partition("-")[0])
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def is_the_same(out: Path, expected: Path) -> None:
     for name in ("base.safetensors", "head.safetensors"):
         weights, others = load_file(out / name), load_file(expected / name)
@@ -91,22 +112,18 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_same_weights(
 ) -> None:
     out = tmp_path / "out"
     draw = random.Random(kills)
-    for _ in range(kills):
-        done = newest(out)
-        started = Started(pretrain_in, spec, out, (out / "pretrain.yaml").exists())
-        if draw.random() < 0.8:
-            wait_for(lambda done=done: newest(out) > done)
-        time.sleep(draw.uniform(0, 0.1))
-        started.process.kill()
-        with pytest.raises(RuntimeError, match="ended with code -9"):
+    for kill in range(kills):
+        doomed = Doomed(draw.uniform(0.001, LASTS / kills), at_once=kill % 2 == 1)
+        started = Started(pretrain_in, spec, out, (out / "pretrain.yaml").exists(), doomed)
+        with pytest.raises(RuntimeError, match=f"ended with code -{signal.SIGALRM}$"):
             started.result()
-    assert newest(out) < EPOCHS * 3, "it was killed before its end"
+    assert 0 < newest(out) < EPOCHS * 3
     pretrain(spec, out, resume=(out / "pretrain.yaml").exists())
     is_the_same(out, undisturbed)
 
 
-def pretrain_in(spec: PretrainSpec, out: Path, resume: bool) -> PretrainResult:
-    return pretrain(spec, out, resume=resume)
+def pretrain_in(spec: PretrainSpec, out: Path, resume: bool, observer: PretrainObserver) -> PretrainResult:
+    return pretrain(spec, out, resume=resume, observer=observer)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -116,15 +133,10 @@ def test_a_signal_ends_a_training_after_its_step_with_a_checkpoint(
     out = tmp_path / "out"
     # Nothing is written by the clock: what is there afterwards, the signal had written.
     rarely = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"checkpoint_minutes": 60.0})})
-    started = Started(pretrain_in, rarely, out, False)
-    wait_for(lambda: newest(out) >= 3)
-    pid = started.process.pid
-    assert pid is not None
-    os.kill(pid, number)
-    interrupted = started.result()
+    interrupted = Started(pretrain_in, rarely, out, False, Signalling(number)).result()
     assert isinstance(interrupted, PretrainInterrupted)
     assert interrupted.signal == number
-    assert newest(out) == round(interrupted.epoch * 3)
+    assert newest(out) == round(interrupted.epoch * 3) >= 3 * 3
     pretrain(rarely, out, resume=True)
     is_the_same(out, undisturbed)
 

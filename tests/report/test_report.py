@@ -30,8 +30,7 @@ from headsearch.report.views.matters import matters
 from headsearch.report.views.overview import overview
 from headsearch.report.views.trials import FIELDS, Query, select, trials
 from headsearch.results.tables import rank_table
-from headsearch.runs.reading import read_run
-from headsearch.runs.run import Run
+from headsearch.runs.run import Run, read_run
 
 EVIL = "<script>alert('x')</script><b>&amp;\"</b>"
 

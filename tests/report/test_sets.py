@@ -6,8 +6,7 @@ from headsearch.heads import parse_head
 from headsearch.report.page import html_report
 from headsearch.report.picture import picture
 from headsearch.report.static import to_html
-from headsearch.runs.reading import read_run
-from headsearch.runs.run import Run
+from headsearch.runs.run import Run, read_run
 from headsearch.search.session import conduct
 from headsearch.testing.toy_search import TOY_BASE, toy_experiment, toy_materials
 

@@ -18,7 +18,7 @@ from headsearch.heads.config import HeadConfig
 from headsearch.reproduction.plan import Plan, make_plan
 from headsearch.reproduction.reproduce import reproduce
 from headsearch.reproduction.text import Report
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.search.materials import Materials
 from headsearch.search.observer import Observer
 from headsearch.testing.toy import ToyEvaluator

@@ -64,7 +64,7 @@ def test_what_is_said_to_be_sure_holds_as_often_as_it_is_said():
     """Of simulated heads whose first is as good as the best with a probability near p, a share p is."""
     random = np.random.default_rng(0)
     said, true = [], []
-    for _ in range(1500):
+    for _ in range(800):
         truth = random.normal(0.0, 1.5, 6)
         scores = truth[:, None] + random.normal(size=(6, 2))
         noise = pooled_noise([(2, float(row.std(ddof=1))) for row in scores])
@@ -74,5 +74,5 @@ def test_what_is_said_to_be_sure_holds_as_often_as_it_is_said():
         true.append(truth.max() - truth[first] <= 1.0)
     assert np.mean(said) == pytest.approx(np.mean(true), abs=0.03)
     sure = [held for probability, held in zip(said, true, strict=True) if probability >= 0.9]
-    assert len(sure) > 300
+    assert len(sure) > 160
     assert np.mean(sure) > 0.9

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from headsearch.cli import app
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.scoring.between_bases import kept_embeddings
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
@@ -142,7 +142,7 @@ def test_no_run_is_one_line_and_the_command_needs_no_torch(finished: Path, tmp_p
         f"headsearch: {tmp_path / 'none'}: no such run directory; headsearch run makes one"
     ]
     code = (
-        "import sys; from headsearch.runs.reading import read_run\n"
+        "import sys; from headsearch.runs.run import read_run\n"
         f"read_run({str(finished)!r}).audit\n"
         "assert not {'torch', 'ray', 'optuna'} & set(sys.modules)"
     )

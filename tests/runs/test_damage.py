@@ -32,8 +32,7 @@ from headsearch.results.tables import (
     trial_text,
 )
 from headsearch.runs.frame import curves
-from headsearch.runs.reading import look_at
-from headsearch.runs.run import Run
+from headsearch.runs.run import Run, look_at
 from headsearch.testing.toy_search import run_toy, toy_experiment
 
 ODD = (

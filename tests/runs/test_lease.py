@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 from database_servers import MariaServer, PostgresServer
+from holding import HELD
 
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import open_storage
 from headsearch.search import lease as module
 from headsearch.search.lease import KEY, Lease, StudyLost
@@ -125,10 +127,10 @@ def test_a_second_coordinator_is_refused_though_the_lock_file_was_removed(tmp_pa
 WRITER = """
 import sys
 from pathlib import Path
-from headsearch.testing.toy import ToyEvaluator
+from holding import HoldingToy
 from headsearch.testing.toy_search import run_toy, toy_experiment
 experiment = toy_experiment(trials=4, finalists=1, replicates=2, controls=["none"], storage=sys.argv[2])
-run_toy(Path(sys.argv[1]), experiment, ToyEvaluator(seconds_per_epoch=0.2), resume=True)
+run_toy(Path(sys.argv[1]), experiment, HoldingToy(first=2), resume=True)
 """
 
 
@@ -150,11 +152,14 @@ def test_of_two_copies_of_a_run_on_one_study_one_works_and_a_killed_one_is_follo
         run_toy(first, experiment(url), observer=At(1, stop))
     shutil.copytree(first, second)
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(first), url], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITER, str(first), url],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        deadline = time.monotonic() + 60
-        while not (first / "trials" / "2").exists():
+        deadline = time.monotonic() + 300
+        while not (first / "trials" / "2" / HELD).exists():
             assert writer.poll() is None, writer.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -203,14 +208,11 @@ def test_a_holder_on_another_machine_is_waited_for_and_taken_for_dead_when_it_is
     assert storage.get_study_system_attrs(1)[KEY] is None, "given back"
 
     elsewhere(storage, 7)
-    beating = threading.Timer(0.3, lambda: elsewhere(storage, 8))
-    beating.start()
-    with (
-        pytest.raises(RunError, match="process 1 on far, since noon"),
-        Lease(storage, name, None, Patience()).held(shared=True, note=notes.append),
-    ):
+    beating = Lease(storage, name, None, Patience()).held(
+        shared=True, note=lambda text: elsewhere(storage, 8)
+    )
+    with pytest.raises(RunError, match="process 1 on far, since noon"), beating:
         raise AssertionError("it was given to two")
-    beating.join()
 
 
 def test_whoever_was_taken_for_dead_stops_at_its_next_write(
@@ -230,8 +232,14 @@ def test_whoever_was_taken_for_dead_stops_at_its_next_write(
     assert storage.get_study_system_attrs(1)[KEY]["host"] == "far", "nothing of another's is given back"
 
 
-def test_two_that_take_a_lease_at_once_do_not_both_get_it(study: tuple[Any, str], tmp_path: Path) -> None:
+def test_two_that_take_a_lease_at_once_do_not_both_get_it(
+    study: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     got: list[str] = []
+    both = threading.Barrier(2, timeout=120)
+    # Half a second is for both to have written, and they have.
+    clock = SimpleNamespace(sleep=lambda seconds: both.wait(), time=time.time, monotonic=time.monotonic)
+    monkeypatch.setattr(module, "time", clock)
 
     def take() -> None:
         storage = open_storage(f"sqlite:///{tmp_path}/studies.db")
@@ -241,9 +249,10 @@ def test_two_that_take_a_lease_at_once_do_not_both_get_it(study: tuple[Any, str]
         try:
             with lease.held(shared=True, note=print):
                 got.append("got")
-                time.sleep(1)
+                both.wait()
         except RunError:
             got.append("refused")
+            both.wait()
 
     threads = [threading.Thread(target=take) for _ in range(2)]
     for thread in threads:

@@ -12,7 +12,8 @@ import pytest
 from headsearch.errors import RunError
 from headsearch.results.ranking import rank
 from headsearch.runs.directory import RunDirectory
-from headsearch.runs.reading import RunReader, look_at, read_records, read_run
+from headsearch.runs.reading import RunReader
+from headsearch.runs.run import look_at, read_records, read_run
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment

@@ -13,7 +13,7 @@ from interrupting import InterruptingInside
 from headsearch.errors import RunError
 from headsearch.heads import Candidate, HeadConfig, Stage
 from headsearch.results.records import TrialRecord
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import close_storage, open_storage
 from headsearch.runs.study import StudyReader
 from headsearch.search.ledger import Ledger
@@ -72,7 +72,8 @@ def test_every_end_of_a_trial_is_read_back(url: str, tmp_path: Path) -> None:
         assert ledger.draw(none.number) is None
         assert ledger.decisions(stopped.number) == {1: decision}
         assert ledger.start(_head(5), seed=11, replicate=0).number == len(written)
-    with contextlib.closing(StudyReader(tmp_path, url, name)) as reader:
+    with contextlib.closing(StudyReader(tmp_path)) as reader:
+        reader.follow(url, name)
         assert _plain(reader.read().records[: len(written)]) == _plain(written)
 
 

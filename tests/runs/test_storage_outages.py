@@ -15,7 +15,7 @@ from database_servers import GrpcProxy, MariaServer, PostgresServer, Stop
 from headsearch.errors import RunError
 from headsearch.experiment import Experiment
 from headsearch.results.records import TrialRecord
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import open_storage
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer
@@ -37,27 +37,25 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[object, 
 
 
 class Disturbing(Observer):
-    """Does something when a trial has reached its first rung, and keeps the notes."""
+    """Does something when the fourth trial has reached its first rung, mends it a while after it was noticed, and keeps the notes."""
 
-    def __init__(self, disturb: Callable[[], None], trial: int = 3) -> None:
+    def __init__(
+        self, disturb: Callable[[], object], mend: Callable[[], object] | None = None, after: float = 1.0
+    ) -> None:
         self._disturb = disturb
-        self._trial = trial
+        self.mending = mend and threading.Timer(after, mend)
         self.notes: list[str] = []
 
     def rung_reached(self, training: Training, place: int, scores: RungScores) -> None:
-        if training.number == self._trial and scores.epoch == 1:
+        if training.number == 3 and scores.epoch == 1:
             self._disturb()
 
     def note(self, text: str) -> None:
         # That the password is kept out of the run directory is another matter.
         if not text.startswith("the password in search.storage"):
             self.notes.append(text)
-
-
-def later(seconds: float, action: Callable[[], object]) -> threading.Timer:
-    timer = threading.Timer(seconds, action)
-    timer.start()
-    return timer
+        if text.startswith("the storage is away") and self.mending:
+            self.mending.start()
 
 
 def assert_whole(url: str, out: Path, expected: list[tuple[object, ...]]) -> None:
@@ -80,15 +78,8 @@ def test_a_database_that_is_restarted_ends_no_search(
     undisturbed: list[tuple[object, ...]],
 ) -> None:
     server: PostgresServer | MariaServer = request.getfixturevalue(kind)
-    timers: list[threading.Timer] = []
-
-    def restart() -> None:
-        server.stop(how)
-        timers.append(later(1.0, server.start))
-
-    watcher = Disturbing(restart)
+    watcher = Disturbing(lambda: server.stop(how), server.start)
     records = run_toy(tmp_path / "run", experiment(server.url), observer=watcher)
-    timers[0].join()
     assert results(records) == undisturbed
     assert watcher.notes[0].startswith("the storage is away (")
     assert watcher.notes[0].endswith("); trying again for 60 s")
@@ -126,19 +117,14 @@ def test_a_database_that_stays_away_ends_the_search_in_one_line_and_it_resumes(
 
 def test_workers_outlast_a_restart_of_the_database(postgresql: PostgresServer, tmp_path: Path) -> None:
     two = {"executor": {"kind": "process", "workers": 2}, "sampler": "grid"}
-    timers: list[threading.Timer] = []
-
-    def restart() -> None:
-        postgresql.stop("immediate")
-        timers.append(later(1.0, postgresql.start))
 
     def told(records: list[TrialRecord]) -> list[str]:
         # Which of two trials is first is a matter of chance, and so is its number.
         return sorted(str(row[1:9]) for row in results(records) if row[1] != "duplicate")
 
     slow = ToyEvaluator(seconds_per_epoch=0.01)
-    records = run_toy(tmp_path / "run", experiment(postgresql.url, **two), slow, observer=Disturbing(restart))
-    timers[0].join()
+    watcher = Disturbing(lambda: postgresql.stop("immediate"), postgresql.start)
+    records = run_toy(tmp_path / "run", experiment(postgresql.url, **two), slow, observer=watcher)
     assert told(records) == told(run_toy(tmp_path / "undisturbed", experiment(None, sampler="grid")))
     assert_whole(postgresql.url, tmp_path / "run", results(records))
 
@@ -220,15 +206,8 @@ def test_a_write_whose_answer_is_lost_is_not_done_twice(
 def test_a_proxy_that_is_restarted_ends_no_search(
     proxy: GrpcProxy, tmp_path: Path, undisturbed: list[tuple[object, ...]]
 ) -> None:
-    timers: list[threading.Timer] = []
-
-    def restart() -> None:
-        proxy.stop()
-        timers.append(later(0.5, proxy.start))
-
-    watcher = Disturbing(restart)
+    watcher = Disturbing(proxy.stop, proxy.start, after=0.5)
     records = run_toy(tmp_path / "run", experiment(proxy.url), observer=watcher)
-    timers[0].join()
     assert results(records) == undisturbed
     assert watcher.notes[1:] == ["the storage is back"]
     assert_whole(proxy.url, tmp_path / "run", undisturbed)
@@ -238,16 +217,10 @@ def test_a_file_that_another_process_holds_is_waited_for(
     tmp_path: Path, undisturbed: list[tuple[object, ...]]
 ) -> None:
     url = f"sqlite:///{tmp_path}/studies.db?timeout=0.1"
-    timers: list[threading.Timer] = []
-
-    def hold() -> None:
-        other = sqlite3.connect(tmp_path / "studies.db", check_same_thread=False)
-        other.execute("BEGIN IMMEDIATE")
-        timers.append(later(1.0, other.close))
-
-    watcher = Disturbing(hold)
+    (tmp_path / "studies.db").touch()
+    other = sqlite3.connect(tmp_path / "studies.db", check_same_thread=False)
+    watcher = Disturbing(lambda: other.execute("BEGIN IMMEDIATE"), other.close)
     records = run_toy(tmp_path / "run", experiment(url), observer=watcher)
-    timers[0].join()
     assert results(records) == undisturbed
     assert watcher.notes == [
         "the storage is away (database is locked); trying again for 60 s",

@@ -16,7 +16,7 @@ from headsearch.errors import RunError
 from headsearch.experiment import load_experiment
 from headsearch.runs import database
 from headsearch.runs import storages as storage
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import open_storage
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 

@@ -2,7 +2,7 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 
 

@@ -71,7 +71,7 @@ def test_hundreds_of_heads_take_seconds():
         for after in range(1, 11)
     ]
     head_cost(configs[0], BASE)
-    started = time.perf_counter()
+    started = time.process_time()
     for config in configs:
         head_cost(config, BASE)
-    assert time.perf_counter() - started < 10.0
+    assert time.process_time() - started < 10.0

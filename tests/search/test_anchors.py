@@ -9,7 +9,7 @@ import pytest
 from headsearch.errors import ExperimentError
 from headsearch.experiment import Experiment, load_experiment
 from headsearch.results.records import TrialRecord
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.search.plan import plan_search
 from headsearch.search.selection import spread
 from headsearch.testing.executors import Watcher

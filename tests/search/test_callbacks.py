@@ -14,7 +14,7 @@ from headsearch.errors import ExperimentError, MissingPackage, RunError
 from headsearch.experiment import parse_experiment
 from headsearch.experiment.callbacks import MlflowSpec, TensorBoardSpec, WandbSpec
 from headsearch.results.records import State, TrialRecord
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.search.callbacks import check_callbacks
 from headsearch.search.callbacks.broadcast import Broadcast
 from headsearch.search.callbacks.tracker import LoggedTrial, Tracker, score_values

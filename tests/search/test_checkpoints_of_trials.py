@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.ledger import Ledger
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment

@@ -10,7 +10,7 @@ from headsearch.errors import InfeasibleHead, RunError
 from headsearch.experiment import Experiment
 from headsearch.results.ranking import heads_tried, rank
 from headsearch.results.records import TrialRecord
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.ledger import Ledger
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.stopping import SuccessiveHalving

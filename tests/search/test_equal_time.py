@@ -10,7 +10,7 @@ import pytest
 from headsearch.errors import ExperimentError
 from headsearch.experiment import Experiment, load_experiment
 from headsearch.results.records import TrialRecord
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.search.plan import plan_search
 from headsearch.testing.executors import Watcher
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment, toy_materials

@@ -11,7 +11,7 @@ import pytest
 from headsearch.cores import cores
 from headsearch.errors import RunError
 from headsearch.experiment import RaySpec, SlurmSpec
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.executors import Executor, InlineExecutor
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.process import ProcessExecutor
@@ -37,11 +37,6 @@ def inline(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
 
 def process(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
     return contextlib.nullcontext(ProcessExecutor([Placement(1)] * 2, max_retries=max_retries, timeout=600.0))
-
-
-def impatient(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
-    """Trials last longer than this."""
-    return contextlib.nullcontext(ProcessExecutor([Placement(1)] * 2, max_retries=max_retries, timeout=2.0))
 
 
 def ray(run: Path, max_retries: int) -> AbstractContextManager[Executor]:
@@ -97,11 +92,7 @@ def test_lost_workers_are_replaced(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_lost_workers(make, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [pytest.param(impatient, id="process"), *SLOW_ON_CLUSTERS[2:]],
-    indirect=True,
-)
+@pytest.mark.parametrize("make", SLOW_ON_CLUSTERS[1:], indirect=True)
 def test_a_head_is_not_blamed_for_neighbours_on_its_gpu(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_shared_gpu(make, tmp_path, workers=2)
 

@@ -21,11 +21,11 @@ from headsearch.results.ranking import rank
 from headsearch.results.records import TrialRecord
 from headsearch.results.spending import spending
 from headsearch.results.standings import standings
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.scoring.zero_cost_scores import FILE_NAME, read_scores
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.search.plan import plan_search
-from headsearch.search.session import sized_by_time
+from headsearch.search.sizing import sized_by_time
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, toy_experiment, toy_materials
 from headsearch.testing.toy_search import run_toy as run

@@ -10,9 +10,9 @@ import pytest
 from headsearch.errors import ExperimentError
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.results.allocation import further_seeds
-from headsearch.runs.reading import read_records, read_run
+from headsearch.runs.run import read_records, read_run
 from headsearch.search.observer import Observer, SearchStatus
-from headsearch.search.session import as_begun
+from headsearch.search.sizing import as_begun
 from headsearch.testing.executors import Watcher
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from holding import HELD, PatientToy, StoppedClock
 
 from headsearch.cores import cores
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, ProcessSpec, load_experiment
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
+from headsearch.search.executors import TrainingSource, leading
 from headsearch.search.executors.placement import (
     Placement,
     divide,
@@ -62,7 +64,7 @@ def alive(process: int) -> bool:
     return state != "Z"
 
 
-def gone(found: list[int], seconds: float = 20) -> bool:
+def gone(found: list[int], seconds: float = 120) -> bool:
     deadline = time.monotonic() + seconds
     while any(map(alive, found)) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -93,19 +95,17 @@ def kill_at_random(tmp_path: Path, kills: int) -> None:
     killed: set[int] = set()
 
     class Killer(Observer):
-        due = 0.0
-
-        def training_progress(self, training: Training, *_: object) -> None:
-            now = time.monotonic()
-            if now >= self.due and len(killed) < kills:
-                # The worker that speaks is at work; where in its trial it is by now is chance.
+        def rung_reached(self, *_: object) -> None:
+            if len(killed) < kills and rng.random() < 0.5:
+                # The worker that speaks is at work; where in their trials all are by now is chance.
                 victims = [pid for pid in workers_of(os.getpid()) if pid not in killed]
                 if victims:
                     time.sleep(rng.uniform(0, 0.03))
                     victim = rng.choice(victims)
                     os.kill(victim, signal.SIGKILL)
                     killed.add(victim)
-                    self.due = now + rng.uniform(0, 0.1)
+
+        training_progress = rung_reached
 
         def note(self, text: str) -> None:
             notes.append(text)
@@ -135,7 +135,11 @@ def test_fifty_killed_workers_lose_nothing(tmp_path: Path) -> None:
     kill_at_random(tmp_path, 50)
 
 
-def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = StoppedClock()
+    monkeypatch.setattr(leading, "time", clock)
     notes: list[str] = []
     halted: list[int] = []
 
@@ -145,18 +149,41 @@ def test_a_worker_that_hangs_is_replaced_and_its_trial_resumed(tmp_path: Path) -
                 # As a worker that waits for a broken device: it neither ends nor says anything.
                 halted.extend(workers_of(os.getpid()))
                 os.kill(halted[0], signal.SIGSTOP)
+                clock.now += 601
 
         def note(self, text: str) -> None:
             notes.append(text)
 
-    experiment = processes({"workers": 1, "timeout": 1.0}, trials=1, finalists=0, replicates=1)
-    records = run_toy(tmp_path / "run", experiment, SLOW_TOY, observer=Halting())
+    experiment = processes({"workers": 1, "timeout": 600.0}, trials=1, finalists=0, replicates=1)
+    records = run_toy(tmp_path / "run", experiment, observer=Halting())
     assert notes == [
-        "trial 1: its worker gave no sign of life for 1 s; another takes it up from its checkpoint"
+        "trial 1: its worker gave no sign of life for 600 s; another takes it up from its checkpoint"
     ]
     assert gone(halted, 0)
     undisturbed = toy_experiment(trials=1, finalists=0, replicates=1, sampler="grid")
     assert scores(records) == scores(run_toy(tmp_path / "undisturbed", undisturbed))
+
+
+def test_a_trial_that_waits_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = StoppedClock()
+    monkeypatch.setattr(leading, "time", clock)
+    attend = leading._attend
+
+    def slowly(worker: leading.Worker, source: TrainingSource) -> None:
+        attend(worker, source)
+        clock.now += 500
+
+    monkeypatch.setattr(leading, "_attend", slowly)
+    notes: list[str] = []
+
+    class Waiting(Observer):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    experiment = processes({"workers": 1, "timeout": 600.0}, trials=1, finalists=0, replicates=1)
+    records = run_toy(tmp_path / "run", experiment, PatientToy(), observer=Waiting())
+    assert {record.state for record in records} == {"complete"}
+    assert notes == [f"trial {record.number} waits for its turn" for record in records]
 
 
 SEARCH = """
@@ -164,7 +191,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from headsearch.testing.toy import ToyEvaluator
+from holding import HoldingToy
 from headsearch.testing.toy_search import run_toy, toy_experiment
 experiment = toy_experiment(trials=12, finalists=12, replicates=2, sampler="grid", executor={"kind": "process", "workers": 2})
 out = Path(sys.argv[1])
@@ -174,7 +201,7 @@ if sys.argv[2] == "Ctrl-C while workers are killed":
         os.kill(os.getpid(), signal.SIGINT)
         kill_group(*args)
     os.killpg = interrupted
-run_toy(out, experiment, ToyEvaluator(seconds_per_epoch=0.02), resume=out.exists())
+run_toy(out, experiment, HoldingToy(first=3))
 """
 
 
@@ -196,10 +223,12 @@ def test_workers_end_with_the_coordinator_and_the_search_resumes(tmp_path: Path,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     deadline = time.monotonic() + 300
-    while len(list(out.glob("trials/*/epochs.txt"))) < 5 and time.monotonic() < deadline:
+    while len(list(out.glob(f"trials/*/{HELD}"))) < 2:
         assert search.poll() is None, search.communicate()[1]
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     workers = workers_of(search.pid)
     assert len(workers) == 2
@@ -212,7 +241,7 @@ def test_workers_end_with_the_coordinator_and_the_search_resumes(tmp_path: Path,
             os.killpg(search.pid, signal.SIGINT)
     else:
         search.send_signal(signal.Signals[end])
-    _, errors = search.communicate(timeout=60)
+    _, errors = search.communicate(timeout=300)
     assert search.returncode != 0
     assert gone(workers)
     if end == "Ctrl-C":

@@ -23,7 +23,7 @@ from processes import Started
 from headsearch.cores import cores
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import RaySpec, load_experiment, parse_experiment
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.executors.placement import check_device
 from headsearch.search.executors.ray_cluster import check_room, connected, room
 from headsearch.search.observer import Observer, SearchStatus

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from interrupting import InterruptingInside
 from headsearch.errors import ExperimentError, RunError, SpaceError
 from headsearch.results.records import TrialRecord
 from headsearch.runs.database import Database
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.runs.storages import close_storage, open_storage, sqlite_url
 from headsearch.search import session
 from headsearch.search.ledger import Ledger
@@ -156,7 +155,7 @@ def test_both_readers_agree_and_one_needs_no_optuna(tmp_path: Path) -> None:
     assert records == Ledger(storage, "toy", labels=True).records
     close_storage(storage)
     code = (
-        "import sys\nfrom headsearch.runs.reading import read_records\n"
+        "import sys\nfrom headsearch.runs.run import read_records\n"
         "print(len(read_records(sys.argv[1])), *(m for m in ('optuna', 'torch', 'pandas', 'sqlalchemy') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)
@@ -339,14 +338,22 @@ def test_ctrl_c_loses_nothing_that_is_finished(tmp_path: Path, sampler: str) -> 
     assert results(records) == results(undisturbed)
 
 
+KILLS = 5
 KILLED = """
-import sys
+import signal, sys
 from pathlib import Path
+from headsearch.search.observer import Observer
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import run_toy, toy_experiment
 experiment = toy_experiment(trials=8, finalists=2, replicates=2)
-out = Path(sys.argv[1])
-run_toy(out, experiment, ToyEvaluator(seconds_per_epoch=0.004), resume=out.exists())
+out, seconds = Path(sys.argv[1]), float(sys.argv[2])
+class Doomed(Observer):
+    def training_started(self, training, status):
+        # Start-up takes most of a session's time; a kill should hit the search as often as not. Its own timer kills it as SIGKILL does,
+        # and so soon that it cannot have ended, however busy the machine is.
+        if seconds and not signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+run_toy(out, experiment, ToyEvaluator(seconds_per_epoch=0.012), resume=out.exists(), observer=Doomed())
 """
 
 
@@ -354,39 +361,21 @@ def test_a_search_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(tm
     undisturbed = run(tmp_path / "undisturbed", toy_experiment(trials=8, finalists=2, replicates=2))
     out = tmp_path / "run"
     rng = random.Random(0)
-    kills = 0
     finished: list[tuple[object, ...]] = []
-    while True:
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(out)], stderr=subprocess.PIPE, text=True
+    for seconds in (*(rng.uniform(0.001, 0.25) for _ in range(KILLS)), 0.0):
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED, str(out), str(seconds)], capture_output=True, text=True
         )
-        # Start-up takes most of a session's time; a kill should hit the search as often as not.
-        grown = len(list(out.glob("trials/*")))
-        deadline = time.monotonic() + 60
-        while (
-            process.poll() is None
-            and len(list(out.glob("trials/*"))) <= grown
-            and time.monotonic() < deadline
-        ):
-            time.sleep(0.005)
-        if kills < 5:
-            time.sleep(rng.uniform(0, 0.25))
-            process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, errors
-        kills += 1
+        assert process.returncode == (-signal.SIGALRM if seconds else 0), process.stderr
         so_far = [row for row in results(read_records(out)) if row[1] != "running"]
         assert so_far[: len(finished)] == finished
         finished = so_far
-    assert kills >= 3
     records = read_records(out)
     assert results(records) == results(undisturbed)
     # Resumed from checkpoints: at most the epoch that was cut short is trained again.
     epochs = sum(len((path / "epochs.txt").read_text().split()) for path in (out / "trials").iterdir())
     budget = 9 * sum(r.state == "complete" for r in records)
-    assert budget <= epochs <= budget + kills
+    assert budget <= epochs <= budget + KILLS
 
 
 def test_in_a_database_a_trial_begins_and_ends_in_one_transaction_each(tmp_path: Path) -> None:

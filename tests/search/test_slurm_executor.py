@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from holding import HELD, StoppedClock
 
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment, SlurmSpec
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.search.checks import check_experiment
+from headsearch.search.executors import leading
 from headsearch.search.executors.placement import check_device
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import ToyEvaluator
@@ -71,7 +73,12 @@ def test_a_job_that_is_preempted_costs_no_try(slurm: None, tmp_path: Path) -> No
     assert queue() == []
 
 
-def test_a_job_that_hangs_is_cancelled_and_replaced(slurm: None, tmp_path: Path) -> None:
+def test_a_job_that_hangs_is_cancelled_and_replaced(
+    slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = StoppedClock()
+    monkeypatch.setattr(leading, "time", clock)
+
     class Halting(Notes):
         halted = False
 
@@ -79,11 +86,12 @@ def test_a_job_that_hangs_is_cancelled_and_replaced(slurm: None, tmp_path: Path)
             if training.number == 1 and not self.halted:
                 self.halted = True
                 subprocess.run(["scontrol", "suspend", *queue()], check=True)
+                clock.now += 601
 
     watcher = Halting()
-    records = run_toy(tmp_path / "run", jobs({"timeout": 1.0}), SLOW_TOY, observer=watcher)
+    records = run_toy(tmp_path / "run", jobs({"timeout": 600.0}), SLOW_TOY, observer=watcher)
     assert watcher.notes == [
-        "trial 1: its worker gave no sign of life for 1 s; another takes it up from its checkpoint"
+        "trial 1: its worker gave no sign of life for 600 s; another takes it up from its checkpoint"
     ]
     assert scores(records) == undisturbed(tmp_path)
 
@@ -91,11 +99,11 @@ def test_a_job_that_hangs_is_cancelled_and_replaced(slurm: None, tmp_path: Path)
 SEARCH = """
 import sys
 from pathlib import Path
-from headsearch.testing.toy import ToyEvaluator
+from holding import HoldingToy
 from headsearch.testing.toy_search import run_toy, toy_experiment
 executor = {"kind": "slurm", "workers": 2}
 experiment = toy_experiment(trials=2, finalists=0, replicates=1, sampler="grid", executor=executor)
-run_toy(Path(sys.argv[1]), experiment, ToyEvaluator(seconds_per_epoch=0.2))
+run_toy(Path(sys.argv[1]), experiment, HoldingToy(first=0))
 """
 
 
@@ -103,16 +111,20 @@ run_toy(Path(sys.argv[1]), experiment, ToyEvaluator(seconds_per_epoch=0.2))
 def test_jobs_end_with_the_coordinator_and_the_search_resumes(slurm: None, tmp_path: Path, end: str) -> None:
     out = tmp_path / "run"
     search = subprocess.Popen(
-        [sys.executable, "-c", SEARCH, str(out)], stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-c", SEARCH, str(out)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("trials/*/epochs.txt"))) < 2 and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300
+    while len(list(out.glob(f"trials/*/{HELD}"))) < 2:
         assert search.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     assert len(queue()) == 2
     # As a terminal does it: to the whole group.
     os.killpg(search.pid, signal.Signals[end])
-    assert search.wait(60) != 0
+    assert search.wait(300) != 0
     while end == "SIGKILL" and queue() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert queue() == []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from headsearch.runs.reading import read_records
+from headsearch.runs.run import read_records
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
 
 KILLS = 250

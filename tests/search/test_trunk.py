@@ -10,7 +10,7 @@ import pytest
 from headsearch.errors import RunError
 from headsearch.results.records import TrialRecord
 from headsearch.results.spending import spending
-from headsearch.runs.reading import read_run
+from headsearch.runs.run import read_run
 from headsearch.testing.toy import ToyEvaluator
 from headsearch.testing.toy_search import results, run_toy, toy_experiment
 from headsearch.training.trial import TRUNK, Training, TrainingContext, TrainingResult

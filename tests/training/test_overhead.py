@@ -92,12 +92,18 @@ def test_steps_with_and_without_take_turns_and_slow_ones_are_few(monkeypatch: py
 
 
 def test_the_time_of_a_step_is_that_of_the_clock(tmp_path: Path) -> None:
+    waited: list[float] = []
+
     class Waiting(Working):
         def step(self, views: Sequence[Tensor], step: int) -> Tensor:
+            begun = time.perf_counter()
             time.sleep(0.05)
+            waited.append(time.perf_counter() - begun)
             return views[0]
 
-    assert step_seconds(Waiting(0), [torch.rand(2, 2)]) == pytest.approx(0.05, rel=0.5)  # type: ignore[arg-type]
+    found = step_seconds(Waiting(0), [torch.rand(2, 2)])  # type: ignore[arg-type]
+    # At most as long as the slowest, and a moment between two looks at the clock.
+    assert min(waited) <= found <= 1.5 * max(waited)
 
 
 @pytest.mark.gpu

@@ -208,7 +208,7 @@ def test_a_rank_that_dies_or_fails_ends_the_trial_which_can_be_taken_up(
     assert isinstance(outcome, Failed)
     assert (outcome.reason, outcome.kind) == (reason, kind)
     assert ("in fails" in outcome.details) == (trouble is fails), "where a rank raised it is told"
-    assert time.monotonic() - begun < 60, "nobody waits for a rank that is gone"
+    assert time.monotonic() - begun < 300, "nobody waits for a rank that is gone"
     assert multiprocessing.active_children() == []
     assert [scores.epoch for scores in context.reported] == [2]
     again = Context()

@@ -16,7 +16,7 @@ from headsearch.data.sets import Dataset, MemoryImages
 from headsearch.heads import parse_head
 from headsearch.heads.build import build_head
 from headsearch.methods import build_method
-from headsearch.methods.hssl import Student
+from headsearch.methods.hssl import HSSL, Student
 from headsearch.scoring.discrepancy import MEASURES
 from headsearch.scoring.quality import QUALITIES, qualities
 from headsearch.training.scorer import Scorer
@@ -45,9 +45,9 @@ def scorer() -> Scorer:
     return Scorer(dataset, views, discrepancy="cka.tokens.output", labels=True, seed=3)
 
 
-def student_with(base: Base, *heads: dict[str, object]) -> Student:
+def student_with(base: Base, *heads: dict[str, object]) -> Student[Base]:
     torch.manual_seed(1)
-    return Student(
+    return HSSL.make_student(
         base, [build_head(parse_head(head), base.info) for head in heads], build_method("mocov3", width=16)
     )
 

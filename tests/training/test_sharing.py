@@ -94,7 +94,7 @@ def test_a_training_that_found_its_gpu_full_is_tried_again_when_the_neighbour_ha
 
     evaluate = Filling()
     assert SharedGPU("gpu", waits).train(evaluate) == "done"
-    assert beside.wait(timeout=10) != 0
+    assert beside.wait(timeout=120) != 0
     assert len(evaluate.tensors) == 2
     assert said[:3] == ["found its GPU full, and waits until it can be tried again alone", "", ""]
     assert set(said[3:]) <= {""}
@@ -126,13 +126,13 @@ def test_neighbours_that_stay_are_not_waited_for_forever(
 
 def test_trainings_run_side_by_side_until_one_must_be_alone_and_new_ones_wait_for_it() -> None:
     order: list[str] = []
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=120)
     first_may_end, second_tried = threading.Event(), threading.Event()
     second_waits, third_waits = threading.Event(), threading.Event()
 
     def first() -> None:
         both.wait()
-        assert first_may_end.wait(10)
+        assert first_may_end.wait(120)
         order.append("first")
 
     def second() -> None:
@@ -140,29 +140,29 @@ def test_trainings_run_side_by_side_until_one_must_be_alone_and_new_ones_wait_fo
             second_tried.set()
             both.wait()
             raise torch.OutOfMemoryError(FULL)
-        assert third_waits.wait(10)
+        assert third_waits.wait(120)
         order.append("second, alone")
 
     threads = [
         in_thread(lambda: SharedGPU("gpu", lambda why: None).train(first)),
         in_thread(lambda: SharedGPU("gpu", lambda why: second_waits.set()).train(second)),
     ]
-    assert second_waits.wait(10)
+    assert second_waits.wait(120)
     threads.append(
         in_thread(
             lambda: SharedGPU("gpu", lambda why: third_waits.set()).train(lambda: order.append("third"))
         )
     )
-    assert third_waits.wait(10)
+    assert third_waits.wait(120)
     assert order == []
     first_may_end.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
     assert order == ["first", "second, alone", "third"]
 
 
 def test_two_that_found_their_gpu_full_are_tried_again_one_after_the_other() -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=120)
     at_work: list[int] = []
     most: list[int] = []
 
@@ -185,7 +185,7 @@ def test_two_that_found_their_gpu_full_are_tried_again_one_after_the_other() -> 
         for number in range(2)
     ]
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
     assert most == [1, 1]
 
 

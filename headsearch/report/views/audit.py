@@ -1,4 +1,4 @@
-"""The audit of a run: whether its stages, rungs, seeds and measures agree, each question with its answer and what it rests on."""
+"""The audit of a run: whether its stages, rungs, seeds and measures agree. Each question has an answer and the comparisons behind it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TITLE = "Audit"
 
 
 def audit(view: Run) -> Child:
-    """The section of it. The audit takes seconds, so it waits until nobody is at work: every new trial would change it."""
+    """Its section of the page. It takes seconds, and every new trial would change it, so it is left out while the search is at work."""
     if view.at_work:
         told = "While the search runs, use a terminal: headsearch audit " + str(view.path)
         return card(TITLE, empty(told), wide=True)

@@ -1,4 +1,4 @@
-"""Several heads, of one run or of several: their curves, their scores, and in what their configs differ."""
+"""Several heads of one run or more: their curves, their scores, and the differences between their configs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headsearch.results.text import UNKNOWN, duration, number
 from headsearch.runs.run import Run
 
 MOST = 7
-"""Heads that can be told apart in one figure."""
+"""How many heads can be told apart in one figure."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Chosen:
 
 
 def compare(views: Sequence[Run], chosen: Sequence[tuple[int, str]]) -> list[Child]:
-    """The view: runs against each other where there are several, and the chosen heads, as (position of the run, head id)."""
+    """The view: the runs, if there are several, and the chosen heads, each given as (position of its run, head id)."""
     heads = [
         Chosen(run, views[run], head_id, len(views) > 1)
         for run, head_id in chosen[:MOST]

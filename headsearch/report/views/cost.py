@@ -1,4 +1,4 @@
-"""What the search has cost, and what it was spared."""
+"""What the search has cost, and what it saved."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Line:
 
 
 def curves(lines: Sequence[Line], *, budget: int, prefix: str) -> Child:
-    """The figures of what was measured of any of the trainings; None where nothing was. Their ids begin with `prefix`."""
+    """A figure for each measure that any of the trainings has; None if there is none. Their ids begin with `prefix`."""
     drawn = []
     for name, (title, axis, points) in _MEASURES.items():
         known = [Series(line.name, found, line.style) for line in lines if (found := points(line))]

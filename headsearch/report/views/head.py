@@ -1,4 +1,4 @@
-"""One head: what it is, how it trained against the controls, and what it takes to use it."""
+"""One head: what it is, how it trained compared with the controls, and how to use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What matters: which parameters of the space go with good scores, and how much can be said about it."""
+"""What matters: which parameters of the space explain the scores, and how certain that is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headsearch.results.importance import ENOUGH, Importance, importances
 from headsearch.runs.run import Run
 
 SHOWN = 6
-"""Parameters whose marginals are drawn, for each objective."""
+"""For each objective, how many parameters have their marginals drawn."""
 
 
 def matters(view: Run) -> list[Child]:

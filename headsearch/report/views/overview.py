@@ -1,4 +1,4 @@
-"""How the search stands, what it has found, and every head in one picture."""
+"""The state of the search, what it has found, and every head in one picture."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CONDITIONS = {
 SHOWN = 12
 """Heads in the ranking of the overview."""
 LET_GO = 50
-"""Heads shown of those that were let go."""
+"""How many of the dropped heads are shown."""
 _RANKING_NOTE = (
     "By the label-free score, joined by the probe where trainings are at least half as long as the real pretraining. Controls have no "
     "rank. A gain is over the control none, with its 95% interval for that head alone"
@@ -81,7 +81,7 @@ def condition(view: Run) -> Component:
 
 
 def problems(view: Run) -> Child:
-    """What could not be read, where there is any."""
+    """What could not be read, if anything."""
     if not view.problems:
         return None
     shown = [html.Li(line) for line in view.problems[:8]]
@@ -208,7 +208,7 @@ def best(view: Run) -> tuple[list[RankRow], int]:
 
 
 def _departed(view: Run, links: Links) -> Child:
-    """Heads that a funnel let go before they could be ranked. Without a funnel they are the stopped ones, which the chips above lead to."""
+    """Heads that a funnel dropped before they could be ranked. Without a funnel these are the stopped trials, which the chips above link to."""
     if view.passage is None or not view.departed:
         return None
     rows: list[Sequence[Child]] = [

@@ -1,4 +1,4 @@
-"""Every trial with its state and the reason for it: filtered, sorted, a page at a time."""
+"""Every trial with its state and the reason: filtered, sorted, a page at a time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ USUAL = tuple(name for name, column in FIELDS.items() if column.usual)
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of the table: as it stands in the address of the page, so that it can be linked to."""
+    """What the table should show. It is part of the page's address, so that it can be linked to."""
 
     text: str = ""
     """Part of a head's name or of a reason."""
@@ -71,7 +71,7 @@ class Query:
 
     @classmethod
     def parse(cls, search: str | None) -> Query:
-        """From the query string of an address. What makes no sense is left out."""
+        """From the query string of an address. Invalid parts are ignored."""
         given = parse_qs((search or "").removeprefix("?"))
 
         def one(name: str) -> str:
@@ -136,7 +136,7 @@ def trials(view: Run, query: Query, links: Links, *, page: int | None = PAGE) ->
 
 
 def select(view: Run, query: Query) -> list[dict[str, Any]]:
-    """The rows that answer a query, in its order; what is unknown comes last either way."""
+    """The rows that match a query, in its order; unknown values come last in either direction."""
     wanted = query.text.casefold()
     kept = [
         record
@@ -156,7 +156,7 @@ def select(view: Run, query: Query) -> list[dict[str, Any]]:
 
 
 def timed_rows(view: Run, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """The rows of some trials, with the time that the study knows of those that do not tell theirs."""
+    """The rows of some trials. If a trial did not record its time, the study's is taken."""
     rows = trial_rows(records)
     for row in rows:
         if row["seconds"] is None:

@@ -108,7 +108,7 @@ class MlflowCallback(Tracker):
 
     def _conclude(self) -> None:
         """What the search came to: figures of the winner, the verdict, and the report."""
-        from headsearch.runs.reading import read_run
+        from headsearch.runs.run import read_run
 
         found = read_run(self._folder)
         winner = found.ranked[0] if found.ranked else None

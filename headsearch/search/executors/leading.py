@@ -156,13 +156,24 @@ def _attend(worker: Worker, source: TrainingSource) -> None:
         return
     training = worker.training
     assert training is not None, "a worker speaks of its training"
+    if isinstance(message, Ended):
+        worker.training = None
+        source.settle(training, message.outcome)
+        return
+    go_on = pass_on(message, training, source)
+    if go_on is not None:
+        worker.tell(go_on)
+
+
+def pass_on(
+    message: Waits | Progressed | Reported, training: Training, source: TrainingSource
+) -> bool | None:
+    """Tell what a worker says of its training; whether the training goes on, where it waits to be told."""
     match message:
         case Waits(why):
             source.waits(training, why)
         case Progressed(epoch, epochs, loss, images_per_second):
             source.progress(training, epoch, epochs, loss, images_per_second)
         case Reported(place, scores):
-            worker.tell(source.report(training, place, scores))
-        case Ended(outcome):
-            worker.training = None
-            source.settle(training, outcome)
+            return source.report(training, place, scores)
+    return None

@@ -32,11 +32,11 @@ from ray.tune.search import Searcher
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import RaySpec
 from headsearch.search.executors import Failed, Outcome, Stopped, TrainingSource
-from headsearch.search.executors.leading import START_SECONDS
+from headsearch.search.executors.leading import START_SECONDS, pass_on
 from headsearch.search.executors.placement import Placement
 from headsearch.search.executors.ray_cluster import cluster_nodes, room
 from headsearch.search.executors.ray_trial import MARKER, MESSAGE, Assignment, run_trial
-from headsearch.search.executors.worker import Ended, Progressed, Reported, Waits
+from headsearch.search.executors.worker import Ended
 from headsearch.training.trial import CHECKPOINTS, Evaluate, Training
 
 LISTENING_SECONDS = 1.0
@@ -306,16 +306,11 @@ class _Decisions(_Stateless, TrialScheduler):
         training = search.running[trial.trial_id]
         search.alive(trial, search.spec.timeout)
         with _own_errors():
-            match result[MESSAGE]:
-                case Waits(why):
-                    search.source.waits(training, why)
-                case Progressed(epoch, epochs, loss, images_per_second):
-                    search.source.progress(training, epoch, epochs, loss, images_per_second)
-                case Reported(place, scores):
-                    if not search.source.report(training, place, scores):
-                        search.outcomes[trial.trial_id] = Stopped()
-                case Ended(outcome):
-                    search.outcomes[trial.trial_id] = outcome
+            message = result[MESSAGE]
+            if isinstance(message, Ended):
+                search.outcomes[trial.trial_id] = message.outcome
+            elif pass_on(message, training, search.source) is False:
+                search.outcomes[trial.trial_id] = Stopped()
         stop = trial.trial_id in search.outcomes
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
