@@ -175,21 +175,20 @@ def blank(*, x: str | None, y: str | None, height: int) -> go.Figure:
 
 
 def _stopped(figure: go.Figure, view: Run, styles: Mapping[str, tuple[str, str]]) -> None:
-    found = [
-        (record, x, y)
-        for record in view.records
-        if record.state == "stopped" and record.rungs and record.stage == "proxy"
-        if (x := record.rungs[-1].discrepancy) is not None
-        and (y := _scored(view, record.rungs[-1])) is not None
-    ]
     # A trace a family: a marker for each point would take plotly seconds to check.
-    for family in dict.fromkeys(record.config.family for record, _, _ in found):
-        group = [entry for entry in found if entry[0].config.family == family]
+    families: dict[str, list[tuple[TrialRecord, float, float]]] = defaultdict(list)
+    for record in view.records:
+        if record.state != "stopped" or not record.rungs or record.stage != "proxy":
+            continue
+        x, y = record.rungs[-1].discrepancy, _scored(view, record.rungs[-1])
+        if x is not None and y is not None:
+            families[record.config.family].append((record, x, y))
+    for place, (family, group) in enumerate(families.items()):
         colour, marker = styles[family]
         figure.add_scatter(
             name="stopped early, at its last rung",
             legendgroup="stopped",
-            showlegend=group[0] is found[0],
+            showlegend=place == 0,
             x=_array([short(x) for _, x, _ in group]),
             y=_array([short(y) for _, _, y in group]),
             mode="markers",

@@ -88,10 +88,12 @@ def spending(records: Iterable[TrialRecord], *, budget: int, clock: Mapping[int,
     """
     listed = sorted(records, key=lambda record: record.number)
     trained = [record for record in listed if record.state != "duplicate"]
-    late = ("replicates", "equal-time", "anchor")
-    others = (part for part in map(part_of, trained) if part not in late)
-    names = dict.fromkeys(("trunk", "controls", "heads", *others, *late))
-    parts = [_part(name, [r for r in trained if part_of(r) == name], budget, clock) for name in names]
+    groups: dict[str, list[TrialRecord]] = {"trunk": [], "controls": [], "heads": []}
+    for record in trained:
+        groups.setdefault(part_of(record), []).append(record)
+    for late in ("replicates", "equal-time", "anchor"):
+        groups[late] = groups.pop(late, [])
+    parts = [_part(name, group, budget, clock) for name, group in groups.items()]
 
     # A head that leaves a joint run saves no epoch: the others go on.
     proxies = [record for record in trained if record.stage == "proxy"]
