@@ -3,9 +3,11 @@
     python benchmarks/limit.py [--base vit_small_patch16_224 ...] [--device cuda] [--batch-size 256] [--compile] [--rounds 9] [--quick] [--json]
 
 The least is what no pairing can do without: two forward and backward passes of the bare timm model (the student's views) and two forward passes (the
-teacher's); with a head, the same of the head alone on a map that is there. Projectors, losses, the optimiser and the teacher's average are in the step and not in the
-least. Both are timed in turns, each a given number of times; the ratio is the median over rounds. FLOPs are counted by torch for one forward pass, and a
-backward pass counts as two. On a GPU that is known, their share of its dense bfloat16 peak is shown.
+teacher's); with a head, the same of the head alone on a map that is there. Projectors with their losses, the optimiser and the teacher's average are in
+the step and not in the least: any trainer of this method has them. Each is timed by itself too, and shown as a share of the step; `accounted` adds them
+to the least, and what it lacks of 1 is what the step could save without doing less. All are timed in turns, on a CPU by the processor's time; shares are
+medians over rounds. FLOPs are counted by torch for one forward pass, and a backward pass counts as two. On a GPU that is known, their share of its dense
+bfloat16 peak is shown.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from headsearch.experiment import parse_experiment
 from headsearch.heads.build import build_head
 from headsearch.heads.cost import HeadCost
 from headsearch.heads.registry import parse_head
+from headsearch.methods.hssl import paired_loss, split
 from headsearch.scoring.cost import head_cost
 from headsearch.testing.tiny import Context, training
 from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.trainer import Trainer
 
 BASES: dict[str, tuple[dict[str, Any], int]] = {
     "vit_tiny_patch16_224": ({"patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}, 16),
@@ -42,12 +46,40 @@ HEAD = {"convnext": {"depth": 3}}
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of `work`, until the device has done it."""
-    begun = time.perf_counter()
+    """Time of `work`: on a CPU the processor's, for what else a machine does must not count; on a GPU until it has done it."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    begun = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - begun
+    return clock() - begun
+
+
+def on_top(trainer: Trainer, batch_size: int) -> dict[str, Callable[[], object]]:
+    """What a step does beside its networks. The optimiser comes first: it takes the gradients of the last step, which the projectors' replace."""
+    hssl, branches = trainer.hssl, [*trainer.hssl.student.base_branches, *trainer.hssl.student.head_branches]
+    widths = [next(branch.parameters()).shape[1] for branch in branches]
+    embeddings = [
+        torch.randn(2 * batch_size, width, device=trainer.device, requires_grad=True) for width in widths
+    ]
+
+    def projectors() -> None:
+        trainer.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(
+            trainer.device.type, dtype=trainer.autocast_dtype, enabled=trainer.autocast_dtype is not None
+        ):
+            outputs = [branch(x) for branch, x in zip(branches, embeddings, strict=True)]
+            with torch.no_grad():
+                target = hssl.teacher.projectors[0](embeddings[-1])
+            (method,) = hssl.methods
+            targets = method.targets([half.float() for half in target.chunk(2)])
+            paired_loss(split(outputs, 2), targets, method.loss).backward()
+
+    return {
+        "optimiser": trainer.optimizer.step,
+        "average": lambda: hssl.update_teacher(0.99),
+        "projectors": projectors,
+    }
 
 
 def measure(model: str, head: dict[str, Any] | None, options: argparse.Namespace) -> dict[str, Any]:
@@ -58,7 +90,12 @@ def measure(model: str, head: dict[str, Any] | None, options: argparse.Namespace
             "base": {"model": model, "kwargs": kwargs},
             "data": {"dataset": "digits", "image_size": size, "labels": "none"},
             "method": {"name": "mocov3"},
-            "proxy": {"epochs": 100, "batch_size": options.batch_size, "device": options.device},
+            "proxy": {
+                "epochs": 100,
+                "batch_size": options.batch_size,
+                "device": options.device,
+                "compile": options.compile,
+            },
         }
     )
     evaluate = ProxyEvaluator(experiment)
@@ -67,10 +104,6 @@ def measure(model: str, head: dict[str, Any] | None, options: argparse.Namespace
         run = evaluate.start(training(Path(folder), config), Context())
     trainer, info = run.trainer, evaluate.inputs.info
     device, dtype = trainer.device, trainer.autocast_dtype
-    if options.compile:
-        for network in (trainer.hssl.student, trainer.hssl.teacher):
-            for module in (network.base, *network.heads):
-                module.compile()
     views = [torch.randn(options.batch_size, 3, size, size, device=device) for _ in range(2)]
     views = [view.to(memory_format=torch.channels_last) for view in views]
     sized = {**kwargs, "img_size": size} if "vit" in model else kwargs
@@ -86,7 +119,7 @@ def measure(model: str, head: dict[str, Any] | None, options: argparse.Namespace
     for part in bare:
         part.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if options.compile:
-            part.compile()
+            part.compile(isolate_recompiles=True)
 
     def least() -> None:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
@@ -102,16 +135,23 @@ def measure(model: str, head: dict[str, Any] | None, options: argparse.Namespace
         "least": least,
         "step": lambda: trainer.step(views, next(steps)),
     }
-    for work in contenders.values():
+    beside = on_top(trainer, options.batch_size)
+    for work in (*contenders.values(), *beside.values()):
         for _ in range(2):
             seconds(work, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    rounds: list[dict[str, float]] = []
     for turn in range(options.rounds):
-        for name in sorted(contenders, reverse=bool(turn % 2)):
-            taken[name].append(seconds(contenders[name], device))
-    step = statistics.median(taken["step"])
+        order = [*sorted(contenders, reverse=bool(turn % 2)), *beside]
+        rounds.append({name: seconds((contenders | beside)[name], device) for name in order})
+    step = statistics.median(taken["step"] for taken in rounds)
+
+    def of_the_step(*parts: str) -> float:
+        return round(
+            statistics.median(sum(taken[part] for part in parts) / taken["step"] for taken in rounds), 3
+        )
+
     flops = 8 * (info.flops + cost.flops) * options.batch_size
     peak = next(
         (PEAK[name] for name in PEAK if device.type == "cuda" and name in torch.cuda.get_device_name(device)),
@@ -123,12 +163,9 @@ def measure(model: str, head: dict[str, Any] | None, options: argparse.Namespace
         "head": None if head is None else config.family,
         "compiled": options.compile,
         "precision": "float32" if dtype is None else "bfloat16",
-        "of_the_least": round(
-            statistics.median(
-                least / whole for least, whole in zip(taken["least"], taken["step"], strict=True)
-            ),
-            3,
-        ),
+        "of_the_least": of_the_step("least"),
+        **{part: of_the_step(part) for part in beside},
+        "accounted": of_the_step("least", *beside),
         "images_per_second": round(options.batch_size / step, 1),
         "teraflops": round(flops / step / 1e12, 3),
         "of_peak": None if peak is None else round(flops / step / peak, 3),
@@ -163,9 +200,10 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*rows[0], box=None)
+    shown = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    table = Table(*shown, box=None)
     for row in rows:
-        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+        table.add_row(*("-" if row[name] is None else str(row[name]) for name in shown))
     Console(width=160).print(table)
 
 

@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,8 @@ def train(described: Experiment, heads: list[HeadConfig], threads: int) -> Measu
 
 def apart(described: Experiment, heads: list[HeadConfig], threads: int) -> Measured:
     """`train` in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(train, (described, heads, threads))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(train, described, heads, threads).result()
 
 
 def main() -> None:
