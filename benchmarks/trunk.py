@@ -32,7 +32,7 @@ from torch import Tensor
 
 from headsearch.base.model import Base
 from headsearch.errors import InfeasibleHead
-from headsearch.experiment import Experiment, ProxySpec, load_experiment
+from headsearch.experiment import Experiment, ProxySpec, ScheduleSpec, load_experiment
 from headsearch.files import write_bytes_atomically
 from headsearch.heads import Candidate
 from headsearch.heads.config import HeadConfig
@@ -107,7 +107,7 @@ class Branching(ProxyEvaluator):
         self,
         candidates: Sequence[Candidate],
         seed: int,
-        schedule: ProxySpec | None = None,
+        schedule: ScheduleSpec,
         make_base: Callable[[], Base] | None = None,
     ) -> Trainer:
         start = super()._trainer(candidates, seed, schedule, make_base)

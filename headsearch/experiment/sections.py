@@ -200,6 +200,8 @@ class ScheduleSpec(Section):
     """Largest global norm of the gradient; left out: the method's; 0 or null: not clipped."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 autocast where it is faster (accelerators that have it), else float32."""
+    compile: Annotated[bool, Field(exclude_if=lambda compiles: not compiles)] = False
+    """Whether `torch.compile` is used on base and heads: minutes at the start, then faster steps on accelerators. Not written down where it is not."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`; of several ranks on one machine each takes the accelerator of its own number."""
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from headsearch.base.info import BaseInfo
 from headsearch.base.model import Base
 from headsearch.cores import cores
@@ -79,12 +77,6 @@ def prepare(spec: PretrainSpec, place: Place) -> Setup:
     trainer = Trainer(
         pair, recipe, steps_per_epoch=len(dataset.train) // recipe.batch_size, device=place.device
     )
-    if recipe.compile:
-        # An earlier pretraining of this process may have found that it could not.
-        torch.compiler.set_stance("default")
-        for network in (pair.student, pair.teacher):
-            for module in (network.base, *network.heads):
-                module.compile()
     scorer = Scorer(
         dataset,
         views,

@@ -46,8 +46,6 @@ class RecipeSpec(ScheduleSpec):
     accumulate: Positive = 1
     """Parts that a step's batch is trained in, one after the other, to save memory. Contrastive methods then see the negatives of a
     part alone, and batch norms its statistics."""
-    compile: bool = False
-    """Whether `torch.compile` is used on base and head: minutes at the start, faster steps."""
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
     """Work that a crash may cost; a checkpoint is also written at the end of every epoch."""
     keep_checkpoints: Positive = 2

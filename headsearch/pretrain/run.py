@@ -130,31 +130,12 @@ class PretrainRun(TrainingLoop[PretrainState]):
 
     def _train(self, images: Tensor, step: int) -> Tensor:
         self._stop_if_asked()
-        try:
-            own = self._move(images, step)
-        except RuntimeError as error:
-            if not self.spec.recipe.compile:
-                raise
-            # Importing it takes seconds.
-            from torch._dynamo.exc import TorchDynamoException
-
-            if not isinstance(error, TorchDynamoException):
-                raise
-            torch.compiler.set_stance("force_eager")
-            why = str(error).split("\n", 1)[0]
-            self.observer.note(
-                f"recipe.compile: torch cannot compile here, and training goes on without: {why}"
-            )
-            own = self._move(images, step)
+        torch.manual_seed(derived_seed(self.seed, "network", step, rank()))
+        own = self.trainer.step_in_parts(self._parts(images, step), self.spec.recipe.accumulate, step)
         loss = mean_over_ranks(own)
         if (step + 1) % _SCALAR_STEPS == 0:
             self._plot(step, {"loss": self._checked(float(loss)), **self._rates(step)})
         return loss
-
-    def _move(self, images: Tensor, step: int) -> Tensor:
-        """Move the weights by one batch; the loss of this rank's part."""
-        torch.manual_seed(derived_seed(self.seed, "network", step, rank()))
-        return self.trainer.step_in_parts(self._parts(images, step), self.spec.recipe.accumulate, step)
 
     def _epoch_ended(self, loss: float) -> None:
         state, recipe, left_out = self._state, self.spec.recipe, self.setup.dataset.left_out
@@ -225,7 +206,8 @@ class PretrainRun(TrainingLoop[PretrainState]):
         epoch = self._state.epoch
         student = self.trainer.hssl.student
         full_budget = epoch == self.spec.recipe.epochs
-        rung = self.setup.scorer.score(student, epoch=epoch, loss=loss, full_budget=full_budget)
+        with self.trainer.uncompiled():
+            rung = self.setup.scorer.score(student, epoch=epoch, loss=loss, full_budget=full_budget)
         if rung.collapsed is not None:
             self.observer.note(f"epoch {epoch}: {rung.collapsed}")
         if rung.scores is None:

@@ -73,6 +73,8 @@ class Coordinator:
         """Trainings that a former session left running, to be taken up first."""
         self._settled: set[tuple[str, int]] = set()
         """Trainings that have ended."""
+        self._told: set[str] = set()
+        """Notes of trainings that have been passed on."""
         self._succeeded = False
         self._failed_in_a_row = 0
         self._seconds: list[float] = []
@@ -205,6 +207,10 @@ class Coordinator:
         if isinstance(outcome, TrainingResult):
             for line in outcome.left_out:
                 self.note(f"data: while trial {training.number} was trained: {line}")
+            for line in outcome.notes:
+                if line not in self._told:
+                    self._told.add(line)
+                    self.note(f"trial {training.number}: {line}")
             results = [
                 self._checked(training, trial.number, result)
                 for trial, result in zip(training.trials, outcome.trials, strict=True)

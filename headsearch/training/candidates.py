@@ -101,6 +101,8 @@ class CandidatesRun(TrainingLoop[RunState]):
         self.scorer = scorer
         self.views = scorer.views
         self.rung_epochs = rungs
+        self.notes: list[str] = []
+        """What a person should know of this attempt, a line each."""
         self._count = len(training.trials)
         self._heads_per_step = heads_per_step
         self._reduction = reduction
@@ -113,7 +115,7 @@ class CandidatesRun(TrainingLoop[RunState]):
             checkpoints=Checkpoints(training.workdir, prefix="checkpoint."),
             checkpoint_seconds=checkpoint_seconds,
             metrics=training.workdir / "metrics.jsonl",
-            note=lambda _: None,
+            note=self.notes.append,
         )
 
     def run(self) -> None:
@@ -212,8 +214,8 @@ class CandidatesRun(TrainingLoop[RunState]):
         """Who is in the next step: those whose turn it is, in an order that is drawn anew for every round."""
         state, alive = self._state, self.alive
         wanted = min(self._heads_per_step, len(alive))
-        active = state.queue[:wanted]
-        state.queue = state.queue[wanted:]
+        queue = [place for place in state.queue if place in alive]
+        active, state.queue = queue[:wanted], queue[wanted:]
         if len(active) < wanted:
             generator = derived_generator(self.seed, "heads", state.rounds)
             order = [alive[place] for place in torch.randperm(len(alive), generator=generator).tolist()]
@@ -248,7 +250,8 @@ class CandidatesRun(TrainingLoop[RunState]):
                 return self.scorer.score_heads(student.base, heads, epoch=state.epoch, loss=loss)
             return [self.scorer.score(student, epoch=state.epoch, loss=loss, full_budget=final)]
 
-        rungs = on_first(scored)
+        with self.trainer.uncompiled():
+            rungs = on_first(scored)
         good: dict[int, float] = {}
         for place, rung in zip(alive, rungs, strict=True):
             collapsed = rung.collapsed is not None
@@ -293,7 +296,6 @@ class CandidatesRun(TrainingLoop[RunState]):
         """Train a candidate no further; what is the last one's fault is the training's end."""
         state = self._state
         state.left[place], state.reasons[place] = how, reason
-        state.queue = [other for other in state.queue if other != place]
         if not self.alive:
             alone = self._count == 1
             raise InfeasibleHead(reason if alone else f"no head of the screen is left, the last: {reason}")

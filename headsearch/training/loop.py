@@ -80,7 +80,7 @@ class TrainingLoop(ABC, Generic[_State]):
             checkpoints: where they are.
             checkpoint_seconds: work that a crash may cost.
             metrics: the `metrics.jsonl` to write.
-            note: is told of damaged checkpoints.
+            note: is told of damaged checkpoints, and of networks that cannot be compiled.
 
         Raises:
             RunError: a checkpoint of another training, or none of them readable; or a file that cannot be written.
@@ -91,6 +91,7 @@ class TrainingLoop(ABC, Generic[_State]):
         self.identity = identity
         self.checkpoints = checkpoints
         self.checkpoint_seconds = checkpoint_seconds
+        self._note = note
         self._begun = self._saved = self._told = time.perf_counter()
         self._state = self._resumed(note)
         self._loss_sum = torch.tensor(self._state.loss_sum, dtype=torch.float64, device=trainer.device)
@@ -141,7 +142,7 @@ class TrainingLoop(ABC, Generic[_State]):
         batches = list(index_batches(len(self.images), batch_size, order, drop_last=True))
         lap = time.perf_counter()
         for images in self.images.read([self._own(batch) for batch in batches[state.batch :]]):
-            loss = self._train(images, self._step)
+            loss = self._take_step(images)
             self._loss_sum += loss
             state.batch += 1
             state.images += batch_size
@@ -159,6 +160,17 @@ class TrainingLoop(ABC, Generic[_State]):
         state.epoch, state.batch = state.epoch + 1, 0
         self._loss_sum.zero_()
         return mean
+
+    def _take_step(self, images: Tensor) -> Tensor:
+        """One training step; if torch cannot compile the networks, the same step again, and all others, as they are written."""
+        before = dict(vars(self._state))
+        try:
+            return self._train(images, self._step)
+        except RuntimeError as error:
+            why = self.trainer.give_up_compiling(error)
+            self._note(f"compile: torch cannot compile here, and training goes on without: {why}")
+            vars(self._state).update(before)
+            return self._train(images, self._step)
 
     @property
     def seconds(self) -> float:

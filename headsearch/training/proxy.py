@@ -19,7 +19,7 @@ from torch import Tensor
 
 from headsearch.base.model import Base
 from headsearch.errors import BaseModelError, ExperimentError, PluginError
-from headsearch.experiment import Experiment, ProxySpec
+from headsearch.experiment import Experiment, ProxySpec, ScheduleSpec
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
 from headsearch.heads import Candidate, head_id
 from headsearch.heads.controls import control_heads, same_head
@@ -118,7 +118,8 @@ class ProxyEvaluator:
             run = self.start(training, context)
             run.run()
             result = run.result([self._cost(candidate, training, run) for candidate in training.candidates])
-            return replace(result, left_out=tuple(left_out.told_unreadable(before)))
+            told = tuple(left_out.told_unreadable(before))
+            return replace(result, left_out=told, notes=tuple(run.notes))
 
     def start(self, training: Training, context: TrainingContext) -> CandidatesRun:
         """The run of a training, resumed from its checkpoint where there is one, but not gone on with. Seeds the global generator.
@@ -163,14 +164,14 @@ class ProxyEvaluator:
         one, without what they tell each other."""
         seed = self.experiment.seed
         with generators_kept(self._device):
-            trainer = self._trainer([same_head(self.inputs.info)], seed)
+            trainer = self._trainer([same_head(self.inputs.info)], seed, self._as_written)
             return trainer.steps * step_seconds(trainer, self._some_views(seed))
 
     def overhead(self, candidates: Sequence[Candidate]) -> float:
         """What a step with all these heads takes beyond one without, as a share of the latter. Trains a few steps of both, in turns."""
         seed = self.experiment.seed
         with generators_kept(self._device):
-            return self._overhead(self._trainer(candidates, seed), seed).median
+            return self._overhead(self._trainer(candidates, seed, self._as_written), seed).median
 
     def _take_up_plugins(self) -> None:
         """Load them where this is another process, and refuse files that have changed meanwhile. Raises `PluginError`."""
@@ -186,6 +187,11 @@ class ProxyEvaluator:
     @property
     def _device(self) -> torch.device:
         return resolve_device(self.experiment.proxy.device)
+
+    @property
+    def _as_written(self) -> ProxySpec:
+        """The schedule for a few steps, which do not pay for compiling."""
+        return self.experiment.proxy.model_copy(update={"compile": False})
 
     def _prepared(self) -> Scorer:
         """What knows the images, and scores."""
@@ -213,11 +219,11 @@ class ProxyEvaluator:
         self,
         candidates: Sequence[Candidate],
         seed: int,
-        schedule: ProxySpec | None = None,
+        schedule: ScheduleSpec,
         make_base: Callable[[], Base] | None = None,
     ) -> Trainer:
-        """A pair at its start, every part drawn from a stream of its own. `schedule` is another than the experiment's."""
-        scorer, schedule = self._prepared(), schedule or self.experiment.proxy
+        """A pair at its start, every part drawn from a stream of its own."""
+        scorer = self._prepared()
         heads = [head for candidate in candidates for head in candidate.config.heads]
         hssl = build_pair(make_base or self.inputs.base, heads, self.experiment.method, seed)
         check_local_crops(scorer.views, hssl)
@@ -235,7 +241,7 @@ class ProxyEvaluator:
         return replace(cost, overhead=measured.median, overhead_spread=measured.spread)
 
     def _overhead(self, trainer: Trainer, seed: int) -> Overhead:
-        return step_overhead(trainer, self._trainer([], seed), self._some_views(seed))
+        return step_overhead(trainer, self._trainer([], seed, trainer.recipe), self._some_views(seed))
 
     def _some_views(self, seed: int) -> Sequence[Tensor]:
         scorer = self._prepared()

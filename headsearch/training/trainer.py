@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -40,6 +41,35 @@ class Trainer:
         self.autocast_dtype = autocast_dtype(recipe.precision, device)
         self.optimizer = build_optimizer(hssl.student, recipe.weight_decay)
         self._trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if recipe.compile:
+            self._compile()
+
+    def _compile(self) -> None:
+        # An earlier training of this process may have found that it could not, and what it compiled counts against torch's limits.
+        torch.compiler.set_stance("default")
+        torch.compiler.reset()
+        for network in (self.hssl.student, self.hssl.teacher):
+            for module in (network.base, *network.heads):
+                # All modules share the code that is compiled, and of the heads of a screen all after the eighth would silently not be.
+                module.compile(isolate_recompiles=True)
+
+    def give_up_compiling(self, error: RuntimeError) -> str:
+        """Take every further step without compiling, and tell why in one line. Raises `error` where it is none of the compiler's, or nothing was
+        compiled."""
+        if not self.recipe.compile:
+            raise error
+        # Importing it takes seconds.
+        from torch._dynamo.exc import TorchDynamoException
+
+        if not isinstance(error, TorchDynamoException):
+            raise error
+        torch.compiler.set_stance("force_eager")
+        self.recipe = self.recipe.model_copy(update={"compile": False})
+        return str(error).split("\n", 1)[0]
+
+    def uncompiled(self) -> AbstractContextManager[object]:
+        """Within, networks run as they are written: for batches of sizes that are rare."""
+        return torch.compiler.set_stance("force_eager") if self.recipe.compile else nullcontext()
 
     def step(self, views: Sequence[Tensor], step: int, masks: Tensor | None = None) -> Tensor:
         """Train on one batch of views (float, normalised, on the device); the loss before the update, a detached scalar.

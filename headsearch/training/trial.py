@@ -132,6 +132,8 @@ class TrainingResult:
     """Training throughput, scoring left out."""
     left_out: tuple[str, ...] = ()
     """What a person should know of images that could not be read meanwhile, a line each."""
+    notes: tuple[str, ...] = ()
+    """What else a person should know, a line each: told of one training, where several say the same."""
 
 
 class TrainingContext(Protocol):

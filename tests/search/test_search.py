@@ -193,6 +193,23 @@ def test_a_result_that_is_not_finite_or_has_no_probe_never_reaches_the_ranking(t
     ]
 
 
+def test_what_every_training_says_is_told_of_the_first_alone(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    toy, notes = ToyEvaluator(), []
+
+    def evaluate(training: Training, context: TrainingContext) -> TrainingResult:
+        return replace(toy(training, context), notes=("compile: torch cannot",))
+
+    class Listener(Observer):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    experiment = toy_experiment(trials=2, finalists=0, replicates=1)
+    assert len(run(tmp_path / "run", experiment, evaluate, observer=Listener())) > 2
+    assert notes == ["trial 0: compile: torch cannot"]
+
+
 def test_a_search_where_nothing_works_stops_with_the_reason(tmp_path: Path) -> None:
     everything = dict.fromkeys(("none", "vit", "mlp", "convnext", "mixer"), "error")
     with pytest.raises(
