@@ -113,7 +113,7 @@ def test_tables_are_read_without_torch_and_optuna_runs_on_them() -> None:
     )
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}"},
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "below the best head" in ended.stdout

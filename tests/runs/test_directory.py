@@ -81,7 +81,7 @@ def test_a_second_coordinator_is_refused_and_a_dead_one_is_not_in_the_way(tmp_pa
     directory = create(tmp_path / "mine")
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom headsearch.runs.directory import RunDirectory\n"
-        "with RunDirectory(Path(sys.argv[1])).lock():\n    print('locked', flush=True)\n    time.sleep(60)\n"
+        "with RunDirectory(Path(sys.argv[1])).lock():\n    print('locked', flush=True)\n    time.sleep(3600)\n"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(directory.path)], stdout=subprocess.PIPE, text=True

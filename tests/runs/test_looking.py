@@ -61,7 +61,7 @@ def at_work(folder: Path, storage: str | None = None) -> Iterator[subprocess.Pop
     command = [sys.executable, "-c", SEARCH, str(folder / "run"), str(folder / "waits")]
     search = subprocess.Popen([*command, *([storage] if storage else [])])
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not (folder / "waits").exists():
             assert search.poll() is None, "the search ended"
             assert time.monotonic() < until, "the search did not come that far"
@@ -233,7 +233,7 @@ def test_another_user_who_may_not_write_sees_all_of_a_killed_run_also_without_it
         for look in range(2):
             before = states(folder)
             command = [sys.executable, "-c", LOOK_AS_NOBODY, str(run)]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=300)
             assert states(folder) == before
             assert result.stdout.split() == [str(len(read_records(run))), str(TRIALS)], result.stderr
             indices = list(folder.rglob("*-shm"))

@@ -9,8 +9,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from database_servers import USER, MariaServer, PostgresServer, free_port
+from database_servers import USER, MariaServer, PostgresServer
 from optuna.storages import RDBStorage
+from ports import free_port
 
 from headsearch.errors import RunError
 from headsearch.experiment import load_experiment

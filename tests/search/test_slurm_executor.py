@@ -60,7 +60,7 @@ def test_a_job_that_is_preempted_costs_no_try(slurm: None, tmp_path: Path) -> No
             if training.number == 1 and not self.submitted:
                 self.submitted = True
                 urgent = ["srun", "--partition=urgent", "--exclusive", "true"]
-                subprocess.run(urgent, capture_output=True, check=True, timeout=60)
+                subprocess.run(urgent, capture_output=True, check=True, timeout=300)
 
     watcher = Urgent()
     records = run_toy(tmp_path / "run", jobs({"max_retries": 0}), SLOW_TOY, observer=watcher)

@@ -75,7 +75,7 @@ def test_kills_at_random_moments_lose_nothing(
                 time.sleep(chance.uniform(0, 0.15))
                 search.send_signal(signal.SIGKILL)
             _, errors = search.communicate(timeout=120)
-            until = time.monotonic() + 10
+            until = time.monotonic() + 120
             while family(search.pid) and time.monotonic() < until:
                 time.sleep(0.02)
             assert family(search.pid) == [], "a worker outlives its search"

@@ -270,7 +270,7 @@ def test_ranks_end_with_the_worker_that_started_them(images: Path, tmp_path: Pat
 
 
 def waited_for(look: Callable[[], list[int]], count: int) -> list[int]:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while len(found := look()) < count:
         assert time.monotonic() < until, f"only {found}"
         time.sleep(0.1)

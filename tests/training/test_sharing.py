@@ -216,7 +216,7 @@ def test_a_loader_that_outlives_its_training_does_not_hold_the_lock() -> None:
     loaders: list[multiprocessing.process.BaseProcess] = []
 
     def train() -> None:
-        loaders.append(multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)))
+        loaders.append(multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,)))
         loaders[0].start()
 
     SharedGPU("gpu", pytest.fail).train(train)
