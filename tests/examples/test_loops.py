@@ -24,7 +24,7 @@ from headsearch.methods import build_method
 from headsearch.methods.hssl import HSSL
 
 FOLDER = Path(__file__).parents[2] / "examples" / "loops"
-STEPS = 6
+STEPS = 4
 CONVNEXT = {"convnext": {"depth": 2, "first_shortcut": False}}
 VIT = {"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}
 

@@ -22,7 +22,7 @@ from headsearch.pretrain.run import PretrainRun
 from headsearch.testing.pretraining import SMALL_VIT, small_spec
 from headsearch.training.ranks import ranks
 
-STEPS = 6
+STEPS = 4
 TINY_RESNET = {"channels": [8, 8, 16, 16]}
 
 

@@ -152,7 +152,14 @@ def edited(path: Path) -> Iterator[sqlite3.Connection]:
         yield database
 
 
-@pytest.mark.parametrize("seed", range(6))
+def seeds(number: int) -> list[Any]:
+    """Half of them are for `make test-slow`."""
+    return [
+        pytest.param(seed, marks=() if seed < number // 2 else pytest.mark.slow) for seed in range(number)
+    ]
+
+
+@pytest.mark.parametrize("seed", seeds(6))
 def test_attributes_of_trials(run: Path, seed: int) -> None:
     rng = random.Random(seed)
     with edited(run) as database:
@@ -180,7 +187,7 @@ def test_attributes_of_trials(run: Path, seed: int) -> None:
                 database.execute(f"UPDATE {table} SET value_json = ? WHERE {table[:-1]}_id = ?", (text, row))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_columns_of_trials(run: Path, seed: int) -> None:
     rng = random.Random(seed)
     values = [None, "", "x", -5, 2.5, b"\xff\x00", 2**60, "2026-01-01 00:00:00", "9999-99-99"]
@@ -198,7 +205,7 @@ def test_columns_of_trials(run: Path, seed: int) -> None:
 @pytest.mark.parametrize(
     "name", ["run.json", "zero_cost.jsonl", "trials/9/metrics.jsonl", "experiment.yaml", "space.yaml"]
 )
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", seeds(2))
 def test_files(run: Path, name: str, seed: int) -> None:
     rng = random.Random(seed)
     file = run / name
