@@ -47,14 +47,14 @@ def load_experiment(
     4
     """
     from headsearch.api.settings import as_arguments, data_section, settings
-    from headsearch.experiment import load_experiment
+    from headsearch.experiment import load_experiment, unless_named
     from headsearch.plugins import load_plugins, located
 
     named = [located(name) for name in sections.pop("plugins", None) or ()]
     # They may bring the data source that `data` names.
     load_plugins(named)
     images = data_section(data) or {}
-    source = "digits" if experiment is None and images.get("dataset", "digits") == "digits" else experiment
+    source = unless_named(images.get("dataset")) if experiment is None else experiment
     path = None if source is None else str(source)
     chosen = {"base": base, "data": images, **sections}
     search = {"space": space, "budget": budget}

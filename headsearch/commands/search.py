@@ -56,14 +56,14 @@ def run(
 ) -> None:
     """Search for heads: train the base with each head on a short schedule, and rank the heads."""
     from headsearch.commands.progress import progress_display
-    from headsearch.experiment import load_experiment, shorthand
+    from headsearch.experiment import load_experiment, shorthand, unless_named
     from headsearch.runs.run import read_run
     from headsearch.search import session
 
     given = shorthand(base, data)
     given += [] if budget is None else [f"search.budget={budget}"]
     given += overrides or []
-    source = "digits" if experiment is None and data in (None, "digits") else experiment
+    source = unless_named(data) if experiment is None else experiment
     spec = load_experiment(source, given, plugins=plugins or [])
     where = out or Path("runs") / spec.name
     if dry_run:

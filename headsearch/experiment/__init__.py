@@ -4,7 +4,7 @@ Comes in: a path or a shipped name, and `--set key=value` overrides. Goes out: a
 be written back so that a run tells exactly what it did. Nothing here builds a model or opens an image.
 """
 
-from headsearch.experiment.loading import load_experiment, parse_experiment, shorthand
+from headsearch.experiment.loading import load_experiment, parse_experiment, shorthand, unless_named
 from headsearch.experiment.schema import Experiment
 from headsearch.experiment.search import (
     HalvingSpec,
@@ -33,4 +33,5 @@ __all__ = [
     "load_experiment",
     "parse_experiment",
     "shorthand",
+    "unless_named",
 ]

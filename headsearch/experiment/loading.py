@@ -44,18 +44,24 @@ def load_experiment(
         root = read_mapping(path, ExperimentError, "an experiment (headsearch init writes one)", label)
         data = plain(root)
         _look_beside(path, data)
-    new_base = any(_split(override)[0] in (["base", "model"], ["base", "module"]) for override in overrides)
-    for override in overrides:
-        _drop_what_belonged_to_the_former_choice(data, override, new_base=new_base)
-    for keys, value in map(_split, overrides):
-        for derived in () if value is None else _DERIVED.get(".".join(keys), ()):
-            _drop(data, derived.split("."))
+    changes = [_split(override) for override in overrides]
+    new_base = any(keys in (["base", "model"], ["base", "module"]) for keys, _ in changes)
+    for keys, value in changes:
+        _drop_what_belonged_to_the_former_choice(data, keys, value, new_base=new_base)
+    for keys, value in changes:
+        for *section, derived in () if value is None else _DERIVED.get(tuple(keys), ()):
+            _section(data, section).pop(derived, None)
     for override in overrides:
         apply_override(data, override)
     if plugins:
         data["plugins"] = [*(_named(data) or ()), *plugins]
     load_plugins(_named(data) or ())
     return checked(Experiment, data, label, ExperimentError, root=root, overrides=overrides)
+
+
+def unless_named(dataset: str | None) -> str | None:
+    """The experiment where none is named: `digits` for the data set of that name and where there is none, else the defaults alone."""
+    return "digits" if dataset in (None, "digits") else None
 
 
 def shorthand(base: str | None, data: str | None) -> list[str]:
@@ -131,33 +137,33 @@ _CHOOSERS = {
 }
 """Keys of a section that decide what its other keys mean."""
 
-_DERIVED = {
-    "proxy.epochs": ("proxy.rungs", "proxy.warmup_epochs"),
-    "search.budget": tuple(f"search.{'screen.heads' if size == 'screen' else size}" for size in SIZES),
+_DERIVED: Mapping[tuple[str, ...], Sequence[tuple[str, ...]]] = {
+    ("proxy", "epochs"): [("proxy", "rungs"), ("proxy", "warmup_epochs")],
+    ("search", "budget"): [
+        ("search", "screen", "heads") if size == "screen" else ("search", size) for size in SIZES
+    ],
 }
 """Keys whose new value has others derived anew, unless they are given too."""
 
 
-def _drop_what_belonged_to_the_former_choice(data: dict[str, Any], override: str, *, new_base: bool) -> None:
-    (*section, chooser), value = _split(override)
-    if chooser not in _CHOOSERS.get(tuple(section), ()):
+def _section(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """A section of the data itself, to be changed in place; an empty one where there is none."""
+    found: Any = data
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _drop_what_belonged_to_the_former_choice(
+    data: dict[str, Any], keys: Sequence[str], value: Any, *, new_base: bool
+) -> None:
+    *section, chooser = keys
+    former = _section(data, section)
+    if chooser not in _CHOOSERS.get(tuple(section), ()) or former.get(chooser) == value:
         return
-    parent: Any = data
-    for key in section[:-1]:
-        parent = parent.get(key) if isinstance(parent, dict) else None
-    former = parent.get(section[-1]) if isinstance(parent, dict) else None
-    if isinstance(former, dict) and former.get(chooser) != value:
-        kept = () if section != ["data"] else ("labels",) if new_base else ("labels", "image_size")
-        parent[section[-1]] = {key: former[key] for key in kept if key in former}
-
-
-def _drop(data: dict[str, Any], keys: list[str]) -> None:
-    *sections, last = keys
-    for key in sections:
-        data = data.get(key)  # type: ignore[assignment]
-        if not isinstance(data, dict):
-            return
-    data.pop(last, None)
+    kept = () if section != ["data"] else ("labels",) if new_base else ("labels", "image_size")
+    for key in former.keys() - set(kept):
+        del former[key]
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:

@@ -10,7 +10,14 @@ from typing import Any
 
 from headsearch.document import plain, read_mapping
 from headsearch.errors import DataError, ExperimentError, RunError, SpaceError
-from headsearch.experiment import Experiment, SearchSpec, load_experiment, parse_experiment, shorthand
+from headsearch.experiment import (
+    Experiment,
+    SearchSpec,
+    load_experiment,
+    parse_experiment,
+    shorthand,
+    unless_named,
+)
 from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import is_count
 from headsearch.runs.directory import changed_keys, refuse_changes
@@ -128,10 +135,10 @@ def make_plan(
         )
     _refuse_decided(overrides)
     given = [f"search={json.dumps(_SEARCH)}", "name=paper"]
-    given += shorthand(base, None if data == "digits" else data)
+    given += shorthand(base, data)
     if epochs is not None:
         given.append(f"proxy.epochs={epochs}")
-    experiment = load_experiment("digits" if data in (None, "digits") else None, [*given, *overrides])
+    experiment = load_experiment(unless_named(data), [*given, *overrides])
     space = load_space(experiment.search.space)
     space.expect_single_heads("a screen")
     number = space.count()
