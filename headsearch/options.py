@@ -36,6 +36,15 @@ def checked_options(schema: type[Chosen], given: Mapping[str, Any], key: str, ow
         )
     if first["type"] == "missing":
         raise ExperimentError(f"{key}: {owner} needs the option '{option}'")
-    message = first["msg"].removeprefix("Value error, ")
     where = f"{key}.{option}" if option else key
-    raise ExperimentError(f"{where}: {message[0].lower()}{message[1:]}, got {first['input']!r}")
+    raise ExperimentError(f"{where}: {in_our_words(first['msg'])}, got {first['input']!r}")
+
+
+def in_our_words(message: str) -> str:
+    """What pydantic says of a value.
+
+    >>> in_our_words("Input should be greater than 0")
+    'expected greater than 0'
+    """
+    message = message.removeprefix("Value error, ").replace("Input should be ", "expected ")
+    return message[0].lower() + message[1:]

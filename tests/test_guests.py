@@ -98,7 +98,7 @@ def test_data_of_a_plugin_are_named_on_the_command_line(guests: list[str]) -> No
         ({"executor": {"kind": "polit"}}, "search.executor.kind: 'polit' is not known; did you mean 'polite'?"),
         ({"executor": {"kind": "procss"}}, "search.executor.kind: 'procss' is not known; did you mean 'process'?"),
         ({"executor": {"kind": "polite", "kwargs": {"lod": 1.0}}}, "search.executor: kwargs: polite has no option 'lod'; did you mean 'load'?"),
-        ({"executor": {"kind": "polite", "kwargs": {"load": -1.0}}}, "search.executor: kwargs.load: input should be greater than 0, got -1.0"),
+        ({"executor": {"kind": "polite", "kwargs": {"load": -1.0}}}, "search.executor: kwargs.load: expected greater than 0, got -1.0"),
         ({"executor": {"kind": "polite", "load": 1.0}}, "unknown key 'search.executor.load'; expected one of: kind, kwargs"),
         ({"executor": {"kind": "process", "wrkers": 1}}, "unknown key 'search.executor.wrkers'; did you mean 'workers'?"),
         ({"executor": "polite"}, "search.executor: expected {kind: inline} or {kind: process} or {kind: ray} or {kind: slurm}, got 'polite'"),

@@ -84,11 +84,11 @@ def with_budget(
         if trials >= max(1, 2 * finalists):
             break
     heads = max(SCREENED_PER_TRIAL * trials, 6)
-    screen = search.get("screen", {})
+    screen, asked = search.get("screen", {}), search.get("trials")
     sizes: dict[str, Any] = {
         "candidates": max(200, 4 * heads),
         "trials": trials,
-        "audit": min(2, trials // 3),
+        "audit": min(2, trials // 3, max(0, asked - 1) if isinstance(asked, int) else 2),
         "finalists": finalists,
         "replicates": replicates,
         "screen": {"heads": heads, **screen} if isinstance(screen, Mapping) else screen,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from headsearch.document import MapNode, ScalarNode, find, shorten
 from headsearch.errors import UserError, did_you_mean
 from headsearch.experiment.guests import GUEST
+from headsearch.options import in_our_words
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -104,10 +105,10 @@ def _one_line(
                 " or ".join(f"{{kind: {kind}}}" for kind in kinds if kind != GUEST) or "keys and values"
             )
             return f"{where}: {key}: expected {expected}, got {shown}"
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+        case "model_type" | "dict_type":
+            return f"{where}: {key}: expected keys and values, got {shown}"
     tail = "" if first["type"] == "value_error" else f", got {shown}"
-    return f"{where}: {key + ': ' if key else ''}{message}{tail}"
+    return f"{where}: {key + ': ' if key else ''}{in_our_words(first['msg'])}{tail}"
 
 
 def _where(path: Sequence[str], label: str, root: MapNode | None, overrides: Sequence[str]) -> str:

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationInfo, model_validator
 
 from headsearch.document import shorten
+from headsearch.errors import ExperimentError
 from headsearch.experiment.budget import hours, seeds_of_shared_control, with_budget
 from headsearch.experiment.callbacks import CallbackSpec
 from headsearch.experiment.guests import EXECUTORS, GUEST, GuestExecutor, kind_of
+from headsearch.experiment.schema_errors import checked
 from headsearch.experiment.sections import PRETRAINING_EPOCHS, FilePath, Positive, Section, is_recorded
 
 
@@ -234,6 +236,7 @@ class SearchSpec(Section):
 
         Raises:
             ValueError: too few for one head.
+            ExperimentError: they do not go with the sizes that are given.
         """
         asked = self.model_dump(exclude_unset=True)
         sizes = with_budget(asked, proxies, controls=len(self.controls), trunk=trunk)
@@ -241,7 +244,7 @@ class SearchSpec(Section):
             raise ValueError(
                 f"it buys proxies of {sizes['trials']} heads, fewer than anchors ({self.anchors})"
             )
-        return SearchSpec.model_validate(sizes)
+        return checked(SearchSpec, sizes, f"search.budget: {self.budget}", ExperimentError)
 
     @property
     def runs_apart(self) -> bool:

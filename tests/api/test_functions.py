@@ -117,7 +117,7 @@ def test_a_head_goes_on_to_pretraining_evaluation_and_comparison(run: headsearch
     [
         (lambda out: headsearch.search(base="resnet81", out=out), "timm has no model 'resnet81'"),
         (lambda out: headsearch.search(proxi={"epochs": 1}, out=out), "unknown key 'proxi'; did you mean 'proxy'?"),
-        (lambda out: headsearch.search(proxy={"epochs": 0}, out=out), "proxy.epochs=0: proxy.epochs: input should be"),
+        (lambda out: headsearch.search(proxy={"epochs": 0}, out=out), "proxy.epochs=0: proxy.epochs: expected"),
         (lambda out: headsearch.search(proxy=3, out=out), "proxy=3"),
         (lambda out: headsearch.search(search={"trials": object()}, out=out), "search.trials: expected plain data, got object"),
         (lambda out: headsearch.search(data=out / "none", out=out), "data.root: no folder of images"),

@@ -154,3 +154,13 @@ def test_a_budget_in_hours_waits_until_it_is_known_how_many_proxies_fit() -> Non
     assert search.sized(30.0).trials == with_budget({}, 30.0, controls=3)["trials"]
     with pytest.raises(ValueError, match="too few"):
         search.sized(2.0)
+
+
+def test_sizes_that_are_given_go_with_those_that_hours_buy_or_are_refused_in_one_line() -> None:
+    hours_for_one = ["search.budget='2 h'", "search.trials=1", "search.finalists=0", "search.controls=[none]"]
+    one = load_experiment(None, hours_for_one).search.sized(30.0)
+    assert (one.trials, one.audit) == (1, 0), "no trial is left to chance where there is one"
+    many = load_experiment(None, ["search.budget='2 h'", "search.trials=20"]).search
+    with pytest.raises(ExperimentError) as raised:
+        many.sized(12.0)
+    assert str(raised.value) == "search.budget: 2 h: trials (20) must not exceed screen.heads (15)"

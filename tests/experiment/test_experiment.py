@@ -142,10 +142,10 @@ def test_a_space_beside_the_experiment_is_found_from_anywhere(tmp_path: Path) ->
         ("a: [1", "my.yaml:1:6: not valid YAML"),
         ("name: x\nproxi: 3", "my.yaml:2:1: unknown key 'proxi'; did you mean 'proxy'?"),
         ("proxy:\n  epoch: 3", "my.yaml:2:3: unknown key 'proxy.epoch'; did you mean 'epochs'?"),
-        ("proxy:\n  epochs: yes", "my.yaml:2:3: proxy.epochs: input should be a valid integer, got True"),
+        ("proxy:\n  epochs: yes", "my.yaml:2:3: proxy.epochs: expected a valid integer, got True"),
         (
             "proxy: {epochs: 0}",
-            "my.yaml:1:9: proxy.epochs: input should be greater than or equal to 1, got 0",
+            "my.yaml:1:9: proxy.epochs: expected greater than or equal to 1, got 0",
         ),
         ("proxy: {learning_rate: .nan}", "my.yaml:1:24: '.nan' is not a finite number"),
         (
@@ -163,7 +163,7 @@ def test_a_space_beside_the_experiment_is_found_from_anywhere(tmp_path: Path) ->
         ),
         (
             "search: {stopping: {kind: asha, reduction: 1}}",
-            "search.stopping.reduction: input should be greater than or equal to 2, got 1",
+            "search.stopping.reduction: expected greater than or equal to 2, got 1",
         ),
         ("proxy: {epochs: 4, rungs: [1, 2]}", "rungs must rise and end at epochs (4), got [1, 2]"),
         ("proxy: {epochs: 4, rungs: [4, 2, 4]}", "rungs must rise and end at epochs (4)"),
@@ -196,14 +196,14 @@ def test_a_mistake_is_one_line_that_says_where_and_what(text: str, expected: str
         ("proxy..epochs=1", "expected key=value"),
         (
             "method.name=[a]",
-            r"--set method.name=\[a\]: method.name: input should be a valid string, got \['a'\]",
+            r"--set method.name=\[a\]: method.name: expected a valid string, got \['a'\]",
         ),
         ("method=3", "--set method=3: method: "),
         (
             "method.kwargs=1",
-            "--set method.kwargs=1: method.kwargs: input should be a valid dictionary, got 1",
+            "--set method.kwargs=1: method.kwargs: expected keys and values, got 1",
         ),
-        ("proxy.epochs=", "--set proxy.epochs=: proxy.epochs: input should be a valid integer, got None"),
+        ("proxy.epochs=", "--set proxy.epochs=: proxy.epochs: expected a valid integer, got None"),
         (
             "proxy={epochs: 1, epochs: 2}",
             r"1:13: the key 'epochs' is given twice \(first at line 1, column 2\)",

@@ -50,7 +50,7 @@ def test_prototypes_without_a_centre_keep_no_state() -> None:
     [
         (
             {"teacher_temperature": 0.02},
-            "method.kwargs.teacher_temperature: input should be greater than or equal to 0.03, got 0.02",
+            "method.kwargs.teacher_temperature: expected greater than or equal to 0.03, got 0.02",
         ),
         ({"center_momentum": 0.9}, "method.kwargs: dinov2 has no option 'center_momentum'"),
     ],

@@ -213,9 +213,9 @@ def test_sizes_follow_the_base_up_to_the_papers_own(name: str, width: int, hidde
         (
             "byol",
             {"hidden_dim": "big"},
-            "method.kwargs.hidden_dim: input should be a valid integer, got 'big'",
+            "method.kwargs.hidden_dim: expected a valid integer, got 'big'",
         ),
-        ("simclr", {"temperature": 0}, "method.kwargs.temperature: input should be greater than 0, got 0"),
+        ("simclr", {"temperature": 0}, "method.kwargs.temperature: expected greater than 0, got 0"),
     ],
 )
 def test_mistakes_are_told_in_one_line(name: str, options: dict[str, object], message: str) -> None:
