@@ -89,8 +89,11 @@ def test_from_a_search_to_weights_that_load_strictly_into_it(
     proxy = {"epochs": 1, "rungs": [1], "batch_size": 32, "device": "cpu"}
     method = {"kwargs": {"hidden_dim": 64, "output_dim": 32}}
     tiny = tiny_experiment(images, search=search, proxy=proxy, method=method).model_dump(mode="json")
+    tiny["base"] = {"module": reference, "kwargs": TINY[reference]}
+    # The ResNet works at the size of the images.
+    tiny["data"]["image_size"] = TINY[reference].get("image_size", 8)
     file = tmp_path / "e.yaml"
-    file.write_text(json.dumps(tiny | {"base": {"module": reference, "kwargs": TINY[reference]}}))
+    file.write_text(json.dumps(tiny))
     experiment = load_experiment(file)
     run_search(experiment, tmp_path / "run")
     exported = export_head(tmp_path / "run", tmp_path / "head.yaml")

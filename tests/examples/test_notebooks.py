@@ -12,6 +12,7 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 SHORTER = {
     '"digits_proxies",': '"digits_proxies", data={"subset": 320},',
+    '"patch_size": 4, "embed_dim": 32, "depth": 2,': '"patch_size": 8, "embed_dim": 16, "depth": 1,',
     '"epochs": 4}': '"epochs": 1}',
     '"trials": 3,': '"trials": 2,',
     '"replicates": 2,': '"replicates": 1,',

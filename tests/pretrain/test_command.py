@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 import yaml
@@ -98,21 +99,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(head: Path, images: Path, tmp_pat
 
 def test_sigterm_exits_with_143_and_tells_how_to_go_on(head: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = command(
-        str(head), "--data", str(images), "--out", str(out), *SMALL, "--set", "recipe.epochs=2000"
+    begun = forked.begun(
+        "pretrain", head, "--data", images, "--out", out, *SMALL, "--set", "recipe.epochs=2000"
     )
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            deadline = time.monotonic() + 240
-            while not list((out / "checkpoints").glob("*.pt")):
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            process.send_signal(signal.SIGTERM)
-            _, told = process.communicate(timeout=120)
-        finally:
-            process.kill()
-    assert process.returncode == 143
+    try:
+        deadline = time.monotonic() + 240
+        while not list((out / "checkpoints").glob("*.pt")):
+            assert begun.process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        begun.process.terminate()
+        code, _, told = begun.result()
+    finally:
+        begun.process.kill()
+    assert code == 143
     assert f"Resume with:  headsearch pretrain {head} --out {out}" in told.splitlines()[-1]
     assert told.splitlines()[-1].endswith("--resume")
 

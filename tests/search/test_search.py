@@ -14,6 +14,7 @@ import optuna
 import pytest
 import sqlalchemy.event
 from interrupting import InterruptingInside
+from processes import Started
 
 from headsearch.errors import ExperimentError, RunError, SpaceError
 from headsearch.results.records import TrialRecord
@@ -356,22 +357,20 @@ def test_ctrl_c_loses_nothing_that_is_finished(tmp_path: Path, sampler: str) -> 
 
 
 KILLS = 5
-KILLED = """
-import signal, sys
-from pathlib import Path
-from headsearch.search.observer import Observer
-from headsearch.testing.toy import ToyEvaluator
-from headsearch.testing.toy_search import run_toy, toy_experiment
-experiment = toy_experiment(trials=8, finalists=2, replicates=2)
-out, seconds = Path(sys.argv[1]), float(sys.argv[2])
-class Doomed(Observer):
-    def training_started(self, training, status):
-        # Start-up takes most of a session's time; a kill should hit the search as often as not. Its own timer kills it as SIGKILL does,
-        # and so soon that it cannot have ended, however busy the machine is.
-        if seconds and not signal.getitimer(signal.ITIMER_REAL)[0]:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
-run_toy(out, experiment, ToyEvaluator(seconds_per_epoch=0.012), resume=out.exists(), observer=Doomed())
-"""
+
+
+def search_until_killed(out: Path, seconds: float) -> None:
+    """A toy search that goes on where the last ended, and is killed so long after its first training has begun; never where `seconds` is 0."""
+
+    class Doomed(Observer):
+        def training_started(self, training: Training, status: SearchStatus) -> None:
+            # Start-up takes most of a session's time; a kill should hit the search as often as not. Its own timer kills it as SIGKILL does,
+            # and so soon that it cannot have ended, however busy the machine is.
+            if seconds and not signal.getitimer(signal.ITIMER_REAL)[0]:
+                signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    experiment = toy_experiment(trials=8, finalists=2, replicates=2)
+    run(out, experiment, ToyEvaluator(seconds_per_epoch=0.012), resume=out.exists(), observer=Doomed())
 
 
 def test_a_search_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
@@ -380,10 +379,9 @@ def test_a_search_that_is_killed_at_random_moments_ends_as_an_undisturbed_one(tm
     rng = random.Random(0)
     finished: list[tuple[object, ...]] = []
     for seconds in (*(rng.uniform(0.001, 0.25) for _ in range(KILLS)), 0.0):
-        process = subprocess.run(
-            [sys.executable, "-c", KILLED, str(out), str(seconds)], capture_output=True, text=True
-        )
-        assert process.returncode == (-signal.SIGALRM if seconds else 0), process.stderr
+        killed = pytest.raises(RuntimeError, match=f"ended with code -{signal.SIGALRM:d}$")
+        with killed if seconds else contextlib.nullcontext():
+            Started(search_until_killed, out, seconds).result()
         so_far = [row for row in results(read_records(out)) if row[1] != "running"]
         assert so_far[: len(finished)] == finished
         finished = so_far
