@@ -76,7 +76,7 @@ def main() -> NoReturn:
     except UserError as error:
         _leave(str(error), 2)
     except TyperException as error:
-        _leave(error.format_message(), 2)
+        _leave(error.format_message().replace("Value error, ", ""), 2)
     except HeadsearchError as error:
         _leave(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):

@@ -9,6 +9,7 @@ length, nesting and the number of values are bounded. `docs/decisions/082-one-re
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -159,10 +160,19 @@ def read_mapping(path: Path, kind: type[UserError], expected: str, label: str | 
         UserError: of that kind; the file cannot be read, or holds something else.
     """
     label = label or str(path)
+    if os.path.isfile(path / "run.json"):  # noqa: PTH113, Path.is_file raises for a name that is too long
+        raise kind(f"{label}: a run directory; expected {expected}")
     root = parse(read_text(path, kind, label), label, kind, expected)
     if not isinstance(root, MapNode):
         raise root.where.error(f"{describe(root)}; expected keys and values, {expected}")
     return root
+
+
+def refuse_another(root: MapNode, own: str, expected: str) -> None:
+    """Raise where the format tag of a file, `head: headsearch/head@1`, is that of another kind than its `own`."""
+    for key, node in root.items.items():
+        if key != own and isinstance(node, ScalarNode) and node.text.startswith(f"headsearch/{key}@"):
+            raise root.keys[key].error(f"the file says that it is '{key}: {node.text}'; expected {expected}")
 
 
 def parse(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field
 
 from headsearch.base.info import BaseInfo
-from headsearch.document import parse, plain, read_mapping, shorten, to_yaml
+from headsearch.document import parse, plain, read_mapping, refuse_another, shorten, to_yaml
 from headsearch.errors import HeadError, PluginError, RunError, did_you_mean
 from headsearch.experiment.sections import BaseSpec, Code, DataSpec, MethodSpec, Plugins, Section
 from headsearch.heads.config import HeadConfig
@@ -205,7 +205,9 @@ def read_head(path: str | Path) -> ExportedHead:
     from headsearch.experiment.schema_errors import checked
     from headsearch.heads.canonical import canonical, head_id
 
-    root = read_mapping(Path(path), HeadError, "a head.yaml (headsearch export writes one)")
+    expected = "a head.yaml (headsearch export writes one)"
+    root = read_mapping(Path(path), HeadError, expected)
+    refuse_another(root, "head", expected)
     exported = checked(ExportedHead, plain(root), str(path), HeadError, root=root)
     exported = _with_its_code(exported, Path(path))
     try:

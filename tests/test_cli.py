@@ -241,6 +241,33 @@ def test_a_finished_run_resumes_to_the_same_table(finished: Path) -> None:
     assert headsearch("rank", finished, "--format", "json").stdout == before
 
 
+def test_a_run_whose_experiment_is_not_named_goes_on_with_its_own(finished: Path) -> None:
+    before = headsearch("rank", finished).stdout
+    resumed = headsearch("run", "--out", finished, "--set", 'data.dataset="digits"', "--resume")
+    assert (resumed.returncode, resumed.stdout) == (0, before), resumed.stderr
+
+
+def test_a_file_of_another_kind_is_refused_for_what_it_is(finished: Path, tmp_path: Path) -> None:
+    head, experiment = tmp_path / "head.yaml", finished / "experiment.yaml"
+    assert headsearch("export", finished, "--out", head).returncode == 0
+    refused(headsearch("run", head), "'head: headsearch/head@1'", "expected an experiment")
+    refused(headsearch("run", finished), "a run directory", "expected an experiment")
+    refused(headsearch("space", "count", head), "'head: headsearch/head@1'", "expected a search space")
+    refused(
+        headsearch("pretrain", experiment, "--out", tmp_path / "p"), "experiment@1'", "expected a head.yaml"
+    )
+    refused(headsearch("pretrain", finished, "--out", tmp_path / "p"), "a run directory", "a head.yaml")
+    refused(headsearch("rank", experiment), "a file, not a run directory")
+
+
+def test_a_choice_that_is_not_known_is_refused_in_our_words(finished: Path) -> None:
+    refused(headsearch("rank", finished, "--by", "foo"), "'--by': 'foo' is not one of 'score'")
+
+
+def test_one_epoch_is_no_plural(finished: Path) -> None:
+    assert "after 1 epoch it gains" in headsearch("rank", finished).stdout
+
+
 def scores(run: Path) -> dict[str, object]:
     """What was measured, by head and seed; times left out."""
     rows = json.loads(headsearch("trials", run, "--format", "json").stdout)

@@ -26,7 +26,7 @@ def run(
     experiment: Annotated[
         str | None,
         typer.Argument(
-            help="An experiment file or a shipped name. Default: digits, or, with other --data, the defaults."
+            help="An experiment file or a shipped name. Default: digits; with other --data the defaults; with --resume and --out what that run has."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<name>.")] = None,
@@ -57,13 +57,16 @@ def run(
     """Search for heads: train the base with each head on a short schedule, and rank the heads."""
     from headsearch.commands.progress import progress_display
     from headsearch.experiment import load_experiment, shorthand, unless_named
+    from headsearch.runs.directory import RunDirectory
     from headsearch.runs.run import read_run
     from headsearch.search import session
 
     given = shorthand(base, data)
     given += [] if budget is None else [f"search.budget={budget}"]
     given += overrides or []
-    source = unless_named(data) if experiment is None else experiment
+    source: str | Path | None = experiment
+    if experiment is None:
+        source = RunDirectory.open(out).experiment_path if resume and out else unless_named(data)
     spec = load_experiment(source, given, plugins=plugins or [])
     where = out or Path("runs") / spec.name
     if dry_run:

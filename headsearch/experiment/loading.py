@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headsearch.data.names import data_named
-from headsearch.document import MapNode, parse, plain, read_mapping, shorten
+from headsearch.document import MapNode, parse, plain, read_mapping, refuse_another, shorten
 from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.experiment.budget import SIZES
 from headsearch.experiment.schema import Experiment
@@ -41,7 +41,9 @@ def load_experiment(
     root: MapNode | None = None
     if source is not None:
         path = _find(source)
-        root = read_mapping(path, ExperimentError, "an experiment (headsearch init writes one)", label)
+        expected = "an experiment (headsearch init writes one)"
+        root = read_mapping(path, ExperimentError, expected, label)
+        refuse_another(root, "experiment", expected)
         data = plain(root)
         _look_beside(path, data)
     changes = [_split(override) for override in overrides]
@@ -54,7 +56,7 @@ def load_experiment(
     for override in overrides:
         apply_override(data, override)
     if plugins:
-        data["plugins"] = [*(_named(data) or ()), *plugins]
+        data["plugins"] = list(dict.fromkeys([*(_named(data) or ()), *map(located, plugins)]))
     load_plugins(_named(data) or ())
     return checked(Experiment, data, label, ExperimentError, root=root, overrides=overrides)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headsearch.results.records import TRIAL_COLUMNS, TrialRecord, trial_rows
 from headsearch.results.row import RankRow, epochs_of
-from headsearch.results.text import UNKNOWN, gain, number, overhead, scaled
+from headsearch.results.text import UNKNOWN, epochs, gain, number, overhead, scaled
 from headsearch.scoring.zero_cost_scores import ORDERS, ZeroCostScores
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def rank_notes(rows: Sequence[RankRow]) -> list[str]:
 
 def gain_title(rows: Iterable[RankRow]) -> str:
     """The title of the column of gains, with the length of the trainings behind them."""
-    epochs = epochs_of(rows)
-    return "gain [95%]" if epochs is None else f"gain after {epochs} epochs [95%]"
+    length = epochs_of(rows)
+    return "gain [95%]" if length is None else f"gain after {epochs(length)} [95%]"
 
 
 def predicted_title(rows: Iterable[RankRow]) -> list[str]:

@@ -36,6 +36,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def epochs(count: int | None) -> str:
+    """`1 epoch`, `20 epochs`."""
+    return f"{number(count, 'd')} epoch{'s' * (count != 1)}"
+
+
 def gain(value: float | None, low: float | None = None, high: float | None = None) -> str:
     """A gain with its sign, and its interval where there is one: `+1.2 [0.3, 2.1]`."""
     interval = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from headsearch.results.gains import Against, Probe, control_row, noises_of, together
 from headsearch.results.ranking import long_enough
 from headsearch.results.row import RankRow
-from headsearch.results.text import gain
+from headsearch.results.text import epochs, gain
 from headsearch.training.trial import EQUAL_TIME
 
 SCREEN_VERDICT = (
@@ -56,16 +56,16 @@ def verdict(rows: Sequence[RankRow], *, tried: int | None = None, target_epochs:
             f"Cannot tell whether a head beats no head: there are no replicates that show the noise between seeds; "
             f"{best.head_id} reads {_shown(race, best)} points."
         )
-    epochs = "" if probed[0].epochs is None else f" after {probed[0].epochs} epochs"
+    after = "" if probed[0].epochs is None else f" after {epochs(probed[0].epochs)}"
     winners = [row for row in probed if _low(race, row) > 0]
     if not winners:
         return (
-            f"No head is shown to beat no head{epochs}: the best, {best.head_id}, gains {_shown(race, best)} points by k-NN"
+            f"No head is shown to beat no head{after}: the best, {best.head_id}, gains {_shown(race, best)} points by k-NN"
             f"{_linear(race, best)} (95% intervals{adjusted}){_equal_time(rows, race, best)}."
         )
     best = max(winners, key=lambda row: _low(race, row))
     sentence = (
-        f"{best.head_id} beats no head by {_shown(race, best)} points{epochs} by k-NN{_linear(race, best)} (95% intervals{adjusted})"
+        f"{best.head_id} beats no head by {_shown(race, best)} points{after} by k-NN{_linear(race, best)} (95% intervals{adjusted})"
         f"{_equal_time(rows, race, best)}; {len(winners)} of {len(probed)} ranked heads do"
     )
     mlp = control_row(rows, "mlp")
@@ -83,7 +83,7 @@ def _too_short(
     if race.noises["probe"] is not None:
         found += f" (95% intervals{adjusted})"
     found += _equal_time(rows, race, first)
-    said = f"{first.head_id} is first by score; after {first.epochs} epochs it gains {found}."
+    said = f"{first.head_id} is first by score; after {epochs(first.epochs)} it gains {found}."
     if first.predicted_gain is not None:
         measured = (
             "" if first.long_gain is None else f"; trained that long once, it gained {first.long_gain:+.1f}"

@@ -144,7 +144,8 @@ class RunDirectory:
         path = Path(path)
         try:
             if not path.is_dir():
-                raise RunError(f"{path}: no such run directory; headsearch run makes one")
+                found = "a file, not a run directory" if path.exists() else "no such run directory"
+                raise RunError(f"{path}: {found}; headsearch run makes one")
             if not (path / "run.json").is_file() or not (path / "experiment.yaml").is_file():
                 raise RunError(
                     f"{path}: not a run directory (no run.json and experiment.yaml); headsearch run makes one"
@@ -158,6 +159,11 @@ class RunDirectory:
     def remove(self) -> None:
         """Delete it, for a run that could not begin."""
         shutil.rmtree(self.path)
+
+    @property
+    def experiment_path(self) -> Path:
+        """The experiment as resolved."""
+        return self.path / "experiment.yaml"
 
     @property
     def study_path(self) -> Path:
@@ -185,7 +191,7 @@ class RunDirectory:
     def experiment(self) -> Experiment:
         """The experiment as resolved. Raises `RunError` where it cannot be read."""
         try:
-            return recorded_experiment(self.path / "experiment.yaml")
+            return recorded_experiment(self.experiment_path)
         except ExperimentError as error:
             raise RunError(str(error)) from None
 
@@ -259,7 +265,7 @@ class RunDirectory:
         if self.experiment() == experiment:
             return
         with writing(self.path):
-            write_atomically(self.path / "experiment.yaml", _commented(experiment, self.facts()))
+            write_atomically(self.experiment_path, _commented(experiment, self.facts()))
 
 
 def refuse_changes(out: Path, changes: Iterable[tuple[str, Any, Any]]) -> None:

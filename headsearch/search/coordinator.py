@@ -21,7 +21,7 @@ from headsearch.search.funnel import Promotions, Screening
 from headsearch.search.late import Anchors, EqualTime
 from headsearch.search.ledger import Ledger, finite_scores
 from headsearch.search.materials import Materials
-from headsearch.search.observer import Observer, SearchStatus
+from headsearch.search.observer import Observer, SearchStatus, StageName
 from headsearch.search.proposer import Proposer
 from headsearch.search.seeds import trial_seed
 from headsearch.search.stages import Board, Controls, Proposals, Replicates, SearchStage, Trunk, Wanted
@@ -73,6 +73,8 @@ class Coordinator:
         """Trainings that a former session left running, to be taken up first."""
         self._settled: set[tuple[str, int]] = set()
         """Trainings that have ended."""
+        self._latest: StageName | None = None
+        """The stage whose training began last in this session."""
         self._told: set[str] = set()
         """Notes of trainings that have been passed on."""
         self._succeeded = False
@@ -141,6 +143,7 @@ class Coordinator:
                 )
                 stage.began(record)
             records.append(record)
+        self._latest = stage.name
         return self._hand_out(self._take_up(records))
 
     def _take_up(self, records: Sequence[TrialRecord]) -> Training:
@@ -236,10 +239,12 @@ class Coordinator:
 
     def status(self) -> SearchStatus:
         """How far the search is."""
-        stage = next((stage for stage in self._stages if not stage.finished), self._stages[-1])
         running, settled = len(self._board.running), len(self._settled)
+        stage = self._latest if running else None
+        if stage is None:
+            stage = next((stage for stage in self._stages if not stage.finished), self._stages[-1]).name
         expected = max(settled + running, sum(stage.expected for stage in self._stages))
-        return SearchStatus(stage.name, settled, expected, self._seconds_per_trial(), running)
+        return SearchStatus(stage, settled, expected, self._seconds_per_trial(), running)
 
     def _seconds_per_trial(self) -> float | None:
         if not self._seconds:

@@ -20,7 +20,7 @@ class SearchStatus:
     """How far a search is."""
 
     stage: StageName
-    """What the next trainings are."""
+    """What is trained now or, where nothing is, next."""
     settled: int
     """Trainings that have ended, before a resume too; duplicates are not trainings."""
     expected: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from headsearch.document import ListNode, MapNode, Node, ScalarNode, describe, parse
+from headsearch.document import ListNode, MapNode, Node, ScalarNode, describe, parse, refuse_another
 from headsearch.errors import SpaceError, did_you_mean
 from headsearch.files import read_text
 from headsearch.shipped import shipped_folder, shipped_names
@@ -46,6 +46,7 @@ def parse_space(text: str, filename: str, *, name: str | None = None) -> Space:
     root = parse(text, filename, SpaceError, f"'space: {FORMAT}' and a 'head'")
     if not isinstance(root, MapNode):
         raise root.where.error(f"{describe(root)}; expected a mapping that starts with 'space: {FORMAT}'")
+    refuse_another(root, "space", "a search space (headsearch init writes one)")
     root.refuse_unknown(KEYS, "key")
     _check_format(root)
     if "head" not in root.items:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def test_lines_tell_every_trial_its_scores_and_what_is_left(tmp_path: Path) -> N
     assert "trial 0: control none done" in text
     assert "k-NN" in text
     assert "left)" in text
+    assert Counter(re.findall(r"starts  \((\w+)", text)).items() >= {"controls": 3, "heads": 24}.items()
     assert "\x1b" not in text, "plain where there is no terminal"
 
 
