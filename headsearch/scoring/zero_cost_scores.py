@@ -43,7 +43,7 @@ class ZeroCostScores:
     config: HeadConfig
     """Canonical for the base."""
     seeds: int
-    """How many initialisations of base and head the means are over."""
+    """How many initialisations of base and head the means are over. A funnel leaves the heads that do badly with the first at that."""
     cost: HeadCost | None = None
     """Parameters and FLOPs; None for a head that the base cannot carry."""
     measures: Mapping[str, float] = field(default_factory=dict)
@@ -70,6 +70,12 @@ class ZeroCostScores:
     def without_baselines(self) -> bool:
         """Whether the baselines may still be computed: there is none yet, and the head has scores."""
         return self.reason is None and self.synflow is None and self.naswot is None
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """Everything that is known and is a mean, by its name in `ORDERS`."""
+        values = {name: self.value(name) for name in (*MEASURED, *BASELINES)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def value(self, name: str) -> float | None:
         """The score of one of `ORDERS`."""

@@ -152,7 +152,8 @@ def heads_to_screen(
         return materials.distinct(search.screen.heads, seed=experiment.seed)
     assert materials.score_candidates is not None, "a funnel has a first stage"
     rows = materials.score_candidates(search.candidates, scores, watcher.candidates_scored)
-    fit = [row for row in rows if row.score is not None]
+    seeds = max((row.seeds for row in rows), default=0)
+    fit = [row for row in rows if row.score is not None and row.seeds == seeds]
     chosen = best_and_spread(
         fit, search.screen.heads, score=lambda row: row.score or 0.0, family=lambda row: row.config.family
     )

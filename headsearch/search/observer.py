@@ -56,7 +56,7 @@ class Observer:
         """The candidate at `place` of a training has been scored at a rung."""
 
     def candidates_scored(self, done: int, total: int) -> None:
-        """So many of the candidates have been scored before any training."""
+        """So many of the candidates have been scored before any training. One that gets further seeds counts twice."""
 
     def training_ended(self, records: Sequence[TrialRecord], status: SearchStatus) -> None:
         """A training has ended, however it did; `records` are its trials. Or a single duplicate was answered."""

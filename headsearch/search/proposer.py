@@ -241,9 +241,9 @@ class Proposer:
             self._refusals[judged] += 1
             self._study.tell(trial, state=TrialState.FAIL)
             return None
-        noted = self._storage.get_trial(trial._trial_id).system_attrs
-        state = {key: value for key, value in noted.items() if key != "fixed_params"}
-        return Proposal(judged, Draw(trial.params, trial.distributions, state), trial.number)
+        drawn = self._storage.get_trial(trial._trial_id)
+        state = {key: value for key, value in drawn.system_attrs.items() if key != "fixed_params"}
+        return Proposal(judged, Draw(drawn.params, drawn.distributions, state), trial.number)
 
     def _forget(self, proposal: Proposal) -> None:
         self._study.tell(proposal.position, state=TrialState.FAIL)

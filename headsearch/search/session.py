@@ -149,9 +149,15 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
         number: int, path: Path, told: Callable[[int, int], None]
     ) -> Sequence[ZeroCostScores]:
         scorer = ZeroCostScorer(experiment, inputs=evaluate.inputs)
-        seed, sampler = experiment.seed, search.candidate_sampler
         return score_space(
-            parsed, scorer, number=number, seed=seed, sampler=sampler, path=path, progress=told
+            parsed,
+            scorer,
+            number=number,
+            seed=experiment.seed,
+            sampler=search.candidate_sampler,
+            places=search.screen.heads,
+            path=path,
+            progress=told,
         )
 
     return Materials(

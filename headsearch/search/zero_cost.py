@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,13 @@ from headsearch.scoring.baselines import baseline_scores
 from headsearch.scoring.cost import head_cost
 from headsearch.scoring.score import score_factors
 from headsearch.scoring.zero_cost import BaseOutputs, UntrainedHeads, measure_head, run_base, untrained
-from headsearch.scoring.zero_cost_scores import CKA_MEASURES, ZeroCostScores, read_scores, write_scores
+from headsearch.scoring.zero_cost_scores import (
+    CKA_MEASURES,
+    ZeroCostScores,
+    ordered,
+    read_scores,
+    write_scores,
+)
 from headsearch.search.proposer import POPULATION, Proposer
 from headsearch.space import Space
 from headsearch.space.drawing import ENUMERABLE, distinct_heads
@@ -125,26 +132,34 @@ class ZeroCostScorer:
         """
         self._prepared()
 
-    def score(self, candidate: Candidate) -> ZeroCostScores:
+    def score(
+        self, candidate: Candidate, *, seeds: int | None = None, first: ZeroCostScores | None = None
+    ) -> ZeroCostScores:
         """Score one head. The same on every call and in any order; the global random state is left as it was.
 
         A head that the base cannot carry, that is not finite, or that is collapsed at any seed has a reason and no scores.
 
+        Args:
+            candidate: The head.
+            seeds: How many of the scorer's seeds, from the first; None: all.
+            first: What it scored with the first seed alone, which is then not run again.
+
         Raises:
             UserError: what `prepare` raises.
         """
-        shared, config = self._prepared(), candidate.config
+        shared, config, seeds = self._prepared(), candidate.config, seeds or self.seeds
         try:
             cost = head_cost(config, shared.base)
         except HeadError as error:
-            return ZeroCostScores(candidate.head_id, config, self.seeds, reason=str(error))
-        measured: list[dict[str, float]] = []
+            return ZeroCostScores(candidate.head_id, config, seeds, reason=str(error))
+        measured = [] if first is None else [first.measured]
         with generators_kept(shared.outputs[0].maps[0].device):
-            for number, outputs in enumerate(shared.outputs):
+            for number in range(len(measured), seeds):
+                outputs = shared.outputs[number]
                 try:
                     values = measure_head(shared.heads.run(config, number), outputs)
                 except InfeasibleHead as error:
-                    return ZeroCostScores(candidate.head_id, config, self.seeds, cost, reason=str(error))
+                    return ZeroCostScores(candidate.head_id, config, seeds, cost, reason=str(error))
                 if self.baselines:
                     torch.manual_seed(self._head_seed(number))
                     head = untrained(build_head(config, shared.base), outputs.maps[0].device)
@@ -213,6 +228,7 @@ def score_space(
     number: int,
     seed: int = 0,
     sampler: CandidateSampler = "random",
+    places: int | None = None,
     path: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ZeroCostScores]:
@@ -225,9 +241,11 @@ def score_space(
         seed: Of the draw.
         sampler: What proposes heads of a space with more than `ENUMERABLE` descriptions: NSGA-II learns from the scores. Of a smaller one
             they are drawn at random.
+        places: How many of the heads are wanted in the end. Of a family with more heads than that, the worse half by the first seed gets no
+            other, but never so many that fewer than `places` get all. None, and whatever NSGA-II proposes: all seeds for every head.
         path: A file to keep the scores in (`zero_cost_scores.FILE_NAME` in a run directory). Heads that it holds already are not scored
             again, unless they lack the baselines that are asked for; it is written every few seconds and at the end, whatever that is, whole, and keeps heads that this draw does not have.
-        progress: Called with (heads done, heads in all) after every head.
+        progress: Called with (heads done, heads in all) after every head. One that gets further seeds counts twice.
 
     Raises:
         UserError: what `ZeroCostScorer.prepare` raises; no head is allowed; the file cannot be read or written, or is of another experiment.
@@ -235,11 +253,14 @@ def score_space(
     known = {row.head_id: row for row in _kept(path, scorer.identity)}
     saved = time.monotonic()
 
-    def score(candidate: Candidate) -> ZeroCostScores:
+    def score(candidate: Candidate, seeds: int = scorer.seeds) -> ZeroCostScores:
         nonlocal saved
         name = candidate.head_id
-        if name not in known or (scorer.baselines and known[name].without_baselines):
-            known[name] = scorer.score(candidate)
+        row = known.get(name)
+        if row is not None and scorer.baselines and row.without_baselines:
+            row = None
+        if row is None or (row.reason is None and row.seeds < seeds):
+            known[name] = scorer.score(candidate, seeds=seeds, first=row)
             if path is not None and time.monotonic() - saved > _SAVED_EVERY:
                 write_scores(path, list(known.values()), scorer.identity)
                 saved = time.monotonic()
@@ -250,14 +271,35 @@ def score_space(
         if sampler == "nsga2" and (count is None or count > max(number, ENUMERABLE)):
             return _evolved(space, scorer.base, number, seed, score, progress)
         heads = distinct_heads(space, number, seed=seed, base=scorer.base, cost_function=head_cost)
-        for done, candidate in enumerate(sorted(heads, key=_beginning), start=1):
+        in_order = sorted(heads, key=_beginning)
+        sizes = Counter(candidate.config.family for candidate in heads)
+        kept = {
+            family: max(-(-size // 2), places)
+            for family, size in sizes.items()
+            if places is not None and size > places
+        }
+        total = len(heads) + sum(kept.values())
+        for done, candidate in enumerate(in_order, start=1):
+            score(candidate, 1 if candidate.config.family in kept else scorer.seeds)
+            progress(done, total)
+        promising = _promising([known[candidate.head_id] for candidate in heads], kept)
+        again = (candidate for candidate in in_order if candidate.head_id in promising)
+        for done, candidate in enumerate(again, start=len(heads) + 1):
             score(candidate)
-            progress(done, len(heads))
+            progress(done, total)
         return [known[candidate.head_id] for candidate in heads]
     finally:
         # Also where it is interrupted: only a kill costs the last seconds.
         if path is not None:
             write_scores(path, list(known.values()), scorer.identity)
+
+
+def _promising(rows: Iterable[ZeroCostScores], kept: Mapping[str, int]) -> set[str]:
+    """The best heads of every family, as many as it keeps, by their first seed. Those that have had further seeds are among them: they were before."""
+    families: dict[str, list[ZeroCostScores]] = defaultdict(list)
+    for row in sorted(ordered(rows), key=lambda row: -row.seeds):
+        families[row.config.family].append(row)
+    return {row.head_id for family, number in kept.items() for row in families[family][:number]}
 
 
 def _evolved(

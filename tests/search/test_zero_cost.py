@@ -16,13 +16,16 @@ from headsearch.errors import BaseModelError, DataError, RunError, SpaceError
 from headsearch.experiment import Experiment, parse_experiment
 from headsearch.heads import Candidate, parse_head
 from headsearch.heads.build import Block
+from headsearch.heads.config import HeadConfig
 from headsearch.scoring.score import head_score
+from headsearch.scoring.zero_cost import UntrainedHeads
 from headsearch.scoring.zero_cost_scores import (
     BASELINES,
     CKA_MEASURES,
     FILE_NAME,
     MEASURED,
     ZeroCostScores,
+    ordered,
     read_scores,
 )
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
@@ -204,9 +207,9 @@ def test_a_killed_stage_goes_on_where_it_was(
     scored: list[str] = []
 
     class Counting(ZeroCostScorer):
-        def score(self, candidate: Candidate) -> ZeroCostScores:
+        def score(self, candidate: Candidate, **options: Any) -> ZeroCostScores:
             scored.append(candidate.head_id)
-            return super().score(candidate)
+            return super().score(candidate, **options)
 
     resumed = Counting(experiment(), seeds=2, images=60, tokens=200)
     assert score_space(SPACE, resumed, number=50, path=path) == whole
@@ -214,6 +217,63 @@ def test_a_killed_stage_goes_on_where_it_was(
     assert path.read_text() == (tmp_path / "whole.jsonl").read_text()
     with pytest.raises(RunError, match="other images or other seeds"):
         score_space(SPACE, make(seeds=3), number=50, path=path)
+
+
+UNEVEN = parse_space(
+    "space: headsearch/space@1\nhead: {one_of: [{mlp: {depth: {int: [1, 2]}, mlp_ratio: {choice: [1, 2, 3, 4]}}}, {mixer: {depth: {int: [1, 2]}}}]}",
+    "uneven.yaml",
+)
+"""8 heads of one family, and 2 of another."""
+
+
+def test_the_worse_half_of_a_large_family_is_left_at_its_first_seed(scorer: ZeroCostScorer) -> None:
+    told: list[tuple[int, int]] = []
+    rows = score_space(
+        UNEVEN, scorer, number=50, places=2, progress=lambda done, total: told.append((done, total))
+    )
+    every = {row.head_id: row for row in score_space(UNEVEN, scorer, number=50)}
+    first = score_space(UNEVEN, make(seeds=1), number=50)
+    by_first = ordered(row for row in first if row.config.family == "mlp")
+    left = {row.head_id: row for row in by_first[4:]}
+    assert len(left) == 4
+    assert {row.head_id: row for row in rows} == every | left
+    assert told == [(done, 14) for done in range(1, 15)]
+
+
+@pytest.mark.parametrize("places", [8, None])
+def test_families_no_larger_than_the_places_get_all_seeds_at_once(
+    scorer: ZeroCostScorer, places: int | None
+) -> None:
+    rows = score_space(UNEVEN, scorer, number=50, places=places)
+    assert {row.seeds for row in rows} == {2}
+
+
+@pytest.mark.parametrize("killed_at", [3, 10, 12])
+def test_a_stage_killed_between_seeds_ends_as_one_that_was_not(
+    scorer: ZeroCostScorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    from headsearch.search import zero_cost as module
+
+    whole, path = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    runs: list[tuple[str, int]] = []
+
+    class Counting(UntrainedHeads):
+        def run(self, config: HeadConfig, place: int) -> tuple[torch.Tensor, ...]:
+            runs.append((repr(config), place))
+            return super().run(config, place)
+
+    def kill(done: int, total: int) -> None:
+        if done == killed_at:
+            raise KeyboardInterrupt
+
+    score_space(UNEVEN, scorer, number=50, places=2, path=whole)
+    monkeypatch.setattr(module, "UntrainedHeads", Counting)
+    counted = make()
+    with pytest.raises(KeyboardInterrupt):
+        score_space(UNEVEN, counted, number=50, places=2, path=path, progress=kill)
+    score_space(UNEVEN, counted, number=50, places=2, path=path)
+    assert path.read_text() == whole.read_text()
+    assert len(runs) == len(set(runs)) == 10 + 6
 
 
 def test_baselines_are_added_where_they_are_asked_for_and_change_nothing_else(
