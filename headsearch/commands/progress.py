@@ -102,7 +102,7 @@ class LineDisplay(Display):
 
     def candidates_scored(self, done: int, total: int) -> None:
         if done == total or done % 100 == 0:
-            self._line(f"scored heads before any training: {done} of {total}")
+            self._line(f"untrained scores: {done} of {total}")
 
     def note(self, text: str) -> None:
         self._line(text)
