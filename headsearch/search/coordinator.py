@@ -74,7 +74,7 @@ class Coordinator:
         self._settled: set[tuple[str, int]] = set()
         """Trainings that have ended."""
         self._latest: StageName | None = None
-        """The stage whose training began last in this session."""
+        """The stage that was begun last; None as long as only what was at work before is trained."""
         self._told: set[str] = set()
         """Notes of trainings that have been passed on."""
         self._succeeded = False
