@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from headsearch.data.recipe import Augmentation, check_bands, default_augmentation
 from headsearch.errors import ExperimentError, did_you_mean
 from headsearch.experiment import DataSpec
+from headsearch.options import in_our_words
 
 
 def build_augmentation(data: DataSpec) -> Augmentation:
@@ -26,7 +27,7 @@ def build_augmentation(data: DataSpec) -> Augmentation:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(["data.augmentation", *(str(part) for part in first["loc"])])
-        raise ExperimentError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ExperimentError(f"{key}: {in_our_words(first['msg'])}") from None
     if data.channels != "rgb":
         try:
             check_bands(augmentation)
