@@ -154,8 +154,7 @@ class UntrainedHeads:
             built = untrained(block.build(self._info.width, self._info.grid), passed.maps[0].device)
             generator = torch.get_rng_state()
             # A block of a plug-in may keep something from one pass for the next.
-            alone = threads is None or block.stage.family in FAMILIES.guests
-            each = map if alone else threads.map
+            each = map if threads is None or block.stage.family in FAMILIES.guests else threads.map
             passed = _Passed(tuple(each(partial(_run, block, built), passed.maps)), generator)
             self._keep((place, blocks[:end]), passed)
         return passed.maps
