@@ -7,9 +7,11 @@ refresh changes nothing that the reader has set.
 from __future__ import annotations
 
 import html as markup
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,13 +23,41 @@ from pydantic import BaseModel
 from headsearch.dashboard import pages
 from headsearch.dashboard.pages import Route
 from headsearch.dashboard.requests import refuse_what_no_page_asks, typed
-from headsearch.dashboard.runs import Runs
 from headsearch.export import describe_head
 from headsearch.report.page import ASSETS
 from headsearch.report.parts import Links
 from headsearch.report.views.audit import audit
 from headsearch.report.views.compare import MOST
 from headsearch.report.views.trials import ALWAYS, FIELDS, Query
+from headsearch.runs.reading import RunReader
+from headsearch.runs.run import Run
+
+
+class Runs:
+    """Several runs, read by the threads of a server. The browser knows them by their position alone; no path comes from it."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Raises `RunError` where one is no run directory."""
+        self._readers = [RunReader(path) for path in paths]
+        self._lock = threading.Lock()
+        self._views = [reader.read() for reader in self._readers]
+        self._versions = [1] * len(self._views)
+
+    @property
+    def views(self) -> Sequence[Run]:
+        """Every run, as of the last refresh."""
+        return self._views
+
+    def refresh(self) -> Sequence[int]:
+        """Look for changes; for every run a number that grows when one is found."""
+        with self._lock:
+            for place, reader in enumerate(self._readers):
+                view = reader.read()
+                if view is not self._views[place]:
+                    self._views[place] = view
+                    self._versions[place] += 1
+            return list(self._versions)
+
 
 REFRESH_SECONDS = 3.0
 """Between two looks at the run directories."""

@@ -77,9 +77,8 @@ def open_server(
     try:
         from waitress.server import BaseWSGIServer, create_server
 
-        from headsearch.dashboard.app import REFRESH_SECONDS, make_app
+        from headsearch.dashboard.app import REFRESH_SECONDS, Runs, make_app
         from headsearch.dashboard.requests import BODY_BYTES
-        from headsearch.dashboard.runs import Runs
 
         app = make_app(Runs(paths), refresh=REFRESH_SECONDS if refresh is None else refresh, prefix=prefix)
         address = Address(host, int(listener.getsockname()[1]), token, prefix)

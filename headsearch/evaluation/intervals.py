@@ -1,7 +1,7 @@
 """How sure a score is: 95% intervals over the test images, and over the seeds where a probe is random. Pure functions.
 
 Every probe yields contributions: a matrix of seeds x test images whose mean is the score. For an accuracy, the contribution of an image is whether
-it was classified correctly; for other scores, its jackknife pseudo-value (Tukey 1958; `mean_iou.contributions`). Two sets of weights are probed with
+it was classified correctly; for other scores, its jackknife pseudo-value (Tukey 1958; `segmentation.contributions`). Two sets of weights are probed with
 the same seeds and images, so the contributions of their difference are the differences of their contributions.
 """
 

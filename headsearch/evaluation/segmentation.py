@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headsearch.data.segmentation import IGNORED, MaskedDataset, MaskedImages
 from headsearch.errors import BaseModelError
-from headsearch.evaluation import mean_iou
 from headsearch.evaluation.intervals import Outcome
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.evaluation.subject import Loaded
@@ -42,8 +42,8 @@ def segmentation(subject: Masked, spec: EvaluationSpec) -> dict[str, Outcome]:
     nn.init.zeros_(layer.bias)
     _train(layer, train_NCHW, subject.dataset.train.masks, standardised, spec)
     intersection, union = _test(layer, _maps(subject, subject.dataset.test), standardised, subject)
-    score = mean_iou.mean_iou(intersection.sum(axis=0), union.sum(axis=0))
-    return {"segmentation mIoU": Outcome((score,), mean_iou.contributions(intersection, union)[None])}
+    score = mean_iou(intersection.sum(axis=0), union.sum(axis=0))
+    return {"segmentation mIoU": Outcome((score,), contributions(intersection, union)[None])}
 
 
 @torch.no_grad()
@@ -91,7 +91,7 @@ def _train(
 @torch.no_grad()
 def _test(
     layer: nn.Conv2d, maps_NCHW: Tensor, standardised: Callable[[Tensor], Tensor], subject: Masked
-) -> tuple[mean_iou.Counts, mean_iou.Counts]:
+) -> tuple[Counts, Counts]:
     """Pixels of each class in intersection and union, by image."""
     counted = []
     batches = zip(
@@ -102,10 +102,52 @@ def _test(
     for maps, masks in batches:
         truth = masks.to(subject.device)
         predicted = _enlarged(layer(standardised(maps)), truth).argmax(dim=1)
-        counted.append(mean_iou.counts(predicted, truth, len(subject.dataset.classes)))
+        counted.append(counts(predicted, truth, len(subject.dataset.classes)))
     intersections, unions = zip(*counted, strict=True)
     return np.concatenate(intersections), np.concatenate(unions)
 
 
 def _enlarged(logits_BKHW: Tensor, masks_BHW: Tensor) -> Tensor:
     return F.interpolate(logits_BKHW, size=masks_BHW.shape[1:], mode="bilinear", align_corners=False)
+
+
+Counts = NDArray[np.int64]
+
+
+def counts(predicted_NHW: Tensor, truth_NHW: Tensor, classes: int) -> tuple[Counts, Counts]:
+    """Pixels of each class in intersection and union of prediction and truth, by image (N, classes); a negative truth does not count."""
+    images = len(truth_NHW)
+    valid = truth_NHW >= 0
+    image_NHW = torch.arange(images, device=truth_NHW.device)[:, None, None].expand_as(truth_NHW)
+
+    def by_class(label_NHW: Tensor, counted_NHW: Tensor) -> Tensor:
+        place = (image_NHW * classes + label_NHW)[counted_NHW]
+        return torch.bincount(place, minlength=images * classes).view(images, classes)
+
+    intersection = by_class(truth_NHW, valid & (predicted_NHW == truth_NHW))
+    union = by_class(predicted_NHW, valid) + by_class(truth_NHW, valid) - intersection
+    return intersection.cpu().numpy(), union.cpu().numpy()
+
+
+def mean_iou(intersection_C: Counts, union_C: Counts) -> float:
+    """In percent: the mean over classes of intersection over union, pixels of all images taken together.
+
+    Classes that neither occur nor are predicted are left out. Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 2010.
+    """
+    present = union_C > 0
+    return 100.0 * float(np.mean(intersection_C[present] / union_C[present]))
+
+
+def contributions(intersection_NC: Counts, union_NC: Counts) -> NDArray[np.float64]:
+    """Jackknife pseudo-values (N,) of the mean IoU: N times that of all images less N - 1 times that of all but one.
+
+    Their spread over the images gives the variance of the mean IoU (Tukey 1958; Efron and Stein, Annals of Statistics 1981).
+    """
+    images = len(intersection_NC)
+    intersection_C, union_C = intersection_NC.sum(axis=0), union_NC.sum(axis=0)
+    whole = mean_iou(intersection_C, union_C)
+    without = [
+        mean_iou(intersection_C - one_intersection, union_C - one_union)
+        for one_intersection, one_union in zip(intersection_NC, union_NC, strict=True)
+    ]
+    return images * whole - (images - 1) * np.array(without)

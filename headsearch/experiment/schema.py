@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from headsearch.document import to_yaml
-from headsearch.errors import ExperimentError
-from headsearch.experiment.budget import with_budget
-from headsearch.experiment.search import SearchSpec
+from headsearch.experiment.search import SearchSpec, with_sizes
 from headsearch.experiment.sections import (
+    TRUNK_PROXIES,
     BaseSpec,
     MethodSpec,
     Plugins,
@@ -21,7 +21,6 @@ from headsearch.experiment.sections import (
     is_count,
     is_recorded,
     with_recipe,
-    with_trunk,
 )
 from headsearch.plugins import digests
 
@@ -44,20 +43,30 @@ class Experiment(Section):
     def _take_the_methods_recipe(cls, data: Any, info: ValidationInfo) -> Any:
         return with_recipe(data, "proxy", ProxySpec, recorded=is_recorded(info))
 
-    @model_validator(mode="before")
+    @field_validator("proxy", mode="before")
     @classmethod
-    def _rungs_suit_the_stopping(cls, data: Any) -> Any:
-        # Here and not in the proxy's own section, because it takes two sections to know.
-        if not isinstance(data, dict):
-            return data
-        proxy, search = data.get("proxy", {}), data.get("search", {})
-        if not isinstance(proxy, dict) or not isinstance(search, dict) or proxy.get("rungs"):
-            return data
-        stopping = search.get("stopping", {"kind": "asha"})
+    def _auto_asks_for_a_trunk(cls, proxy: Any, info: ValidationInfo) -> Any:
+        base = info.data.get("base")
+        if base is None or not isinstance(proxy, dict) or proxy.get("trunk") != "auto":
+            return proxy
         epochs = proxy.get("epochs", ProxySpec.model_fields["epochs"].default)
-        if isinstance(stopping, dict) and stopping.get("kind") == "asha" and is_count(epochs):
-            return {**data, "proxy": {**proxy, "rungs": default_rungs(epochs, stopping=True)}}
-        return data
+        # Weights are a trunk already.
+        trained = base.weights is None and is_count(epochs)
+        return {**proxy, "trunk": {"epochs": math.ceil(TRUNK_PROXIES * epochs)} if trained else None}
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _the_budget_sets_the_sizes(cls, search: Any, info: ValidationInfo) -> Any:
+        # Here, because the search's own section does not know what a trunk costs.
+        proxy = info.data.get("proxy")
+        return search if proxy is None else with_sizes(search, trunk=proxy.trunk_epochs / proxy.epochs)
+
+    @model_validator(mode="after")
+    def _rungs_suit_the_stopping(self) -> Self:
+        if "rungs" not in self.proxy.model_fields_set and self.search.stopping.kind == "asha":
+            rungs = default_rungs(self.proxy.epochs, stopping=True)
+            self.__dict__["proxy"] = self.proxy.model_copy(update={"rungs": rungs})
+        return self
 
     @model_validator(mode="after")
     def _a_time_decides_on_the_subset(self) -> Self:
@@ -103,35 +112,6 @@ class Experiment(Section):
             # Every seed would have a trunk of its own; and without labels there is no gain to be sure of.
             self.__dict__["search"] = self.search.model_copy(update={"replicates_of_none": 1})
         return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _the_budget_pays_the_trunk(cls, data: Any) -> Any:
-        # Here, and before all else, because the search's own section does not know what a trunk costs; what is left open is then sized as without one.
-        data = with_trunk(data)
-        if not isinstance(data, dict):
-            return data
-        proxy, search = data.get("proxy", {}), data.get("search", {})
-        if not isinstance(proxy, dict) or not isinstance(search, dict):
-            return data
-        trunk, budget = proxy.get("trunk"), search.get("budget")
-        epochs = proxy.get("epochs", ProxySpec.model_fields["epochs"].default)
-        controls = search.get("controls", SearchSpec().controls)
-        if (
-            not isinstance(trunk, dict)
-            or not is_count(trunk.get("epochs"))
-            or not is_count(epochs)
-            or not isinstance(budget, int | float)
-            or isinstance(budget, bool)
-            or not isinstance(controls, list)
-            or search.get("strategy", "funnel") != "funnel"
-        ):
-            return data
-        try:
-            sized = with_budget(search, float(budget), controls=len(controls), trunk=trunk["epochs"] / epochs)
-        except ValueError as error:
-            raise ExperimentError(f"search.{error}") from None
-        return {**data, "search": sized}
 
     @property
     def trunk_cost(self) -> float:

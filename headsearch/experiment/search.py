@@ -160,6 +160,16 @@ Sampler = Literal["tpe", "random", "nsga2", "gp", "grid"]
 CandidateSampler = Literal["random", "nsga2"]
 
 
+def with_sizes(search: Any, *, trunk: float) -> Any:
+    """Plain data of a search with the sizes of a funnel that its budget in proxies pays; a trunk costs `trunk` of them. Raises `ValueError` for too few."""
+    if not isinstance(search, dict) or search.get("strategy", "funnel") != "funnel":
+        return search
+    budget, controls = search.get("budget"), search.get("controls", _CONTROLS)
+    if not isinstance(budget, int | float) or isinstance(budget, bool) or not isinstance(controls, list):
+        return search
+    return with_budget(search, float(budget), controls=len(controls), trunk=trunk)
+
+
 class SearchSpec(Section):
     """How candidates are chosen, compared and run."""
 
@@ -224,11 +234,6 @@ class SearchSpec(Section):
             data = {"replicates_of_none": 1, **data}
         if data.get("finalists") == 0 and "replicates" not in data:
             data = {**data, "replicates": 1}
-        if data.get("strategy", "funnel") != "funnel":
-            return data
-        budget, controls = data.get("budget"), data.get("controls", _CONTROLS)
-        if isinstance(budget, int | float) and not isinstance(budget, bool) and isinstance(controls, list):
-            return with_budget(data, float(budget), controls=len(controls))
         return data
 
     def sized(self, proxies: float, *, trunk: float = 0.0) -> SearchSpec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from typing import Annotated, Any, Literal, Self
 
@@ -245,12 +244,14 @@ class ProxySpec(ScheduleSpec):
     """The short schedule that scores a head."""
 
     epochs: Positive = 30
-    rungs: list[Positive] = Field(default_factory=list)
+    rungs: list[Positive] = Field(
+        default_factory=lambda data: default_rungs(data["epochs"], stopping=False) if "epochs" in data else []
+    )
     """Epochs at which a trial is scored, and may be stopped; empty: `default_rungs`."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     keep_checkpoints: bool = False
     trunk: Annotated[TrunkSpec | None, Field(exclude_if=lambda trunk: trunk is None)] = None
-    """`auto` is resolved when an experiment is read, see `with_trunk`. Not written down where it is null, as of old."""
+    """`auto` is resolved when an experiment is read. Not written down where it is null, as of old."""
 
     @property
     def trunk_epochs(self) -> int:
@@ -259,11 +260,9 @@ class ProxySpec(ScheduleSpec):
 
     @model_validator(mode="before")
     @classmethod
-    def _derive(cls, data: Any) -> Any:
+    def _no_rungs_are_not_given(cls, data: Any) -> Any:
         if isinstance(data, dict) and not data.get("rungs"):
-            epochs = data.get("epochs", cls.model_fields["epochs"].default)
-            if is_count(epochs):
-                return {**data, "rungs": default_rungs(epochs, stopping=False)}
+            return {key: value for key, value in data.items() if key != "rungs"}
         return data
 
     @model_validator(mode="after")
@@ -271,19 +270,6 @@ class ProxySpec(ScheduleSpec):
         if list(self.rungs) != sorted(set(self.rungs)) or self.rungs[-1] != self.epochs:
             raise ValueError(f"rungs must rise and end at epochs ({self.epochs}), got {list(self.rungs)}")
         return self
-
-
-def with_trunk(data: Any) -> Any:
-    """`data` of an experiment with `proxy.trunk: auto` resolved: null where the base has weights, which are its trunk, else as long as evidence asks for."""
-    if not isinstance(data, dict):
-        return data
-    proxy, base = data.get("proxy"), data.get("base") or {}
-    if not isinstance(proxy, dict) or not isinstance(base, dict) or proxy.get("trunk") != "auto":
-        return data
-    epochs = proxy.get("epochs", ProxySpec.model_fields["epochs"].default)
-    trained = is_count(epochs) and base.get("weights") is None
-    trunk = {"epochs": math.ceil(TRUNK_PROXIES * epochs)} if trained else None
-    return {**data, "proxy": {**proxy, "trunk": trunk}}
 
 
 def with_recipe(data: Any, section: str, schema: type[ScheduleSpec], *, recorded: bool = False) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import plotly.graph_objects as go
 
 from headsearch.errors import RunError, did_you_mean
-from headsearch.report import analysis_figures, figures
+from headsearch.report import figures
 from headsearch.report.figures import Series, first_trial
 from headsearch.runs.run import Run
 
@@ -41,5 +41,5 @@ def _curves(run: Run) -> go.Figure:
 FIGURES: Mapping[str, Callable[[Run], go.Figure]] = {
     "overview": figures.pareto,
     "curves": _curves,
-    "cost": lambda run: analysis_figures.spent(run.spending),
+    "cost": lambda run: figures.spent(run.spending),
 }

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headsearch.files import versions
+from headsearch.reproduction.claims import CONTROLS, Choice, Claim, Claims, HeadFigures, Part
 from headsearch.reproduction.contrasts import MOST_SEEDS, RELEVANT_POINTS, RELEVANT_TAU, UNCLEAR, Estimate
-from headsearch.reproduction.figures import CONTROLS, Choice, Claim, Claims, HeadFigures, Part
 from headsearch.results.text import UNKNOWN, gain, markdown_table, number
 
 if TYPE_CHECKING:

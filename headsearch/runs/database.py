@@ -16,6 +16,7 @@ from optuna.distributions import distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+from optuna.trial import TrialState
 
 from headsearch.errors import RunError
 from headsearch.runs.failures import NumberTaken, StorageAway, cause_of
@@ -23,7 +24,7 @@ from headsearch.runs.failures import NumberTaken, StorageAway, cause_of
 if TYPE_CHECKING:
     import sqlite3
 
-    from optuna.trial import FrozenTrial, TrialState
+    from optuna.trial import FrozenTrial
 
 CONNECT_SECONDS = 10
 """For a server to answer."""
@@ -56,7 +57,14 @@ _NUMBER_BEFORE = (
     .limit(1)
 )
 _STATE = sqlalchemy.select(_TRIALS.c.state).where(_IS_TRIAL).with_for_update()
-_END = sqlalchemy.update(_TRIALS).where(_IS_TRIAL)
+_UNFINISHED = _TRIALS.c.state.not_in([state for state in TrialState if state.is_finished()])
+_END = sqlalchemy.update(_TRIALS).where(_IS_TRIAL).where(_UNFINISHED)
+_CHANGE = (
+    sqlalchemy.update(_NOTED)
+    .where(_NOTED.c.trial_id == sqlalchemy.bindparam("trial"))
+    .where(_NOTED.c.key == sqlalchemy.bindparam("name"))
+    .where(sqlalchemy.exists().where(_IS_TRIAL).where(_UNFINISHED))
+)
 _INSERT = {table: table.insert() for table in (_TRIALS, _PARAMETERS, _VALUES, _TOLD, _NOTED)}
 _REMOVE = {
     table: sqlalchemy.delete(table)
@@ -112,9 +120,11 @@ class Database(RDBStorage):
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """As Optuna's."""
+        changed = {"trial": trial_id, "name": key, "value_json": json.dumps(value)}
         with self.engine.begin() as connection:
-            self._lock(connection, trial_id)
-            _put(connection, _NOTED, trial_id, {key: value})
+            if not connection.execute(_CHANGE, changed).rowcount:
+                self._lock(connection, trial_id)
+                _add(connection, _NOTED, _attributes(trial_id, {key: value}))
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """As Optuna's."""
@@ -138,9 +148,9 @@ class Database(RDBStorage):
             UpdateFinishedTrialError: it has ended.
         """
         with self.engine.begin() as connection:
-            self._lock(connection, trial_id)
             ended = {"trial": trial_id, "state": state, "datetime_complete": _utc(datetime.now())}
-            connection.execute(_END, ended)
+            if not connection.execute(_END, ended).rowcount:
+                self._lock(connection, trial_id)
             _put(connection, _TOLD, trial_id, told)
             _put(connection, _NOTED, trial_id, noted)
             _add(connection, _VALUES, _values(trial_id, values))

@@ -6,10 +6,13 @@ Out: numbers by name. `headsearch.search.zero_cost` does this for an experiment,
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -23,6 +26,7 @@ from headsearch.errors import InfeasibleHead
 from headsearch.heads.build import Block, untrained_blocks
 from headsearch.heads.canonical import canonical
 from headsearch.heads.config import HeadConfig
+from headsearch.heads.registry import FAMILIES
 from headsearch.scoring.collapse import rankme, worthless_reason
 from headsearch.scoring.discrepancy import CkaSide, cka_of_sides, cka_side
 from headsearch.scoring.features import embed_change, evaluating, on_device
@@ -34,6 +38,8 @@ _BATCH_SIZE = 128
 """Most images in a batch, which is what batch norms normalise over."""
 _KEPT_BYTES = 2**31
 """Of maps that heads had made, on the base's device, for heads that begin alike."""
+_MOST_AT_ONCE = 6
+"""Maps of one head: those of two batches of plain images, and of two views of each."""
 _EMBEDDING_EPS = 1e-5
 """Of a head's embedding, as in `heads.build.Head`."""
 
@@ -124,8 +130,8 @@ class UntrainedHeads:
         self._passed: OrderedDict[tuple[int, tuple[Block, ...]], _Passed] = OrderedDict()
         self._kept = 0
 
-    def run(self, config: HeadConfig, place: int) -> tuple[Tensor, ...]:
-        """The head's maps for the `inputs` of one of the bases, without dropped paths and without gradients.
+    def run(self, config: HeadConfig, place: int, threads: Executor | None = None) -> tuple[Tensor, ...]:
+        """The head's maps for the `inputs` of one of the bases, without dropped paths and without gradients; with `threads` several maps at once.
 
         Batch norms normalise by the batch, as in training: their running statistics know nothing yet. Moves torch's global generator.
 
@@ -147,8 +153,9 @@ class UntrainedHeads:
             block = blocks[end - 1]
             built = untrained(block.build(self._info.width, self._info.grid), passed.maps[0].device)
             generator = torch.get_rng_state()
-            with torch.no_grad():
-                passed = _Passed(tuple(block.run(built, x_BCHW) for x_BCHW in passed.maps), generator)
+            # A block of a plug-in may keep something from one pass for the next.
+            each = map if threads is None or block.stage.family in FAMILIES.guests else threads.map
+            passed = _Passed(tuple(each(partial(_run, block, built), passed.maps)), generator)
             self._keep((place, blocks[:end]), passed)
         return passed.maps
 
@@ -158,6 +165,31 @@ class UntrainedHeads:
         while self._kept > _KEPT_BYTES:
             _, forgotten = self._passed.popitem(last=False)
             self._kept -= _size(forgotten)
+
+
+# For every thread by itself, as torch has it.
+@torch.no_grad()
+def _run(block: Block, built: nn.Module, x_BCHW: Tensor) -> Tensor:
+    return block.run(built, x_BCHW)
+
+
+@contextlib.contextmanager
+def side_by_side(device: torch.device) -> Iterator[Executor | None]:
+    """Threads for a head's maps, among which torch's own are divided within; None where there is one thread, or an accelerator.
+
+    Untrained heads are small: threads that share one operation spend longer waiting for each other than they save.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield None
+        return
+    workers = min(threads, _MOST_AT_ONCE)
+    torch.set_num_threads(threads // workers)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _size(passed: _Passed) -> int:

@@ -268,7 +268,8 @@ class Ledger:
         noted = identity(record)
         if draw and draw.sampler_state:
             noted["sampler"] = dict(draw.sampler_state)
-        if record.rungs and record.duplicate_of is None:
+        if record.duplicate_of is None:
+            # Also where there are none yet: to change an attribute costs less than to add it.
             noted["rungs"] = self._rungs(record)
         if record.state != "running":
             noted |= _end_of(record)

@@ -33,7 +33,14 @@ from headsearch.heads.cost import HeadCost
 from headsearch.scoring.baselines import baseline_scores
 from headsearch.scoring.cost import head_cost
 from headsearch.scoring.score import score_factors
-from headsearch.scoring.zero_cost import BaseOutputs, UntrainedHeads, measure_head, run_base, untrained
+from headsearch.scoring.zero_cost import (
+    BaseOutputs,
+    UntrainedHeads,
+    measure_head,
+    run_base,
+    side_by_side,
+    untrained,
+)
 from headsearch.scoring.zero_cost_scores import (
     CKA_MEASURES,
     ZeroCostScores,
@@ -153,16 +160,17 @@ class ZeroCostScorer:
         except HeadError as error:
             return ZeroCostScores(candidate.head_id, config, seeds, reason=str(error))
         measured = [] if first is None else [first.measured]
-        with generators_kept(shared.outputs[0].maps[0].device):
+        device = shared.outputs[0].maps[0].device
+        with generators_kept(device), side_by_side(device) as threads:
             for number in range(len(measured), seeds):
                 outputs = shared.outputs[number]
                 try:
-                    values = measure_head(shared.heads.run(config, number), outputs)
+                    values = measure_head(shared.heads.run(config, number, threads), outputs)
                 except InfeasibleHead as error:
                     return ZeroCostScores(candidate.head_id, config, seeds, cost, reason=str(error))
                 if self.baselines:
                     torch.manual_seed(self._head_seed(number))
-                    head = untrained(build_head(config, shared.base), outputs.maps[0].device)
+                    head = untrained(build_head(config, shared.base), device)
                     values |= baseline_scores(head, outputs.maps[0])
                 measured.append(values)
         return _summary(candidate, cost, measured)

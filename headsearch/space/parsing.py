@@ -14,7 +14,6 @@ from headsearch.heads.config import SET, Scalar
 from headsearch.heads.family import Family, Parameter
 from headsearch.heads.registry import PRESETS
 from headsearch.space.domains import Choice, Fixed, Integer, Real, scalar_text
-from headsearch.space.keywords import HEAD_KINDS, NAME_KINDS, VALUE_KINDS, keyword_of, named_by_same
 from headsearch.space.tree import (
     Blocks,
     HeadNode,
@@ -29,7 +28,16 @@ from headsearch.space.tree import (
     domain_of,
     literal_head,
 )
-from headsearch.space.values import read_choice, read_integer, read_real
+from headsearch.space.values import (
+    HEAD_KINDS,
+    NAME_KINDS,
+    VALUE_KINDS,
+    keyword_of,
+    named_by_same,
+    read_choice,
+    read_integer,
+    read_real,
+)
 
 MAX_DEFINITIONS = 200
 MAX_NODES = 5_000

@@ -25,7 +25,7 @@ from headsearch.search.executors import Executor
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.testing.toy import Failure, ToyEvaluator
 from headsearch.testing.toy_search import run_toy, scores, toy_experiment
-from headsearch.testing.traces import CrowdedToy, Diary, DiaryToy
+from headsearch.testing.traces import Diary, DiaryToy
 from headsearch.training.trial import BEGINNING, TRUNK, RungScores, Training
 
 
@@ -50,11 +50,10 @@ def check_executor(make: MakeExecutor, folder: Path, *, workers: int, apart: boo
     check_trunk(make, folder / "trunk")
     if apart:
         check_lost_workers(make, folder / "lost")
-        check_shared_gpu(make, folder / "shared", workers=workers)
 
 
 def check_scores(make: MakeExecutor, folder: Path, *, workers: int) -> None:
-    """Heads and scores are those of an inline search, every trial is whole, and as many run at once as there are workers."""
+    """Heads and scores are those of an inline search, every trial is whole, as many run at once as there are workers, and one that waits says so once."""
     experiment = toy_experiment(trials=4, finalists=4, replicates=2, sampler="random")
     watcher = Watcher()
     records = _run(make, folder, experiment, DiaryToy(folder, together=workers), watcher)
@@ -63,6 +62,10 @@ def check_scores(make: MakeExecutor, folder: Path, *, workers: int) -> None:
     assert {record.state for record in records} <= {"complete", "duplicate"}, "a trial was not finished"
     assert read_records(folder / "run") == records, "the study holds something else"
     assert max(watcher.at_work) == workers, f"{max(watcher.at_work)} trials at once, expected {workers}"
+    waited = [
+        f"trial {record.number} waits for the others" for record in records if record.state == "complete"
+    ]
+    assert sorted(watcher.notes) == sorted(waited), f"said of trials that wait: {watcher.notes}"
     for record in records:
         _is_whole(folder / "run" / "trials" / str(record.number), record, epochs=9)
 
@@ -207,22 +210,6 @@ def check_lost_workers(make: MakeExecutor, folder: Path) -> None:
     }, "a lost worker has changed scores"
 
 
-def check_shared_gpu(make: MakeExecutor, folder: Path, *, workers: int) -> None:
-    """On a GPU that has room for one, trials that found it full are tried again alone, after those that run; no head is blamed."""
-    experiment = toy_experiment(trials=4, finalists=1, replicates=1, sampler="grid")
-    watcher = Watcher()
-    records = _run(make, folder, experiment, CrowdedToy(folder, together=workers), watcher)
-    ends = {record.number: (record.state, record.reason) for record in records}
-    assert set(ends.values()) == {("complete", None)}, f"trials ended as {ends}"
-    assert scores(records) == scores(run_toy(folder / "undisturbed", experiment)), (
-        "other heads or scores than inline"
-    )
-    found = [note for note in watcher.notes if note.endswith("waits until it can be tried again alone")]
-    assert 1 <= len(found) == len(set(found)), f"said of the shared GPU: {watcher.notes}"
-    lost = [note for note in watcher.notes if "worker" in note]
-    assert not lost, f"a trial that waited was taken for lost: {lost}"
-
-
 class Watcher(Observer):
     """Keeps what is said and how many trials are at work; as Ctrl-C, interrupts after so many rungs."""
 
@@ -258,7 +245,7 @@ def _run(
     make: MakeExecutor,
     folder: Path,
     experiment: Experiment,
-    evaluate: DiaryToy | CrowdedToy | ToyEvaluator,
+    evaluate: DiaryToy | ToyEvaluator,
     observer: Watcher | None = None,
     *,
     max_retries: int = 2,

@@ -1,12 +1,7 @@
-"""The toy objective for executors: it leaves in a folder what was trained, by which process, and beside whom, however the process ends.
-
-DiaryToy      writes down every epoch, can kill its process, and lets trials wait for each other
-CrowdedToy    trains on a GPU that has room for one training
-"""
+"""The toy objective for executors: it leaves in a folder what was trained, and by which process, however the process ends."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import time
@@ -15,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headsearch.testing.toy import ToyEvaluator
-from headsearch.training.sharing import SharedGPU
 from headsearch.training.trial import RungScores, Training, TrainingContext, TrainingResult
 
 MEETING_SECONDS = 300.0
@@ -31,8 +25,8 @@ class DiaryToy:
     toy: ToyEvaluator = field(default_factory=ToyEvaluator)
     deaths: Mapping[str, int] = field(default_factory=dict)
     """At which epoch a trial kills its process when it is trained for the first time, by family."""
-    together: int = 1
-    """So many trials wait for each other before any is trained."""
+    together: int = 0
+    """So many trials wait for each other before any is trained, and say so."""
 
     def __call__(self, training: Training, context: TrainingContext) -> TrainingResult:
         """Train in words only, and write it down."""
@@ -40,9 +34,22 @@ class DiaryToy:
         file = self.diary / f"diary-{family}-{training.seed}.txt"
         again = file.exists()
         Diary.write(file, f"begin {os.getpid()}")
-        meet(self.diary, "diary-*", self.together)
+        if self.together:
+            self._meet(context)
         death = None if again else self.deaths.get(family)
         return self.toy(training, _Noted(context, file, death))
+
+    def _meet(self, context: TrainingContext) -> None:
+        """Raises `AssertionError` where the others do not come."""
+        deadline = time.monotonic() + MEETING_SECONDS
+        why = "waits for the others"
+        while True:
+            context.waits(why)
+            if len(list(self.diary.glob("diary-*"))) >= self.together:
+                return
+            assert time.monotonic() < deadline, f"fewer than {self.together} trials run at once"
+            why = ""
+            time.sleep(0.01)
 
 
 @dataclass(frozen=True)
@@ -88,55 +95,3 @@ class Diary:
     def lines(folder: Path) -> int:
         """How much has been written in all."""
         return sum(len(file.read_text(encoding="utf-8").split()) for file in folder.glob("diary-*"))
-
-
-@dataclass(frozen=True)
-class CrowdedToy:
-    """The toy objective on a GPU that holds one training, with what is at work there in a folder. Implements `Evaluate`; picklable."""
-
-    folder: Path
-    """On the disk of the tester."""
-    together: int
-    """So many trials wait for each other before any is trained."""
-
-    def __call__(self, training: Training, context: TrainingContext) -> TrainingResult:
-        """Train in words only, alone where others were there before."""
-
-        def waits(why: str) -> None:
-            (self.folder / f"waits-{training.number:03}").touch()
-            context.waits(why)
-
-        gpu = SharedGPU(hashlib.sha256(str(self.folder).encode()).hexdigest()[:12], waits)
-        return gpu.train(lambda: self._trained(training, context))
-
-    def _trained(self, training: Training, context: TrainingContext) -> TrainingResult:
-        here = self.folder / f"at-work-{training.number:03}"
-        again = (self.folder / f"tried-{training.number:03}").exists()
-        # In this order: whoever has met the others sees all of them at work.
-        here.touch()
-        (self.folder / f"tried-{training.number:03}").touch()
-        try:
-            if again:
-                assert self._at_work() == [here], "it is tried again beside others"
-                return ToyEvaluator(seconds_per_epoch=0.1)(training, context)
-            meet(self.folder, "tried-*", self.together)
-            if self._at_work()[0] != here:
-                raise RuntimeError("CUDA out of memory: toy")
-            # It stays until the others have seen that they must wait.
-            meet(self.folder, "waits-*", self.together - 1)
-            return ToyEvaluator()(training, context)
-        finally:
-            assert not again or self._at_work() == [here], "another began while it was tried again alone"
-            here.unlink()
-
-    def _at_work(self) -> list[Path]:
-        return sorted(self.folder.glob("at-work-*"))
-
-
-def meet(folder: Path, files: str, count: int) -> None:
-    """Wait until there are so many files in the folder. Raises `AssertionError` where they do not come."""
-    deadline = time.monotonic() + MEETING_SECONDS
-    while len(list(folder.glob(files))) < count:
-        if time.monotonic() > deadline:
-            raise AssertionError(f"fewer than {count} trials run at once")
-        time.sleep(0.01)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from werkzeug.test import Client
 
-from headsearch.dashboard.app import make_app
+from headsearch.dashboard.app import Runs, make_app
 from headsearch.dashboard.pages import VIEWS, Route, chosen_heads, content, controls, heading, navigation
-from headsearch.dashboard.runs import Runs
 from headsearch.dashboard.server import Address, open_server
 from headsearch.errors import RunError
 from headsearch.export import export_head, read_head

@@ -18,9 +18,8 @@ import pytest
 from werkzeug.test import Client
 
 from headsearch.dashboard import server as module
-from headsearch.dashboard.app import make_app
+from headsearch.dashboard.app import Runs, make_app
 from headsearch.dashboard.requests import BODY_BYTES
-from headsearch.dashboard.runs import Runs
 from headsearch.dashboard.server import Address, open_server
 from headsearch.errors import RunError
 

@@ -9,7 +9,7 @@ from sklearn.metrics import jaccard_score
 from torch import Tensor
 
 from headsearch.evaluation.intervals import margin
-from headsearch.evaluation.mean_iou import contributions, counts, mean_iou
+from headsearch.evaluation.segmentation import contributions, counts, mean_iou
 
 CLASSES = 5
 

@@ -51,7 +51,7 @@ def test_a_budget_pays_for_a_trunk_in_every_replicate() -> None:
     paid = cost(sizes, 3, "asha", 2.5)
     assert 57 < paid <= 60
     assert found.search.trials < plain.trials
-    expected = r"search\.budget: 8 proxies are too few; expected at least 8\.5: a trunk \(2\.5\), 3 controls"
+    expected = r"search: budget: 8 proxies are too few; expected at least 8\.5: a trunk \(2\.5\), 3 controls"
     with pytest.raises(ExperimentError, match=expected):
         load_experiment("digits", ["search={space: tiny, budget: 8}", "proxy.trunk=auto"])
 

@@ -13,9 +13,8 @@ from scipy.stats import kendalltau, t, ttest_ind
 
 from headsearch.heads.config import HeadConfig, Stage
 from headsearch.heads.cost import HeadCost
-from headsearch.reproduction.claims import claims
+from headsearch.reproduction.claims import Claim, Claims, Part, claims
 from headsearch.reproduction.contrasts import FAILS, HOLDS, UNCLEAR
-from headsearch.reproduction.figures import Claim, Claims, Part
 from headsearch.results.records import State, TrialRecord
 from headsearch.training.trial import RungScores
 

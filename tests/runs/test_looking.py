@@ -23,7 +23,7 @@ from database_servers import MariaServer, PostgresServer
 from typer.testing import CliRunner
 
 from headsearch.cli import app
-from headsearch.dashboard.runs import Runs
+from headsearch.dashboard.app import Runs
 from headsearch.runs.reading import RunReader
 from headsearch.runs.run import look_at, read_records, read_run
 from headsearch.runs.sqlite import look

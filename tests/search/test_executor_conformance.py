@@ -92,11 +92,6 @@ def test_lost_workers_are_replaced(make: MakeExecutor, tmp_path: Path) -> None:
     executors.check_lost_workers(make, tmp_path)
 
 
-@pytest.mark.parametrize("make", SLOW_ON_CLUSTERS[1:], indirect=True)
-def test_a_head_is_not_blamed_for_neighbours_on_its_gpu(make: MakeExecutor, tmp_path: Path) -> None:
-    executors.check_shared_gpu(make, tmp_path, workers=2)
-
-
 @pytest.mark.parametrize("make", SLOW_ON_CLUSTERS, indirect=True)
 def test_a_disk_that_is_full_ends_the_search_and_the_trial_resumes(
     make: MakeExecutor, tmp_path: Path

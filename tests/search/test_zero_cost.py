@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from headsearch.base.model import load_base
 from headsearch.errors import BaseModelError, DataError, RunError, SpaceError
 from headsearch.experiment import Experiment, parse_experiment
-from headsearch.heads import Candidate, parse_head
+from headsearch.heads import FAMILIES, Candidate, parse_head
 from headsearch.heads.build import Block
 from headsearch.heads.config import HeadConfig
 from headsearch.scoring.score import head_score
@@ -103,6 +104,30 @@ def test_scores_depend_neither_on_order_nor_on_the_process(scorer: ZeroCostScore
     assert (scorer.score(RESNET), scorer.score(CONVNEXT)) == (other, first)
     assert pickle.loads(pickle.dumps(scorer)).score(CONVNEXT) == first
     assert other != first
+
+
+def test_several_threads_give_the_scores_of_one(scorer: ZeroCostScorer) -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = scorer.score(CONVNEXT)
+        torch.set_num_threads(3)
+        assert scorer.score(CONVNEXT) == alone
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_maps_go_through_a_block_of_a_plugin_one_after_the_other(
+    scorer: ZeroCostScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = scorer._prepared().heads
+    with ThreadPoolExecutor(1) as pool:
+        pool.shutdown()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            heads.run(parse_head({"mixer": {"depth": 1}}), 0, pool)
+        monkeypatch.setitem(FAMILIES._guests, "mixer", FAMILIES["mixer"])
+        assert len(heads.run(parse_head({"mixer": {"depth": 1}}), 0, pool)) == 3
 
 
 def test_another_seed_of_the_experiment_draws_another_base_and_head(scorer: ZeroCostScorer) -> None:
@@ -258,9 +283,11 @@ def test_a_stage_killed_between_seeds_ends_as_one_that_was_not(
     runs: list[tuple[str, int]] = []
 
     class Counting(UntrainedHeads):
-        def run(self, config: HeadConfig, place: int) -> tuple[torch.Tensor, ...]:
+        def run(
+            self, config: HeadConfig, place: int, threads: Executor | None = None
+        ) -> tuple[torch.Tensor, ...]:
             runs.append((repr(config), place))
-            return super().run(config, place)
+            return super().run(config, place, threads)
 
     def kill(done: int, total: int) -> None:
         if done == killed_at:

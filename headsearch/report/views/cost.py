@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dash import html
 
-from headsearch.report import analysis_figures
+from headsearch.report import figures
 from headsearch.report.parts import Child, Column, card, empty, figure, grid, numbers, table, tiles
 from headsearch.results.spending import PART_NAMES
 from headsearch.results.text import UNKNOWN, duration, number
@@ -28,7 +28,7 @@ def cost(view: Run) -> list[Child]:
     stopped = f"{found.saved_epochs:,} epochs of {found.stopped} heads"
     throughput = f"{number(found.images_per_second, ',.0f')} images/s"
     told = "Bars: epochs trained and not trained, by stage of the search. The table below has the numbers."
-    drawn = figure(analysis_figures.spent(found), told, "spent")
+    drawn = figure(figures.spent(found), told, "spent")
     note = (
         "Times of all trainings are added up. With several workers the search itself takes less time. Saved time is epochs not trained, at the mean "
         "time of an epoch."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dash import html
 
 from headsearch.heads.config import HeadConfig
-from headsearch.report import analysis_figures
+from headsearch.report import figures
 from headsearch.report.figures import first_trial
 from headsearch.report.parts import Child, Column, card, empty, figure, grid, numbers, table
 from headsearch.results.importance import ENOUGH, Importance, importances
@@ -36,7 +36,7 @@ def matters(view: Run) -> list[Child]:
         "together do not show, and parameters that vary together share their credit.",
     ]
     told = "Bars: the share of the variance between heads that goes with each parameter. The table below has the numbers."
-    shares = figure(analysis_figures.shares(found), told, "importance")
+    shares = figure(figures.shares(found), told, "importance")
     marginals = [_marginal(item, name) for name, items in found.items() for item in items[:SHOWN]]
     return [card("Importance", shares, _table(found), note=note, wide=True), grid(*marginals)]
 
@@ -44,9 +44,7 @@ def matters(view: Run) -> list[Child]:
 def _marginal(item: Importance, objective: str) -> Child:
     means = ", ".join(f"{group.value} mean {group.mean:.3g}" for group in item.groups)
     told = f"Scores of {item.heads} heads by {item.parameter}: {means}"
-    drawn = figure(
-        analysis_figures.marginal(item, y=objective), told, f"marginal-{objective}-{item.parameter}"
-    )
+    drawn = figure(figures.marginal(item, y=objective), told, f"marginal-{objective}-{item.parameter}")
     note = None if item.enough else "Too few to tell."
     return card(f"{item.parameter} and {objective}", drawn, note=note)
 
