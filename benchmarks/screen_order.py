@@ -36,7 +36,7 @@ from headsearch.heads.config import HeadConfig
 from headsearch.results.agreement import mean_tau
 from headsearch.scoring.score import head_score
 from headsearch.testing.tiny import Context, training
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 from headsearch.training.trial import TrialStage
 
 IMAGES, BATCH = 512, 64
@@ -56,7 +56,7 @@ def jobs(count: int) -> Iterator[tuple[str, int | None, int, list[int]]]:
 
 def train(described: Experiment, heads: list[HeadConfig], seed: int) -> dict[str, Any]:
     """Scores of these heads, null of one that is infeasible, and the seconds of the processor that their training took."""
-    evaluate = ProxyEvaluator(described)
+    evaluate = Evaluator(described)
     evaluate.prepare()
     stage: TrialStage = "proxy" if len(heads) == 1 else "screen"
     with tempfile.TemporaryDirectory() as folder:
