@@ -93,9 +93,11 @@ def test_an_interrupted_write_is_that_and_leaves_the_old_checkpoint_and_nothing_
     def interrupted(content: memoryview, value: int) -> int:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    state = {"identity": "a", "epoch": 2, "weights": torch.randn(100_000)}
+    with monkeypatch.context() as patch:
         patch.setattr(zlib, "crc32", interrupted)
-        checkpoints.save(2, {"identity": "a", "epoch": 2, "weights": torch.randn(100_000)})
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(2, state)
     assert load(checkpoints) == {"identity": "a", "epoch": 1}
 
 
