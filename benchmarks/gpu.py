@@ -36,7 +36,7 @@ from typing import Any
 HERE = Path(__file__).parent
 FORKS = multiprocessing.get_context("forkserver")
 """Processes come from one that has imported torch, and has not looked for an accelerator."""
-FORKS.set_forkserver_preload(["headsearch.training.proxy", "pandas", "sklearn.linear_model", "timm"])
+FORKS.set_forkserver_preload(["headsearch.training.evaluator", "pandas", "sklearn.linear_model", "timm"])
 SECONDS = {
     "tests": 150,
     "steps": 60,
@@ -149,12 +149,12 @@ def screen(options: argparse.Namespace) -> dict[str, Any]:
     from headsearch.space import load_space
     from headsearch.space.drawing import distinct_heads
     from headsearch.testing.tiny import Context, training
-    from headsearch.training import proxy
+    from headsearch.training import evaluator
     from headsearch.training.candidates import CandidatesRun
 
     count, epochs = (2, 1) if options.quick else (24, 3)
     described = screening.experiment(epochs, None, options.device, quick=options.quick)
-    evaluate = proxy.ProxyEvaluator(described)
+    evaluate = evaluator.Evaluator(described)
     info = check_base(described.base.source, image_size=16, kwargs=described.base.kwargs)
     drawn = distinct_heads(load_space("paper"), count, seed=0, base=info, cost_function=head_cost)
     on_gpu = options.device == "cuda"
@@ -186,7 +186,7 @@ def screen(options: argparse.Namespace) -> dict[str, Any]:
             evaluate(training(Path(folder), *configs, stage=stage), Context())
             return time.perf_counter() - began, sum(trained), sum(scored), trained[-1]
 
-    proxy.CandidatesRun = Timed  # type: ignore[misc]
+    evaluator.CandidatesRun = Timed  # type: ignore[misc]
     estimate = evaluate.check_screen(drawn)
     measured(drawn[0])
     means = [
@@ -274,10 +274,10 @@ def train_epochs(
 
     from headsearch.heads.registry import parse_head
     from headsearch.testing.tiny import Context, training
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training.evaluator import Evaluator
 
     torch.set_num_threads(1)
-    evaluate = ProxyEvaluator(screening.experiment(1000, None, device, quick=quick))
+    evaluate = Evaluator(screening.experiment(1000, None, device, quick=quick))
     with tempfile.TemporaryDirectory() as folder:
         run = evaluate.start(training(Path(folder), parse_head({"convnext": {"depth": 3}})), Context())
         if not quick:
@@ -298,7 +298,7 @@ def streaming(options: argparse.Namespace) -> dict[str, Any]:
     from headsearch.experiment import parse_experiment
     from headsearch.heads.registry import parse_head
     from headsearch.testing.tiny import Context, training
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training.evaluator import Evaluator
 
     number, batch = (64, 16) if options.quick else (6144, 256)
     model: dict[str, Any] = {"model": "vit_small_patch16_224"}
@@ -310,7 +310,7 @@ def streaming(options: argparse.Namespace) -> dict[str, Any]:
         data = {"dataset": "folder", "root": str(root / "images"), "image_size": 224, "labels": "none"}
         proxy = {"epochs": 100, "batch_size": batch, "device": options.device}
         described = parse_experiment({"base": model, "data": data, "proxy": proxy})
-        run = ProxyEvaluator(described).start(training(root / "trial", parse_head(None)), Context())
+        run = Evaluator(described).start(training(root / "trial", parse_head(None)), Context())
         # Allowed so little memory that every image is decoded when it is needed.
         streamed = load_data(**data, seed=0, memory_limit=1).train
         trainer, steps = run.trainer, number // batch

@@ -29,7 +29,7 @@ from headsearch.scoring.dense import dse
 from headsearch.scoring.features import extract_embeddings, extract_tokens, extract_view_embeddings
 from headsearch.scoring.label_free import alpha_req, lidar
 from headsearch.search.seeds import trial_seed
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 from headsearch.training.scorer import Scorer
 from headsearch.training.seeds import derived_generator
 from headsearch.training.trial import Training, Trial
@@ -70,7 +70,7 @@ def train(name: str, replicate: int, path: Path, overrides: list[str]) -> None:
     described = part_experiment(name, "proxies", workers=1, overrides=overrides)
     last = described.proxy.model_copy(update={"rungs": [described.proxy.epochs]})
     experiment = described.model_copy(update={"proxy": last})
-    evaluate = ProxyEvaluator(experiment, checkpoint_seconds=1e9)
+    evaluate = Evaluator(experiment, checkpoint_seconds=1e9)
     for head in wanted:
         if (head.head_id, replicate) in done:
             continue

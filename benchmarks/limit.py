@@ -31,7 +31,7 @@ from headsearch.heads.registry import parse_head
 from headsearch.methods.hssl import paired_loss, split
 from headsearch.scoring.cost import head_cost
 from headsearch.testing.tiny import Context, training
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 from headsearch.training.trainer import Trainer
 
 BASES: dict[str, tuple[dict[str, Any], int]] = {
@@ -98,7 +98,7 @@ def measure(model: str, head: dict[str, Any] | None, options: argparse.Namespace
             },
         }
     )
-    evaluate = ProxyEvaluator(experiment)
+    evaluate = Evaluator(experiment)
     config = parse_head(head)
     with tempfile.TemporaryDirectory() as folder:
         run = evaluate.start(training(Path(folder), config), Context())

@@ -32,7 +32,7 @@ from headsearch.scoring.zero_cost_scores import FILE_NAME
 from headsearch.search.materials import read_space
 from headsearch.search.session import gather, run_search
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 
 HERE = Path(__file__).parent / "headbench"
 LONG = 5
@@ -101,7 +101,7 @@ def joint_overhead(experiment: Experiment) -> float:
     torch.set_num_threads(1)
     heads = gather(experiment).distinct(experiment.search.screen.heads, seed=experiment.seed)
     each = experiment.search.screen.in_each_step(len(heads))
-    evaluate = ProxyEvaluator(experiment)
+    evaluate = Evaluator(experiment)
     sets = -(-len(heads) // each)
     return statistics.fmean(evaluate.overhead(heads[start::sets]) for start in range(sets))
 

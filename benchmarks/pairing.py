@@ -53,11 +53,11 @@ class Job:
 def evaluator(epochs: int, overrides: tuple[str, ...]) -> Any:
     """What trains and scores heads for so many epochs."""
     from headsearch.experiment import load_experiment
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training.evaluator import Evaluator
 
     rungs = [epochs // 4, epochs // 2, epochs]
     changes = [f"proxy.epochs={epochs}", f"proxy.rungs={rungs}", *overrides]
-    return ProxyEvaluator(load_experiment(str(HERE / "digits.yaml"), changes))
+    return Evaluator(load_experiment(str(HERE / "digits.yaml"), changes))
 
 
 def run(job: Job) -> list[Any]:

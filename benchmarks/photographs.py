@@ -130,9 +130,9 @@ def raw_pixels(bench: str, options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from headsearch.scoring.probes import knn_accuracy, linear_accuracy
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training.evaluator import Evaluator
 
-    dataset, views = ProxyEvaluator(experiment(bench, None, options)).inputs.images
+    dataset, views = Evaluator(experiment(bench, None, options)).inputs.images
     splits: list[Any] = []
     for images in (dataset.train, dataset.held_out):
         batches = [views.prepare(batch).flatten(1) for batch, _ in images.batches(256, drop_last=False)]
@@ -245,7 +245,7 @@ def work(bench: str, options: argparse.Namespace, todo: Any, done: Any) -> None:
     """A worker: takes tasks until there are none, or no time."""
     import torch
 
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training.evaluator import Evaluator
 
     torch.set_num_threads(1)
     evaluators: dict[int, Any] = {}
@@ -257,7 +257,7 @@ def work(bench: str, options: argparse.Namespace, todo: Any, done: Any) -> None:
         if task is None or time.time() > options.until:
             return
         if task.epochs not in evaluators:
-            evaluators[task.epochs] = ProxyEvaluator(experiment(bench, task.epochs, options))
+            evaluators[task.epochs] = Evaluator(experiment(bench, task.epochs, options))
             # Images are read once, whatever the number of epochs.
             evaluators[task.epochs].inputs = next(iter(evaluators.values())).inputs
         done.put((task, *train(task, evaluators[task.epochs], options.out / f"{bench}-{options.method}")))
@@ -267,9 +267,9 @@ def epochs_in_the_time_of(head: dict[str, Any], described: Any) -> int:
     """How many epochs the base has without a head while it has the experiment's with this one."""
     from headsearch.heads import Candidate
     from headsearch.heads.registry import parse_head
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training.evaluator import Evaluator
 
-    overhead = ProxyEvaluator(described).overhead([Candidate.of(parse_head(head))])
+    overhead = Evaluator(described).overhead([Candidate.of(parse_head(head))])
     return math.ceil(described.proxy.epochs * (1.0 + overhead))
 
 

@@ -63,7 +63,7 @@ def make_run(setting: Setting, workdir: Path) -> Any:
     from headsearch.experiment import parse_experiment
     from headsearch.heads.registry import parse_head
     from headsearch.testing.tiny import Context, training
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training.evaluator import Evaluator
 
     source = (
         {"dataset": "digits"} if setting.images is None else {"dataset": "folder", "root": setting.images}
@@ -76,7 +76,7 @@ def make_run(setting: Setting, workdir: Path) -> Any:
             "proxy": {"epochs": 1000, "batch_size": BATCH_SIZE},
         }
     )
-    run = ProxyEvaluator(experiment).start(training(workdir, parse_head(setting.head_config)), Context())
+    run = Evaluator(experiment).start(training(workdir, parse_head(setting.head_config)), Context())
     run.images = MemoryImages(run.images.images[: STEPS * BATCH_SIZE])
     return run
 

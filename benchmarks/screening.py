@@ -35,7 +35,7 @@ from headsearch.scoring.cost import head_cost
 from headsearch.space import load_space
 from headsearch.space.drawing import distinct_heads
 from headsearch.testing.tiny import Context, training
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def experiment(
 def train(described: Experiment, heads: list[HeadConfig], threads: int) -> Measured:
     """Train these heads jointly, or a single one alone, in this process."""
     torch.set_num_threads(threads)
-    evaluate = ProxyEvaluator(described)
+    evaluate = Evaluator(described)
     evaluate.prepare()
     with tempfile.TemporaryDirectory() as folder:
         wanted = training(Path(folder), *heads, stage="proxy" if len(heads) == 1 else "screen")

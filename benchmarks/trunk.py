@@ -40,7 +40,7 @@ from headsearch.heads.registry import parse_head
 from headsearch.methods.hssl import HSSL
 from headsearch.scoring.cost import head_cost
 from headsearch.search.seeds import search_seed, trial_seed
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 from headsearch.training.trainer import Trainer
 from headsearch.training.trial import RungScores, Training, Trial
 
@@ -95,7 +95,7 @@ class Branched(Trainer):
         super()._move(step, active)
 
 
-class Branching(ProxyEvaluator):
+class Branching(Evaluator):
     """Scores heads by proxies that begin at a trunk. It measures no time."""
 
     def __init__(self, experiment: Experiment, variant: Variant, trunk: Trunk) -> None:
@@ -161,7 +161,7 @@ def trunk_of(experiment: Experiment, epochs: int, replicate: int, path: Path) ->
     if not path.exists():
         fields = experiment.proxy.model_dump(exclude={"epochs", "rungs", "warmup_epochs"})
         schedule = ProxySpec.model_validate({**fields, "epochs": epochs, "warmup_epochs": epochs / 10})
-        evaluate = ProxyEvaluator(experiment.model_copy(update={"proxy": schedule}), checkpoint_seconds=1e9)
+        evaluate = Evaluator(experiment.model_copy(update={"proxy": schedule}), checkpoint_seconds=1e9)
         none = Candidate.of(HeadConfig())
         with tempfile.TemporaryDirectory() as folder:
             seed = search_seed("trunk", experiment.seed, replicate)
@@ -196,7 +196,7 @@ def rows_of(
     scored: Sequence[RungScores],
     seconds: float,
     why: str | None,
-    evaluate: ProxyEvaluator,
+    evaluate: Evaluator,
 ) -> list[dict[str, Any]]:
     """A row for each rung, with the columns of HeadBench."""
     (trial,) = training.trials
@@ -261,7 +261,7 @@ def make_trunk(job: Job) -> None:
 @cache
 def inputs_of(name: str, overrides: tuple[str, ...]) -> Any:
     """Images and base, read once in a process."""
-    return ProxyEvaluator(experiment_of(name, overrides)).inputs
+    return Evaluator(experiment_of(name, overrides)).inputs
 
 
 @cache

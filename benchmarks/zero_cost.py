@@ -26,7 +26,7 @@ from headsearch.experiment import load_experiment
 from headsearch.search.zero_cost import ZeroCostScorer, score_space
 from headsearch.space import load_space
 from headsearch.testing.tiny import Context, training
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     seconds = time.process_time() - began
     head_seconds = seconds - base_seconds
 
-    evaluator = ProxyEvaluator(experiment)
+    evaluator = Evaluator(experiment)
     evaluator.prepare()
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()

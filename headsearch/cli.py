@@ -76,7 +76,9 @@ def main() -> NoReturn:
     except UserError as error:
         _leave(str(error), 2)
     except TyperException as error:
-        _leave(error.format_message().replace("Value error, ", ""), 2)
+        message = error.format_message().replace("Value error, ", "")
+        # A command without arguments has explained itself on stdout, and there is nothing left to say.
+        sys.exit(2) if not message else _leave(message, 2)
     except HeadsearchError as error:
         _leave(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):

@@ -120,7 +120,7 @@ def export_head(
         run: a run, or its directory.
         out: the file to write; written whole or not at all.
         rank: position in the default ranking, from 1.
-        head_id: a head by name instead, controls too.
+        head_id: a head by name instead; a control also as `same` or `mlp`.
 
     Raises:
         RunError: no such head, or a file that cannot be written.
@@ -182,11 +182,10 @@ def describe_head(
 
 def _chosen(run: Path, rows: Sequence[RankRow], rank: int, head_id: str | None) -> RankRow:
     if head_id is not None:
-        found = next((row for row in rows if row.head_id == head_id), None)
+        found = next((row for row in rows if head_id in (row.head_id, row.control)), None)
         if found is None:
-            raise RunError(
-                f"{run}: no head '{head_id}'{did_you_mean(head_id, [row.head_id for row in rows])}"
-            )
+            known = [name for row in rows if row.config for name in (row.head_id, row.control) if name]
+            raise RunError(f"{run}: no head '{head_id}'{did_you_mean(head_id, known)}")
         return found
     found = next((row for row in rows if row.rank == rank), None)
     if found is None:

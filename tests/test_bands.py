@@ -18,8 +18,8 @@ from headsearch.experiment import load_experiment
 from headsearch.heads import parse_head
 from headsearch.pretrain import PretrainSpec
 from headsearch.testing.tiny import Context, tiny_experiment, training
+from headsearch.training.evaluator import Evaluator
 from headsearch.training.materials import Inputs
-from headsearch.training.proxy import ProxyEvaluator
 
 TELLING, BANDS = 9, 13
 HEAD = {"convnext": {"depth": 1, "kernel_size": 3}}
@@ -61,7 +61,7 @@ def test_the_label_in_band_9_is_seen_by_the_whole_set_alone(
     experiment = tiny_experiment(
         sets[images], data={"channels": channels}, proxy={"epochs": 2, "rungs": [2], "learning_rate": 1e-3}
     )
-    (result,) = ProxyEvaluator(experiment)(training(tmp_path, parse_head(HEAD)), Context()).trials
+    (result,) = Evaluator(experiment)(training(tmp_path, parse_head(HEAD)), Context()).trials
     assert result.rungs[-1].linear is not None
     assert low <= result.rungs[-1].linear <= high
 
@@ -135,7 +135,7 @@ def test_masked_methods_hide_bands_and_predict_them(sets: dict[str, Path], tmp_p
             method={"name": "simmim"},
             proxy={"epochs": 1, "rungs": [1], "batch_size": 64},
         )
-        (result,) = ProxyEvaluator(experiment)(
+        (result,) = Evaluator(experiment)(
             training(tmp_path / str(number), parse_head(HEAD)), Context()
         ).trials
         assert result.state == "complete"

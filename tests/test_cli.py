@@ -144,7 +144,9 @@ def test_an_exported_head_loads_and_runs_on_the_bases_feature_map(finished: Path
 def test_export_refuses_what_is_not_there(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "head.yaml"
     refused(headsearch("export", finished, "--rank", 9, "--out", out), "no head at rank 9")
-    refused(headsearch("export", finished, "--head", "nope", "--out", out), "no head 'nope'")
+    unknown = headsearch("export", finished, "--head", "nope", "--out", out)
+    refused(unknown, "no head 'nope'", "expected one of")
+    assert "none" not in unknown.stderr, "it has no head to offer"
     refused(headsearch("export", finished, "--head", "none", "--out", out), "nothing to export")
     assert not out.exists()
 
@@ -168,6 +170,12 @@ def test_doctor_as_json_is_json_alone() -> None:
         "processor",
         "storage",
     }
+
+
+def test_a_command_without_its_arguments_explains_itself() -> None:
+    told = headsearch("reproduce")
+    assert (told.returncode, told.stderr) == (2, "")
+    assert "Usage: headsearch reproduce" in told.stdout
 
 
 @pytest.mark.parametrize(
@@ -258,6 +266,13 @@ def test_a_file_of_another_kind_is_refused_for_what_it_is(finished: Path, tmp_pa
     )
     refused(headsearch("pretrain", finished, "--out", tmp_path / "p"), "a run directory", "a head.yaml")
     refused(headsearch("rank", experiment), "a file, not a run directory")
+    refused(headsearch("rank", finished.parent), f"expected one of: {finished}")
+    refused(headsearch("evaluate", head), "a description, which has no weights", "headsearch pretrain")
+    refused(
+        headsearch("space", "count", finished),
+        f"{finished}: a folder, not a space",
+        f"is {finished / 'space.yaml'}",
+    )
 
 
 def test_a_choice_that_is_not_known_is_refused_in_our_words(finished: Path) -> None:

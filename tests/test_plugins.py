@@ -25,7 +25,7 @@ from headsearch.search.session import run_search
 from headsearch.space import parse_space
 from headsearch.space.schema import json_schema
 from headsearch.testing.tiny import Context, tiny_experiment, training, write_two_colours
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin" / "gated_heads.py"
 SPACE = "space: headsearch/space@1\nhead: {gated: {depth: {int: [1, 2]}}}"
@@ -201,9 +201,7 @@ def test_workers_find_a_plugin_and_refuse_one_that_has_changed(gated: Path, tmp_
     experiment = whole.model_copy(update={"plugins": [str(gated)]})
     packed = tmp_path / "packed"
     packed.write_bytes(
-        pickle.dumps(
-            (ProxyEvaluator(experiment), training(tmp_path / "w", parse_head({"gated": {"depth": 1}})))
-        )
+        pickle.dumps((Evaluator(experiment), training(tmp_path / "w", parse_head({"gated": {"depth": 1}}))))
     )
     worker = Path(
         write(
@@ -218,9 +216,7 @@ def test_workers_find_a_plugin_and_refuse_one_that_has_changed(gated: Path, tmp_
     )
     done = script(worker, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    here = ProxyEvaluator(experiment)(
-        training(tmp_path / "here", parse_head({"gated": {"depth": 1}})), Context()
-    )
+    here = Evaluator(experiment)(training(tmp_path / "here", parse_head({"gated": {"depth": 1}})), Context())
     assert float(done.stdout) == here.trials[0].rungs[-1].discrepancy
     gated.write_text(gated.read_text() + "\n# Another.\n")
     refused = script(worker, cwd=tmp_path)

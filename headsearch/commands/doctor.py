@@ -78,7 +78,7 @@ def _processor() -> list[Finding]:
 
     threads = torch.get_num_threads()
     findings = [
-        Finding("processor", "ok", f"{cores()} cores, torch uses {threads} threads, {platform.machine()}")
+        Finding("processor", "ok", f"cores: {cores()}, threads of torch: {threads}, {platform.machine()}")
     ]
     if threads > cores():
         text = f"torch uses {threads} threads on {cores()} cores; set OMP_NUM_THREADS={cores()}"

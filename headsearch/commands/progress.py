@@ -69,7 +69,7 @@ class LineDisplay(Display):
         if resumed:
             self._line(f"resuming: {status.settled} of {status.expected} trainings are done")
         else:
-            self._line(f"about {status.expected} trainings, controls first")
+            self._line(f"about {status.expected} training{'s' * (status.expected != 1)}, controls first")
 
     def training_started(self, training: Training, status: SearchStatus) -> None:
         self._of(training.number, f"{_named(training)} starts  ({_counted(status)})")

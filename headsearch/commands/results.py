@@ -90,7 +90,9 @@ def export(
     run: common.RunPath,
     out: Annotated[Path, typer.Option(help="The file to write.")],
     rank: Annotated[int | None, typer.Option(min=1, help="Position in the ranking. Default: 1.")] = None,
-    head: Annotated[str | None, typer.Option(help="A head_id instead of a position.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="A head_id, or the control same or mlp, instead of a position.")
+    ] = None,
 ) -> None:
     """Write the chosen head, its base, its scores and their provenance to a head.yaml."""
     from headsearch.export import export_head

@@ -9,6 +9,7 @@ comparison.json, README.md      the table
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any
 from headsearch.comparison.outcome import Comparison, summarised
 from headsearch.comparison.plan import NONE, PLAN_FILE, ComparisonPlan
 from headsearch.document import to_yaml
+from headsearch.errors import UserError
 from headsearch.evaluation.evaluate import check_images, evaluate
 from headsearch.files import write_result
 from headsearch.pretrain import PretrainObserver, PretrainSpec, pretrain
 from headsearch.pretrain.prepare import prepare
+from headsearch.results.text import epochs
 from headsearch.runs.directory import RunDirectory
 from headsearch.training.devices import generators_kept
 from headsearch.training.overhead import step_overhead
@@ -67,10 +70,15 @@ def compare(
         folder = out / arm / f"seed-{spec.seed}"
         file = folder.with_suffix(".json")
         if not file.is_file():
-            tell(f"{named}: {spec.recipe.epochs} epochs")
-            write_result(
-                file, json.dumps(_trained(plan, spec, folder, display), indent=2, allow_nan=False) + "\n"
-            )
+            tell(f"{named}: {epochs(spec.recipe.epochs)}")
+            try:
+                trained = _trained(plan, spec, folder, display)
+            except UserError:
+                if list(out.iterdir()) == [out / PLAN_FILE]:
+                    # What was asked for cannot be: nothing has begun, and nothing stays.
+                    shutil.rmtree(out)
+                raise
+            write_result(file, json.dumps(trained, indent=2, allow_nan=False) + "\n")
         record = json.loads(file.read_text(encoding="utf-8"))
         records[arm].append(record)
         scores = ", ".join(f"{probe} {score:.1f}" for probe, score in record["scores"].items())

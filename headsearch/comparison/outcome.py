@@ -75,15 +75,10 @@ class Comparison:
         return f"# With and without a head\n\n{self.verdict}\n\n{table}\n\n{self.notes}\n"
 
     def to_table(self) -> Table:
-        """The same for a terminal, probe by probe."""
+        """The same for a terminal."""
         from headsearch.results.tables import text_table
 
-        rows = [
-            [probe if row is self.rows[0] else "", row.arm, *_shown(row.scores[probe]), *_cost(row)]
-            for probe in self.rows[0].scores
-            for row in self.rows
-        ]
-        header = ["probe", "head", "%", "gain [95%]", "epochs", "time", "images/s"]
+        header, *rows = self.cells()
         return text_table(header, rows, words=("probe", "head"))
 
     def table(self) -> pd.DataFrame:
@@ -106,16 +101,15 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         header, *rows = self.cells()
-        return result_html("With and without a head", [self.verdict, self.notes], header, rows)
+        return result_html("With and without a head", [self.verdict, self.notes], header, rows, names=2)
 
     def cells(self) -> Iterator[list[str]]:
-        """The table's header and rows as text."""
-        probes = list(self.rows[0].scores)
-        pairs = (name for probe in probes for name in (probe, "gain [95%]"))
-        yield ["head", *pairs, "epochs", "time", "images/s"]
-        for row in self.rows:
-            scores = [text for probe in probes for text in _shown(row.scores[probe])]
-            yield [row.arm, *scores, *_cost(row)]
+        """The table's header and rows as text, probe by probe."""
+        yield ["probe", "head", "%", "gain [95%]", "epochs", "time", "images/s"]
+        for probe in self.rows[0].scores:
+            for row in self.rows:
+                cost = str(row.epochs), f"{row.seconds:,.0f} s", f"{row.images_per_second:,.0f}"
+                yield [probe if row is self.rows[0] else "", row.arm, *_shown(row.scores[probe]), *cost]
 
     @property
     def notes(self) -> str:
@@ -185,10 +179,6 @@ def _scores(by_arm: Mapping[str, Sequence[float]]) -> dict[str, ArmScore]:
 def _passed(records: Sequence[Mapping[str, Any]]) -> bool | None:
     checks = [check["passed"] for record in records for check in record["detection"]]
     return all(checks) if checks else None
-
-
-def _cost(row: ArmRow) -> tuple[str, str, str]:
-    return str(row.epochs), f"{row.seconds:,.0f} s", f"{row.images_per_second:,.0f}"
 
 
 def _shown(score: ArmScore) -> tuple[str, str]:

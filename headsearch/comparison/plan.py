@@ -83,13 +83,9 @@ class ComparisonPlan:
         begun = [arm for arm in self.unmeasured if isinstance(arms, dict) and arm in arms]
         settled = {arm: PretrainSpec.parse(arms[arm], str(file)) for arm in begun}
         plan = replace(self, arms={**self.arms, **settled}, unmeasured=())
-        changes = [
-            change
-            for change in differences(former, plan.to_dict())
-            if change[0] != "seeds"
-            and not change[0].endswith(tuple(f"data.{key}" for key in TOUCHES_NO_SCORE))
-        ]
-        refuse_changes(out, changes)
+        indifferent = ("seeds", *(f"data.{key}" for key in TOUCHES_NO_SCORE))
+        changes = _changes(former, plan.to_dict())
+        refuse_changes(out, [change for change in changes if not change[0].endswith(indifferent)])
         return plan
 
 
@@ -159,6 +155,16 @@ def make_plan(
             "probes: label-free gives measures and no score to compare by; expected others (headsearch evaluate takes it)"
         )
     return ComparisonPlan(arms, evaluation, seeds, budget, tuple(unmeasured))
+
+
+def _changes(former: Mapping[str, Any], plan: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Keys with old and new value, where two plans differ. Arms differ in their head alone: what is another in all of them is listed once."""
+    old, new = former.get("arms"), plan["arms"]
+    if not isinstance(old, dict) or old.keys() != new.keys():
+        return [("arms", list(old) if isinstance(old, dict) else old, list(new))]
+    # The control last, whose values then stand.
+    of_arms = {change[0]: change for arm in reversed(new) for change in differences(old[arm], new[arm])}
+    return [*of_arms.values(), *differences({**former, "arms": None}, {**plan, "arms": None})]
 
 
 def _check_alike(exported: Sequence[tuple[str, ExportedHead]], *, same_root: bool) -> None:

@@ -264,8 +264,13 @@ def _chosen(part: Part, rows: list[int]) -> Tensor | None:
 def _check(train: ImageSet, held_out: ImageSet, left_out: LeftOut, min_train_images: int) -> None:
     broken = "".join(f"; {line}" for line in left_out.told())
     if len(train) < min_train_images:
+        least = (
+            f"{min_train_images} of a batch; expected a smaller batch_size"
+            if min_train_images > 2
+            else "2 needed"
+        )
         raise DataError(
-            f"data: {left_out.place} has {len(train)} images to train on, fewer than the {min_train_images} needed{broken}"
+            f"data: {left_out.place} has {len(train)} images to train on, fewer than the {least}{broken}"
         )
     if len(held_out) == 0:
         raise DataError(f"data: {left_out.place} has no held-out images; scores need some{broken}")

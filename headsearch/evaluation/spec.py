@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,8 +24,6 @@ from headsearch.experiment.sections import (
 ProbeName = Literal[
     "knn", "linear", "few-shot", "finetune", "retrieval", "label-free", "segmentation", "detection"
 ]
-
-PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Above = Annotated[float, Field(gt=0)]

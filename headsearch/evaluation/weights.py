@@ -62,6 +62,10 @@ def find_weights(name: str) -> Weights:
         raise BaseModelError(
             f"weights: no file or directory '{name}' (expected random, pretrained, a file of weights, or a pretraining directory)"
         )
+    if path.suffix in (".yaml", ".yml"):
+        raise BaseModelError(
+            f"weights: '{name}' is a description, which has no weights; headsearch pretrain makes some"
+        )
     check_weights(name)
     return Weights(name, name)
 

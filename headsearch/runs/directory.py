@@ -26,6 +26,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from headsearch.base.info import BaseInfo
+from headsearch.document import shorten
 from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.loading import recorded_experiment
@@ -147,9 +148,11 @@ class RunDirectory:
                 found = "a file, not a run directory" if path.exists() else "no such run directory"
                 raise RunError(f"{path}: {found}; headsearch run makes one")
             if not (path / "run.json").is_file() or not (path / "experiment.yaml").is_file():
-                raise RunError(
-                    f"{path}: not a run directory (no run.json and experiment.yaml); headsearch run makes one"
+                within = ", ".join(sorted(str(file.parent) for file in path.glob("*/run.json")))
+                expected = (
+                    f"expected one of: {shorten(within, 200)}" if within else "headsearch run makes one"
                 )
+                raise RunError(f"{path}: not a run directory (no run.json and experiment.yaml); {expected}")
         except (OSError, ValueError) as error:
             if isinstance(error, RunError):
                 raise
@@ -269,11 +272,12 @@ class RunDirectory:
 
 
 def refuse_changes(out: Path, changes: Iterable[tuple[str, Any, Any]]) -> None:
-    """Raise `RunError` where anything has changed: what is in `out` cannot be resumed. It names the first key, its new value and the old one."""
+    """Raise `RunError` where anything has changed: what is in `out` cannot be resumed. It names the keys, and the first one's new value and old one."""
     listed = list(changes)
     if listed:
         key, old, new = listed[0]
-        more = f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""
+        others = [another for another, _, _ in listed[1:]]
+        more = f" (and another {shorten(', '.join(others))})" if others else ""
         raise RunError(
             f"{out}: cannot resume with another {key}: {new!r}, it has {old!r}{more}; choose another --out"
         )

@@ -127,11 +127,11 @@ def gather(experiment: Experiment, space: tuple[Space, str] | None = None) -> Ma
     from headsearch.heads.controls import control_heads
     from headsearch.scoring.cost import head_cost
     from headsearch.search.zero_cost import ZeroCostScorer, score_space
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training.evaluator import Evaluator
 
     search = experiment.search
     parsed, text = space or read_space(search.space)
-    evaluate = ProxyEvaluator(experiment)
+    evaluate = Evaluator(experiment)
     base = evaluate.inputs.info
     check_guests(parsed.families, base)
     parsed.validate(base, head_cost)

@@ -38,6 +38,8 @@ def _read(path: Path, name: str) -> Space:
         raise SpaceError(
             f"{path}: no such file; expected a YAML file or a shipped space: {', '.join(shipped_spaces())}"
         )
+    if (path / "space.yaml").is_file():
+        raise SpaceError(f"{path}: a folder, not a space; the one in it is {path / 'space.yaml'}")
     return parse_space(read_text(path, SpaceError), str(path), name=name)
 
 

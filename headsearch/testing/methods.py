@@ -63,13 +63,13 @@ def _check_training(name: str, folder: Path) -> None:
     from headsearch.pretrain import pretrain
     from headsearch.testing.pretraining import small_spec
     from headsearch.testing.tiny import Context, tiny_experiment, training, write_two_colours
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training.evaluator import Evaluator
 
     heads = [
         parse_head(head) for head in ({"convnext": {"depth": 1, "kernel_size": 3}}, {"mixer": {"depth": 1}})
     ]
     images = write_two_colours(folder / "images.npz")
-    evaluate = ProxyEvaluator(tiny_experiment(images, method={"name": name}))
+    evaluate = Evaluator(tiny_experiment(images, method={"name": name}))
     for stage, chosen in (("proxy", heads[:1]), ("screen", heads)):
         found = evaluate(training(folder / stage, *chosen, stage=stage), Context())  # type: ignore[arg-type]
         assert len(found.trials) == len(chosen), f"{name}: {len(found.trials)} results of a {stage}"

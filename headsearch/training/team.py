@@ -54,7 +54,7 @@ def train_in_ranks(
         Exception: what any of them, or `context`, raises.
     """
     # Forked from a process that has imported what they need, and has used no accelerator.
-    _CONTEXT.set_forkserver_preload(["headsearch.training.proxy"])
+    _CONTEXT.set_forkserver_preload(["headsearch.training.evaluator"])
     # Opened here, for torch would listen on all addresses.
     door = socket.create_server((_HOST, 0))
     port = door.getsockname()[1]

@@ -148,10 +148,24 @@ def test_a_comparison_that_was_cut_off_ends_like_an_undisturbed_one(
 def test_another_comparison_is_not_mixed_in(head: Path, finished: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="--resume"):
         run(plan(head, 1), finished)
-    with pytest.raises(RunError, match=r"another arms.none.recipe.weight_decay"):
+    with pytest.raises(
+        RunError,
+        match=r"another recipe.weight_decay: 0.3, it has [0-9.]+ \(and another recipe.weight_decay_end\)",
+    ):
         run(plan(head, 1, "recipe.weight_decay=0.3"), finished, resume=True)
+    other = write_head(tmp_path / "other.yaml", {"mixer": {"depth": 1}})
+    with pytest.raises(
+        RunError, match=r"another arms: \['none', 'mixer-[^\]]+\], it has \['none', 'convnext-"
+    ):
+        run(plan(other, 1), finished, resume=True)
     with pytest.raises(RunError, match="nothing to resume"):
         run(plan(head, 1), tmp_path, resume=True)
+
+
+def test_what_cannot_be_trained_leaves_nothing(head: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="fewer than the 2000 of a batch"):
+        run(plan(head, 1, "recipe.batch_size=2000"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_with_a_budget_of_time_heads_get_fewer_epochs(tmp_path: Path) -> None:
@@ -188,7 +202,7 @@ def test_what_a_described_head_takes_is_measured_and_holds_for_those_who_go_on(
     assert 5 < measured < 95, "three blocks more than none"
     monkeypatch.setattr(module, "step_overhead", begin)
     assert epochs() == [none, known, measured]
-    with pytest.raises(RunError, match=r"another arms.none.recipe.epochs"):
+    with pytest.raises(RunError, match=r"another recipe.epochs"):
         run(timed("recipe.epochs=90"), out, resume=True)
 
 

@@ -145,7 +145,7 @@ def test_damaged_files_are_corrupt_and_nothing_else(tmp_path: Path) -> None:
     )
     for path in (tmp_path / "a.npy", tmp_path / "b.tif"):
         whole, refused = path.read_bytes(), 0
-        for seed in range(60):
+        for seed in range(20):
             random = np.random.default_rng(seed)
             damaged = bytearray(whole[: int(random.integers(1, len(whole)))] if seed % 2 else whole)
             for place in random.integers(0, min(len(damaged), 200), size=seed % 5):
@@ -155,7 +155,7 @@ def test_damaged_files_are_corrupt_and_nothing_else(tmp_path: Path) -> None:
                     read(io.BytesIO(bytes(damaged)))
                 except CorruptImage:
                     refused += 1
-        assert 0 < refused < 120, path.name
+        assert 0 < refused < 40, path.name
 
 
 def test_colours_deeper_than_pillow_keeps_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from headsearch.base.model import Base, load_base
 from headsearch.errors import ExperimentError
 from headsearch.experiment import load_experiment
 from headsearch.methods.masking import LeavingOut, context_masks, random_masks, tokens
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 
 VIT = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
@@ -104,7 +104,7 @@ def test_a_base_that_cannot_is_refused_before_anything_is_written(
         "digits", [f"base.model={model}", f"base.kwargs={kwargs}", "method.name=mae"]
     )
     with pytest.raises(ExperimentError, match=message):
-        ProxyEvaluator(experiment).prepare()
+        Evaluator(experiment).prepare()
 
 
 @given(st.integers(2, 16), st.integers(0, 1000), st.integers(1, 6))

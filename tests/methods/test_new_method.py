@@ -16,7 +16,7 @@ from headsearch.plugins import load_plugins
 from headsearch.pretrain import PretrainSpec, pretrain
 from headsearch.testing.pretraining import small_spec
 from headsearch.testing.tiny import Context, tiny_experiment, training, write_two_colours
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 
 TOY = """
 from __future__ import annotations
@@ -77,7 +77,7 @@ def test_it_is_trained_in_proxies_screens_and_pretrainings(toy: Path, tmp_path: 
     heads = [
         parse_head(head) for head in ({"convnext": {"depth": 1, "kernel_size": 3}}, {"mixer": {"depth": 1}})
     ]
-    evaluator = ProxyEvaluator(tiny_experiment(toy, method={"name": "toy"}))
+    evaluator = Evaluator(tiny_experiment(toy, method={"name": "toy"}))
     alone = evaluator(training(tmp_path / "proxy", heads[0]), Context())
     assert [len(trial.rungs) for trial in alone.trials] == [2]
     screened = evaluator(training(tmp_path / "screen", *heads, stage="screen"), Context())

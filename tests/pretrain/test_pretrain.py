@@ -192,7 +192,11 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_no_such_checkpoi
 @pytest.mark.parametrize(
     ("override", "error", "message"),
     [
-        ("recipe.batch_size=97", DataError, "96 images to train on, fewer than the 97 needed"),
+        (
+            "recipe.batch_size=97",
+            DataError,
+            "96 images to train on, fewer than the 97 of a batch; expected a smaller batch_size",
+        ),
         ("recipe.accumulate=5", ExperimentError, "must divide batch_size"),
         ("recipe.epocs=5", ExperimentError, "did you mean 'epochs'"),
         ("recipe.device=cuda:99", ExperimentError, "'cuda:99' is not here"),

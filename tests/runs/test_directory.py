@@ -113,6 +113,7 @@ def test_a_search_may_be_extended(tmp_path: Path) -> None:
         ({"labels": "none"}, "another data.labels: 'none', it has 'probe'"),
         ({"sampler": "random"}, "another search.sampler: 'random', it has 'tpe'"),
         ({"controls": ["none"]}, "another search.controls"),
+        ({"seed": 1, "labels": "none"}, r"it has 'probe' \(and another seed\); choose another --out"),
     ],
 )
 def test_a_resume_that_would_mix_trials_names_what_changed(

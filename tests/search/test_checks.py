@@ -53,12 +53,12 @@ def test_heads_that_are_tied_to_one_grid_are_refused_with_local_crops() -> None:
 
 
 def test_a_base_that_takes_one_size_only_is_refused_with_local_crops() -> None:
-    from headsearch.training.proxy import ProxyEvaluator
+    from headsearch.training.evaluator import Evaluator
 
     with pytest.raises(UserError, match="cannot take images of 8x8"):
-        ProxyEvaluator(load_experiment("digits", [CROPS])).prepare()
+        Evaluator(load_experiment("digits", [CROPS])).prepare()
     flexible = "base.kwargs={patch_size: 4, embed_dim: 16, depth: 1, num_heads: 1, dynamic_img_size: true}"
-    ProxyEvaluator(load_experiment("digits", [CROPS, flexible])).prepare()
+    Evaluator(load_experiment("digits", [CROPS, flexible])).prepare()
 
 
 @pytest.mark.parametrize("strategy", ["funnel", "screen"])

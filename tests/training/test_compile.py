@@ -10,7 +10,7 @@ import torch
 
 from headsearch.heads.registry import parse_head
 from headsearch.testing.tiny import Context, tiny_experiment, training
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 from headsearch.training.trial import TrainingResult
 
 HEADS = [parse_head({"poolformer": {"depth": depth}}) for depth in (1, 2, 3, 4, 5)]
@@ -23,7 +23,7 @@ def screened(images: Path, workdir: Path, *, compiled: bool) -> TrainingResult:
         proxy={"epochs": 1, "compile": compiled},
         search={"strategy": "screen", "replicates": 1, "screen": {"heads_per_step": 2, "reduction": 1}},
     )
-    return ProxyEvaluator(experiment)(training(workdir, *HEADS, stage="screen"), Context())
+    return Evaluator(experiment)(training(workdir, *HEADS, stage="screen"), Context())
 
 
 def test_without_a_compiler_a_training_goes_on_as_without_the_setting_and_says_so(

@@ -18,9 +18,8 @@ from headsearch.heads.registry import parse_head
 from headsearch.scoring.cost import head_cost
 from headsearch.scoring.score import head_score
 from headsearch.testing.tiny import Context, tiny_experiment, training
-from headsearch.training import proxy
 from headsearch.training.candidates import CandidatesRun
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 from headsearch.training.trial import TrialResult
 
 HEADS = [
@@ -45,7 +44,7 @@ def experiment(images: Path, method: str = "mocov3", **screen: object) -> Experi
 
 def start(images: Path, workdir: Path, seed: int = 0, **options: object) -> CandidatesRun:
     wanted = training(workdir, *HEADS, seed=seed, stage="screen")
-    return ProxyEvaluator(experiment(images, **options)).start(wanted, Context())
+    return Evaluator(experiment(images, **options)).start(wanted, Context())
 
 
 def finished(run: CandidatesRun) -> tuple[TrialResult, ...]:
@@ -58,7 +57,7 @@ def screened(
     images: Path, workdir: Path, seed: int = 0, context: Context | None = None, **screen: object
 ) -> tuple[TrialResult, ...]:
     wanted = training(workdir, *HEADS, seed=seed, stage="screen")
-    return ProxyEvaluator(experiment(images, **screen))(wanted, context or Context()).trials
+    return Evaluator(experiment(images, **screen))(wanted, context or Context()).trials
 
 
 def test_every_head_is_scored_on_its_own_and_without_labels(images: Path, tmp_path: Path) -> None:
@@ -236,11 +235,11 @@ def test_a_step_in_which_every_head_overflows_is_lost_and_nothing_else(images: P
 def test_a_screen_that_does_not_fit_into_memory_is_refused_with_what_would(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluator = ProxyEvaluator(experiment(images, heads_per_step=5))
+    evaluator = Evaluator(experiment(images, heads_per_step=5))
     heads = [Candidate.of(head) for head in HEADS]
     evaluator.check_screen(heads)
     # What is free decides, and it is the one thing that a test cannot arrange for.
-    monkeypatch.setattr(proxy, "free_memory", lambda device: 2**20)
+    monkeypatch.setattr("headsearch.training.evaluator.free_memory", lambda device: 2**20)
     with pytest.raises(
         ExperimentError,
         match=r"^search\.screen: 5 heads on one base, 5 in each step, need about .* of memory",

@@ -21,7 +21,7 @@ from headsearch.search.executors import Failed, attempt
 from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.training import sharing
 from headsearch.training.devices import shared_gpus
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 from headsearch.training.sharing import SharedGPU
 from headsearch.training.trial import RungScores
 
@@ -286,7 +286,7 @@ def test_a_proxy_on_a_gpu_that_a_neighbour_has_filled_is_trained_when_it_has_lef
                 if len(waited) == 3:
                     greedy.stdin.close()  # type: ignore[union-attr]
 
-        (result,) = ProxyEvaluator(experiment)(training(locks / "trial", HEAD), Leaving()).trials
+        (result,) = Evaluator(experiment)(training(locks / "trial", HEAD), Leaving()).trials
     finally:
         greedy.kill()
         greedy.wait()
@@ -299,9 +299,7 @@ def test_a_proxy_on_a_gpu_that_a_neighbour_has_filled_is_trained_when_it_has_lef
 def test_a_head_that_does_not_fit_an_empty_gpu_is_infeasible_and_leaves_it_empty(
     locks: Path, images: Path
 ) -> None:
-    evaluator = ProxyEvaluator(
-        tiny_experiment(images, proxy={"epochs": 1, "batch_size": 32, "device": "cuda"})
-    )
+    evaluator = Evaluator(tiny_experiment(images, proxy={"epochs": 1, "batch_size": 32, "device": "cuda"}))
     torch.cuda.empty_cache()
 
     class Hungry(Context):

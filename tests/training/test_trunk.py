@@ -24,7 +24,7 @@ from headsearch.search.session import run_search
 from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.testing.toy_search import scores
 from headsearch.training.checkpoint import save_tensors
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 from headsearch.training.trial import BEGINNING, TRUNK
 
 CONVNEXT = parse_head({"convnext": {"depth": 1, "kernel_size": 3}})
@@ -40,7 +40,7 @@ def trained(images: Path, workdir: Path, epochs: int = 3) -> Path:
     """A trunk of seed 7; its file."""
     workdir.mkdir()
     wanted = training(workdir, HeadConfig(), seed=7, stage="trunk")
-    ProxyEvaluator(from_trunk(images, {"epochs": epochs}))(wanted, Context())
+    Evaluator(from_trunk(images, {"epochs": epochs}))(wanted, Context())
     return workdir / TRUNK
 
 
@@ -48,7 +48,7 @@ def test_a_trunk_is_a_training_without_a_head_and_plain_timm_loads_it(images: Pa
     trunk = load_file(trained(images, tmp_path / "trunk"))
     alone = tiny_experiment(images, proxy={"epochs": 3, "rungs": [3]})
     (tmp_path / "alone").mkdir()
-    run = ProxyEvaluator(alone).start(training(tmp_path / "alone", HeadConfig(), seed=7), Context())
+    run = Evaluator(alone).start(training(tmp_path / "alone", HeadConfig(), seed=7), Context())
     run.run()
     model = timm.create_model(alone.base.model, img_size=16, num_classes=0, **alone.base.kwargs)
     model.load_state_dict(trunk)
@@ -68,7 +68,7 @@ def test_student_and_teacher_begin_with_the_trunk(
         shutil.copy(file, workdir / BEGINNING)
     heads = [CONVNEXT, MIXER] if stage == "screen" else [SET]
     experiment = from_trunk(images, {"epochs": 3} if trunk == "trained" else str(file))
-    run = ProxyEvaluator(experiment).start(training(workdir, *heads, stage=stage), Context())
+    run = Evaluator(experiment).start(training(workdir, *heads, stage=stage), Context())
     assert run.trainer.recipe.epochs == 2
     for pair in (run.trainer.hssl.student, run.trainer.hssl.teacher):
         for name, weight in load_file(file).items():
@@ -80,7 +80,7 @@ def test_an_anchor_begins_as_the_real_pretraining_does_and_is_as_long(images: Pa
     states = []
     for trunk in (None, str(file)):
         wanted = training(tmp_path / f"anchor-{trunk is None}", CONVNEXT, seed=5, stage="anchor")
-        run = ProxyEvaluator(from_trunk(images, trunk)).start(replace(wanted, epochs=7), Context())
+        run = Evaluator(from_trunk(images, trunk)).start(replace(wanted, epochs=7), Context())
         assert (run.trainer.recipe.epochs, run.trainer.recipe.warmup_epochs) == (7, 0.7)
         assert list(run.rung_epochs) == [7]
         states.append(run.trainer.hssl.student.state_dict())
@@ -93,7 +93,7 @@ def test_what_is_new_begins_as_without_a_trunk(images: Path, tmp_path: Path) -> 
     for trunk in (None, str(file)):
         workdir = tmp_path / f"branch-{trunk is None}"
         workdir.mkdir()
-        run = ProxyEvaluator(from_trunk(images, trunk)).start(training(workdir, CONVNEXT, seed=5), Context())
+        run = Evaluator(from_trunk(images, trunk)).start(training(workdir, CONVNEXT, seed=5), Context())
         states.append(run.trainer.hssl.student.state_dict())
     for name in states[0]:
         same = torch.equal(states[0][name], states[1][name])

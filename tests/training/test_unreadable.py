@@ -15,11 +15,11 @@ from headsearch.errors import DataError
 from headsearch.heads.config import HeadConfig
 from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.training import materials
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.evaluator import Evaluator
 
 
 @pytest.fixture
-def streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProxyEvaluator:
+def streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluator:
     """An evaluator that has looked at 80 images and will stream them."""
     random = np.random.default_rng(0)
     for number in range(80):
@@ -29,7 +29,7 @@ def streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProxyEvaluator:
         Image.fromarray(pixels).save(folder / f"{number:02}.png")
     monkeypatch.setattr(materials, "load_data", lambda *a, **k: load_data(*a, **k, memory_limit=0))
     data = {"dataset": "folder", "root": str(tmp_path / "pics")}
-    evaluate = ProxyEvaluator(
+    evaluate = Evaluator(
         tiny_experiment(tmp_path, data=data, proxy={"epochs": 1, "rungs": [1], "batch_size": 16})
     )
     evaluate.prepare()
@@ -42,7 +42,7 @@ def cut_short(folder: Path, count: int) -> None:
         os.truncate(file, 200)
 
 
-def test_a_trial_says_which_files_broke_under_it(streamed: ProxyEvaluator, tmp_path: Path) -> None:
+def test_a_trial_says_which_files_broke_under_it(streamed: Evaluator, tmp_path: Path) -> None:
     cut_short(tmp_path / "pics", 5)
     result = streamed(training(tmp_path / "trial", HeadConfig()), Context())
     [line] = result.left_out
@@ -53,9 +53,7 @@ def test_a_trial_says_which_files_broke_under_it(streamed: ProxyEvaluator, tmp_p
     assert again.left_out == ()
 
 
-def test_a_trial_ends_where_a_fifth_of_the_files_breaks_under_it(
-    streamed: ProxyEvaluator, tmp_path: Path
-) -> None:
+def test_a_trial_ends_where_a_fifth_of_the_files_breaks_under_it(streamed: Evaluator, tmp_path: Path) -> None:
     cut_short(tmp_path / "pics", 40)
     with pytest.raises(DataError, match=r"files of 'folder' in .* cannot be read"):
         streamed(training(tmp_path / "trial", HeadConfig()), Context())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from headsearch.scoring.quality import QUALITIES
 from headsearch.search.zero_cost import ZeroCostScorer
 from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.training.candidates import CandidatesRun
-from headsearch.training.proxy import ProxyEvaluator
+from headsearch.training.checkpoint import Checkpoints
+from headsearch.training.evaluator import Evaluator
 from headsearch.training.trainer import Trainer
 from headsearch.training.trial import CHECKPOINTS, EMBEDDINGS, TrialResult
 
@@ -36,7 +38,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def train(
-    evaluator: ProxyEvaluator,
+    evaluator: Evaluator,
     config: HeadConfig,
     workdir: Path,
     seed: int = 0,
@@ -47,12 +49,12 @@ def train(
 
 
 def evaluate(experiment: Experiment, config: HeadConfig, workdir: Path, seed: int = 0) -> TrialResult:
-    return train(ProxyEvaluator(experiment), config, workdir, seed)
+    return train(Evaluator(experiment), config, workdir, seed)
 
 
 def test_a_trial_with_a_head_has_every_score(images: Path, tmp_path: Path) -> None:
     context = Context()
-    outcome = ProxyEvaluator(tiny_experiment(images))(training(tmp_path, CONVNEXT), context)
+    outcome = Evaluator(tiny_experiment(images))(training(tmp_path, CONVNEXT), context)
     (result,) = outcome.trials
     assert (result.state, result.reason, context.places) == ("complete", None, [0, 0])
     assert [scores.epoch for scores in result.rungs] == [2, 4]
@@ -114,7 +116,7 @@ def test_without_labels_none_is_read(images: Path, tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_scores_and_another_seed_others(images: Path, tmp_path: Path) -> None:
     experiment = tiny_experiment(images)
-    evaluator = ProxyEvaluator(experiment)
+    evaluator = Evaluator(experiment)
     torch.manual_seed(5)
     first = train(evaluator, CONVNEXT, tmp_path / "a", 1)
     torch.manual_seed(6)
@@ -138,7 +140,7 @@ def test_the_global_random_state_is_left_as_it_was(images: Path, tmp_path: Path)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 def test_the_device_s_random_state_is_left_as_it_was_too(images: Path, tmp_path: Path) -> None:
     experiment = tiny_experiment(images, proxy={"epochs": 1, "batch_size": 32, "device": "cuda"})
-    evaluator = ProxyEvaluator(experiment)
+    evaluator = Evaluator(experiment)
     expected = torch.cuda.get_rng_state()
     for use in (
         evaluator.prepare,
@@ -155,9 +157,7 @@ def test_how_long_a_proxy_takes_is_told_from_a_few_steps(images: Path) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
     short, long = (
-        ProxyEvaluator(
-            tiny_experiment(images, proxy={"epochs": epochs, "batch_size": 32})
-        ).seconds_per_proxy()
+        Evaluator(tiny_experiment(images, proxy={"epochs": epochs, "batch_size": 32})).seconds_per_proxy()
         for epochs in (1, 100)
     )
     assert 0 < short < long
@@ -183,7 +183,7 @@ def test_a_killed_trial_resumes_bit_for_bit(
 ) -> None:
     experiment = tiny_experiment(images)
     whole, resumed = Context(), Context()
-    evaluator = ProxyEvaluator(experiment, checkpoint_seconds=0.0)
+    evaluator = Evaluator(experiment, checkpoint_seconds=0.0)
     expected = train(evaluator, CONVNEXT, tmp_path / "whole", context=whole)
 
     unpatched = Trainer.step
@@ -214,8 +214,35 @@ def test_a_killed_trial_resumes_bit_for_bit(
     assert logs[0] == logs[1]
 
 
+def test_checkpoints_that_take_long_are_written_rarely(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+    saved: list[int] = []
+    unpatched_step, unpatched_save = Trainer.step, Checkpoints.save
+
+    def step_of_a_second(trainer: Trainer, views: Any, step: int, masks: None = None) -> torch.Tensor:
+        nonlocal clock
+        clock += 1.0
+        return unpatched_step(trainer, views, step, masks)
+
+    def save_of_a_fifth(checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> None:
+        nonlocal clock
+        clock += 0.21
+        saved.append(step)
+        unpatched_save(checkpoints, step, state)
+
+    monkeypatch.setattr("headsearch.training.loop.time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr(Trainer, "step", step_of_a_second)
+    monkeypatch.setattr(Checkpoints, "save", save_of_a_fifth)
+    experiment = tiny_experiment(images, proxy={"epochs": 4, "rungs": [4]})
+    train(Evaluator(experiment, checkpoint_seconds=1.5), CONVNEXT, tmp_path)
+    # After 1.5 s, then whenever 20 times 0.21 s have passed, and at the rung.
+    assert saved == [2, 7, 12, 12]
+
+
 def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) -> None:
-    evaluator = ProxyEvaluator(tiny_experiment(images))
+    evaluator = Evaluator(tiny_experiment(images))
     train(evaluator, CONVNEXT, tmp_path, 1)
     with pytest.raises(RunError, match="belongs to another training"):
         train(evaluator, CONVNEXT, tmp_path, 2)
@@ -225,14 +252,14 @@ def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) 
 
 def test_an_interrupted_trial_of_a_former_version_is_known_again(tmp_path: Path) -> None:
     proxy = {"epochs": 4, "rungs": [2, 4], "clip_gradient": None}
-    evaluator = ProxyEvaluator(tiny_experiment(Path("images.npz"), proxy=proxy))
+    evaluator = Evaluator(tiny_experiment(Path("images.npz"), proxy=proxy))
     head = parse_head({"convnext": {"depth": 1, "kernel_size": 3}})
     known = evaluator._identity(training(tmp_path, head, seed=1))
     assert known == "50323932536c155d035906fe114ea0252523141e21ba15e5af2762bf800c079d"
 
 
 def test_the_state_of_a_former_version_is_taken_over(images: Path, tmp_path: Path) -> None:
-    evaluator = ProxyEvaluator(tiny_experiment(images))
+    evaluator = Evaluator(tiny_experiment(images))
     expected = train(evaluator, CONVNEXT, tmp_path / "whole")
     run = evaluator.start(training(tmp_path / "cut", CONVNEXT), Context())
     for _ in range(3):
@@ -252,14 +279,14 @@ def test_the_state_of_a_former_version_is_taken_over(images: Path, tmp_path: Pat
 def test_a_stopped_trial_ends_at_its_rung(images: Path, tmp_path: Path) -> None:
     context = Context(stop_at=2)
     with pytest.raises(TrialStopped):
-        train(ProxyEvaluator(tiny_experiment(images)), CONVNEXT, tmp_path, context=context)
+        train(Evaluator(tiny_experiment(images)), CONVNEXT, tmp_path, context=context)
     assert [scores.epoch for scores in context.reported] == [2]
 
 
 def test_a_trial_whose_end_nobody_wrote_down_is_not_trained_again(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluator = ProxyEvaluator(tiny_experiment(images))
+    evaluator = Evaluator(tiny_experiment(images))
     first, second = Context(), Context()
     expected = train(evaluator, CONVNEXT, tmp_path / "a", context=first)
     with pytest.raises(TrialStopped):
@@ -290,14 +317,14 @@ def test_a_trial_that_collapses_is_infeasible(images: Path, tmp_path: Path) -> N
     )
     context = Context()
     with pytest.raises(InfeasibleHead, match="collapsed"):
-        train(ProxyEvaluator(experiment), CONVNEXT, tmp_path, context=context)
+        train(Evaluator(experiment), CONVNEXT, tmp_path, context=context)
     assert len(context.reported) >= 1
 
 
 def test_progress_tells_how_far_training_is(images: Path, tmp_path: Path) -> None:
     context = Context()
     experiment = tiny_experiment(images, proxy={"epochs": 30, "batch_size": 32})
-    train(ProxyEvaluator(experiment), NONE, tmp_path, context=context)
+    train(Evaluator(experiment), NONE, tmp_path, context=context)
     assert context.told
     epochs = [epoch for epoch, *_ in context.told]
     assert epochs == sorted(epochs)
@@ -308,19 +335,19 @@ def test_progress_tells_how_far_training_is(images: Path, tmp_path: Path) -> Non
 def test_fewer_images_than_a_batch_are_a_mistake(images: Path) -> None:
     experiment = tiny_experiment(images, proxy={"epochs": 1, "batch_size": 128})
     with pytest.raises(DataError, match="96 images"):
-        ProxyEvaluator(experiment).prepare()
+        Evaluator(experiment).prepare()
 
 
 def test_given_weights_are_where_every_trial_starts(images: Path, tmp_path: Path) -> None:
     experiment = tiny_experiment(images)
     torch.manual_seed(3)
-    evaluator = ProxyEvaluator(experiment)
+    evaluator = Evaluator(experiment)
     weights = evaluator.inputs.base().model.state_dict()
     torch.save(weights, tmp_path / "base.pth")
     given = tiny_experiment(
         images, base={**experiment.base.model_dump(), "weights": str(tmp_path / "base.pth")}
     )
-    evaluator = ProxyEvaluator(given)
+    evaluator = Evaluator(given)
     for seed in (0, 1):
         started = evaluator.start(training(tmp_path / str(seed), CONVNEXT, seed=seed), Context()).trainer.hssl
         for network in (started.student, started.teacher):

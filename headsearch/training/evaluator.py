@@ -47,7 +47,7 @@ from headsearch.training.trial import (
 )
 
 
-class ProxyEvaluator:
+class Evaluator:
     """Scores candidates by short trainings. Picklable."""
 
     def __init__(self, experiment: Experiment, *, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> None:
