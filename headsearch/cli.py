@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import traceback
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -23,6 +23,9 @@ from headsearch.document import shorten
 from headsearch.errors import HeadsearchError, UserError
 from headsearch.secrecy import redacted
 from headsearch.signals import exit_code, like_ctrl_c
+
+if TYPE_CHECKING:
+    from typer.exceptions import TyperException
 
 _LONGEST = 2_000
 """Characters of a message; a file may hold names of any length."""
@@ -78,7 +81,7 @@ def main() -> NoReturn:
     except UserError as error:
         _leave(str(error), 2)
     except TyperException as error:
-        message = error.format_message().replace("Value error, ", "")
+        message = error.format_message().replace("Value error, ", "") + _keys(error)
         # A command without arguments has explained itself on stdout, and there is nothing left to say.
         sys.exit(2) if not message else _leave(message, 2)
     except HeadsearchError as error:
@@ -104,6 +107,13 @@ def _expanded(argument: str) -> str:
     """An argument with `~` as the home directory, also where the shell leaves it: in quotes, and in `--out=~/x`."""
     option, separator, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     return option + separator + os.path.expanduser(value)  # noqa: PTH111, Path's raises where there is no such user
+
+
+def _keys(error: TyperException) -> str:
+    """What to add where an option is not known of a command that takes keys."""
+    context = getattr(error, "ctx", None)
+    takes_keys = context is not None and any("--set" in option.opts for option in context.command.params)
+    return "; keys are given by --set KEY=VALUE" if takes_keys and hasattr(error, "option_name") else ""
 
 
 def _has_no_reader(stream: TextIO) -> bool:

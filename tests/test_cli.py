@@ -200,6 +200,7 @@ def test_a_command_without_its_arguments_explains_itself() -> None:
         (["rank", "no-run"], "no-run"),
         (["rank"], "RUN"),
         (["rnk"], "rnk"),
+        (["run", "--epochs", "3"], "No such option: --epochs; keys are given by --set KEY=VALUE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
