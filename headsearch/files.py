@@ -10,9 +10,9 @@ import os
 import platform
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from headsearch.errors import BaseModelError, RunError, UserError
 
@@ -143,17 +143,25 @@ def write_result(path: Path, text: str) -> None:
         write_atomically(path, text)
 
 
-def write_bytes_atomically(path: Path, content: bytes | memoryview) -> None:
+def write_bytes_atomically(path: Path, content: bytes) -> None:
     """As `write_atomically`, for bytes."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with whole_file(path, lambda: path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(like: Path, final: Callable[[], Path]) -> Iterator[BinaryIO]:
+    """A new file for what is written inside, on disk before it has its `final` name, for which it asks at the end. Until then it is beside `like` under a
+    name that starts as that does, after a dot. Raises OSError; whatever is raised, no temporary file is left."""
+    descriptor, name = tempfile.mkstemp(dir=like.parent, prefix=f".{like.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
-        temporary.replace(path)
+        temporary.replace(final())
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

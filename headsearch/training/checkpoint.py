@@ -10,15 +10,42 @@ import io
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from headsearch.errors import RunError
-from headsearch.files import write_bytes_atomically, writing
+from headsearch.files import whole_file, write_bytes_atomically, writing
 from headsearch.methods.collectives import bytes_of_first, on_first
+
+
+class _Summed:
+    """A file that keeps the checksum of what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.checksum = 0
+        self._raised: BaseException | None = None
+
+    def write(self, content: memoryview) -> int:
+        """Write, and keep for `check` what is raised, also by a signal: torch goes on writing, and raises an error of its own in its place."""
+        if self._raised is None:
+            try:
+                self._file.write(content)
+                self.checksum = zlib.crc32(content, self.checksum)
+            except BaseException as error:  # noqa: BLE001
+                self._raised = error
+        return len(content)
+
+    def flush(self) -> None:
+        """Leave that to who closes the file."""
+
+    def check(self) -> None:
+        """Raise what a write has raised."""
+        if self._raised is not None:
+            raise self._raised
 
 
 class Checkpoints:
@@ -36,14 +63,18 @@ class Checkpoints:
         Raises:
             RunError: it cannot be written (disk full, no permission); the older ones are left as they were.
         """
-        buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
-        content = buffer.getbuffer()
         named = f"{self.prefix}{step:09}"
+
+        def final() -> Path:
+            return self.folder / f"{named}-{summed.checksum:08x}.pt"
+
         try:
             self.folder.mkdir(exist_ok=True)
-            written = self.folder / f"{named}-{zlib.crc32(content):08x}.pt"
-            write_bytes_atomically(written, content)
+            with whole_file(self.folder / f"{named}.pt", final) as file:
+                summed = _Summed(file)
+                torch.save(dict(state), summed)  # type: ignore[arg-type]
+                summed.check()
+            written = final()
             # Not kept either: an older state of the same step, from before its epoch was counted, and later ones that were damaged.
             older = [path for path in self._newest_first() if path.name < named]
             for path in {*self._newest_first()} - {written, *older[: self.keep - 1]}:

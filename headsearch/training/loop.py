@@ -27,6 +27,8 @@ from headsearch.training.seeds import derived_generator
 from headsearch.training.trainer import Trainer
 
 _PROGRESS_SECONDS = 0.2
+_BETWEEN_CHECKPOINTS = 20.0
+"""Times as long as one takes: between rungs and epochs, no more than a twentieth of a training goes into them."""
 
 
 @dataclass
@@ -78,7 +80,7 @@ class TrainingLoop(ABC, Generic[_State]):
             seed: of everything random.
             identity: names what decides the course of the training: a checkpoint of anything else is refused.
             checkpoints: where they are.
-            checkpoint_seconds: work that a crash may cost.
+            checkpoint_seconds: work that a crash may cost; more where a checkpoint takes long to write. 0: no step.
             metrics: the `metrics.jsonl` to write.
             note: is told of damaged checkpoints, and of networks that cannot be compiled.
 
@@ -92,7 +94,9 @@ class TrainingLoop(ABC, Generic[_State]):
         self.checkpoints = checkpoints
         self.checkpoint_seconds = checkpoint_seconds
         self._note = note
-        self._begun = self._saved = self._told = time.perf_counter()
+        self._begun = self._told = time.perf_counter()
+        self._due = self._begun + checkpoint_seconds
+        """When the next checkpoint is written, but for those at rungs and epochs."""
         self._state = self._resumed(note)
         self._loss_sum = torch.tensor(self._state.loss_sum, dtype=torch.float64, device=trainer.device)
         self._metrics = MetricsLog(metrics, self._state.metrics_size) if rank() == 0 else None
@@ -153,7 +157,7 @@ class TrainingLoop(ABC, Generic[_State]):
                 # The first rank alone must not end the training: the others would wait for it.
                 self._tell(float(loss))
                 self._told = time.perf_counter()
-            if rank() == 0 and now - self._saved > self.checkpoint_seconds:
+            if rank() == 0 and now > self._due:
                 self._save()
         mean = self._checked(float(self._loss_sum) / max(1, state.batch))
         state.train_seconds += time.perf_counter() - lap
@@ -217,7 +221,7 @@ class TrainingLoop(ABC, Generic[_State]):
 
     def _save(self) -> None:
         """Write a checkpoint, on the first rank. One with a loss that is not finite would replace a better one."""
-        loss_sum = float(self._loss_sum)
+        began, loss_sum = time.perf_counter(), float(self._loss_sum)
         if self._metrics is None or not math.isfinite(loss_sum):
             return
         now = {"loss_sum": loss_sum, "seconds": self.seconds, "metrics_size": self._metrics.size}
@@ -227,7 +231,9 @@ class TrainingLoop(ABC, Generic[_State]):
             "run": vars(self._state) | now,
         }
         self.checkpoints.save(self._step, content)
-        self._saved = time.perf_counter()
+        self._due = ended = time.perf_counter()
+        if self.checkpoint_seconds > 0:
+            self._due += max(self.checkpoint_seconds, _BETWEEN_CHECKPOINTS * (ended - began))
 
     def _resumed(self, note: Callable[[str], None]) -> _State:
         """The state of the newest checkpoint, whose weights are then the trainer's; else that of a start."""

@@ -84,6 +84,23 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Pat
     assert only_file(tmp_path).name.startswith("checkpoint.000000001-")
 
 
+def test_an_interrupted_write_is_that_and_leaves_the_old_checkpoint_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = trials(tmp_path)
+    checkpoints.save(1, {"identity": "a", "epoch": 1})
+
+    def interrupted(content: memoryview, value: int) -> int:
+        raise KeyboardInterrupt
+
+    state = {"identity": "a", "epoch": 2, "weights": torch.randn(100_000)}
+    with monkeypatch.context() as patch:
+        patch.setattr(zlib, "crc32", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(2, state)
+    assert load(checkpoints) == {"identity": "a", "epoch": 1}
+
+
 def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
     trials(tmp_path).save(1, {"identity": "a"})
     (tmp_path / ".checkpoint.000000002-00000000.pt.k1ll3d").write_bytes(b"half")

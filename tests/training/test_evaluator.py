@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from headsearch.scoring.quality import QUALITIES
 from headsearch.search.zero_cost import ZeroCostScorer
 from headsearch.testing.tiny import Context, tiny_experiment, training
 from headsearch.training.candidates import CandidatesRun
+from headsearch.training.checkpoint import Checkpoints
 from headsearch.training.evaluator import Evaluator
 from headsearch.training.trainer import Trainer
 from headsearch.training.trial import CHECKPOINTS, EMBEDDINGS, TrialResult
@@ -210,6 +212,33 @@ def test_a_killed_trial_resumes_bit_for_bit(
         for record in log:
             record.pop("images_per_second", None)
     assert logs[0] == logs[1]
+
+
+def test_checkpoints_that_take_long_are_written_rarely(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+    saved: list[int] = []
+    unpatched_step, unpatched_save = Trainer.step, Checkpoints.save
+
+    def step_of_a_second(trainer: Trainer, views: Any, step: int, masks: None = None) -> torch.Tensor:
+        nonlocal clock
+        clock += 1.0
+        return unpatched_step(trainer, views, step, masks)
+
+    def save_of_a_fifth(checkpoints: Checkpoints, step: int, state: dict[str, Any]) -> None:
+        nonlocal clock
+        clock += 0.21
+        saved.append(step)
+        unpatched_save(checkpoints, step, state)
+
+    monkeypatch.setattr("headsearch.training.loop.time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr(Trainer, "step", step_of_a_second)
+    monkeypatch.setattr(Checkpoints, "save", save_of_a_fifth)
+    experiment = tiny_experiment(images, proxy={"epochs": 4, "rungs": [4]})
+    train(Evaluator(experiment, checkpoint_seconds=1.5), CONVNEXT, tmp_path)
+    # After 1.5 s, then whenever 20 times 0.21 s have passed, and at the rung.
+    assert saved == [2, 7, 12, 12]
 
 
 def test_a_checkpoint_of_another_trial_is_refused(images: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from headsearch.heads.registry import parse_head
 from headsearch.methods.collectives import rank, world_size
 from headsearch.search.executors import Failed, attempt
 from headsearch.testing.tiny import Context, tiny_experiment, training
-from headsearch.training import loop, overhead, proxy
+from headsearch.training import evaluator, loop, overhead
 from headsearch.training.evaluator import Evaluator
 from headsearch.training.sharing import SharedGPU
 from headsearch.training.trial import (
@@ -224,7 +224,7 @@ def test_a_trial_of_which_one_gpu_is_full_is_tried_again_alone(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     # There are no GPUs here; what tells trainings of each other is two files.
     both = lambda device, ranks, waits: [SharedGPU(name, waits) for name in "ab"]  # noqa: E731
-    monkeypatch.setattr(proxy, "shared_gpus", both)
+    monkeypatch.setattr(evaluator, "shared_gpus", both)
     evaluate = Synchronised(experiment(images, 2), finds_its_gpu_full)
     assert evaluate(training(tmp_path / "trial", VIT), Context()).trials[0].state == "complete"
     assert (tmp_path / "tried").exists()
@@ -289,9 +289,9 @@ def test_memory_is_counted_for_the_share_of_a_rank(images: Path, monkeypatch: py
     one, two, four = (Evaluator(experiment(images, gpus)).check_screen(heads) for gpus in (0, 2, 4))
     # Weights are whole on every rank; what is kept of images is shared.
     assert one - two == pytest.approx(2 * (two - four))
-    monkeypatch.setattr(proxy, "free_memory", lambda device: int(2.2 * two))
+    monkeypatch.setattr(evaluator, "free_memory", lambda device: int(2.2 * two))
     Evaluator(experiment(images, 0)).check_screen(heads)
-    monkeypatch.setattr(proxy, "free_memory", lambda device: int(2 * two))
+    monkeypatch.setattr(evaluator, "free_memory", lambda device: int(2 * two))
     with pytest.raises(ExperimentError, match="need about"):
         Evaluator(experiment(images, 2)).check_screen(heads)
 
