@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
+import signal
 import sys
 import traceback
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -84,9 +86,9 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         _leave("interrupted", exit_code())
     except (BrokenPipeError, SystemExit):
-        # The reader of a pipe has gone (`headsearch rank RUN | head`), which rich turns into an exit: nothing is wrong.
+        # The reader of a pipe has gone (`headsearch rank RUN | head`), which rich turns into an exit. Nothing is wrong, unless it read of progress.
         _discard_output()
-        sys.exit(0)
+        sys.exit(128 + signal.SIGPIPE if sys.stderr and _has_no_reader(sys.stderr) else 0)
     except OSError as error:
         # The disk behind `> file` is full.
         _discard_output()
@@ -102,6 +104,13 @@ def _expanded(argument: str) -> str:
     """An argument with `~` as the home directory, also where the shell leaves it: in quotes, and in `--out=~/x`."""
     option, separator, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     return option + separator + os.path.expanduser(value)  # noqa: PTH111, Path's raises where there is no such user
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _discard_output() -> None:

@@ -152,9 +152,7 @@ def check_root(dataset: str, root: str | None) -> None:
     """Raise `DataError` where a data source needs a path and has none."""
     kind = SOURCES[dataset].root if dataset in SOURCES else None
     if kind is not None and root is None:
-        raise DataError(
-            f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
-        )
+        raise DataError(f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root")
 
 
 def check_address(root: str) -> None:
