@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
+import signal
 import sys
 import traceback
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -21,6 +23,9 @@ from headsearch.document import shorten
 from headsearch.errors import HeadsearchError, UserError
 from headsearch.secrecy import redacted
 from headsearch.signals import exit_code, like_ctrl_c
+
+if TYPE_CHECKING:
+    from typer.exceptions import TyperException
 
 _LONGEST = 2_000
 """Characters of a message; a file may hold names of any length."""
@@ -76,7 +81,7 @@ def main() -> NoReturn:
     except UserError as error:
         _leave(str(error), 2)
     except TyperException as error:
-        message = error.format_message().replace("Value error, ", "")
+        message = error.format_message().replace("Value error, ", "") + _keys(error)
         # A command without arguments has explained itself on stdout, and there is nothing left to say.
         sys.exit(2) if not message else _leave(message, 2)
     except HeadsearchError as error:
@@ -84,9 +89,9 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         _leave("interrupted", exit_code())
     except (BrokenPipeError, SystemExit):
-        # The reader of a pipe has gone (`headsearch rank RUN | head`), which rich turns into an exit: nothing is wrong.
+        # The reader of a pipe has gone (`headsearch rank RUN | head`), which rich turns into an exit. Nothing is wrong, unless it read of progress.
         _discard_output()
-        sys.exit(0)
+        sys.exit(128 + signal.SIGPIPE if sys.stderr and _has_no_reader(sys.stderr) else 0)
     except OSError as error:
         # The disk behind `> file` is full.
         _discard_output()
@@ -102,6 +107,20 @@ def _expanded(argument: str) -> str:
     """An argument with `~` as the home directory, also where the shell leaves it: in quotes, and in `--out=~/x`."""
     option, separator, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     return option + separator + os.path.expanduser(value)  # noqa: PTH111, Path's raises where there is no such user
+
+
+def _keys(error: TyperException) -> str:
+    """What to add where an option is not known of a command that takes keys."""
+    context = getattr(error, "ctx", None)
+    takes_keys = context is not None and any("--set" in option.opts for option in context.command.params)
+    return "; keys are given by --set KEY=VALUE" if takes_keys and hasattr(error, "option_name") else ""
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _discard_output() -> None:

@@ -253,8 +253,12 @@ def given_head(head: HeadSource) -> ExportedHead | HeadConfig:
         return head
     if isinstance(head, PathLike):
         return read_head(fspath(head))
-    if not isinstance(head, str):
+    if isinstance(head, Mapping | list | tuple):
         return parse_head(head)
+    if not isinstance(head, str):
+        raise HeadError(
+            f"head: expected a head.yaml, run.head(), or a description such as {{convnext: {{depth: 3}}}}, got {shorten(repr(head))}"
+        )
     if head.lstrip()[:1] in ("{", "[") or ": " in head:
         return parse_head(plain(parse(head, "head", HeadError)))
     if os.path.lexists(head) or head.endswith((".yaml", ".yml")):

@@ -159,6 +159,8 @@ def test_init_writes_files_that_are_good_and_overwrites_nothing(tmp_path: Path) 
     experiment = load_experiment(tmp_path / "new" / "experiment.yaml")
     assert experiment.search.space == str(tmp_path / "new" / "space.yaml")
     refused(headsearch("init", tmp_path / "new"), "exists already")
+    taken = headsearch("run", "--set=seed=x", cwd=tmp_path / "new").stderr
+    assert "this is digits; for the file here:  headsearch run experiment.yaml" in taken
 
 
 def test_doctor_as_json_is_json_alone() -> None:
@@ -198,6 +200,7 @@ def test_a_command_without_its_arguments_explains_itself() -> None:
         (["rank", "no-run"], "no-run"),
         (["rank"], "RUN"),
         (["rnk"], "rnk"),
+        (["run", "--epochs", "3"], "No such option: --epochs; keys are given by --set KEY=VALUE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -78,6 +79,15 @@ def test_a_reader_that_goes_is_no_mistake(arguments: Sequence[str]) -> None:
             [sys.executable, "-m", "headsearch", *arguments], stdout=gone, stderr=subprocess.PIPE, timeout=300
         )
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_work_that_ends_with_the_reader_of_its_progress_is_not_done() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        command = [sys.executable, "-m", "headsearch", "space", "count", "paper"]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=gone, timeout=300)
+    assert (ended.returncode, ended.stdout) == (128 + signal.SIGPIPE, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -182,7 +183,7 @@ def evaluate(
     base: Base | None = None,
     data: Data | None = None,
     image_size: int | None = None,
-    probes: Sequence[str] | None = None,
+    probes: str | Sequence[str] | None = None,
     seeds: int | None = None,
     plugins: Sequence[str | PathLike[str]] = (),
     quiet: bool = False,
@@ -218,18 +219,13 @@ def evaluate(
             "evaluate: no weights; expected a file, a pretraining's folder, random or pretrained"
         )
     images = {**(data_section(data) or {}), **({} if image_size is None else {"image_size": image_size})}
-    chosen = {
-        "base": base,
-        "data": images,
-        "probes": None if probes is None else list(probes),
-        "seeds": seeds,
-    }
+    chosen = {"base": base, "data": images, "probes": probes, "seeds": seeds}
     with as_arguments():
         spec = evaluation_spec({}, settings({**chosen, **sections}))
     from headsearch.commands.common import teller
     from headsearch.evaluation.evaluate import evaluate as run
 
-    names = [str(each.folder if isinstance(each, PretrainResult) else each) for each in weights]
+    names = [fspath(each.folder if isinstance(each, PretrainResult) else each) for each in weights]
     return run(spec, names, tell=teller(quiet))
 
 
@@ -240,7 +236,7 @@ def compare(
     data: Data | None = None,
     seeds: int = 3,
     budget: Literal["epochs", "time"] = "epochs",
-    probes: Sequence[str] | None = None,
+    probes: str | Sequence[str] | None = None,
     plugins: Sequence[str | PathLike[str]] = (),
     resume: bool = False,
     quiet: bool = False,

@@ -75,7 +75,7 @@ def evaluate(
     options: dict[str, Any] = {
         "base": given(model=base, kwargs=_keywords(base_kwargs)),
         "data": given(**({} if data is None else data_named(data)), image_size=image_size),
-        **given(probes=listed(probes), seeds=seeds),
+        **given(probes=probes, seeds=seeds),
     }
     spec = evaluation_spec(options, overrides or [])
     for file in (out, figure):
@@ -164,7 +164,7 @@ def compare(
         data=data,
         seeds=seeds,
         budget=budget,
-        probes=listed(probes),
+        probes=probes,
         overrides=overrides or [],
         plugins=plugins or [],
     )
@@ -193,11 +193,6 @@ def compare(
 def given(**options: Any) -> dict[str, Any]:
     """Those options that were given."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def listed(text: str | None) -> list[str] | None:
-    """A list written with commas."""
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _keywords(text: str | None) -> dict[str, Any] | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import Progress, TaskID
 
+from headsearch.pretrain.display import bars_on
 from headsearch.results.records import TrialRecord
 from headsearch.results.text import duration
 from headsearch.search.observer import Observer, SearchStatus
@@ -35,27 +35,20 @@ FIRST = 10.0
 """The same after its start, when a reader wants to know whether it works at all."""
 
 
-class Display(Observer):
-    """Something that is put away when the search ends, however it ends. This one shows nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-
-def progress_display(*, quiet: bool) -> Display:
-    """The display that suits where stderr goes."""
+@contextmanager
+def progress_display(*, quiet: bool) -> Iterator[Observer]:
+    """The display that suits where stderr goes. It is put away when the search ends, however it ends."""
     console = Console(stderr=True, highlight=False)
     if quiet:
-        return Display()
-    return BarDisplay(console) if console.is_terminal else LineDisplay(console)
+        yield Observer()
+    elif console.is_terminal:
+        with bars_on(console) as bars:
+            yield BarDisplay(bars)
+    else:
+        yield LineDisplay(console)
 
 
-class LineDisplay(Display):
+class LineDisplay(Observer):
     """A line for each thing that happens: for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
@@ -115,29 +108,14 @@ class LineDisplay(Display):
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, soft_wrap=True)
 
 
-class BarDisplay(Display):
+class BarDisplay(Observer):
     """A bar for the search, one for each running trial, and a line for each that has ended."""
 
-    def __init__(self, console: Console) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[told]}", markup=False),
-            console=console,
-            transient=True,
-        )
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
         self._search: TaskID | None = None
         self._trials: dict[int, TaskID] = {}
         self._candidates: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
 
     def search_started(self, status: SearchStatus, *, resumed: bool) -> None:
         self._search = self._bars.add_task("search", total=status.expected, told="")

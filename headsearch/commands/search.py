@@ -67,6 +67,8 @@ def run(
     source: str | Path | None = experiment
     if experiment is None:
         source = RunDirectory.open(out).experiment_path if resume and out else unless_named(data)
+    if source == "digits" and experiment is None and Path("experiment.yaml").exists():
+        typer.echo("headsearch: this is digits; for the file here:  headsearch run experiment.yaml", err=True)
     spec = load_experiment(source, given, plugins=plugins or [])
     where = out or Path("runs") / spec.name
     if dry_run:

@@ -141,7 +141,7 @@ def validate(
     total = loaded.count()
     size = "infinitely many" if total is None else str(total)
     typer.echo(
-        f"{loaded.name}: valid, {size} descriptions, {len(loaded.constraints)} constraints, hash {loaded.hash}"
+        f"{loaded.name}: valid, {size} descriptions, {len(loaded.constraints)} constraint{'s' * (len(loaded.constraints) != 1)}, hash {loaded.hash}"
     )
 
 

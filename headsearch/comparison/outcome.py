@@ -99,6 +99,9 @@ class Comparison:
             ]
         )
 
+    def __repr__(self) -> str:
+        return f"<headsearch.Comparison: {self.verdict}>"
+
     def _repr_html_(self) -> str:
         header, *rows = self.cells()
         return result_html("With and without a head", [self.verdict, self.notes], header, rows, names=2)

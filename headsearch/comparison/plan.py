@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from headsearch.document import plain, read_mapping, shorten
-from headsearch.errors import ExperimentError, RunError
+from headsearch.errors import ExperimentError, RunError, did_you_mean
 from headsearch.evaluation.spec import EvaluationSpec, evaluation_spec
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
 from headsearch.export import ExportedHead, HeadSource
@@ -96,7 +96,7 @@ def make_plan(
     data: str | None = None,
     seeds: int = 3,
     budget: Budget = "epochs",
-    probes: Sequence[str] | None = None,
+    probes: str | Sequence[str] | None = None,
     overrides: Sequence[str] = (),
     plugins: Sequence[str] = (),
 ) -> ComparisonPlan:
@@ -116,6 +116,10 @@ def make_plan(
     Raises:
         UserError: a file or an override cannot be used, or the heads were chosen for different bases or methods.
     """
+    if seeds < 1:
+        raise ExperimentError(f"seeds: expected at least 1, got {seeds}")
+    if budget not in get_args(Budget):
+        raise ExperimentError(f"budget: '{budget}' is not known{did_you_mean(budget, get_args(Budget))}")
     if not heads:
         raise ExperimentError(
             "compare: no head; expected a head.yaml, or a description such as {convnext: {depth: 3}}"
@@ -149,7 +153,7 @@ def make_plan(
             else:
                 unmeasured.append(head.head_id)
         arms[head.head_id] = spec
-    evaluation = evaluation_spec({} if probes is None else {"probes": list(probes)}, others)
+    evaluation = evaluation_spec({} if probes is None else {"probes": probes}, others)
     if "label-free" in evaluation.probes:
         raise ExperimentError(
             "probes: label-free gives measures and no score to compare by; expected others (headsearch evaluate takes it)"

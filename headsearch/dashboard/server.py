@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import resource
 import socket
@@ -107,19 +108,10 @@ def open_server(
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=64)
+    except socket.gaierror as error:
         raise RunError(f"--host {host}: not an address of this machine: {error.strerror or error}") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen(64)
     except OSError as error:
-        listener.close()
-        raise RunError(
-            f"{host}, port {port}: cannot be listened on: {error.strerror or error}; choose another --port"
-        ) from None
-    return listener
+        why = os.strerror(error.errno or 0)
+        raise RunError(f"{host}, port {port}: cannot be listened on: {why}; choose another --port") from None

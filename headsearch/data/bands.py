@@ -49,29 +49,35 @@ class Bands:
 
     def size(self, file: BinaryIO | str, /) -> tuple[int, int]:
         """Width and height, from the file's header. Raises `CorruptImage`."""
-        with failures_told(), stream(file) as found:
-            kind = _kind(found)
-            if kind == "image":
-                with opened(found) as image:
-                    return image.size
-            if kind == "array":
-                return self.array_size(_header(found))
-            with _tiff(found) as (shape, _):
-                return self.array_size(shape)
+        with self._looked_at(file) as (size, _):
+            return size
 
     def read(self, file: BinaryIO | str, canvas: int, /) -> NDArray[Any]:
         """The centre square [canvas, canvas, channels] of a file. Raises `CorruptImage`."""
+        with self._looked_at(file) as (_, decode):
+            return decode(canvas)
+
+    @contextlib.contextmanager
+    def _looked_at(
+        self, file: BinaryIO | str
+    ) -> Iterator[tuple[tuple[int, int], Callable[[int], NDArray[Any]]]]:
+        """Width and height of a file's image, and what decodes its centre square. Errors inside become a `CorruptImage` too."""
         with failures_told(), stream(file) as found:
-            kind = _kind(found)
-            if kind == "image":
+            start = found.read(6)
+            found.seek(0)
+            if start == np.lib.format.MAGIC_PREFIX:
+                yield (
+                    self.array_size(_header(found)),
+                    lambda canvas: self.from_array(
+                        np.lib.format.read_array(found, allow_pickle=False), canvas
+                    ),
+                )
+            elif start[:4] in _TIFF:
+                with _tiff(found) as (shape, decode):
+                    yield self.array_size(shape), lambda canvas: self.from_array(decode(), canvas)
+            else:
                 with opened(found) as image:
-                    return self.from_image(image, canvas)
-            if kind == "array":
-                self.layout(_header(found))
-                return self.from_array(np.lib.format.read_array(found, allow_pickle=False), canvas)
-            with _tiff(found) as (shape, decode):
-                self.layout(shape)
-                return self.from_array(decode(), canvas)
+                    yield image.size, lambda canvas: self.from_image(image, canvas)
 
     def from_image(self, image: Image.Image, canvas: int, /) -> NDArray[Any]:
         """The centre square of an image of Pillow's, upright. Raises `CorruptImage` for one of other bands, or whose depth Pillow does not keep."""
@@ -161,15 +167,6 @@ def _header(file: BinaryIO) -> tuple[int, ...]:
     shape = array_header(file, size)[0]
     file.seek(0)
     return shape
-
-
-def _kind(file: BinaryIO) -> str:
-    """`array`, `tiff` or `image`, from how a file begins, where it is left."""
-    start = file.read(6)
-    file.seek(0)
-    if start == np.lib.format.MAGIC_PREFIX:
-        return "array"
-    return "tiff" if start[:4] in _TIFF else "image"
 
 
 @contextlib.contextmanager

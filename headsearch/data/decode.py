@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
-from PIL.Image import Resampling, Transpose
+from PIL import Image, ImageCms, ImageOps
+from PIL.Image import Resampling
 from torch import Tensor
 
 from headsearch.cores import cores
@@ -29,15 +29,6 @@ except ImportError:
 _JPEG = b"\xff\xd8\xff"
 """What a JPEG file begins with."""
 _EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
 
 _CHUNK = 32
 """Images a thread decodes between two reports of progress."""
@@ -176,8 +167,11 @@ def to_canvas(image: Image.Image, canvas: int, orientation: object = 1) -> NDArr
 
 
 def _upright(square: NDArray[np.uint8], orientation: object) -> NDArray[np.uint8]:
-    turned = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return square if turned is None else np.asarray(Image.fromarray(square).transpose(turned))
+    if orientation == 1:
+        return square
+    image = Image.fromarray(square)
+    image.getexif()[_EXIF_ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(image))
 
 
 def _square(pixels_HWC: NDArray[np.uint8], canvas: int) -> NDArray[np.uint8]:

@@ -169,11 +169,18 @@ def image_files(root: Path, left_out: LeftOut, endings: frozenset[str] = ENDINGS
         raise DataError(f"data.root: no folder '{shown}'" + (f", it is a {found}" if found else ""))
     files = sorted(_image_files(root, left_out, endings))
     if not files:
-        arrays = ".npy" not in endings and next(root.rglob("*.npy"), None) is not None
+        others = {
+            ".npy": "files are read where data.channels is their number of bands",
+            ".tar": "shards are read with data.dataset: webdataset",
+        }
+        hints = [
+            f"; its {ending} {how}"
+            for ending, how in others.items()
+            if ending not in endings and any(root.rglob(f"*{ending}"))
+        ]
         raise DataError(
             f"data.root: no images in '{shown}'; expected files ending in .jpg, .png, .webp, ... there or in its subfolders"
-            + ("; its .npy files are read where data.channels is their number of bands" if arrays else "")
-            + "".join(f"; {line}" for line in left_out.told())
+            + "".join([*hints, *(f"; {line}" for line in left_out.told())])
         )
     return files
 

@@ -265,7 +265,7 @@ def _check(train: ImageSet, held_out: ImageSet, left_out: LeftOut, min_train_ima
     broken = "".join(f"; {line}" for line in left_out.told())
     if len(train) < min_train_images:
         least = (
-            f"{min_train_images} of a batch; expected a smaller batch_size"
+            f"{min_train_images} of a batch; expected more, or a smaller batch_size"
             if min_train_images > 2
             else "2 needed"
         )

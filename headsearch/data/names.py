@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal, cast
 
 from headsearch.errors import DataError, did_you_mean, printable
@@ -24,28 +25,9 @@ def channel_count(channels: Channels) -> int:
     return 3 if channels == "rgb" else channels
 
 
-def _digits(request: Request) -> Collection:
-    from headsearch.data.digits import digits
-
-    return digits(request)
-
-
-def _folder(request: Request) -> Collection:
-    from headsearch.data.folder import folder
-
-    return folder(request)
-
-
-def _npz(request: Request) -> Collection:
-    from headsearch.data.npz import npz
-
-    return npz(request)
-
-
-def _webdataset(request: Request) -> Collection:
-    from headsearch.data.shards import webdataset
-
-    return webdataset(request)
+def _in(place: str) -> Callable[[Request], Collection]:
+    """What opens a source, by its module and name: imported when the first images are asked for."""
+    return lambda request: cast("Collection", resolve_name(f"headsearch.data.{place}")(request))
 
 
 @dataclass(frozen=True)
@@ -64,10 +46,12 @@ SOURCES: Registry[DataSource] = Registry(
     DataSource,
     "data source",
     (
-        DataSource("digits", _digits),
-        DataSource("folder", _folder, root="folder of images"),
-        DataSource("npz", _npz, root=".npz file"),
-        DataSource("webdataset", _webdataset, root="folder of .tar files, or their address", remote=True),
+        DataSource("digits", _in("digits:digits")),
+        DataSource("folder", _in("folder:folder"), root="folder of images"),
+        DataSource("npz", _in("npz:npz"), root=".npz file"),
+        DataSource(
+            "webdataset", _in("shards:webdataset"), root="folder of .tar files, or their address", remote=True
+        ),
     ),
 )
 """Every data source with a name of its own. timm's names have a prefix: `torch/...`, `hfds/...`, `wds/...`."""
@@ -168,9 +152,7 @@ def check_root(dataset: str, root: str | None) -> None:
     """Raise `DataError` where a data source needs a path and has none."""
     kind = SOURCES[dataset].root if dataset in SOURCES else None
     if kind is not None and root is None:
-        raise DataError(
-            f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root, or give --data FOLDER"
-        )
+        raise DataError(f"data.root: dataset '{dataset}' needs the path of a {kind}; set data.root")
 
 
 def check_address(root: str) -> None:

@@ -281,7 +281,7 @@ def _scanned(system: Any, path: str, shard: Shard, endings: frozenset[str], size
 
 
 def _ends_early(shard: Shard, why: str) -> str:
-    return f"data.root: shard '{printable(shard.url)}' ends early, after {len(shard.names):,} images: {why}; expected a whole tar file"
+    return f"data.root: shard '{printable(shard.url)}' ends early, after {len(shard.names):,} images: {why}; expected a whole tar file, not compressed"
 
 
 def _label(content: bytes, kind: str) -> int | None:

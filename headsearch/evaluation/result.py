@@ -93,10 +93,18 @@ class Evaluation:
 
         return health_figure(self.health)
 
+    def __repr__(self) -> str:
+        scores = [f"{row.weights} {row.probe} {row.score:.1f}" for row in self.rows]
+        return f"<headsearch.Evaluation: {', '.join([*scores, *self._verdicts()])}>"
+
     def _repr_html_(self) -> str:
         header, *rows = _cells(self.rows)
-        said = [*self.data, *check_lines(self.checks)]
+        said = [*self.data, *self._verdicts()]
         return result_html("Evaluation", said, header, rows, names=2)
+
+    def _verdicts(self) -> list[str]:
+        """Whether trainings are healthy and detectors can be trained, where that was asked, a sentence each."""
+        return [*(f"{each.weights}: {each.verdict}" for each in self.health), *check_lines(self.checks)]
 
 
 def check_drawable(spec: EvaluationSpec, where: str) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from headsearch.errors import ExperimentError
 from headsearch.experiment.loading import apply_override
@@ -103,6 +103,13 @@ class DetectionSpec(Section):
     """Training steps of the check, on one batch."""
 
 
+def _listed(probes: Any) -> Any:
+    """What a text with commas lists."""
+    if isinstance(probes, str):
+        return [part.strip() for part in probes.split(",") if part.strip()]
+    return list(probes) if isinstance(probes, tuple) else probes
+
+
 def _default_probes() -> list[ProbeName]:
     return ["knn", "linear", "few-shot"]
 
@@ -112,8 +119,10 @@ class EvaluationSpec(Section):
 
     base: EvaluatedBase = Field(default_factory=EvaluatedBase)
     data: EvaluatedData = Field(default_factory=EvaluatedData)
-    probes: Annotated[list[ProbeName], Field(min_length=1)] = Field(default_factory=_default_probes)
-    """If none are chosen and the images have no labels: `retrieval` alone."""
+    probes: Annotated[list[ProbeName], Field(min_length=1), BeforeValidator(_listed)] = Field(
+        default_factory=_default_probes
+    )
+    """Also as a text with commas. If none are chosen and the images have no labels: `retrieval` alone."""
     seeds: Positive = 5
     """Repetitions of what is random: few-shot subsets, the linear probe's split, fine-tuning."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

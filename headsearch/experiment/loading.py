@@ -98,7 +98,7 @@ def _find(source: str | Path) -> Path:
     if os.path.lexists(path):
         return path
     shipped = shipped_folder("experiments") / f"{path.name.removesuffix('.yaml')}.yaml"
-    if shipped.is_file() and (path.parent == Path() or path.parent == Path("experiments")):
+    if os.path.isfile(shipped) and path.parent in (Path(), Path("experiments")):  # noqa: PTH113, as below
         return shipped
     hint = did_you_mean(path.name.removesuffix(".yaml"), shipped_names("experiments"))
     raise ExperimentError(f"{source}: no such experiment, neither a file nor a shipped one{hint}")

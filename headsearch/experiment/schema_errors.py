@@ -93,7 +93,12 @@ def _one_line(
     shown = shorten(repr(got), 100)
     match first["type"]:
         case "extra_forbidden":
-            return f"{where}: unknown key '{key}'{did_you_mean(path[-1], _keys_of(section))}"
+            known = _keys_of(section)
+            within = [
+                f"{name}.{path[-1]}" for name in known if path[-1] in _keys_of(_annotation(section, name))
+            ]
+            hint = f"; did you mean '{' or '.join(within)}'?" if within else did_you_mean(path[-1], known)
+            return f"{where}: unknown key '{key}'{hint}"
         case "literal_error":
             return f"{where}: {key}: {shown} is not known{did_you_mean(str(got), _listed(first['ctx']['expected']))}"
         case "union_tag_invalid":

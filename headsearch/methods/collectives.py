@@ -83,17 +83,13 @@ def agreed(number: int) -> int:
     return int(largest)
 
 
-def bytes_of_first(content: bytes | None) -> bytes | None:
-    """The first rank's bytes, for all; None where it has none."""
-    if world_size() == 1:
-        return content
-    size = agreed(-1 if content is None else len(content))
-    if size < 0:
-        return None
+def bytes_of_first(content: bytes) -> bytes:
+    """The first rank's bytes, for all; those of the others are not looked at. There are several ranks."""
+    size = agreed(len(content))
     # Not a pickled object, which would hold a checkpoint in memory several times over.
     buffer = (
         torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        if content
+        if rank() == 0
         else torch.empty(size, dtype=torch.uint8)
     )
     torch.distributed.broadcast(buffer, src=0)

@@ -21,15 +21,15 @@ def pretrain_display(*, quiet: bool) -> Iterator[PretrainObserver]:
     if quiet or not console.is_terminal:
         yield LineDisplay(console, quiet=quiet)
         return
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[told]}"),
-        console=console,
-        transient=True,
-    )
-    with bars:
+    with bars_on(console) as bars:
         yield BarDisplay(bars)
+
+
+def bars_on(console: Console) -> Progress:
+    """Bars that go when they are done, with what is `told` of each behind it; lines of its console stand above them."""
+    told = TextColumn("{task.fields[told]}", markup=False)
+    named = TextColumn("{task.description}", markup=False)
+    return Progress(named, BarColumn(bar_width=24), told, console=console, transient=True)
 
 
 class LineDisplay(PretrainObserver):

@@ -13,7 +13,7 @@ from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
 
-from headsearch.results.agreement import UNCLEAR, mean_agreement
+from headsearch.results.agreement import FEWEST, UNCLEAR, mean_agreement
 from headsearch.results.audit_lines import (
     SCORES,
     AuditedHead,
@@ -339,6 +339,7 @@ def _sentence(line: Line, subject: str, other: str) -> str:
     if line.verdict == UNCLEAR:
         shown = "" if line.value is None else f", {line.interval}"
         more = "" if line.enough is None else f"; about {line.enough} would be enough"
-        return f"It cannot be told whether {subject} agrees with {other}: {heads}{shown}{more}."
+        few = "" if line.n >= FEWEST else " is too few" if line.n == 1 else " are too few"
+        return f"It cannot be told whether {subject} agrees with {other}: {heads}{few}{shown}{more}."
     how = "agrees with" if line.verdict == "agrees" else "goes against"
     return f"{subject[0].upper()}{subject[1:]} {how} {other}: {line.interval}, {heads}."

@@ -140,9 +140,9 @@ def _cost(row: RankRow) -> list[str]:
 
 
 def departure_table(rows: Sequence[RankRow]) -> Table:
-    """The heads that were dropped before they could be ranked, for a terminal."""
+    """The heads that were dropped before they could be ranked, or have not come so far yet, for a terminal."""
     cells = [[row.stage, *_scores(row, ".2f")[1:], row.reason or UNKNOWN] for row in rows]
-    return text_table(["left at", "head", "score", "discr.", "why"], cells, words=("left at", "head", "why"))
+    return text_table(["stage", "head", "score", "discr.", "why"], cells, words=("stage", "head", "why"))
 
 
 def rank_text(rows: Iterable[RankRow], output: Output) -> str:

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from headsearch.errors import RunError
+from headsearch.errors import RunError, did_you_mean
 from headsearch.experiment import Experiment
 from headsearch.experiment.sections import PRETRAINING_EPOCHS
 from headsearch.results.allocation import further_seeds
@@ -113,6 +113,8 @@ class Run:
 
     def ranking(self, by: By | None = None) -> list[RankRow]:
         """The ranking in another order; None takes that of the score. Raises `RunError` where it cannot be ordered so."""
+        if by is not None and by not in get_args(By):
+            raise RunError(f"cannot rank by '{by}'{did_you_mean(by, get_args(By))}")
         if self.screen_alone and by in ("pareto", "probe"):
             raise RunError(
                 f"cannot rank by {by}: a screen reads no labels; expected --by score or discrepancy"

@@ -8,6 +8,9 @@ value, because the other factors depend on it.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 from headsearch.errors import SpaceError
 from headsearch.heads.config import Scalar
 from headsearch.space.tree import (
@@ -26,7 +29,7 @@ from headsearch.space.tree import (
 
 Atom = tuple[str, Scalar]
 """A shared draw: (name, value), the value None where the count does not depend on it."""
-Polynomial = dict[frozenset[Atom], int]
+Polynomial = Counter[frozenset[Atom]]
 
 MAX_TERM_PAIRS = 2_000_000
 
@@ -65,23 +68,26 @@ def count_descriptions(root: HeadNode) -> int | None:
         for source in values_of(node)
         if isinstance(source, SharedValue)
     }
-    return sum(ways * _weight(term, weights) for term, ways in total.items())
+    return sum(
+        ways * math.prod(weights[name] or 0 for name, value in term if value is None)
+        for term, ways in total.items()
+    )
 
 
 def _polynomial(node: HeadNode, known: dict[int, Polynomial], split: set[str]) -> Polynomial:
     if isinstance(node, SharedHead):
-        return {frozenset({(node.name, None)}): 1}
+        return Counter({frozenset({(node.name, None)}): 1})
     if isinstance(node, Blocks):
-        product: Polynomial = {frozenset(): 1}
+        product: Polynomial = Counter({frozenset(): 1})
         for _, source in node.parameters:
             product = _multiply(product, _draw(source, split))
         return product
-    total: Polynomial = {}
+    total: Polynomial = Counter()
     if isinstance(node, OneOf):
         for branch in node.branches:
-            _add(total, known[id(branch)])
+            total.update(known[id(branch)])
         return total
-    product = {frozenset(): 1}
+    product = Counter({frozenset(): 1})
     slots = 0
     [number] = values_of(node)
     for value in sorted(int(value or 0) for value in domain_of(number).values()):
@@ -90,46 +96,34 @@ def _polynomial(node: HeadNode, known: dict[int, Polynomial], split: set[str]) -
             product = _multiply(product, known[id(slot)])
             slots += 1
         if isinstance(number, SharedValue):
-            _add(total, _multiply({frozenset({(number.name, value)}): 1}, product))
+            total.update(_multiply(Counter({frozenset({(number.name, value)}): 1}), product))
         else:
-            _add(total, product)
+            total.update(product)
     return total
 
 
 def _draw(source: Source, split: set[str]) -> Polynomial:
     if not isinstance(source, SharedValue):
-        return {frozenset(): source.count or 0}
+        return Counter({frozenset(): source.count or 0})
     if source.name in split:
-        return {frozenset({(source.name, value)}): 1 for value in source.domain.values()}
-    return {frozenset({(source.name, None)}): 1}
-
-
-def _add(total: Polynomial, more: Polynomial) -> None:
-    for term, ways in more.items():
-        total[term] = total.get(term, 0) + ways
+        return Counter(frozenset({(source.name, value)}) for value in source.domain.values())
+    return Counter({frozenset({(source.name, None)}): 1})
 
 
 def _multiply(left: Polynomial, right: Polynomial) -> Polynomial:
     if len(left) * len(right) > MAX_TERM_PAIRS:
         raise SpaceError("too many shared draws ({same: …}) to count this space; expected fewer shared names")
-    product: Polynomial = {}
+    product: Polynomial = Counter()
     for left_term, left_ways in left.items():
         for right_term, right_ways in right.items():
             term = left_term | right_term
             if len({name for name, _ in term}) == len(term):  # else one shared draw would have two values
-                product[term] = product.get(term, 0) + left_ways * right_ways
+                product[term] += left_ways * right_ways
     return product
 
 
 def _substitute(polynomial: Polynomial, atom: Atom, meaning: Polynomial) -> Polynomial:
-    result: Polynomial = {}
+    result: Polynomial = Counter()
     for term, ways in polynomial.items():
-        _add(result, _multiply({term - {atom}: ways}, meaning) if atom in term else {term: ways})
+        result.update(_multiply(Counter({term - {atom}: ways}), meaning) if atom in term else {term: ways})
     return result
-
-
-def _weight(term: frozenset[Atom], weights: dict[str, int | None]) -> int:
-    product = 1
-    for name, value in term:
-        product *= 1 if value is not None else (weights[name] or 0)
-    return product

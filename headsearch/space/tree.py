@@ -167,43 +167,24 @@ def enumerate_walks(root: HeadNode) -> Iterator[tuple[HeadConfig, dict[str, Scal
 
     There are as many heads as distinct sequences of decisions. No domain is held in memory as a list.
     """
-    replay = _Replay()
+    decided: dict[str, Any] = {}
+    left: list[tuple[str, Iterator[Scalar]]] = []
+    """What each decision, in order, may still be."""
+
+    def pick(name: str, domain: Domain, fallback: Scalar) -> Scalar:
+        if name not in decided:
+            left.append((name, domain.values()))
+            decided[name] = next(left[-1][1])
+        return decided[name]  # type: ignore[no-any-return]
+
+    no_more = object()
     while True:
-        replay.position = 0
-        head = walk(root, replay.pick)
-        yield head, dict(zip(replay.names, replay.current, strict=True))
-        if not replay.advance():
+        yield walk(root, pick), decided.copy()
+        while left and (value := next(left[-1][1], no_more)) is no_more:
+            del decided[left.pop()[0]]
+        if not left:
             return
-
-
-class _Replay:
-    """Repeats the decisions it holds, and takes the first value of every decision after those."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.values: list[Iterator[Scalar]] = []
-        self.current: list[Scalar] = []
-        self.position = 0
-
-    def pick(self, name: str, domain: Domain, fallback: Scalar) -> Scalar:
-        if self.position == len(self.current):
-            values = domain.values()
-            self.names.append(name)
-            self.values.append(values)
-            self.current.append(next(values))
-        self.position += 1
-        return self.current[self.position - 1]
-
-    def advance(self) -> bool:
-        """Move the last decision that has values left to its next value; False when all is done."""
-        while self.values:
-            for value in self.values[-1]:
-                self.current[-1] = value
-                return True
-            self.names.pop()
-            self.values.pop()
-            self.current.pop()
-        return False
+        decided[left[-1][0]] = value
 
 
 def children(node: HeadNode) -> tuple[HeadNode, ...]:

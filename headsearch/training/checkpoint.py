@@ -18,7 +18,7 @@ from torch import Tensor
 
 from headsearch.errors import RunError
 from headsearch.files import whole_file, write_bytes_atomically, writing
-from headsearch.methods.collectives import bytes_of_first, on_first
+from headsearch.methods.collectives import bytes_of_first, on_first, rank, world_size
 
 
 class _Summed:
@@ -94,20 +94,12 @@ class Checkpoints:
         Raises:
             RunError: all files are damaged, hold more than tensors and plain data, or are of another training than `identity` names.
         """
-        content: bytes | None = None
-
-        def read() -> str | None:
-            nonlocal content
-            path, content = self._newest_whole(note)
-            return path
-
-        path = on_first(read)
+        path = on_first(lambda: self._newest_whole(note))
         if path is None:
             return None
-        content = bytes_of_first(content)
-        assert content is not None
+        source = _for_all(path)
         try:
-            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+            state = torch.load(source, map_location=device, weights_only=True)
         except Exception as error:
             # What torch raises depends on which byte of the pickled data is not what it expects.
             first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -121,28 +113,43 @@ class Checkpoints:
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob(f"{self.prefix}*pt"), reverse=True)
 
-    def _newest_whole(self, note: Callable[[str], None]) -> tuple[str | None, bytes | None]:
-        """Name and bytes of the newest checkpoint whose bytes are those that were written."""
+    def _newest_whole(self, note: Callable[[str], None]) -> str | None:
+        """The newest checkpoint whose bytes are those that were written."""
         # A process that is killed while it writes leaves a temporary file.
         for path in self.folder.glob(f".{self.prefix}*.pt.*"):
             path.unlink(missing_ok=True)
         paths = self._newest_first()
         for path in paths:
             try:
-                content = path.read_bytes()
+                found = _checksum(path)
             except OSError as error:
                 note(f"{path} cannot be read: {error.strerror or error}")
                 continue
             _, named, checksum = path.stem.rpartition("-")
             # Trials of former versions have one `checkpoint.pt`, without a checksum.
-            if not named or checksum == f"{zlib.crc32(content):08x}":
-                return str(path), content
+            if not named or checksum == f"{found:08x}":
+                return str(path)
             note(f"{path} is damaged")
         if paths:
             raise RunError(
                 f"{paths[0]}: damaged, and no other checkpoint is left; remove it to train from the start"
             )
-        return None, None
+        return None
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            checksum = zlib.crc32(part, checksum)
+    return checksum
+
+
+def _for_all(path: str) -> str | io.BytesIO:
+    """What to read a checkpoint from: of several ranks, the first alone may have it."""
+    if world_size() == 1:
+        return path
+    return io.BytesIO(bytes_of_first(Path(path).read_bytes() if rank() == 0 else b""))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

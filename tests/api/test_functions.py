@@ -88,11 +88,14 @@ def test_a_head_goes_on_to_pretraining_evaluation_and_comparison(run: headsearch
     recipe = {"epochs": 1, "batch_size": 256, "warmup_epochs": 0}
     trained = headsearch.pretrain(head, out=tmp_path / "improved", quiet=True, recipe=recipe)
     assert trained.knn is not None
-    evaluated = headsearch.evaluate(trained, "random", probes=["knn"], seeds=1, quiet=True)
+    evaluated = headsearch.evaluate(trained, "random", probes="knn", seeds=1, quiet=True)
     table = evaluated.table()
     assert list(table["probe"]) == ["20-NN", "20-NN"]
     assert table["difference"].isna().to_list() == [True, False]
     assert "20-NN" in evaluated._repr_html_()
+    assert repr(evaluated).startswith(
+        f"<headsearch.Evaluation: {trained.folder} 20-NN {table['score'][0]:.1f}, random 20"
+    )
     compared = headsearch.compare(
         head, out=tmp_path / "compared", seeds=2, probes=["knn"], quiet=True, recipe=recipe
     )
@@ -100,6 +103,7 @@ def test_a_head_goes_on_to_pretraining_evaluation_and_comparison(run: headsearch
     assert list(arms.index) == ["none", head.head_id]
     assert arms.loc[head.head_id, "gain"] == pytest.approx(arms["mean"].iloc[1] - arms["mean"].iloc[0])
     assert compared.verdict in compared._repr_html_()
+    assert repr(compared) == f"<headsearch.Comparison: {compared.verdict}>"
     run.export(tmp_path / "head.yaml")
     again = headsearch.compare(
         tmp_path / "head.yaml", out=tmp_path / "compared", seeds=2, probes=["knn"], resume=True, quiet=True, recipe=recipe
@@ -123,6 +127,11 @@ def test_a_head_goes_on_to_pretraining_evaluation_and_comparison(run: headsearch
         (lambda out: headsearch.evaluate(), "evaluate: no weights"),
         (lambda out: headsearch.evaluate("random", probes=["k-nn"]), "did you mean 'knn'?"),
         (lambda out: headsearch.compare(out=out), "compare: no head"),
+        (lambda out: headsearch.compare("paper", base="resnet18", seeds=0, out=out), "seeds: expected at least 1, got 0"),
+        (lambda out: headsearch.compare("paper", base="resnet18", budget="2 h", out=out), "budget: '2 h' is not known; expected one of: epochs, time"),
+        (lambda out: headsearch.pretrain(3, base="resnet18", out=out), "head: expected a head.yaml, run.head(), or a description such as {convnext: {depth: 3}}, got 3"),
+        (lambda out: headsearch.search("x" * 300, out=out), "no such experiment"),
+        (lambda out: headsearch.search(epochs=3, out=out), "unknown key 'epochs'; did you mean 'proxy.epochs'?"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_of_one_class_and_leaves_nothing(call: Any, line: str, tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ def test_the_table_is_the_ranking(run: headsearch.Run, toy_run: Path, by: str | 
     assert run.table()["rank"].dropna().to_list() == list(range(1, len(run.ranked) + 1))
 
 
+def test_an_order_that_is_not_known_is_refused(run: headsearch.Run) -> None:
+    with pytest.raises(headsearch.UserError, match="cannot rank by 'prob'; did you mean 'probe'"):
+        run.table("prob")  # type: ignore[arg-type]
+
+
 def test_everything_holds_the_heads_that_were_let_go(run: headsearch.Run) -> None:
     table = run.table(everything=True)
     assert len(table) == len(run.rows) + len(run.departed)

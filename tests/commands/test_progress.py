@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from headsearch.commands import progress
-from headsearch.commands.progress import BarDisplay, LineDisplay
+from headsearch.commands.progress import LineDisplay, progress_display
 from headsearch.heads.candidate import Candidate
 from headsearch.heads.config import HeadConfig
 from headsearch.search.observer import SearchStatus
@@ -18,17 +18,20 @@ from headsearch.testing.toy_search import toy_experiment, toy_materials
 from headsearch.training.trial import RungScores, Training, Trial
 
 
-def shown(display_class: type[BarDisplay] | type[LineDisplay], out: Path, *, resume: bool = False) -> str:
+def shown(out: Path, *, terminal: bool = False, resume: bool = False) -> str:
+    """What a person sees of a search."""
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=display_class is BarDisplay, width=160, highlight=False)
-    experiment = toy_experiment()
-    with display_class(console) as display:
-        conduct(experiment, toy_materials(experiment), out, resume=resume, observer=display)
+    with pytest.MonkeyPatch.context() as patch:
+        console = Console(file=stream, force_terminal=terminal, width=160, highlight=False)
+        patch.setattr(progress, "Console", lambda **_: console)
+        experiment = toy_experiment()
+        with progress_display(quiet=False) as display:
+            conduct(experiment, toy_materials(experiment), out, resume=resume, observer=display)
     return stream.getvalue()
 
 
 def test_lines_tell_every_trial_its_scores_and_what_is_left(tmp_path: Path) -> None:
-    text = shown(LineDisplay, tmp_path / "run")
+    text = shown(tmp_path / "run")
     assert "control none starts" in text
     assert "trial 0: control none done" in text
     assert "k-NN" in text
@@ -38,9 +41,9 @@ def test_lines_tell_every_trial_its_scores_and_what_is_left(tmp_path: Path) -> N
 
 
 def test_a_log_is_told_that_a_long_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not re.search(r" of \d+: loss", shown(LineDisplay, tmp_path / "short"))
+    assert not re.search(r" of \d+: loss", shown(tmp_path / "short"))
     monkeypatch.setattr(progress, "SILENCE", 0.0)
-    text = shown(LineDisplay, tmp_path / "long")
+    text = shown(tmp_path / "long")
     assert re.search(r"trial 0: epoch 1\.0 of \d+: loss \d\.\d{3}, [\d,]+ images/s\n", text)
 
 
@@ -63,12 +66,12 @@ def test_a_log_is_told_soon_that_a_training_has_begun_and_then_seldom(
 
 
 def test_lines_say_when_a_search_goes_on(tmp_path: Path) -> None:
-    shown(LineDisplay, tmp_path / "run")
-    assert "resuming: " in shown(LineDisplay, tmp_path / "run", resume=True)
+    shown(tmp_path / "run")
+    assert "resuming: " in shown(tmp_path / "run", resume=True)
 
 
 def test_bars_leave_a_line_for_every_trial_that_ended(tmp_path: Path) -> None:
-    text = shown(BarDisplay, tmp_path / "run")
+    text = shown(tmp_path / "run", terminal=True)
     assert "trial 0: control none done" in text
     assert "search" in text
 

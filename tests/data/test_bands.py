@@ -219,6 +219,11 @@ def test_arrays_in_a_folder_read_as_rgb_are_hinted_at(tmp_path: Path) -> None:
         DataError, match=r"its \.npy files are read where data\.channels is their number of bands"
     ):
         load(tmp_path, "rgb")  # type: ignore[arg-type]
+    (tmp_path / "1" / "a.tar").write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"its \.npy files .*; its \.tar shards are read with data\.dataset: webdataset"
+    ):
+        load(tmp_path, "rgb")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, pets: Path) -> None:
             "folder",
             pets / "cat",
             {"labels": "none", "min_train_images": 256},
-            "has 16 images to train on, fewer than the 256 of a batch; expected a smaller batch_size",
+            "has 16 images to train on, fewer than the 256 of a batch; expected more, or a smaller batch_size",
         ),
         ("folder", broken, {"labels": "none"}, "10 of 10 files of 'folder' in"),
         ("folder", broken, {"labels": "none", "memory_limit": 0}, "8 of 8 files of 'folder' in"),

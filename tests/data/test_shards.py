@@ -294,7 +294,7 @@ def test_a_broken_image_is_left_out_like_one_of_a_folder(tmp_path: Path) -> None
         ("{folder}/*.tgz", r"no .tar files in"),
         (
             "{folder}/other.tar",
-            r"shard '.*other.tar' ends early, after 0 images: .*; expected a whole tar file",
+            r"shard '.*other.tar' ends early, after 0 images: .*; expected a whole tar file, not compressed",
         ),
         ("{folder}/empty.tar", r"no images to train on in 1 shards"),
         ("{url}/none.tar", r"shard 'http.*none.tar' cannot be read: No such file"),

@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_no_such_checkpoi
         (
             "recipe.batch_size=97",
             DataError,
-            "96 images to train on, fewer than the 97 of a batch; expected a smaller batch_size",
+            "96 images to train on, fewer than the 97 of a batch; expected more, or a smaller batch_size",
         ),
         ("recipe.accumulate=5", ExperimentError, "must divide batch_size"),
         ("recipe.epocs=5", ExperimentError, "did you mean 'epochs'"),

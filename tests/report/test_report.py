@@ -283,6 +283,10 @@ def test_a_funnel_shows_the_way_of_its_heads_and_whom_it_let_go(tmp_path: Path) 
     page = to_html(as_static(overview(view, Links(0))))
     assert str(view.passage) in Elements(page).text
     assert f"{len(view.departed)} heads were dropped" in page
+    controls = tuple(record for record in view.records if record.control is not None)
+    begun = replace(view, records=controls, at_work=True)
+    page = to_html(as_static(overview(begun, Links(0))))
+    assert "30 heads have no place in the ranking so far" in page, "nothing is dropped before the screen"
     assert view.departed[-1].stage == "zero-cost"
     for parts in all_views(view):
         assert Elements(to_html(as_static(parts))).text.strip()

@@ -234,7 +234,9 @@ def test_few_heads_are_said_to_be_too_few_with_how_many_would_do():
     found = sections(run()[:4])["relation"]
     assert [each.verdict for each in found.lines] == [UNCLEAR, UNCLEAR]
     assert all(each.enough is not None and each.enough >= 5 for each in found.lines)
-    assert found.conclusion.startswith("It cannot be told whether discrepancy agrees with the probe: 4 heads")
+    assert found.conclusion.startswith(
+        "It cannot be told whether discrepancy agrees with the probe: 4 heads are too few"
+    )
     assert f"about {found.lines[0].enough} would be enough" in found.conclusion
 
 

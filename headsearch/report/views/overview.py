@@ -208,7 +208,7 @@ def best(view: Run) -> tuple[list[RankRow], int]:
 
 
 def _departed(view: Run, links: Links) -> Child:
-    """Heads that a funnel dropped before they could be ranked. Without a funnel these are the stopped trials, which the chips above link to."""
+    """Heads that a funnel dropped before they could be ranked, or has not come to yet. Without a funnel these are the stopped trials, which the chips above link to."""
     if view.passage is None or not view.departed:
         return None
     rows: list[Sequence[Child]] = [
@@ -222,10 +222,12 @@ def _departed(view: Run, links: Links) -> Child:
         for row in view.departed[:LET_GO]
     ]
     columns = [Column("Head"), Column("Stage"), SCORE, *numbers("Discrepancy"), Column("Reason")]
-    dropped = html.Summary(f"{len(view.departed)} heads were dropped before they could be ranked")
+    ended = view.condition == "ended"
+    why = "were dropped before they could be ranked" if ended else "have no place in the ranking so far"
+    summary = html.Summary(f"{len(view.departed)} heads {why}")
     more = f"and {len(view.departed) - LET_GO} more: headsearch rank {shlex.quote(str(view.path))} --all"
     rest = html.P(more, className="note") if len(view.departed) > LET_GO else None
-    return html.Details([dropped, table("Dropped heads", columns, rows), rest])
+    return html.Details([summary, table("Heads without a place", columns, rows), rest])
 
 
 _HINTS = {
