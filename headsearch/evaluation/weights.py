@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headsearch.data.names import channel_count
+from headsearch.document import shorten
 from headsearch.errors import BaseModelError
 from headsearch.evaluation.spec import EvaluationSpec
 from headsearch.files import check_weights
@@ -54,8 +55,10 @@ def find_weights(name: str) -> Weights:
     if is_folder:
         file = path / "base.safetensors"
         if not file.is_file() or not (path / "pretrain.yaml").is_file():
+            within = ", ".join(sorted(str(each.parent) for each in path.glob("*/base.safetensors")))
+            expected = f"; expected one of: {shorten(within, 200)}" if within else ""
             raise BaseModelError(
-                f"weights: '{name}' is not a finished pretraining (no base.safetensors and pretrain.yaml in it)"
+                f"weights: '{name}' is not a finished pretraining (no base.safetensors and pretrain.yaml in it){expected}"
             )
         return Weights(name, str(file), PretrainSpec.read(path / "pretrain.yaml"))
     if not is_there:

@@ -270,3 +270,7 @@ def test_a_folder_named_like_weights_of_another_meaning_is_not_mistaken(
         find_weights(name)
     with pytest.raises(BaseModelError, match="is not a finished pretraining"):
         find_weights(f"./{name}")
+    (tmp_path / name / "seed-0").mkdir()
+    (tmp_path / name / "seed-0" / "base.safetensors").touch()
+    with pytest.raises(BaseModelError, match=f"expected one of: {name}/seed-0$"):
+        find_weights(f"./{name}")
