@@ -205,6 +205,14 @@ for _kind, _pattern in (("int", _INTEGER), ("float", _REAL)):
     _Dumper.add_implicit_resolver(_TAG + _kind, re.compile(f"(?:{_pattern.pattern})$"), list("-+.0123456789"))
 
 
+_IN_OUR_WORDS = {
+    r"found character '\t' that cannot start any token": "a tab; expected spaces",
+    "expected <block end>, but found '<block mapping start>'": "indented unlike the lines before it, or the line before lacks a colon",
+    "mapping values are not allowed here": "a colon where no key can be; is it in a text without quotes, or the indentation wrong?",
+}
+"""What PyYAML says of the mistakes that are made most."""
+
+
 class _Reader:
     """Turns PyYAML's events into nodes. Its own composer and constructor are not used: they follow aliases, raise errors of seven kinds
     (ValueError for a date, IndexError for `!!int ""`), and recurse without end."""
@@ -245,7 +253,7 @@ class _Reader:
 
     def invalid(self, mark: Any, problem: str) -> NoReturn:
         where = self.at(mark) if mark is not None else self.start
-        raise where.error(f"not valid YAML: {problem}") from None
+        raise where.error(f"not valid YAML: {_IN_OUR_WORDS.get(problem, problem)}") from None
 
     def next(self) -> Any:
         return self.loader.get_event()  # type: ignore[no-untyped-call]

@@ -100,6 +100,8 @@ def _one_line(
             hint = f"; did you mean '{' or '.join(within)}'?" if within else did_you_mean(path[-1], known)
             return f"{where}: unknown key '{key}'{hint}"
         case "literal_error":
+            # `no` is a flag in YAML, and is shown as it was written.
+            shown = shorten(repr(_written(path, root, overrides) or got), 100)
             return f"{where}: {key}: {shown} is not known{did_you_mean(str(got), _listed(first['ctx']['expected']))}"
         case "union_tag_invalid":
             hint = did_you_mean(str(first["ctx"]["tag"]), _listed(first["ctx"]["expected_tags"]))

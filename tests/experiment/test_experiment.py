@@ -168,6 +168,7 @@ def test_a_space_beside_the_experiment_is_found_from_anywhere(tmp_path: Path) ->
         ("proxy: {epochs: 4, rungs: [1, 2]}", "rungs must rise and end at epochs (4), got [1, 2]"),
         ("proxy: {epochs: 4, rungs: [4, 2, 4]}", "rungs must rise and end at epochs (4)"),
         ("search: {sampler: tpee}", "search.sampler: 'tpee' is not known; did you mean 'tpe'?"),
+        ("data: {labels: no}", "data.labels: 'no' is not known; expected one of: none, probe"),
         ("search: {controls: [nne]}", "did you mean 'none'?"),
         ("search: {controls: [none, none]}", "controls must not repeat"),
         ("search: {finalists: 0, replicates: 2}", "needs finalists"),
