@@ -1,7 +1,7 @@
 """The exceptions of headsearch: one tree, one root.
 
-A `UserError` is something the person at the keyboard can mend: the command line prints its message on one line and exits with 2.
-`InfeasibleHead` and `TrialStopped` are not mistakes; they are how a trial ends early.
+A `UserError` is something the user can correct: the command line prints its message on one line and exits with 2.
+`InfeasibleHead` and `TrialStopped` are not mistakes: they end a trial early.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class HeadsearchError(Exception):
-    """Root of everything headsearch raises on purpose."""
+    """Root of all errors that headsearch raises on purpose."""
 
 
 class UserError(HeadsearchError, ValueError):
@@ -32,7 +32,7 @@ class DataError(UserError):
 
 
 class LabelsMissing(DataError):
-    """Labels are asked for, and there are none that a probe could use."""
+    """Labels are required, but there are none that a probe could use."""
 
     def __init__(self, problem: str, advice: str) -> None:
         """`advice` is how to do without; who cannot do without has the problem alone."""
@@ -60,7 +60,7 @@ class RunError(UserError):
 
 
 class MissingPackage(UserError):
-    """A package that not everybody needs is not installed."""
+    """An optional package is not installed."""
 
 
 class InfeasibleHead(HeadsearchError):
@@ -68,11 +68,11 @@ class InfeasibleHead(HeadsearchError):
 
 
 class TrialStopped(HeadsearchError):
-    """Raised inside a trial when the search has decided that it need not go on."""
+    """Raised inside a trial when the search has decided to stop it."""
 
 
 class RankLost(HeadsearchError):
-    """A process of several that train together has ended, or cannot be reached any more, and the others cannot go on without it."""
+    """One of several processes that train together has ended or cannot be reached, and the others cannot continue without it."""
 
     def __init__(
         self, how: str = "another rank is gone; it may have been killed or run out of memory"

@@ -1,4 +1,4 @@
-"""`head.yaml`: the chosen head, with all that a full pretraining needs to know, and the way back to a module.
+"""`head.yaml`: the chosen head with everything that a full pretraining needs, and how to build a module from it.
 
 The file is plain data, meant to be read and kept under version control: the head's canonical config, the base and method that it
 was chosen for, its scores with their intervals, and where they come from.
@@ -93,10 +93,10 @@ class ExportedHead(Section):
     config: dict[str, Any] | list[dict[str, Any]]
     plugins: Plugins = Field(default_factory=list)
     code: Code = Field(default_factory=dict)
-    """Of plug-ins and base as they were in the search. What has changed since is not used, unless its line is deleted."""
+    """Digests of plug-ins and base as they were in the search. A file that has changed since is refused, unless its line is deleted."""
     base: ExportedBase
     data: DataSpec
-    """The images that it was chosen on."""
+    """The images that the head was chosen on."""
     method: MethodSpec
     scores: dict[str, bool | int | float | str | None]
     """The head's row of `headsearch rank`; unknown is null."""
@@ -120,7 +120,7 @@ def export_head(
         run: a run, or its directory.
         out: the file to write; written whole or not at all.
         rank: position in the default ranking, from 1.
-        head_id: a head by name instead; a control also as `same` or `mlp`.
+        head_id: the name of a head, instead of a rank; a control also as `same` or `mlp`.
 
     Raises:
         RunError: no such head, or a file that cannot be written.

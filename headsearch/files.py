@@ -167,6 +167,17 @@ def whole_file(like: Path, final: Callable[[], Path]) -> Iterator[BinaryIO]:
         raise
 
 
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder to be filled inside, which is at `path` afterwards: two that make it at once cannot mix, and a crash leaves no half of it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        whole = Path(temporary) / "whole"
+        whole.mkdir()
+        yield whole
+        whole.rename(path)
+
+
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Versions of Python and of these packages, without importing them; those that are not installed are left out."""
     found = {"python": platform.python_version()}

@@ -1,6 +1,6 @@
-"""`HSSLPair`: a head for a training loop of one's own. Two calls a step: features of base and teacher in, terms of the loss out.
+"""`HSSLPair`: a head for your own training loop. It takes the features of base and teacher and returns the terms of the loss.
 
-It is the pairing that searches and pretrainings train with (`headsearch.methods.hssl`). The loop keeps its images, its forward
+The pairing is the one of searches and pretrainings (`headsearch.methods.hssl`). The loop keeps its images, its forward
 passes, its loss and its optimiser.
 """
 
@@ -25,7 +25,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 class HSSLPair(nn.Module):
-    """Pairs a base with a head, on a student's and a teacher's side.
+    """Pairs a base with a head, in student and teacher.
 
     >>> pair = HSSLPair({"convnext": {"depth": 1}}, lambda width: nn.Linear(width, 32), map_shape=(16, 4, 4))
     >>> seen = [(torch.randn(8, 16, 4, 4), torch.randn(8, 16)) for _ in range(2)]     # of the student's base: map and embedding, a view each
@@ -34,8 +34,8 @@ class HSSLPair(nn.Module):
     >>> terms.loss.backward()
     >>> pair.update_teacher(0.996)
 
-    What the optimiser trains is `pair.student.parameters()`: the student, the head, their projectors and predictors. The student's own
-    `state_dict` has no trace of the others.
+    Give the optimiser `pair.student.parameters()`: the student, the head, and their projectors and predictors. The student's own
+    `state_dict` contains nothing of the others.
 
     Source: Li et al., arXiv 2310.05108.
     """
@@ -52,19 +52,19 @@ class HSSLPair(nn.Module):
         student: nn.Module | None = None,
         teacher: nn.Module | None = None,
     ) -> None:
-        """Draw what is new from torch's global generator: the head, the projectors of base and head, their predictors.
+        """Build the head, the projectors of base and head, and their predictors, with weights from torch's global generator.
 
         Args:
-            head: a `head.yaml`; a description such as `{"convnext": {"depth": 3}}` or `"paper"`; a module from maps to maps of the same shape; None: no
-                head, the control.
-            projector: makes a new projector of embeddings of so many features; called for base, head and teacher.
-            map_shape: of the feature map of one image: channels, height, width.
+            head: a `head.yaml`; a description such as `{"convnext": {"depth": 3}}` or `"paper"`; a module from maps to maps of the same shape; or
+                None for no head, the control.
+            projector: makes a new projector for embeddings with the given number of features; called for base, head and teacher.
+            map_shape: shape of the feature map of one image: channels, height, width.
             embedding_dim: features of the base's embedding; None: the channels of the map.
-            predictor: makes a new predictor of what a projector gives; only the student has them.
-            shared: name of a submodule of the projectors that base and head have in common, e.g. `last_layer`, the prototypes of lightly's
+            predictor: makes a new predictor for the output of a projector; only the student has predictors.
+            shared: name of a submodule of the projectors that base and head share, e.g. `last_layer`, the prototypes of lightly's
                 `DINOProjectionHead`.
-            student: the module that the loop trains; None: it is no part of the pair, and neither is its teacher.
-            teacher: its teacher, which `update_teacher` moves; None: a copy of `student`, `pair.teacher.base`.
+            student: the module that the loop trains. None: neither it nor its teacher is part of the pair.
+            teacher: its teacher, which `update_teacher` moves. None: a copy of `student`, `pair.teacher.base`.
 
         Raises:
             HeadError: a head that cannot be read or built, is of another width, or is a set.
@@ -86,14 +86,14 @@ class HSSLPair(nn.Module):
             )
 
     def forward(self, student: Sequence[Features], teacher: Sequence[Features]) -> Projections:
-        """The first call: features of views in, what the loss compares out. Views of one size pass projectors in one batch.
+        """The first call: turn the features of views into what the loss compares. Views of one size pass the projectors in one batch.
 
         Args:
-            student: of every view the base's map (B, C, H, W) and embedding (B, D), the global views first.
-            teacher: the same of the teacher's base, for the global views. No gradient goes there.
+            student: for every view, the base's map (B, C, H, W) and embedding (B, D); the global views first.
+            teacher: the same from the teacher's base, for the global views. It gets no gradient.
 
         Raises:
-            HeadError: a map that the head does not take, or a module as head that does not keep its shape.
+            HeadError: the head does not accept the map, or a module used as head does not keep its shape.
         """
         seen = by_view(lambda *features: self.student.project(features), student)
         targets = by_view(lambda *features: self.teacher.project(features), teacher)
@@ -104,20 +104,20 @@ class HSSLPair(nn.Module):
         )
 
     def update_teacher(self, momentum: float) -> None:
-        """After the optimiser's step: teacher ← momentum · teacher + (1 − momentum) · student, for all that is in the pair."""
+        """After the optimiser's step: teacher ← momentum · teacher + (1 − momentum) · student, for all modules of the pair."""
         follow(self.teacher.followed(self.student, (0,)), momentum)
 
 
 @dataclass(frozen=True)
 class Projections:
-    """What the loss compares, a (B, D) tensor a view."""
+    """What the loss compares: a (B, D) tensor per view."""
 
     base: list[Tensor]
-    """b: the student's of its base."""
+    """b: the student's output for its base."""
     head: list[Tensor] | None
-    """a: the student's of its head; None without one."""
+    """a: the student's output for its head; None without a head."""
     target: list[Tensor]
-    """A, the teacher's of its head, for the global views; without a head B, of its base."""
+    """A: the teacher's output for its head, for the global views; without a head B, for its base."""
 
     def terms(self, criterion: Criterion) -> LossTerms:
         """The second call: ℓ(b_u, A_v) and ℓ(a_u, A_v), each the mean over all views u ≠ v; float32, also under autocast."""
@@ -128,8 +128,8 @@ class Projections:
         return LossTerms(term(self.base), None if self.head is None else term(self.head))
 
     def stacked(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Students and targets with the rows of base and head below one another, for a criterion that takes the views of a whole batch, averages
-        over rows, and keeps a state that must move once a step, as lightly's `DINOLoss`: its value is then `LossTerms.loss`."""
+        """Students and targets with the rows of base and head stacked. For a criterion that takes the views of a whole batch, averages
+        over rows, and keeps a state that must move once a step, such as lightly's `DINOLoss`. Its value is then `LossTerms.loss`."""
         if self.head is None:
             return self.base, self.target
         students = [torch.cat(rows) for rows in zip(self.base, self.head, strict=True)]
@@ -147,7 +147,7 @@ class LossTerms:
 
     @property
     def loss(self) -> Tensor:
-        """Their mean: what is to be minimised."""
+        """Their mean, to be minimised."""
         return self.base if self.head is None else (self.base + self.head) / 2
 
 

@@ -1,4 +1,4 @@
-"""The functions of `import headsearch`. Each does what the command of its name does, and raises `HeadsearchError` where that ends with a line."""
+"""The functions of `import headsearch`. Each does the same as the command of its name, and raises a `HeadsearchError` where the command would end with a line."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def load_experiment(
     """The experiment that `search` would run, complete and checked, without running it.
 
     Args:
-        experiment: an experiment file or a shipped name (`digits`). Left out, it is `digits`, or, with other `data`, the defaults alone.
+        experiment: an experiment file or a shipped name (`digits`). Default: `digits`, or, with other `data`, only the defaults.
         base: a timm model's name, or the keys of `base`.
         data: a data set's name, an `.npz` file, a folder of images, or the keys of `data`.
         space: a shipped space's name or a file.
-        budget: of a funnel, in proxies (`24`) or as a time (`"2 h"`).
+        budget: budget of a funnel, in proxies (`24`) or as a time (`"2 h"`).
         sections: further keys of the experiment by section: `proxy={"epochs": 4}`, `method="dino"`, `search={"trials": 8}`, `seed=1`.
 
     Raises:
-        ExperimentError: one line that names the key and what was expected of it.
+        ExperimentError: one line that names the key and what was expected.
 
     >>> load_experiment("digits", proxy={"epochs": 4}).proxy.epochs
     4
@@ -81,18 +81,18 @@ def search(
 ) -> Run:
     """Search for heads as `headsearch run` does: train the base with each head on a short schedule, and rank the heads.
 
-    Interrupted, also by the kernel's stop button, everything finished is safe; the same call with `resume=True` goes on.
+    After an interruption (Ctrl-C or the kernel's stop button) everything finished is safe. The same call with `resume=True` continues.
 
     Args:
-        experiment: as `load_experiment` takes it, or what that gave back.
-        base: as `load_experiment` takes it; likewise `data`, `space`, `budget` and `sections`.
-        data: see `base`.
-        space: see `base`.
-        budget: see `base`.
-        out: the run directory. Left out, it is `runs/<name of the experiment>`.
-        resume: go on with the run in `out`, or extend a finished one.
+        experiment: as for `load_experiment`, or its result.
+        base: as for `load_experiment`.
+        data: as for `load_experiment`.
+        space: as for `load_experiment`.
+        budget: as for `load_experiment`.
+        out: the run directory. Default: `runs/<name of the experiment>`.
+        resume: continue the run in `out`, or extend a finished one.
         quiet: show no progress.
-        sections: see `base`.
+        sections: as for `load_experiment`.
 
     Raises:
         UserError: bad input, in one line; nothing is left behind.
@@ -122,10 +122,10 @@ def search(
 
 
 def open(path: str | PathLike[str]) -> Run:
-    """A run directory, as it is now; also while a search writes it, which later calls show further on.
+    """Open a run directory as it is now. If a search is still writing it, open it again to see more.
 
     Raises:
-        RunError: there is none, or its study cannot be read.
+        RunError: there is no run, or its study cannot be read.
 
     >>> headsearch.open("runs/digits").table()        # doctest: +SKIP
     """
@@ -149,19 +149,19 @@ def pretrain(
     """Pretrain the base with a head on the full schedule, as `headsearch pretrain` does, and write weights that timm can load.
 
     Args:
-        head: what `Run.head` gives back, or a `head.yaml`; or a description, which needs a `base`: `{"convnext": {"depth": 3}}`, `"paper"`.
+        head: the result of `Run.head`, or a `head.yaml`; or a description, which needs a `base`: `{"convnext": {"depth": 3}}`, `"paper"`.
         out: the folder to write.
-        base: a timm model's name, a factory, or the keys of `base`. Left out, it is the one that the head was chosen for.
-        data: a data set's name, an `.npz` file, a folder of images, or the keys of `data`. Left out, it is the search's.
+        base: a timm model's name, a factory, or the keys of `base`. Default: the base that the head was chosen for.
+        data: a data set's name, an `.npz` file, a folder of images, or the keys of `data`. Default: the search's.
         plugins: files or names of plug-ins that head, method or data need.
         with_head: False trains the control: the same without a head.
-        resume: go on from the newest checkpoint in `out`.
+        resume: continue from the newest checkpoint in `out`.
         quiet: show no progress.
         sections: keys of the pretraining by section: `recipe={"epochs": 100}`, `seed=1`.
 
     Raises:
         UserError: bad input, in one line, before the first step.
-        PretrainInterrupted: Ctrl-C or the kernel's stop button; a checkpoint is written, and `resume=True` goes on.
+        PretrainInterrupted: Ctrl-C or the kernel's stop button. A checkpoint has been written, and `resume=True` continues.
         TrainingFailed: the loss is not finite.
 
     >>> trained = headsearch.pretrain(run.head(), out="improved", recipe={"epochs": 100})        # doctest: +SKIP
@@ -193,11 +193,11 @@ def evaluate(
 
     Args:
         weights: each a file, a pretraining's folder or result, `random` or `pretrained`.
-        base: a timm model's name, or `{"model": ..., "kwargs": ...}`. Left out, it is the pretraining's.
-        data: labelled images. Left out, they are the pretraining's.
-        image_size: side of the images in pixels. Left out, it is the pretraining's, or else the model's own.
-        probes: of `knn`, `linear`, `few-shot`, `finetune`, `retrieval`, `segmentation`, `detection`, and `label-free`, which needs no labels.
-        seeds: repetitions of everything random.
+        base: a timm model's name, or `{"model": ..., "kwargs": ...}`. Default: the pretraining's.
+        data: labelled images. Default: the pretraining's.
+        image_size: side of the images in pixels. Default: the pretraining's, or else the model's own.
+        probes: any of `knn`, `linear`, `few-shot`, `finetune`, `retrieval`, `segmentation`, `detection`, and `label-free`, which needs no labels.
+        seeds: number of seeds for everything random.
         plugins: files or names of plug-ins that bring the images.
         quiet: show no progress.
         sections: further keys of the evaluation: `knn={"neighbours": [10, 20]}`, `device="cuda"`.
@@ -245,21 +245,21 @@ def compare(
     """Pretrain with and without the heads, with several seeds each, and evaluate all, as `headsearch compare` does: is a head worth it?
 
     Args:
-        heads: each as `pretrain` takes it; those that are described are put on the base of the first that was chosen by a search.
+        heads: each as for `pretrain`. Described heads use the base of the first head that was chosen by a search.
         out: the folder to write.
-        base: as `pretrain` takes it, for all heads; likewise `data` and `plugins`.
-        data: see `base`.
-        seeds: repetitions of every arm.
-        budget: what all arms share; with `time`, arms with a head train for fewer epochs.
-        probes: as `evaluate` takes them; the first decides the verdict.
-        plugins: see `base`.
-        resume: go on with the comparison in `out`.
+        base: as for `pretrain`, for all heads.
+        data: as for `pretrain`, for all heads.
+        seeds: number of seeds of every arm.
+        budget: what all arms have in common. With `time`, arms with a head train for fewer epochs.
+        probes: as for `evaluate`. The first decides the verdict.
+        plugins: as for `pretrain`.
+        resume: continue the comparison in `out`.
         quiet: show no progress.
-        sections: as `pretrain` takes them, and keys of the evaluation as `evaluate={"knn": {...}}`.
+        sections: as for `pretrain`, and keys of the evaluation: `evaluate={"knn": {...}}`.
 
     Raises:
         UserError: bad input, in one line, before the first training.
-        PretrainInterrupted: as `pretrain`.
+        PretrainInterrupted: as for `pretrain`.
 
     >>> headsearch.compare("head.yaml", out="compared", recipe={"epochs": 100}).verdict        # doctest: +SKIP
     """

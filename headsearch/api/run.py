@@ -1,4 +1,4 @@
-"""A run from Python: `headsearch.runs.run.Run`, with its ranking, scores, heads and figures as tables, files and objects to go on with."""
+"""A run from Python: `headsearch.runs.run.Run`, with its ranking, scores, heads and figures as tables, files and objects."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run(model.Run):
-    """A run at one moment. `headsearch.search` and `headsearch.open` give it back.
+    """A run at one moment, as `headsearch.search` and `headsearch.open` return it.
 
-    Beside the methods below, `verdict` says in one sentence whether any head beats no head, `problems` what cannot be read, and
-    `audit` how far the ranking can be trusted.
+    Besides the methods below it has `verdict` (whether any head beats no head, in one sentence), `problems` (what cannot be read) and
+    `audit` (how far the ranking can be trusted).
     """
 
     @classmethod
     def at(cls, path: str | PathLike[str]) -> Self:
-        """As `headsearch.open`."""
+        """The same as `headsearch.open`."""
         found = read_run(Path(path))
         return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
 
@@ -36,7 +36,7 @@ class Run(model.Run):
 
         Args:
             by: the order: `score` (the default), `pareto`, `probe` or `discrepancy`.
-            everything: also the heads that earlier stages dropped, with stage and reason.
+            everything: include the heads that earlier stages dropped, with stage and reason.
         """
         from headsearch.runs.frame import ranking
 
@@ -49,7 +49,7 @@ class Run(model.Run):
         return trials(self.records)
 
     def curves(self) -> pd.DataFrame:
-        """A row per trial and rung with every score there; see `headsearch.runs.frame.curves`."""
+        """A row per trial and rung, with all its scores; see `headsearch.runs.frame.curves`."""
         from headsearch.runs.frame import curves
 
         return curves(self)
@@ -57,11 +57,11 @@ class Run(model.Run):
     def head(self, rank: int = 1, *, head_id: str | None = None) -> ExportedHead:
         """A head with its base, scores and provenance: the content of a `head.yaml`.
 
-        `headsearch.load_head`, `pretrain` and `compare` take it as it is.
+        `headsearch.load_head`, `pretrain` and `compare` accept it.
 
         Args:
             rank: position in the ranking, from 1.
-            head_id: a head by name instead, controls too.
+            head_id: the name of a head or of a control, instead of a rank.
 
         Raises:
             RunError: there is no such head.
@@ -79,7 +79,7 @@ class Run(model.Run):
 
         Raises:
             MissingPackage: plotly is not installed.
-            RunError: no such figure.
+            RunError: there is no such figure.
         """
         from headsearch.errors import require
 

@@ -43,7 +43,7 @@ SearchedBase = Annotated[
     typer.Option(
         "--base",
         metavar="MODEL",
-        help="timm model, or a factory of yours, my_models.py:build; the same as --set base.model=...",
+        help="timm model, or a factory of your own, my_models.py:build; the same as --set base.model=...",
     ),
 ]
 SearchedData = Annotated[
@@ -59,7 +59,7 @@ BaseOption = Annotated[
     typer.Option(
         "--base",
         metavar="MODEL",
-        help="timm model, or a factory of yours, my_models.py:build. Default: the one that the head was chosen for.",
+        help="timm model, or a factory of your own, my_models.py:build. Default: the one that the head was chosen for.",
     ),
 ]
 PretrainingData = Annotated[

@@ -29,7 +29,7 @@ def evaluate(
     base: Annotated[
         str | None,
         typer.Option(
-            help="timm model, or a factory of yours, my_models.py:build. Default: the pretraining directory's."
+            help="timm model, or a factory of your own, my_models.py:build. Default: the pretraining directory's."
         ),
     ] = None,
     base_kwargs: Annotated[
@@ -61,12 +61,12 @@ def evaluate(
     figure: Annotated[
         Path | None,
         typer.Option(
-            help="Also draw the measures of label-free over the weights: an HTML page, to this file."
+            help="Also draw the label-free measures over the weights, as an HTML page in this file."
         ),
     ] = None,
     quiet: common.Quiet = False,
 ) -> None:
-    """Probe weights of a base side by side, with intervals: k-NN, linear, few labels, fine-tuning, segmentation, detection."""
+    """Probe several weights of a base side by side, with intervals: k-NN, linear, few labels, fine-tuning, segmentation, detection."""
     from headsearch.data.names import check_data, data_named
     from headsearch.evaluation.result import check_drawable, check_lines, evaluation_table, health_table
     from headsearch.evaluation.spec import evaluation_spec
@@ -134,7 +134,9 @@ def compare(
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of every arm.")] = 3,
     budget: Annotated[
         Literal["epochs", "time"],
-        typer.Option(help="What all arms share. With time, arms with a head train for fewer epochs."),
+        typer.Option(
+            help="What all arms have in common. With time, arms with a head train for fewer epochs."
+        ),
     ] = "epochs",
     probes: Annotated[
         str | None,

@@ -29,7 +29,7 @@ def pretrain(
         typer.Option(
             "--head",
             metavar="HEAD",
-            help="The head instead of a head.yaml of a search; "
+            help="The head, if no search has chosen one; "
             "needs --base. A description such as '{convnext: {depth: 3}}', a family, paper, or a head.yaml.",
         ),
     ] = None,

@@ -43,7 +43,7 @@ def paper(
     ] = False,
     quiet: common.Quiet = False,
 ) -> None:
-    """Heterogeneous self-supervised learning: do other architectures help, do they help more the more they differ, and does the search find them?"""
+    """Heterogeneous self-supervised learning: do heads of another architecture help, more so the more they differ, and does the search find them?"""
     from headsearch.reproduction.plan import make_plan
 
     plan = make_plan(base=base, data=data, seeds=seeds, epochs=epochs, overrides=overrides or [])

@@ -19,8 +19,8 @@ def rank(
     by: Annotated[
         Literal["score", "pareto", "probe", "discrepancy"] | None,
         typer.Option(
-            help="score (the default): the label-free score, joined by the probe where trainings are long enough; pareto: layers of "
-            "(discrepancy, probe), then probe; probe, discrepancy: that alone."
+            help="score (the default): the label-free score, with the probe if trainings are long enough; pareto: layers of "
+            "(discrepancy, probe), then probe; probe, discrepancy: that one, then the other."
         ),
     ] = None,
     everything: Annotated[

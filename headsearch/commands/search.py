@@ -26,7 +26,7 @@ def run(
     experiment: Annotated[
         str | None,
         typer.Argument(
-            help="An experiment file or a shipped name. Default: digits; with other --data the defaults; with --resume and --out what that run has."
+            help="An experiment file or a shipped name. Default: digits; with --data, only the defaults; with --resume and --out, that run's own."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory. Default: runs/<name>.")] = None,
@@ -47,7 +47,7 @@ def run(
         bool,
         typer.Option(
             "--dry-run",
-            help="Show what the search would do and how long it would take. Begins no run; decoded images may go into data.cache.",
+            help="Show what the search would do and how long it would take. Starts no run, but may fill data.cache with images.",
         ),
     ] = False,
     quiet: Annotated[

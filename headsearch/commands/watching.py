@@ -44,7 +44,7 @@ def report(
         typer.Option("--format", help="html: one file that opens offline. md: for a pull request."),
     ] = "html",
 ) -> None:
-    """Write the results of a run as one file that can be mailed."""
+    """Write the results of a run as one file that you can send."""
     require("dash", extra="dashboard", where="a report")
     from headsearch.files import write_result
     from headsearch.runs.run import look_at
@@ -85,14 +85,12 @@ def dashboard(
     token: Annotated[
         str | None,
         typer.Option(
-            help="Token that every visitor must present. Default: none on this machine, otherwise a random one."
+            help="Token that every request must carry. Default: none on this machine, otherwise a random one."
         ),
     ] = None,
     prefix: Annotated[
         str,
-        typer.Option(
-            help="Start of all addresses, for a reverse proxy that serves the dashboard below a path."
-        ),
+        typer.Option(help="Path of the dashboard behind a reverse proxy, e.g. /headsearch/."),
     ] = "/",
 ) -> None:
     """Show runs in a browser, also while they are running. Only reads them."""

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ArmScore:
-    """One probe of one arm, in percent and points of it; unknown is None."""
+    """One probe of one arm, in percent or points; unknown is None."""
 
     by_seed: tuple[float, ...]
     mean: float
     sd: float | None
-    """Between seeds."""
+    """Standard deviation between seeds."""
     gain: float | None
-    """Over no head; None for the control itself."""
+    """Gain over no head; None for the control itself."""
     gain_low: float | None
-    """Of the 95% interval for this arm and probe alone; likewise `gain_high`."""
+    """Lower end of the 95% interval for this arm and probe alone; `gain_high` is the upper end."""
     gain_high: float | None
 
 
@@ -40,13 +40,13 @@ class ArmRow:
     arm: str
     epochs: int
     scores: Mapping[str, ArmScore]
-    """By probe."""
+    """Scores by probe."""
     seconds: float
     """Training time, mean over seeds."""
     images_per_second: float
-    """The same."""
+    """Training throughput, mean over seeds."""
     checks_passed: bool | None
-    """Whether a detector can be trained on every base; None where that was not asked."""
+    """Whether a detector can be trained on every base; None if that was not requested."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What an evaluation gives back: rows for people and programs. No torch here."""
+"""The result of an evaluation: rows for people and programs. No torch here."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class ProbeRow:
     weights: str
     score: float
     low: float | None
-    """Of the 95% interval; likewise `high`."""
+    """Lower end of the 95% interval; `high` is the upper end."""
     high: float | None
     difference: float | None
-    """To the first weights, met by the same seeds and test images; None for the first."""
+    """Difference to the first weights, with the same seeds and test images; None for the first."""
     difference_low: float | None
     difference_high: float | None
     by_seed: tuple[float, ...]
-    """The score with each seed; one where the probe is not random."""
+    """The score with each seed; a single one if the probe is not random."""
     test_images: int
 
 
@@ -49,15 +49,15 @@ class Evaluation:
     """The outcome of `headsearch evaluate`."""
 
     spec: EvaluationSpec
-    """As resolved."""
+    """The resolved specification."""
     rows: tuple[ProbeRow, ...]
     """By probe, then in the order of the weights."""
     checks: tuple[DetectionCheck, ...]
-    """Of the detection probe, where it was asked for."""
+    """Results of the detection probe, if it was requested."""
     data: tuple[str, ...] = ()
-    """What was understood of the labelled images and what of them is left out, a line each."""
+    """How the labelled images were understood and which are left out, a line each."""
     health: tuple[Health, ...] = ()
-    """Of the probe `label-free`, where it was asked for, in the order of the weights."""
+    """Results of the probe `label-free`, if it was requested, in the order of the weights."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -82,7 +82,7 @@ class Evaluation:
         return pd.DataFrame([asdict(row) for row in self.rows])
 
     def figure(self) -> go.Figure:
-        """The measures of the probe `label-free` over the weights, a panel each, in plotly.
+        """The measures of the probe `label-free` over the weights in plotly, one panel each.
 
         Raises:
             MissingPackage: plotly is not installed.
@@ -103,7 +103,7 @@ class Evaluation:
         return result_html("Evaluation", said, header, rows, names=2)
 
     def _verdicts(self) -> list[str]:
-        """Whether trainings are healthy and detectors can be trained, where that was asked, a sentence each."""
+        """Whether trainings are healthy and detectors can be trained, if requested, a sentence each."""
         return [*(f"{each.weights}: {each.verdict}" for each in self.health), *check_lines(self.checks)]
 
 

@@ -101,7 +101,7 @@ class BaseSpec(Section):
     """The model to be improved."""
 
     model: str = "vit_small_patch16_224"
-    """timm's name."""
+    """The name of a timm model."""
     module: Module = None
     """Instead of timm's name, a factory of yours: `my_models.py:build` or `package.module:build` (docs/own_base.md)."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -128,22 +128,22 @@ class BaseSpec(Section):
 
 
 class DataSpec(Section):
-    """The images to learn from, and whether labels may be read to probe the base."""
+    """The images to train on, and whether labels may be read to probe the base."""
 
     dataset: str = "folder"
     """`digits`, `folder`, `npz`, `webdataset`, or one of timm's names (`torch/cifar10`, `hfds/...`, `wds/...`)."""
     root: FilePath | None = None
-    """Where the images lie."""
+    """Where the images are."""
     image_size: Positive = 224
     """Side of the square image that the base sees, in pixels."""
     channels: Annotated[Channels, Field(exclude_if=lambda channels: channels == "rgb")] = "rgb"
     """`rgb`, or the number of bands, which are read as they are. Not written down where it is rgb, as of old."""
     labels: Literal["probe", "none"] = "probe"
-    """`probe`: labels score the frozen base and nothing else. `none`: no label is read."""
+    """`probe`: labels are used only to score the frozen base. `none`: no label is read."""
     unreadable: Literal["refuse", "accept"] = "refuse"
-    """Where a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` goes on without them."""
+    """If a fifth of the files or more cannot be read: `refuse` ends with an error, `accept` continues without them."""
     cache: Cache = None
-    """Where decoded images are kept for all trainings: a folder, or `auto` (docs/data.md). Touches no score."""
+    """Where decoded images are kept for all trainings: a folder, or `auto` (docs/data.md). Does not affect scores."""
     augmentation: dict[str, Any] = Field(default_factory=dict)
     """Changes to the default augmentation of this kind of images."""
 
@@ -153,14 +153,14 @@ TOUCHES_NO_SCORE = ("unreadable", "cache")
 
 
 class SearchedData(DataSpec):
-    """The images of a search, which may be fewer than those of the pretraining that it is for."""
+    """The images of a search, which may be fewer than those of the later pretraining."""
 
     subset: Annotated[
         Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None,
         Field(exclude_if=lambda subset: subset is None),
     ] = None
-    """How many of the training images a search learns from: a number, or a share below 1; the same for every trial, and as many of each class
-    as can be where labels may be read. `auto`: as many as let `search.budget`, a time, be enough for a good funnel. null: all."""
+    """How many of the training images a search uses: a number, or a share below 1. Every trial uses the same images, balanced over the classes as far
+    as possible if labels may be read. `auto`: as many as a good funnel can use within `search.budget`, a time. null: all."""
 
 
 class MethodSpec(Section):
@@ -172,7 +172,7 @@ class MethodSpec(Section):
 
 
 def default_rungs(epochs: int, *, stopping: bool) -> list[int]:
-    """A quarter, a half and all of the epochs; where trials may be stopped a ninth, a third and all, which saves more
+    """A quarter, a half and all of the epochs. If trials may be stopped: a ninth, a third and all, which saves more
     (docs/stopping.md)."""
     early = (round(epochs / 9), round(epochs / 3)) if stopping else (epochs // 4, epochs // 2)
     return sorted({max(1, early[0]), max(1, early[1]), epochs})
@@ -184,17 +184,17 @@ class ScheduleSpec(Section):
 
     epochs: Positive
     batch_size: Annotated[int, Field(ge=2)]
-    """Images per step, over all ranks; each gives two views."""
+    """Images per step over all ranks; each gives two views."""
     learning_rate: Annotated[float, Field(gt=0)]
-    """Peak, after the warm-up; null: the method's rate for 256 images times batch_size / 256."""
+    """Peak rate, after the warm-up; null: the method's rate for 256 images times batch_size / 256."""
     weight_decay: Annotated[float, Field(ge=0)]
-    """At the start."""
+    """Weight decay at the start."""
     weight_decay_end: Annotated[float, Field(ge=0)]
-    """At the end, along a cosine; null: the method's, or `weight_decay` where that is given."""
+    """Weight decay at the end, along a cosine; null: the method's, or `weight_decay` if that is given."""
     warmup_epochs: Annotated[float, Field(ge=0)]
     """null: a tenth of `epochs`."""
     teacher_momentum: Annotated[float, Field(ge=0, lt=1)]
-    """Of the exponential moving average at the start; rises to 1 along a cosine."""
+    """Momentum of the exponential moving average at the start; rises to 1 along a cosine."""
     clip_gradient: Annotated[float, Field(ge=0)] | None
     """Largest global norm of the gradient; left out: the method's; 0 or null: not clipped."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -202,7 +202,7 @@ class ScheduleSpec(Section):
     compile: Annotated[bool, Field(exclude_if=lambda compiles: not compiles)] = False
     """Whether `torch.compile` is used on base and heads: minutes at the start, then faster steps on accelerators. Not written down where it is not."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`; of several ranks on one machine each takes the accelerator of its own number."""
+    """`auto`, `cpu`, `cuda`, `cuda:1`. With several ranks on one machine, each takes the accelerator with its own number."""
 
     @model_validator(mode="after")
     def _the_warmup_ends(self) -> Self:
@@ -215,10 +215,10 @@ TRUNK_EXPECTED = "expected {epochs: N}, a file of weights, auto or null"
 
 
 class TrunkSpec(Section):
-    """What proxies and screens begin with in place of the base's own start. In an experiment also a path, which stands for `{file: path}`."""
+    """What proxies and screens start from, instead of the base's own start. In an experiment also a path, short for `{file: path}`."""
 
     epochs: Annotated[Positive | None, Field(exclude_if=lambda epochs: epochs is None)] = None
-    """The base is pretrained without a head for so long, once for every replicate."""
+    """The base is pretrained without a head for this many epochs, once for every replicate."""
     file: Annotated[FilePath | None, Field(exclude_if=lambda file: file is None)] = None
     """Weights of such a base, safetensors or a plain state dict."""
 
@@ -247,7 +247,7 @@ class ProxySpec(ScheduleSpec):
     rungs: list[Positive] = Field(
         default_factory=lambda data: default_rungs(data["epochs"], stopping=False) if "epochs" in data else []
     )
-    """Epochs at which a trial is scored, and may be stopped; empty: `default_rungs`."""
+    """Epochs at which a trial is scored and may be stopped; empty: `default_rungs`."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     keep_checkpoints: bool = False
     trunk: Annotated[TrunkSpec | None, Field(exclude_if=lambda trunk: trunk is None)] = None
@@ -255,7 +255,7 @@ class ProxySpec(ScheduleSpec):
 
     @property
     def trunk_epochs(self) -> int:
-        """Of the trunk that is trained first; 0 where there is none."""
+        """Epochs of the trunk that is trained first; 0 if there is none."""
         return 0 if self.trunk is None else self.trunk.epochs or 0
 
     @model_validator(mode="before")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from headsearch.data.sets import Dataset, ImageSet, StreamedImages
 from headsearch.errors import ExperimentError, HeadError, RunError
 from headsearch.experiment import SearchSpec
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
-from headsearch.files import differences, write_atomically, writing
+from headsearch.files import differences, whole_folder, write_atomically, writing
 from headsearch.heads.canonical import canonical, head_id
 from headsearch.heads.config import HeadConfig
 from headsearch.heads.registry import family, parse_head
@@ -115,13 +114,8 @@ def open_folder(out: Path, spec: PretrainSpec) -> None:
         if (out / SPEC_FILE).exists():
             write_atomically(out / SPEC_FILE, spec.to_yaml())
             return
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # Filled under a temporary name and renamed: a crash leaves no folder that can neither be begun nor resumed.
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-            whole = Path(temporary) / "out"
-            whole.mkdir()
+        with whole_folder(out) as whole:
             write_atomically(whole / SPEC_FILE, spec.to_yaml())
-            whole.rename(out)
 
 
 def _again(base: Base, spec: PretrainSpec) -> Base:

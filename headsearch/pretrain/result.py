@@ -1,4 +1,4 @@
-"""What a pretraining gives back. No torch here."""
+"""The result of a pretraining. No torch here."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from headsearch.errors import HeadsearchError
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """The end of a pretraining that ran its whole schedule."""
+    """The result of a pretraining that ran its whole schedule."""
 
     weights: Path
     """The base's weights, `base.safetensors`: `timm.create_model(model, checkpoint_path=weights, num_classes=0, **kwargs)` loads them."""
     head_weights: Path | None
-    """The head's, `head.safetensors`; None for the control without one."""
+    """The head's weights, `head.safetensors`; None for the control without a head."""
     seconds: float
     """Wall time over all attempts."""
     images_per_second: float
-    """Training throughput of all ranks together, probes left out."""
+    """Training throughput of all ranks together, without probes."""
     loss: float
-    """Mean of the last epoch."""
+    """Mean loss of the last epoch."""
     knn: float | None
     """k-NN accuracy of the frozen base at the end, in percent; None without labels or probes."""
 

@@ -19,11 +19,11 @@ class RankRow:
     head_id: str
     family: str
     config: dict[str, Any] | list[dict[str, Any]] | None
-    """As `HeadConfig.to_dict` gives it."""
+    """The result of `HeadConfig.to_dict`."""
     control: str | None = None
     """`none`, `same` or `mlp`."""
     stage: str
-    """Where the scores are from: `proxy`, `screen` or, before any training, `zero-cost`."""
+    """The stage that the scores come from: `proxy`, `screen` or, before any training, `zero-cost`."""
     score: float | None = None
     """The label-free score (`headsearch.scoring.score`)."""
     discrepancy: float | None = None
@@ -36,25 +36,25 @@ class RankRow:
     linear: float | None = None
     linear_sd: float | None = None
     epochs: int | None = None
-    """Of the trainings behind the scores; None where none ran its full budget."""
+    """Length of the trainings behind the scores; None if none ran its full budget."""
     gain: float | None = None
-    """`probe` less that of the control `none` after as many epochs, in points."""
+    """`probe` minus the probe of the control `none` after as many epochs, in points."""
     gain_low: float | None = None
     """95% interval of the gain; None without replicates anywhere."""
     gain_high: float | None = None
     linear_gain: float | None = None
-    """The same of the linear probe."""
+    """The same by the linear probe."""
     linear_gain_low: float | None = None
     linear_gain_high: float | None = None
     simultaneous: bool = False
-    """Whether the intervals of the two gains hold for all heads that were tried at once (Dunnett), as they must if the row was picked because it
+    """Whether the intervals of the two gains hold at once for all heads that were tried (Dunnett), as they must if the row was picked because it
     is the best. Otherwise they hold for this head alone."""
     shrunk: float | None = None
     """`probe` shrunk towards its expectation given the score, in percent; None if trainings are too short for the probe to order heads."""
     long_gain: float | None = None
     """The measured gain of a training of `search.target_epochs`, in points; None if the head is no anchor."""
     predicted_gain: float | None = None
-    """The gain to expect of a pretraining of `search.target_epochs`, in points; None if nothing was trained that long."""
+    """The expected gain after a pretraining of `search.target_epochs`, in points; None if nothing was trained that long."""
     predicted_low: float | None = None
     """95% interval."""
     predicted_high: float | None = None
@@ -66,7 +66,7 @@ class RankRow:
     pareto_layer: int | None = None
     """From 1, in (discrepancy, probe) among ranked heads; None without labels and without a rank."""
     feasible: bool = True
-    """False where any of its trials was infeasible: a head that collapses for some seeds is not to be relied on."""
+    """False if any of its trials was infeasible: a head that collapses with some seeds is not reliable."""
     reason: str | None = None
     """Why it is infeasible, or why the search dropped it."""
 
@@ -76,7 +76,7 @@ class RankRow:
 
 
 def epochs_of(rows: Iterable[RankRow]) -> int | None:
-    """Of the trainings that are compared. The control in equal time is not one of them."""
+    """Length of the trainings that are compared. The control in equal time is not one of them."""
     return max(
         (row.epochs for row in rows if row.epochs is not None and row.control != EQUAL_TIME), default=None
     )

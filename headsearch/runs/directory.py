@@ -16,7 +16,6 @@ import contextlib
 import json
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +30,16 @@ from headsearch.errors import ExperimentError, RunError
 from headsearch.experiment import Experiment
 from headsearch.experiment.loading import recorded_experiment
 from headsearch.experiment.sections import TOUCHES_NO_SCORE
-from headsearch.files import checked, differences, load_json, read_text, versions, write_atomically, writing
+from headsearch.files import (
+    checked,
+    differences,
+    load_json,
+    read_text,
+    versions,
+    whole_folder,
+    write_atomically,
+    writing,
+)
 from headsearch.plugins import changed
 
 VERSION: Literal["headsearch/run@1"] = "headsearch/run@1"
@@ -110,18 +118,13 @@ class RunDirectory:
         cls.refuse_existing(path)
         made = [parent for parent in (path, *path.parents) if not parent.exists()]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Filled under a temporary name and renamed: two that create it at once cannot mix, and a crash leaves no half of it.
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-                whole = Path(temporary) / "run"
-                whole.mkdir()
+            with whole_folder(path) as whole:
                 write_atomically(whole / "experiment.yaml", _commented(experiment, facts))
                 write_atomically(whole / "space.yaml", space_text)
                 write_atomically(whole / "run.json", json.dumps(facts.to_dict(), indent=2) + "\n")
                 if left_out:
                     write_atomically(whole / LEFT_OUT, left_out)
                 (whole / "trials").mkdir()
-                whole.rename(path)
         except OSError as error:
             for folder in made[1:]:
                 with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a run holds as pandas tables, for one's own analysis. Imports pandas, so nothing on the command line's fast path uses it."""
+"""The contents of a run as pandas tables, for your own analysis. Imports pandas, so nothing on the command line's fast path uses it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def trials(records: Iterable[TrialRecord]) -> pd.DataFrame:
 
 
 def curves(run: Run | str | Path) -> pd.DataFrame:
-    """One row per trial and rung: what was trained, and every score there.
+    """One row per trial and rung: what was trained, and all scores at that rung.
 
-    Columns: number, state, head_id, family, control, replicate, seed, then the fields of `RungScores` with the discrepancy measures and
-    the measures of quality as columns of their own, by name. Unknown is missing.
+    Columns: number, state, head_id, family, control, replicate, seed, then the fields of `RungScores`, with a column for each discrepancy
+    and each quality measure, by name. Unknown is missing.
 
     Raises:
-        RunError: no such run, or its study cannot be read.
+        RunError: there is no such run, or its study cannot be read.
     """
     rows = [
         {

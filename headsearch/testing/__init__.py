@@ -1,1 +1,1 @@
-"""What tests of headsearch, and of extensions to it, can use: a toy objective, and suites that every implementation must pass."""
+"""For tests of headsearch and of its extensions: a toy objective, and suites that every implementation must pass."""

@@ -1,4 +1,4 @@
-"""What every callback must do. A new callback is done when `check_callback` passes, and its log has been read back by the tool's own reader.
+"""What every callback must do. A new callback is done when `check_callback` passes and the tool's own reader has read its log back.
 
 >>> check_callback("diary", folder)        # doctest: +SKIP
 """
@@ -19,15 +19,15 @@ from headsearch.testing.toy_search import results, run_toy, toy_experiment
 
 
 def check_callback(kind: str, folder: Path, kwargs: Mapping[str, Any] | None = None) -> Path:
-    """A search that is interrupted and resumed, with heads that fail, is told to the end and not changed by being told; closed at any moment.
+    """Check that a callback follows an interrupted and resumed search with failing heads to its end, does not change it, and can be closed at any time.
 
     Args:
-        kind: of the callback, as in `search.callbacks`.
-        folder: to write to.
-        kwargs: its options.
+        kind: kind of the callback, as in `search.callbacks`.
+        folder: the folder to write to.
+        kwargs: options of the callback.
 
     Returns:
-        the run directory, to read the log of.
+        The run directory, from which you can read the log.
 
     Raises:
         AssertionError: naming what the callback does wrong.

@@ -1,9 +1,9 @@
-"""What every executor must do, wherever its trials run. An executor is done when each `check_*` that suits it passes.
+"""What every executor must do, wherever its trials run. An executor is done when every `check_*` that applies to it passes.
 
-A check runs whole searches on the toy objective and raises `AssertionError` naming what is wrong. Trials write into a folder of the tester's
-what they do, so the workers of the executor must share a disk with it.
+A check runs whole searches on the toy objective and raises an `AssertionError` that names the fault. Trials write a diary into the
+tester's folder, so the executor's workers must share a disk with it.
 
-    check_executor(make, folder, workers=2)               for an executor whose trials run in processes of their own
+    check_executor(make, folder, workers=2)               for an executor whose trials run in other processes
     check_executor(make, folder, workers=1, apart=False)  for one whose trials run in this process
 """
 
@@ -30,17 +30,17 @@ from headsearch.training.trial import BEGINNING, TRUNK, RungScores, Training
 
 
 class MakeExecutor(Protocol):
-    """Makes the executor that is looked at."""
+    """Makes the executor under test."""
 
     def __call__(self, run: Path, max_retries: int) -> AbstractContextManager[Executor]:
-        """An executor for the run directory `run`, which takes up a trial whose worker is lost so many times."""
+        """An executor for the run directory `run` that continues a trial whose worker is lost at most `max_retries` times."""
 
 
 def check_executor(make: MakeExecutor, folder: Path, *, workers: int, apart: bool = True) -> None:
-    """Every check that suits an executor with so many workers. `apart`: its trials run in processes of their own.
+    """Run every check that applies to an executor with this many workers. `apart`: its trials run in other processes.
 
     Raises:
-        AssertionError: naming what the executor does wrong.
+        AssertionError: it names what the executor does wrong.
     """
     check_scores(make, folder / "scores", workers=workers)
     check_stopping(make, folder / "stopping")

@@ -21,7 +21,7 @@ BASES = ((24, (1, 1)), (48, (7, 7)), (50, (3, 5)))
 
 
 def toy_base(width: int = 24, grid: tuple[int, int] = (3, 3), kind: str = "vit") -> BaseInfo:
-    """Facts about a base that does not exist; all that heads need to know."""
+    """Facts about an imaginary base, as heads need them."""
     return BaseInfo(
         model="toy",
         family=kind,
@@ -36,7 +36,7 @@ def toy_base(width: int = 24, grid: tuple[int, int] = (3, 3), kind: str = "vit")
 
 
 def check_family(name: str) -> None:
-    """Raises `AssertionError` naming what the family does wrong."""
+    """Raises an `AssertionError` that names what the family does wrong."""
     _check_declaration(name)
     _check_set(name)
     for width, grid in BASES:

@@ -14,7 +14,7 @@ _NEAR = 1e-3
 
 
 def check_measure(name: str) -> None:
-    """Raises `AssertionError` naming what the measure does wrong."""
+    """Raises an `AssertionError` that names what the measure does wrong."""
     import torch
 
     measure = KINDS[name]

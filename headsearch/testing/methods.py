@@ -14,7 +14,7 @@ from headsearch.methods import check_method as check_options
 
 
 def check_method(name: str, folder: Path) -> None:
-    """Raises `AssertionError` naming what the method does wrong. Trainings of some seconds are written into `folder`."""
+    """Raises an `AssertionError` that names what the method does wrong. Writes trainings of a few seconds into `folder`."""
     entry = METHODS[name]
     entry.check()
     assert check_options(name, {}) == entry.options(), f"{name}: an option has no default"

@@ -22,12 +22,12 @@ def check_source(
     channels: Channels = "rgb",
     labelled: bool = True,
 ) -> None:
-    """Raises `AssertionError` naming what the source does wrong.
+    """Raises an `AssertionError` that names what the source does wrong.
 
     Args:
-        name: of the source.
-        root: where the images lie, for a source that needs it.
-        image_size: in pixels.
+        name: name of the source.
+        root: where the images are, for a source that needs a path.
+        image_size: side of the images in pixels.
         channels: as in `data.channels`.
         labelled: whether it has labels.
     """
