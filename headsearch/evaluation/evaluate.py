@@ -55,7 +55,7 @@ def evaluate(spec: EvaluationSpec, names: Sequence[str], *, tell: Tell = lambda 
     """
     weights = _found(names)
     spec = settled(spec, weights)
-    device = resolve_device(spec.device)
+    device = resolve_device(spec.device, "device")
     bases = [load_weights(each, spec) for each in weights]
     spec, images = _with_images(spec, tell)
     masked = _masked(spec)
@@ -137,7 +137,7 @@ def check_images(spec: EvaluationSpec, pretraining: PretrainSpec, tell: Tell) ->
         UserError: there are no such images, or they lack what the probes need.
     """
     whole = settled(spec, [Weights("", None, pretraining)])
-    resolve_device(whole.device)
+    resolve_device(whole.device, "device")
     whole, _ = _with_images(whole, tell)
     _masked(whole)
 

@@ -104,7 +104,7 @@ def _on_another_base(
     from headsearch.training.memory import check_step_memory, free_memory
 
     recipe = spec.recipe
-    device = resolve_device(recipe.device)
+    device = resolve_device(recipe.device, "recipe.device")
     empty = empty_base_of(spec.base, spec.data)
     base = ExportedBase(**spec.base.model_dump(), info=BaseFacts.of(empty.info))
     like = ExportedHead(

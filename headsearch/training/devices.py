@@ -11,8 +11,8 @@ from headsearch.errors import ExperimentError
 from headsearch.training.sharing import SharedGPU
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that `proxy.device` names; `auto` is the accelerator where there is one, else the CPU.
+def resolve_device(name: str, key: str = "proxy.device") -> torch.device:
+    """The device that `key` names; `auto` is the accelerator where there is one, else the CPU.
 
     Raises:
         ExperimentError: no such kind of device, or none here.
@@ -22,14 +22,12 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ExperimentError(
-            f"proxy.device: '{name}' is no device; expected auto, cpu, cuda or cuda:N"
-        ) from None
+        raise ExperimentError(f"{key}: '{name}' is no device; expected auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise ExperimentError(f"proxy.device: '{name}' is not supported; expected auto, cpu, cuda or cuda:N")
+        raise ExperimentError(f"{key}: '{name}' is not supported; expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ExperimentError(
-            f"proxy.device: '{name}' is not here; this machine has {torch.cuda.device_count()} CUDA device(s)"
+            f"{key}: '{name}' is not here; this machine has {torch.cuda.device_count()} CUDA device(s)"
         )
     return device
 

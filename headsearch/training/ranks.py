@@ -49,7 +49,7 @@ def ranks(device: str) -> Iterator[Place]:
         RankLost: in place of what torch raises over a connection to another rank.
     """
     several = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    chosen = resolve_device(device)
+    chosen = resolve_device(device, "recipe.device")
     if not several:
         yield Place(chosen, 1)
         return

@@ -199,7 +199,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_leaves_no_such_checkpoi
         ),
         ("recipe.accumulate=5", ExperimentError, "must divide batch_size"),
         ("recipe.epocs=5", ExperimentError, "did you mean 'epochs'"),
-        ("recipe.device=cuda:99", ExperimentError, "'cuda:99' is not here"),
+        ("recipe.device=cuda:99", ExperimentError, "recipe.device: 'cuda:99' is not here"),
         ("base.model=vit_small_patch16_224", HeadError, "was head.yaml edited"),
         ("base.kwargs.embed_dim=32", HeadError, "width is 16"),
         ("head={vit: {depth: 2}}", HeadError, "head_id says convnext"),
