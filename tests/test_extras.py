@@ -105,6 +105,7 @@ def test_what_an_experiment_needs_is_named_before_anything_is_trained(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_tiff_of_bands_names_what_reads_it(headsearch: Command, tmp_path: Path) -> None:
     import numpy as np
     import tifffile

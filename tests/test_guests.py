@@ -34,7 +34,7 @@ def guests(tmp_path: Path) -> Iterator[list[str]]:
         sys.modules.pop(copy, None)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_search_with_all_of_them_goes_on_to_weights(
     workers: int, guests: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,10 @@ def test_facts_about_it_are_measured(reference: str) -> None:
 
 @pytest.mark.parametrize(
     ("reference", "executor", "probes"),
-    [(RESNET, {"kind": "inline"}, "knn"), (VIT, {"kind": "process", "workers": 1}, "knn,finetune")],
+    [
+        pytest.param(RESNET, {"kind": "inline"}, "knn", marks=pytest.mark.slow),
+        (VIT, {"kind": "process", "workers": 1}, "knn,finetune"),
+    ],
 )
 def test_from_a_search_to_weights_that_load_strictly_into_it(
     reference: str, executor: dict[str, Any], probes: str, tmp_path: Path

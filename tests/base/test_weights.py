@@ -187,6 +187,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     assert "null byte" in refusal("a\0b")
 
 
+@pytest.mark.slow
 def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     """Eight gigabytes of another model, of which nothing lies on the disk, within three of address space beyond torch's own."""
     size = 2 * 10**9

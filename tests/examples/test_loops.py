@@ -111,7 +111,14 @@ def ours(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Importing Lightning takes longer than all the rest.
+        pytest.param(name, marks=pytest.mark.slow if name == "lightning_module" else ())
+        for name in LOOPS
+    ],
+)
 def test_a_loop_has_the_losses_of_our_own_and_leaves_no_trace_in_the_base(
     name: str, examples: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,7 +134,9 @@ run_toy(Path(sys.argv[1]), experiment, HoldingToy(first=2), resume=True)
 """
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "journal", "postgresql", "mysql"])
+@pytest.mark.parametrize(
+    "kind", ["sqlite", "journal", "postgresql", pytest.param("mysql", marks=pytest.mark.slow)]
+)
 def test_of_two_copies_of_a_run_on_one_study_one_works_and_a_killed_one_is_followed(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -169,7 +169,7 @@ def content(url: str) -> dict[str, list[str]]:
     return tables
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+@pytest.mark.parametrize("kind", ["postgresql", pytest.param("mysql", marks=pytest.mark.slow)])
 def test_looking_writes_nothing_to_a_database(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ def screened(images: Path, workdir: Path, *, compiled: bool) -> TrainingResult:
     return Evaluator(experiment)(training(workdir, *HEADS, stage="screen"), Context())
 
 
+@pytest.mark.slow
 def test_without_a_compiler_a_training_goes_on_as_without_the_setting_and_says_so(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

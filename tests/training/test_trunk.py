@@ -111,6 +111,7 @@ def small_search(images: Path, trunk: object, **search: Any) -> Experiment:
     return from_trunk(images, trunk, search=wanted)
 
 
+@pytest.mark.slow
 def test_a_search_in_processes_agrees_with_one_inline_and_a_file_with_the_trunk_it_holds(
     images: Path, tmp_path: Path
 ) -> None:
