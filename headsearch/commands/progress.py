@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 
 from headsearch.pretrain.display import bars_on
 from headsearch.results.records import TrialRecord
-from headsearch.results.text import duration
+from headsearch.results.text import counted, duration
 from headsearch.search.observer import Observer, SearchStatus
 from headsearch.training.trial import RungScores, Training
 
@@ -62,7 +62,7 @@ class LineDisplay(Observer):
         if resumed:
             self._line(f"resuming: {status.settled} of {status.expected} trainings are done")
         else:
-            self._line(f"about {status.expected} training{'s' * (status.expected != 1)}, controls first")
+            self._line(f"about {counted(status.expected, 'training')}, controls first")
 
     def training_started(self, training: Training, status: SearchStatus) -> None:
         self._of(training.number, f"{_named(training)} starts  ({_counted(status)})")

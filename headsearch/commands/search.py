@@ -93,7 +93,7 @@ def _print_plan(plan: SearchPlan) -> None:
     """The stages of a search as a table, then what it needs, on stdout."""
     from headsearch.commands.progress import STAGES
     from headsearch.results.tables import text_table
-    from headsearch.results.text import duration
+    from headsearch.results.text import counted, duration
 
     rows = []
     for stage in plan.stages:
@@ -104,7 +104,7 @@ def _print_plan(plan: SearchPlan) -> None:
     out = common.console()
     out.print(text_table(["stage", "trainings", "epochs", "images", "time"], rows, words=("stage",)))
     lines = [
-        f"about {duration(plan.seconds)} in all, {plan.at_once} training{'s' * (plan.at_once > 1)} at a time: "
+        f"about {duration(plan.seconds)} in all, {counted(plan.at_once, 'training')} at a time: "
         f"a proxy takes {duration(plan.seconds_per_proxy)} for {plan.images:,} images an epoch, by a few of its steps",
         f"disk: about {plan.checkpoint_bytes / 2**20:,.0f} MiB for each training at work; {plan.free_bytes / 2**30:,.1f} GiB are free",
     ]

@@ -133,6 +133,8 @@ def validate(
     output: FormatOption = "text",
 ) -> None:
     """Check a space: every key and value, and that the constraints allow at least one head."""
+    from headsearch.results.text import counted
+
     loaded, info, cost_function, unchecked = _read(space, base, image_size)
     loaded.validate(info, cost_function)
     if output == "json":
@@ -141,7 +143,7 @@ def validate(
     total = loaded.count()
     size = "infinitely many" if total is None else str(total)
     typer.echo(
-        f"{loaded.name}: valid, {size} descriptions, {len(loaded.constraints)} constraint{'s' * (len(loaded.constraints) != 1)}, hash {loaded.hash}"
+        f"{loaded.name}: valid, {size} descriptions, {counted(len(loaded.constraints), 'constraint')}, hash {loaded.hash}"
     )
 
 

@@ -38,7 +38,12 @@ def duration(seconds: float | None) -> str:
 
 def epochs(count: int | None) -> str:
     """`1 epoch`, `20 epochs`."""
-    return f"{number(count, 'd')} epoch{'s' * (count != 1)}"
+    return counted(count, "epoch")
+
+
+def counted(count: int | None, what: str) -> str:
+    """`1 training`, `20 trainings`."""
+    return f"{number(count, 'd')} {what}{'s' * (count != 1)}"
 
 
 def gain(value: float | None, low: float | None = None, high: float | None = None) -> str:
