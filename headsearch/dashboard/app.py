@@ -32,6 +32,26 @@ from headsearch.report.views.trials import ALWAYS, FIELDS, Query
 from headsearch.runs.reading import RunReader
 from headsearch.runs.run import Run
 
+REFRESH_SECONDS = 3.0
+"""Between two looks at the run directories."""
+
+_INDEX = """<!doctype html>
+<html lang="en">
+<head>
+{%metas%}
+<title>{%title%}</title>
+<link rel="icon" type="image/svg+xml" href="{prefix}assets/icon.svg">
+{%css%}
+</head>
+<body>
+{%app_entry%}
+{%config%}
+{%scripts%}
+{%renderer%}
+</body>
+</html>
+"""
+
 
 class Runs:
     """Several runs, read by the threads of a server. The browser knows them by their position alone; no path comes from it."""
@@ -57,27 +77,6 @@ class Runs:
                     self._views[place] = view
                     self._versions[place] += 1
             return list(self._versions)
-
-
-REFRESH_SECONDS = 3.0
-"""Between two looks at the run directories."""
-
-_INDEX = """<!doctype html>
-<html lang="en">
-<head>
-{%metas%}
-<title>{%title%}</title>
-<link rel="icon" type="image/svg+xml" href="{prefix}assets/icon.svg">
-{%css%}
-</head>
-<body>
-{%app_entry%}
-{%config%}
-{%scripts%}
-{%renderer%}
-</body>
-</html>
-"""
 
 
 class _Point(BaseModel):

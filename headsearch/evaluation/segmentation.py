@@ -25,6 +25,9 @@ from headsearch.training.seeds import derived_generator
 
 Masked = Loaded[MaskedDataset]
 
+Counts = NDArray[np.int64]
+"""Pixels, by image or class."""
+
 
 def segmentation(subject: Masked, spec: EvaluationSpec) -> dict[str, Outcome]:
     """Mean IoU on the test images, in percent. Raises `BaseModelError` where a feature is not finite."""
@@ -109,9 +112,6 @@ def _test(
 
 def _enlarged(logits_BKHW: Tensor, masks_BHW: Tensor) -> Tensor:
     return F.interpolate(logits_BKHW, size=masks_BHW.shape[1:], mode="bilinear", align_corners=False)
-
-
-Counts = NDArray[np.int64]
 
 
 def counts(predicted_NHW: Tensor, truth_NHW: Tensor, classes: int) -> tuple[Counts, Counts]:

@@ -20,6 +20,7 @@ OPTIONS = {
     "one_of": ("default",),
 }
 """What may stand beside the keyword of a domain."""
+MAX_CHOICES = 1_000
 
 
 def keyword_of(node: MapNode, keywords: tuple[str, ...], families: Collection[str], what: str) -> str:
@@ -56,9 +57,6 @@ def named_by_same(node: Node) -> Iterator[str]:
             if key == "same" and isinstance(item, ScalarNode) and isinstance(item.value, str):
                 yield item.value
             yield from named_by_same(item)
-
-
-MAX_CHOICES = 1_000
 
 
 def read_choice(node: MapNode) -> Choice:
