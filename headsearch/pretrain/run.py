@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headsearch.errors import MissingPackage, require
+from headsearch.errors import MissingPackage, RunError, require
 from headsearch.files import write_atomically
 from headsearch.methods.collectives import agreed, mean_over_ranks, on_first, rank
 from headsearch.pretrain.observer import PretrainObserver
@@ -95,12 +95,16 @@ class PretrainRun(TrainingLoop[PretrainState]):
 
         Raises:
             PretrainInterrupted: a signal came; everything done is in a checkpoint.
+            RunError: a file cannot be written; what the last checkpoint holds is safe.
             TrainingFailed: the loss is not finite.
         """
         self._tell_of_images()
         self.observer.started(epochs=self.spec.recipe.epochs, epoch=self._epochs, steps=self.trainer.steps)
-        with noted() as self._signals:
-            self.train()
+        try:
+            with noted() as self._signals:
+                self.train()
+        except RunError as error:
+            raise RunError(f"{error}; fix that and continue with --resume") from error
         return on_first(self._finish)
 
     def _finish(self) -> PretrainResult:

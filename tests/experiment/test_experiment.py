@@ -172,7 +172,10 @@ def test_a_space_beside_the_experiment_is_found_from_anywhere(tmp_path: Path) ->
         ("search: {controls: [nne]}", "did you mean 'none'?"),
         ("search: {controls: [none, none]}", "controls must not repeat"),
         ("search: {finalists: 0, replicates: 2}", "needs finalists"),
-        ("name: ../up", "name"),
+        (
+            "name: ../up",
+            "name: expected letters, digits, '.', '_' and '-', a letter or digit first, got '../up'",
+        ),
         ("seed: -1", "seed"),
         ("experiment: headsearch/experiment@9", "headsearch/experiment@1"),
     ],

@@ -9,11 +9,13 @@ import shutil
 import signal
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from full_disk import files_of_at_most
 from processes import Started
 from safetensors.torch import load_file
 
@@ -52,6 +54,17 @@ class Doomed(PretrainObserver):
         if not self.at_once:
             signal.setitimer(signal.ITIMER_REAL, self.seconds)
             self.at_once = True
+
+
+class Filling(PretrainObserver):
+    """Fills the disk in the middle of the training."""
+
+    def __init__(self, full: ExitStack) -> None:
+        self.full = full
+
+    def epoch_ended(self, record: Mapping[str, Any]) -> None:
+        if record["epoch"] == 3:
+            self.full.enter_context(files_of_at_most(10_000))
 
 
 class Listening(PretrainObserver):
@@ -138,6 +151,20 @@ def test_a_signal_ends_a_training_after_its_step_with_a_checkpoint(
     assert interrupted.signal == number
     assert newest(out) == round(interrupted.epoch * 3) >= 3 * 3
     pretrain(rarely, out, resume=True)
+    is_the_same(out, undisturbed)
+
+
+def test_a_full_disk_ends_a_training_in_one_line_and_it_resumes(
+    spec: PretrainSpec, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with (
+        ExitStack() as full,
+        pytest.raises(RunError, match=r"File too large; fix that and continue with --resume$"),
+    ):
+        pretrain(spec, out, observer=Filling(full))
+    assert newest(out) > 0
+    pretrain(spec, out, resume=True)
     is_the_same(out, undisturbed)
 
 
