@@ -85,7 +85,7 @@ def measured(model: str, settings: argparse.Namespace, *, compiled: bool) -> lis
     import limit
     import torch
 
-    settings.compile = compiled
+    settings.compile, settings.precision = compiled, "auto"
     rows = []
     for head in (limit.HEAD,) if compiled else (None, limit.HEAD):
         rows.append(limit.measure(model, head, settings))

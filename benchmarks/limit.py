@@ -1,6 +1,7 @@
 """How near a training step is to the least that it could take, on a CPU or an accelerator.
 
-    python benchmarks/limit.py [--base vit_small_patch16_224 ...] [--device cuda] [--batch-size 256] [--compile] [--rounds 9] [--quick] [--json]
+    python benchmarks/limit.py [--base vit_small_patch16_224 ...] [--device cuda] [--batch-size 256] [--precision bfloat16] [--compile]
+        [--rounds 9] [--quick] [--json]
 
 The least is what no pairing can do without: two forward and backward passes of the bare timm model (the student's views) and two forward passes (the
 teacher's); with a head, the same of the head alone on a map that is there. Projectors with their losses, the optimiser and the teacher's average are in
@@ -94,6 +95,7 @@ def measure(model: str, head: dict[str, Any] | None, options: argparse.Namespace
                 "epochs": 100,
                 "batch_size": options.batch_size,
                 "device": options.device,
+                "precision": options.precision,
                 "compile": options.compile,
             },
         }
@@ -183,6 +185,7 @@ def main() -> None:
     parser.add_argument("--base", nargs="+", default=list(BASES), metavar="MODEL", help="timm models")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument(
         "--compile", action="store_true", help="compile the step's networks and the bare ones"
     )

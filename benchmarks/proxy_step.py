@@ -1,6 +1,6 @@
 """How fast a proxy trains, against its ceiling and against the loop a user would write.
 
-    python benchmarks/proxy_step.py [--head convnext] [--images FOLDER] [--threads 2] [--rounds 7] [--quick] [--json]
+    python benchmarks/proxy_step.py [--head convnext] [--images FOLDER] [--photographs] [--threads 2] [--rounds 7] [--quick] [--json]
 
 All train the same model by the same method (MoCo v3, the pairing of docs/method.md) on the same images; each in a process of its own,
 so that its peak memory is its own, and in turns, so that all see the same machine. The model is the base alone, since that is
@@ -12,8 +12,9 @@ what lightly trains, or with --head the base with three blocks of that family, f
 - lightly: PIL images, lightly's MoCo transform, a DataLoader without and with worker processes (the faster counts), lightly's
   projection heads and momentum update, torch's AdamW as it comes.
 
-A ratio is the median over rounds of the ratio of speeds within a round. Trained on are the embedded digits at 16 pixels and, with
---images, that folder at 32 pixels; the ratios at the top of the JSON object are those of the digits.
+A ratio is the median over rounds of the ratio of speeds within a round. Trained on are the embedded digits at 16 pixels; with
+--images also that folder at 32 pixels; with --photographs also JPEG files of ImageNet's size at 224 pixels, by the same ViT and by
+ViT-Ti, in patches of 16 pixels. The ratios at the top of the JSON object are those of the digits.
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-BATCH_SIZE = 256
+from decode import photographs
+
 STEPS = 5
 """Steps of a round: an epoch over as many batches."""
 TEMPERATURE = 0.2
 VIT = {"patch_size": 4, "embed_dim": 64, "depth": 4, "num_heads": 4}
+VITS = {"ViT 4 x 64": VIT | {"patch_size": 16}, "ViT-Ti": {}}
+"""Those that are trained on photographs."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Setting:
     threads: int
     head: str | None
     """Family of the head."""
+    vit: dict[str, int] = field(default_factory=lambda: VIT)
+    """Options of timm's `vit_tiny_patch16_224`."""
+    batch_size: int = 256
     workers: int = 0
     """Of the DataLoader."""
 
@@ -70,14 +77,14 @@ def make_run(setting: Setting, workdir: Path) -> Any:
     )
     experiment = parse_experiment(
         {
-            "base": {"model": "vit_tiny_patch16_224", "kwargs": VIT},
+            "base": {"model": "vit_tiny_patch16_224", "kwargs": setting.vit},
             "data": {**source, "image_size": setting.image_size},
             "method": {"name": "mocov3", "kwargs": {"temperature": TEMPERATURE}},
-            "proxy": {"epochs": 1000, "batch_size": BATCH_SIZE},
+            "proxy": {"epochs": 1000, "batch_size": setting.batch_size},
         }
     )
     run = Evaluator(experiment).start(training(workdir, parse_head(setting.head_config)), Context())
-    run.images = MemoryImages(run.images.images[: STEPS * BATCH_SIZE])
+    run.images = MemoryImages(run.images.images[: STEPS * setting.batch_size])
     return run
 
 
@@ -92,7 +99,7 @@ def proxy(setting: Setting, workdir: Path) -> Iterator[None]:
 def ceiling(setting: Setting, workdir: Path) -> Iterator[None]:
     """The steps of an epoch on one ready batch."""
     run = make_run(setting, workdir)
-    images, _ = next(run.images.batches(BATCH_SIZE))
+    images, _ = next(run.images.batches(setting.batch_size))
     views = run.views(images, None, run.trainer.device)
     while True:
         for step in range(STEPS):
@@ -103,6 +110,7 @@ def ceiling(setting: Setting, workdir: Path) -> Iterator[None]:
 def lightly(setting: Setting, workdir: Path) -> Iterator[None]:
     """An epoch of the loop that lightly's examples show, with a head."""
     import copy
+    from functools import partial
 
     import torch
     from lightly.data import LightlyDataset
@@ -120,7 +128,9 @@ def lightly(setting: Setting, workdir: Path) -> Iterator[None]:
 
     plain = {"hf_prob": 0.0, "cj_sat": 0.0, "cj_hue": 0.0, "random_gray_scale": 0.0, "min_scale": 0.3}
     transform = MoCoV2Transform(
-        input_size=setting.image_size, gaussian_blur=0.0, **(plain if setting.images is None else {})
+        input_size=setting.image_size,
+        gaussian_blur=0.5 if setting.image_size > 64 else 0.0,
+        **(plain if setting.images is None else {}),
     )
     folder = setting.images
     if folder is None:
@@ -129,19 +139,20 @@ def lightly(setting: Setting, workdir: Path) -> Iterator[None]:
     elif (Path(folder) / "train").is_dir():
         folder = str(Path(folder) / "train")
     loader = DataLoader(
-        Subset(LightlyDataset(folder, transform=transform), range(STEPS * BATCH_SIZE)),
-        batch_size=BATCH_SIZE,
+        Subset(LightlyDataset(folder, transform=transform), range(STEPS * setting.batch_size)),
+        batch_size=setting.batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=setting.workers,
         persistent_workers=setting.workers > 0,
     )
 
-    base = load_base("vit_tiny_patch16_224", image_size=setting.image_size, kwargs=VIT)
+    base = load_base("vit_tiny_patch16_224", image_size=setting.image_size, kwargs=setting.vit)
     head = None if setting.head is None else build_head(parse_head(setting.head_config), base.info)
     branches = 1 if head is None else 2
-    projectors = [MoCoProjectionHead(64, 256, 256, num_layers=3, batch_norm=True) for _ in range(branches)]
-    predictors = [MoCoProjectionHead(256, 256, 256, num_layers=2, batch_norm=True) for _ in range(branches)]
+    width, sized = base.info.width, partial(MoCoProjectionHead, batch_norm=True)
+    projectors = [sized(width, 4 * width, 256, num_layers=3) for _ in range(branches)]
+    predictors = [sized(256, 4 * width, 256, num_layers=2) for _ in range(branches)]
     followed = nn.ModuleList([base, projectors[-1], *([] if head is None else [head])])
     momentum_base, momentum_projector, *momentum_head = momentum_parts = copy.deepcopy(followed)
     deactivate_requires_grad(momentum_parts)
@@ -195,7 +206,7 @@ def save_digits(folder: Path) -> None:
 
     train: Any = load_data("digits", root=None, image_size=16, labels="none", seed=0).train
     folder.mkdir()
-    for index, pixels in enumerate(train.images[: STEPS * BATCH_SIZE]):
+    for index, pixels in enumerate(train.images):
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{index:04}.png")
 
 
@@ -277,7 +288,8 @@ def compare(setting: Setting, rounds: int) -> dict[str, Any]:
         "ratio_to_ceiling": round(ratio_to("ceiling"), 3),
         "ratio_to_lightly": round(ratio_to(best_lightly), 3),
         "images_per_second": {
-            name: round(STEPS * BATCH_SIZE / statistics.median(taken)) for name, taken in seconds.items()
+            name: round(STEPS * setting.batch_size / statistics.median(taken))
+            for name, taken in seconds.items()
         },
         "peak_memory_mb": {name: round(size) for name, size in memory.items()},
         "seconds_per_rung": round(seconds_per_rung(setting), 2),
@@ -314,6 +326,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", metavar="FOLDER", help="images to compare on, besides the digits")
+    parser.add_argument(
+        "--photographs", action="store_true", help="compare on photographs too, at 224 pixels; minutes"
+    )
     parser.add_argument("--head", metavar="FAMILY", help="train a head too, e.g. convnext")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
@@ -321,16 +336,27 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
     options = parser.parse_args()
     rounds = 2 if options.quick else options.rounds
-    model = "ViT 4 x 64" + (f" with a {options.head} head" if options.head else "")
-    settings = [Setting(f"digits, 16 pixels, {model}", None, 16, options.threads, options.head)]
+    head = f" with a {options.head} head" if options.head else ""
+    alike = {"threads": options.threads, "head": options.head}
+    model = f"ViT 4 x 64{head}"
+    settings = [Setting(f"digits, 16 pixels, {model}", None, 16, **alike)]
     if options.images is not None:
         name = f"{Path(options.images).name}, 32 pixels, {model}"
-        settings.append(Setting(name, options.images, 32, options.threads, options.head))
+        settings.append(Setting(name, options.images, 32, **alike))
     results = []
-    for setting in settings:
-        results.append(compare(setting, rounds))
-        if not options.json:
-            show(results[-1])
+    with tempfile.TemporaryDirectory() as folder:
+        if options.photographs:
+            photographs(Path(folder), 400)
+            settings += [
+                Setting(
+                    f"photographs, 224 pixels, {vit}{head}", folder, 224, vit=kwargs, batch_size=32, **alike
+                )
+                for vit, kwargs in VITS.items()
+            ]
+        for setting in settings:
+            results.append(compare(setting, rounds))
+            if not options.json:
+                show(results[-1])
     if options.json:
         top = {key: results[0][key] for key in ("ratio_to_ceiling", "ratio_to_lightly")}
         print(json.dumps({**top, "settings": results}))
