@@ -21,6 +21,8 @@ _ATTEMPTS = 20
 """Readings of a file that changes meanwhile, before it is said to be broken."""
 _BESIDE = ("", "-wal", "-journal")
 """What a database consists of, by the ends of the files' names. `-shm` can be made anew."""
+_LOG_HEADER = 32
+"""Bytes of a log before its first page."""
 
 
 def look(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
@@ -58,8 +60,11 @@ def stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _held(path: Path) -> bool:
-    """Whether SQLite itself keeps a reader's view whole: there is a log, and the index over which readers and writers agree."""
-    return _size(path, "-wal") > 0 and _size(path, "-shm") > 0
+    """Whether SQLite itself keeps a reader's view whole: there is a log, and the index over which readers and writers agree.
+
+    Not with a log of no page yet: if its writer was killed, SQLite cannot make the index anew, and says "locking protocol".
+    """
+    return _size(path, "-wal") > _LOG_HEADER and _size(path, "-shm") > 0
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -273,6 +274,21 @@ def test_a_live_study_is_read_whole_while_it_is_written(tmp_path: Path) -> None:
         writer.wait()
     assert all(a == b for a, b in found)
     assert found == sorted(found)
+
+
+def test_a_log_of_no_page_whose_writer_was_killed_is_read(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE trials (number)")
+        database.execute("INSERT INTO trials VALUES (7)")
+        database.commit()
+        database.execute("PRAGMA wal_checkpoint(FULL)")
+        for file in tmp_path.glob("study.db*"):
+            shutil.copyfile(file, left / file.name)
+    os.truncate(left / "study.db-wal", 32)
+    assert look(left / "study.db", lambda found: found.execute("SELECT * FROM trials").fetchall()) == [(7,)]
 
 
 def test_a_database_in_rollback_mode_with_a_hot_journal_is_read_as_before_the_crash(tmp_path: Path) -> None:
