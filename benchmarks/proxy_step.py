@@ -32,8 +32,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from decode import photographs
-
 STEPS = 5
 """Steps of a round: an epoch over as many batches."""
 TEMPERATURE = 0.2
@@ -346,6 +344,9 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         if options.photographs:
+            # Not in the contenders' processes, whose memory is compared.
+            from decode import photographs
+
             photographs(Path(folder), 400)
             settings += [
                 Setting(
