@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from headsearch.document import to_yaml
+from headsearch.document import shorten, to_yaml
 from headsearch.experiment.search import SearchSpec, with_sizes
 from headsearch.experiment.sections import (
     TRUNK_PROXIES,
@@ -25,11 +26,19 @@ from headsearch.experiment.sections import (
 from headsearch.plugins import digests
 
 
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(
+            f"expected letters, digits, '.', '_' and '-', a letter or digit first, got {shorten(repr(name), 100)}"
+        )
+    return name
+
+
 class Experiment(Section):
     """Everything that decides the outcome of a search."""
 
     experiment: Literal["headsearch/experiment@1"] = "headsearch/experiment@1"
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "headsearch"
+    name: Annotated[str, AfterValidator(_folder_name)] = "headsearch"
     plugins: Plugins = Field(default_factory=list)
     base: BaseSpec = Field(default_factory=BaseSpec)
     data: SearchedData = Field(default_factory=SearchedData)

@@ -114,9 +114,6 @@ def _one_line(
             return f"{where}: {key}: expected {expected}, got {shown}"
         case "model_type" | "dict_type":
             return f"{where}: {key}: expected keys and values, got {shown}"
-        case "string_pattern_mismatch":
-            # The only one is that of a name, which is the run's folder too.
-            return f"{where}: {key}: expected letters, digits, '.', '_' and '-', a letter or digit first, got {shown}"
     tail = "" if first["type"] == "value_error" else f", got {shown}"
     return f"{where}: {key + ': ' if key else ''}{in_our_words(first['msg'])}{tail}"
 
