@@ -39,6 +39,7 @@ def pretrain(
         UserError: anything that is wrong with spec, data, base, head, world size, folder or checkpoints, before the first step.
         PretrainInterrupted: SIGTERM or SIGINT came; a checkpoint was written.
         TrainingFailed: the loss is not finite.
+        RunError: later, a file that cannot be written; `resume` continues from the last checkpoint.
         RankLost: another rank is gone; its work since the last checkpoint is lost.
     """
     spec.check_paths()

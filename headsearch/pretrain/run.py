@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from headsearch.errors import MissingPackage, RunError, require
-from headsearch.files import write_atomically
+from headsearch.files import write_result
 from headsearch.methods.collectives import agreed, mean_over_ranks, on_first, rank
 from headsearch.pretrain.observer import PretrainObserver
 from headsearch.pretrain.outcome import write_outcome
@@ -98,14 +98,15 @@ class PretrainRun(TrainingLoop[PretrainState]):
             RunError: a file cannot be written; what the last checkpoint holds is safe.
             TrainingFailed: the loss is not finite.
         """
-        self._tell_of_images()
-        self.observer.started(epochs=self.spec.recipe.epochs, epoch=self._epochs, steps=self.trainer.steps)
+        recipe = self.spec.recipe
         try:
+            self._tell_of_images()
+            self.observer.started(epochs=recipe.epochs, epoch=self._epochs, steps=self.trainer.steps)
             with noted() as self._signals:
                 self.train()
+            return on_first(self._finish)
         except RunError as error:
             raise RunError(f"{error}; fix that and continue with --resume") from error
-        return on_first(self._finish)
 
     def _finish(self) -> PretrainResult:
         """For the first rank alone."""
@@ -170,7 +171,7 @@ class PretrainRun(TrainingLoop[PretrainState]):
         left_out = self.setup.dataset.left_out
         self._told_unreadable = len(left_out.unreadable)
         if left_out and self.place.is_first:
-            write_atomically(self.out / LEFT_OUT, left_out.listed())
+            write_result(self.out / LEFT_OUT, left_out.listed())
 
     def _tell(self, loss: float) -> None:
         left = self.trainer.steps * self.spec.recipe.batch_size - self._state.images

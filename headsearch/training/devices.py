@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -11,6 +10,9 @@ import torch
 
 from headsearch.errors import ExperimentError
 from headsearch.training.sharing import SharedGPU
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+"""Parameters of glibc's `mallopt`."""
 
 
 def resolve_device(name: str, key: str = "proxy.device") -> torch.device:
@@ -34,11 +36,6 @@ def resolve_device(name: str, key: str = "proxy.device") -> torch.device:
     return device
 
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-"""Parameters of glibc's `mallopt`."""
-
-
-@functools.cache
 def keep_freed_memory() -> None:
     """Have this process reuse the memory of tensors that are gone, instead of giving it back to the system after every layer and having it cleared
     again: a step of a ResNet on a CPU takes an eighth less time (docs/decisions/333-freed-memory-is-kept.md). Nothing, where the C library is not glibc."""
